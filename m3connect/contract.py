@@ -1,0 +1,527 @@
+"""What an encoder and a connector are. With types.py, all one reads to write a connector.
+
+A connector is translation plus I/O. It receives vectors and never embeds; constructing it does no
+I/O; nothing it does on its own destroys data. Its behaviour is the in-memory connector's
+(``memory.py``, the oracle), and ``m3connect.testing.conformance`` holds it to that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+import numpy as np
+
+from m3connect.errors import FingerprintMismatch, InputError
+from m3connect.types import LEGS, Leg, Rrf
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from m3connect.filters import Filter
+    from m3connect.types import Embeddings, Fusion, Hit, Query, RecordBatch
+
+FORMAT_VERSION = 1
+"""Raised when stored records change their meaning."""
+
+FieldKind = Literal["keyword", "integer", "float", "boolean", "datetime"]
+FusionKind = Literal["rrf", "weighted", "weighted_rescored"]
+Kind = Literal["query", "passage"]
+RESERVED_PREFIX = "_m3"
+"""Top-level payload keys with this prefix belong to the connector."""
+
+
+# ---------------------------------------------------------------------------------- the encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Which model made a collection's vectors; stored in the collection.
+
+    Args:
+        model: the model's name, for people.
+        weights: hash of the weights.
+        tokenizer: hash of the tokenizer.
+        legs: representations that are stored.
+        dense_width, multivector_width: D and C, 0 where the head is absent.
+        max_length: tokens after which a passage was cut.
+        pooling: how the dense vector is made, ``cls`` or ``mean``.
+        chunker: how documents were cut, empty when records came ready-made.
+        format_version: of the stored records.
+    """
+
+    model: str
+    weights: str
+    tokenizer: str
+    legs: tuple[Leg, ...]
+    dense_width: int
+    multivector_width: int
+    max_length: int
+    pooling: str
+    chunker: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; :meth:`from_json` reads them back."""
+        return asdict(self) | {"legs": list(self.legs)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From what :meth:`to_json` gave.
+
+        Raises:
+            InputError: a key is missing or unknown.
+        """
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            raise InputError(
+                f"a fingerprint has the keys {sorted(known)}, this one {sorted(values)}"
+            )
+        return cls(**{**values, "legs": tuple(values["legs"])})
+
+    def require(self, stored: Fingerprint, *, collection: str, writing: bool) -> None:
+        """Check that a collection made with ``stored`` can be used with this model.
+
+        Reading needs the same model and dense and multi-vector widths; writing also the same
+        chunker and maximum length, so that the collection stays of one piece.
+
+        Raises:
+            FingerprintMismatch: names what differs and the ways out.
+        """
+        matters = {"weights", "tokenizer", "dense_width", "multivector_width", "pooling"}
+        if writing:
+            matters |= {"max_length", "chunker", "format_version"}
+        differs = [
+            f"{name}: collection {getattr(stored, name)!r}, now {getattr(self, name)!r}"
+            for name in (field.name for field in fields(self))
+            if name in matters and getattr(stored, name) != getattr(self, name)
+        ]
+        if differs:
+            raise FingerprintMismatch(
+                f"collection {collection!r} was made by {stored.model!r} and cannot be used with "
+                f"{self.model!r} ({'; '.join(differs)}). Use the same model and options "
+                f"(--model {stored.model}), or ingest into a new collection (--collection NAME)."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What an encoder is.
+
+    Args:
+        name: what it was loaded as.
+        fingerprint: identity of the model; ``chunker`` is empty here.
+        weights: recommended fusion weights (dense, sparse, multivector).
+        languages: what its card says, for people.
+    """
+
+    name: str
+    fingerprint: Fingerprint
+    weights: tuple[float, float, float]
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens, special tokens included."""
+        return self.fingerprint.max_length
+
+
+class Encoder(Protocol):
+    """Text in, three representations out, in one pass."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What this encoder is."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, with neither truncation nor padding."""
+
+    def encode(
+        self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Embeddings:
+        """Encode texts; order is kept.
+
+        Args:
+            texts: any strings, empty ones included.
+            kind: whether they ask or answer; some models prepend a prefix.
+            legs: the representations to return.
+        """
+
+    def term(self, index: int) -> str:
+        """The term (tokenizer piece) behind a sparse index."""
+
+    def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
+        """The pieces behind the rows of ``text``'s multi-vector, in order."""
+
+
+# -------------------------------------------------------------------------------- the connector
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a backend takes; what exceeds it is split, or refused by name.
+
+    Args:
+        request_bytes: payload of one write request.
+        request_records: records of one write request.
+        multivector_floats: tokens x width of one record's multi-vector.
+        id_bytes: UTF-8 length of an id.
+        payload_bytes: JSON length of one payload.
+        results: the largest ``limit`` and depth of a search.
+    """
+
+    request_bytes: int = 16 * 1024 * 1024
+    request_records: int = 1000
+    multivector_floats: int | None = None
+    id_bytes: int | None = None
+    payload_bytes: int | None = None
+    results: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend does itself; the planner composes the rest on the client.
+
+    Args:
+        engine: for people, such as ``qdrant-edge 0.9.0``.
+        embedded: whether the engine runs in this process.
+        legs: representations the engine can search.
+        stores: representations it can store.
+        fusions: fusions of dense and sparse it answers in one request: ``rrf``, ``weighted``
+            (missing legs count 0) and ``weighted_rescored`` (every candidate gets true scores).
+        maxsim: whether it scores candidates by MaxSim in the same request, as a leg of
+            ``fusions`` and as ``rerank``.
+        filters: names of the filter nodes it evaluates itself.
+        exact: whether a dense search is exact rather than approximate.
+        limits: sizes it takes.
+    """
+
+    engine: str
+    embedded: bool
+    legs: frozenset[Leg]
+    stores: frozenset[Leg] = frozenset(LEGS)
+    fusions: frozenset[FusionKind] = frozenset()
+    maxsim: bool = False
+    filters: frozenset[str] = frozenset({"Eq", "In", "Range", "Exists", "And", "Or", "Not"})
+    exact: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSchema:
+    """What a collection holds.
+
+    Args:
+        dense_width: D, None without dense vectors.
+        sparse: whether lexical weights are stored.
+        multivector_width: C, None without multi-vectors.
+        multivector_dtype: how token values are stored.
+        payload_fields: payload paths to index for filtering, with their kinds. Filters work on
+            every field; these are fast.
+        fingerprint: the model behind the vectors, None when unknown.
+    """
+
+    dense_width: int | None
+    sparse: bool
+    multivector_width: int | None
+    multivector_dtype: Literal["float16", "float32"] = "float16"
+    payload_fields: Mapping[str, FieldKind] = field(default_factory=dict)
+    fingerprint: Fingerprint | None = None
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The representations it stores."""
+        present = (self.dense_width, self.sparse or None, self.multivector_width)
+        return tuple(leg for leg, width in zip(LEGS, present, strict=True) if width is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; :meth:`from_json` reads them back."""
+        return {
+            "dense_width": self.dense_width,
+            "sparse": self.sparse,
+            "multivector_width": self.multivector_width,
+            "multivector_dtype": self.multivector_dtype,
+            "payload_fields": dict(self.payload_fields),
+            "fingerprint": self.fingerprint.to_json() if self.fingerprint else None,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From what :meth:`to_json` gave."""
+        stored = values["fingerprint"]
+        return cls(**{**values, "fingerprint": Fingerprint.from_json(stored) if stored else None})
+
+    def differences(self, stored: CollectionSchema) -> list[str]:
+        """Why a collection made as ``stored`` cannot serve as this one; empty when it can.
+
+        Payload indexes and the fingerprint are not compared: indexes can be added, and the
+        fingerprint has :meth:`Fingerprint.require`.
+        """
+        names = ("dense_width", "sparse", "multivector_width", "multivector_dtype")
+        return [
+            f"{name}: collection {getattr(stored, name)!r}, wanted {getattr(self, name)!r}"
+            for name in names
+            if getattr(stored, name) != getattr(self, name)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as the database holds it.
+
+    Args:
+        name: the collection's name.
+        schema: as it was made, fingerprint included.
+        notes: what :meth:`Connector.annotate` stored, such as tuned fusion weights.
+        engine: the engine and version that answered.
+    """
+
+    name: str
+    schema: CollectionSchema
+    notes: Mapping[str, Any]
+    engine: str
+
+
+class Connector(Protocol):
+    """One collection in one database. Methods raise the ConnectorError family, or InputError.
+
+    It is a context manager; leaving it closes it.
+    """
+
+    name: str
+    """The connector's name: ``qdrant``, ``milvus``, ``elasticsearch``, ``memory``."""
+    collection: str
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend does itself; may ask the server for its version and licence."""
+
+    def ensure(self, schema: CollectionSchema) -> None:
+        """Create the collection, or verify that it fits; adds missing payload indexes.
+
+        The stored fingerprint is never replaced. Never drops anything.
+
+        Raises:
+            SchemaMismatch: the collection differs; says in what.
+        """
+
+    def upsert(self, batch: RecordBatch) -> None:
+        """Write records; acknowledged and durable on return. The last of equal ids wins.
+
+        Raises:
+            InputError: a record is bad (see :func:`check_records`); nothing was written.
+        """
+
+    def flush(self) -> None:
+        """Make all that was acknowledged findable, fast (refresh, optimize, load)."""
+
+    def delete(self, where: Sequence[str] | Filter) -> int:
+        """Delete by ids or by filter; returns how many records went. Missing ids are no error."""
+
+    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+        """The records with these ids, in the order asked; missing ids are left out.
+
+        Vectors come back to the stored precision; without ``vectors`` the embeddings have no legs.
+        """
+
+    def scan(
+        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+    ) -> Iterator[RecordBatch]:
+        """All matching records, each once, in no particular order."""
+
+    def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Answer what :attr:`capabilities` calls native; hits sorted by (-score, id).
+
+        Raises:
+            Unsupported: a query is not native; ``m3connect.planner`` composes those.
+        """
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many records match; exact."""
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        """Merge JSON notes into the collection itself; a None value removes the key."""
+
+    def describe(self) -> CollectionInfo:
+        """Schema, fingerprint and notes as the database holds them.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+
+    def close(self) -> None:
+        """Release files and connections; closing twice is fine."""
+
+    def __enter__(self) -> Self:
+        """The connector itself."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+
+
+# ------------------------------------------------------------------- checks every connector makes
+
+
+def check_records(batch: RecordBatch, schema: CollectionSchema, limits: Limits) -> None:
+    """Refuse a batch that a backend would mangle, before anything is written.
+
+    Raises:
+        InputError: names the record and the field: an empty or overlong id, a missing or
+            superfluous representation, a wrong width, NaN or infinity, a duplicate sparse index,
+            a text without token vectors, a payload that is not JSON or uses a reserved key.
+    """
+    embeddings = batch.embeddings
+    if len(batch) == 0:
+        return
+    if set(embeddings.legs) != set(schema.legs):
+        raise InputError(
+            f"records hold {list(embeddings.legs)}, the collection stores {list(schema.legs)}"
+        )
+    for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+        _check_id(id_, row, limits)
+        _check_payload(id_, payload, limits)
+    if embeddings.dense is not None:
+        _check_width("dense", embeddings.dense.shape[1], schema.dense_width)
+        _check_finite(batch, "dense", ~np.isfinite(embeddings.dense).all(axis=1))
+    if embeddings.sparse is not None:
+        _check_sparse(batch)
+    if embeddings.multivector is not None:
+        _check_multivector(batch, schema, limits)
+
+
+def _check_id(id_: object, row: int, limits: Limits) -> None:
+    if not isinstance(id_, str) or not id_:
+        raise InputError(f"record {row}: id must be a non-empty string, got {id_!r}")
+    try:
+        size = len(id_.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"record {row}: id {id_!r} is not valid unicode") from error
+    if limits.id_bytes is not None and size > limits.id_bytes:
+        raise InputError(
+            f"record {id_[:40]!r}...: id has {size} bytes, the limit is {limits.id_bytes}"
+        )
+
+
+def _check_payload(id_: str, payload: Mapping[str, Any], limits: Limits) -> None:
+    for key in payload:
+        if not isinstance(key, str) or key.startswith(RESERVED_PREFIX):
+            raise InputError(
+                f"record {id_!r}: payload key {key!r} is not a string or starts with the reserved "
+                f"{RESERVED_PREFIX!r}"
+            )
+    try:
+        size = len(json.dumps(payload, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"record {id_!r}: payload is not JSON: {error}") from error
+    if limits.payload_bytes is not None and size > limits.payload_bytes:
+        raise InputError(
+            f"record {id_!r}: payload has {size} bytes, the limit is {limits.payload_bytes}"
+        )
+
+
+def _check_width(leg: str, got: int, wanted: int | None) -> None:
+    if got != wanted:
+        raise InputError(f"{leg} vectors are {got} wide, the collection's {wanted}")
+
+
+def _check_finite(batch: RecordBatch, leg: str, bad: Any) -> None:
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise InputError(f"record {batch.ids[row]!r}: {leg} holds NaN or infinity")
+
+
+def _check_sparse(batch: RecordBatch) -> None:
+    sparse = batch.embeddings.sparse
+    assert sparse is not None
+    lengths = np.diff(sparse.indptr)
+    rows = np.repeat(np.arange(len(sparse)), lengths)
+    bad = ~np.isfinite(sparse.values) | (sparse.values <= 0)
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise InputError(
+            f"record {batch.ids[rows[at]]!r}: sparse weight {sparse.values[at]} of term "
+            f"{sparse.indices[at]} is not a positive finite number"
+        )
+    keys = rows.astype(np.int64) << 32 | sparse.indices.astype(np.int64)
+    unique, first = np.unique(keys, return_index=True)
+    if len(unique) != len(keys):
+        at = int(np.setdiff1d(np.arange(len(keys)), first)[0])
+        raise InputError(
+            f"record {batch.ids[rows[at]]!r}: sparse index {sparse.indices[at]} occurs twice"
+        )
+
+
+def _check_multivector(batch: RecordBatch, schema: CollectionSchema, limits: Limits) -> None:
+    multi = batch.embeddings.multivector
+    assert multi is not None
+    _check_width("multivector", multi.width, schema.multivector_width)
+    lengths = np.diff(multi.offsets)
+    if (lengths == 0).any():
+        row = int(np.flatnonzero(lengths == 0)[0])
+        raise InputError(f"record {batch.ids[row]!r}: multivector has no token vectors")
+    rows = np.repeat(np.arange(len(multi)), lengths)
+    bad_tokens = ~np.isfinite(multi.vectors).all(axis=1)
+    _check_finite(batch, "multivector", np.bincount(rows[bad_tokens], minlength=len(multi)) > 0)
+    if limits.multivector_floats is not None:
+        sizes = lengths * multi.width
+        if (sizes >= limits.multivector_floats).any():
+            row = int(np.argmax(sizes))
+            raise InputError(
+                f"record {batch.ids[row]!r}: multivector has {lengths[row]} x {multi.width} "
+                f"values, the backend takes fewer than {limits.multivector_floats}; chunk smaller "
+                "(--chunk-tokens)"
+            )
+
+
+def check_query(query: Query, schema: CollectionSchema) -> None:
+    """Refuse a query that a backend would mangle.
+
+    Raises:
+        InputError: no leg, a leg the collection lacks, a wrong width, NaN, a missing fusion, or a
+            limit or depth below 1.
+    """
+    if not query.legs:
+        raise InputError("a query needs at least one of dense, sparse, multivector")
+    missing = [leg for leg in query.legs if leg not in schema.legs]
+    if missing:
+        raise InputError(f"the collection stores {list(schema.legs)}, the query asks {missing}")
+    if query.dense is not None:
+        if query.dense.ndim != 1:
+            raise InputError(f"a dense query has one dimension, this one {query.dense.ndim}")
+        _check_width("dense query", len(query.dense), schema.dense_width)
+        if not np.isfinite(query.dense).all():
+            raise InputError("the dense query holds NaN or infinity")
+    if query.sparse is not None and not np.isfinite(query.sparse.values).all():
+        raise InputError("the sparse query holds NaN or infinity")
+    if query.sparse is not None and len(np.unique(query.sparse.indices)) != len(query.sparse):
+        raise InputError("a sparse index occurs twice in the query")
+    if query.multivector is not None:
+        if query.multivector.ndim != 2 or not len(query.multivector):
+            raise InputError("a multivector query is [tokens, width] with at least one token")
+        _check_width("multivector query", query.multivector.shape[1], schema.multivector_width)
+        if not np.isfinite(query.multivector).all():
+            raise InputError("the multivector query holds NaN or infinity")
+    if query.rerank is not None and (query.multivector is None or len(query.legs) < 2):
+        raise InputError("rerank needs a multivector and at least one other leg")
+    fused = [leg for leg in query.legs if query.rerank is None or leg != "multivector"]
+    if len(fused) > 1 and query.fusion is None:
+        raise InputError(f"the legs {fused} need a fusion")
+    depths = {
+        "limit": query.limit,
+        "dense_depth": query.dense_depth,
+        "sparse_depth": query.sparse_depth,
+        "multivector_depth": query.multivector_depth,
+        "rerank": 1 if query.rerank is None else query.rerank,
+    }
+    for name, value in depths.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+
+
+def fusion_kind(fusion: Fusion) -> FusionKind:
+    """The name under which :class:`Capabilities` lists a fusion."""
+    if isinstance(fusion, Rrf):
+        return "rrf"
+    return "weighted_rescored" if fusion.rescore else "weighted"

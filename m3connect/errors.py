@@ -1,0 +1,101 @@
+"""Every error m3connect raises on purpose.
+
+    M3ConnectError
+    ├─ ConfigError(ValueError)       a bad option, an unknown key, a missing extra (prints the pip line)
+    ├─ InputError(ValueError)        a bad document, vector or query: which one, which field, why
+    ├─ CheckpointError               a model file that is missing or misshapen, named with its shapes
+    ├─ FingerprintMismatch           the collection was made by another model
+    └─ ConnectorError                .connector .operation .__cause__
+       ├─ TransientError             retrying is safe: time-out, lost connection, rate limit (.retry_after)
+       ├─ RequestTooLarge            split the request and retry
+       └─ PermanentError             retrying is pointless
+          ├─ AuthError
+          ├─ SchemaMismatch
+          ├─ InvalidFilter
+          ├─ Unsupported
+          └─ CollectionNotFound
+
+Whether a retry may help is told by the class, never by the text of a message.
+"""
+
+from __future__ import annotations
+
+
+class M3ConnectError(Exception):
+    """The root: ``except M3ConnectError`` catches everything raised on purpose."""
+
+
+class ConfigError(M3ConnectError, ValueError):
+    """A bad option, an unknown key or a missing extra."""
+
+
+class InputError(M3ConnectError, ValueError):
+    """A bad document, vector or query; the message names the record and the field."""
+
+
+class CheckpointError(M3ConnectError):
+    """A model file that is missing, misshapen or of an unknown layout."""
+
+
+class FingerprintMismatch(M3ConnectError):
+    """The collection was made by another model than the one now in use."""
+
+
+class ConnectorError(M3ConnectError):
+    """Something a database or its driver refused or failed to do.
+
+    Args:
+        message: what happened and what to do about it.
+        connector: the connector's name, such as ``qdrant``.
+        operation: what was being done, such as ``upsert``.
+    """
+
+    def __init__(self, message: str, *, connector: str, operation: str) -> None:
+        super().__init__(f"{connector} {operation}: {message}")
+        self.connector = connector
+        self.operation = operation
+
+
+class TransientError(ConnectorError):
+    """A time-out, a lost connection or a rate limit: the same request may succeed later.
+
+    Args:
+        message: what happened.
+        connector: the connector's name.
+        operation: what was being done.
+        retry_after: seconds the server asked to wait, if it said so.
+    """
+
+    def __init__(
+        self, message: str, *, connector: str, operation: str, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, connector=connector, operation=operation)
+        self.retry_after = retry_after
+
+
+class RequestTooLarge(ConnectorError):
+    """The request exceeds a size limit: halve it and try again."""
+
+
+class PermanentError(ConnectorError):
+    """The same request will fail again."""
+
+
+class AuthError(PermanentError):
+    """Missing or wrong credentials, or a privilege that is not granted."""
+
+
+class SchemaMismatch(PermanentError):
+    """The collection exists with another schema."""
+
+
+class InvalidFilter(PermanentError):
+    """A filter that the backend cannot express or that is malformed."""
+
+
+class Unsupported(PermanentError):
+    """The backend, its version or its licence cannot do this."""
+
+
+class CollectionNotFound(PermanentError):
+    """There is no such collection; ``ingest`` or ``ensure`` makes it."""

@@ -1,0 +1,129 @@
+"""The one retry policy, and how a batch is delivered in requests that a backend takes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
+from tenacity.wait import wait_base
+
+from m3connect.contract import Limits
+from m3connect.errors import RequestTooLarge, TransientError
+from m3connect.types import RecordBatch
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently a transient failure is retried.
+
+    Args:
+        attempts: tries altogether; 1 means no retry.
+        initial: seconds before the first retry; doubled each time, with full jitter.
+        maximum: longest wait in seconds, a server's ``Retry-After`` included.
+    """
+
+    attempts: int = 6
+    initial: float = 0.5
+    maximum: float = 60.0
+
+
+DEFAULT_POLICY = RetryPolicy()
+
+
+class _RetryAfter(wait_base):
+    """Exponential back-off with jitter, but never less than the server asked for."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.backoff = tenacity.wait_random_exponential(policy.initial, policy.maximum)
+        self.maximum = policy.maximum
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        asked = error.retry_after if isinstance(error, TransientError) else None
+        return max(self.backoff(retry_state), min(asked or 0.0, self.maximum))
+
+
+def call(operation: Callable[[], T], policy: RetryPolicy = DEFAULT_POLICY) -> T:
+    """Run an idempotent operation, retrying while it raises TransientError.
+
+    Raises:
+        whatever ``operation`` raised last.
+    """
+
+    def report(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("%s; retry %d in %.1f s", error, state.attempt_number, state.upcoming_sleep)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=tenacity.stop_after_attempt(policy.attempts),
+        wait=_RetryAfter(policy),
+        before_sleep=report,
+        reraise=True,
+    )
+    return retrying(operation)
+
+
+def deliver(
+    batch: RecordBatch,
+    send: Callable[[RecordBatch], None],
+    limits: Limits,
+    policy: RetryPolicy = DEFAULT_POLICY,
+) -> None:
+    """Send a batch in requests within ``limits``, retried, and halved where still too large.
+
+    ``send`` must be idempotent: with deterministic ids a repeated upsert changes nothing.
+
+    Raises:
+        RequestTooLarge: a single record is too large for the backend; names it.
+        ConnectorError: whatever ``send`` raised last.
+    """
+    for part in requests(batch, limits):
+        _send(part, send, policy)
+
+
+def _send(part: RecordBatch, send: Callable[[RecordBatch], None], policy: RetryPolicy) -> None:
+    try:
+        call(lambda: send(part), policy)
+    except RequestTooLarge as error:
+        if len(part) == 1:
+            raise RequestTooLarge(
+                f"record {part.ids[0]!r} alone is too large ({error})",
+                connector=error.connector,
+                operation=error.operation,
+            ) from error
+        half = len(part) // 2
+        _send(part[:half], send, policy)
+        _send(part[half:], send, policy)
+
+
+def requests(batch: RecordBatch, limits: Limits) -> Iterator[RecordBatch]:
+    """Cut a batch into parts of at most ``request_records`` records and ``request_bytes`` bytes.
+
+    A record larger than the limit makes a part of its own.
+    """
+    start = size = 0
+    for row in range(len(batch)):
+        weight = record_bytes(batch, row)
+        if row > start and (
+            size + weight > limits.request_bytes or row - start >= limits.request_records
+        ):
+            yield batch[start:row]
+            start, size = row, 0
+        size += weight
+    if start < len(batch):
+        yield batch[start:]
+
+
+def record_bytes(batch: RecordBatch, row: int) -> int:
+    """About how many bytes a record takes on the wire in binary form."""
+    payload = json.dumps(batch.payloads[row], ensure_ascii=False)
+    return len(payload.encode(errors="replace")) + batch.embeddings[row].nbytes
