@@ -512,7 +512,6 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
         "limit": query.limit,
         "dense_depth": query.dense_depth,
         "sparse_depth": query.sparse_depth,
-        "multivector_depth": query.multivector_depth,
         "rerank": 1 if query.rerank is None else query.rerank,
     }
     for name, value in depths.items():

@@ -450,17 +450,17 @@ Fusion = Rrf | Weighted
 class Query:
     """One search, in vectors. Every leg obeys the filter.
 
-    Dense and sparse are searched to their depths; a sparse candidate shares at least one term.
-    A multi-vector alone is searched over the whole collection to its depth; beside another leg it
-    scores (MaxSim) the union of the other legs' candidates, as the paper does. Two legs or more
-    need a ``fusion``; ``rerank`` instead orders the best of the other legs' fusion by MaxSim
-    alone.
+    A query with one leg returns that leg's best ``limit``. With more, dense and sparse are searched
+    to their depths, and a multi-vector scores (MaxSim) the union of their candidates, as the paper
+    does; a multi-vector alone is compared with the whole collection. A sparse candidate shares at
+    least one term. Two legs or more need a ``fusion``; ``rerank`` takes the multi-vector out of it
+    and orders the best of the other legs by MaxSim alone.
 
     Args:
         dense: ``float32 [D]``.
         sparse: lexical weights.
         multivector: ``float [tokens, C]``.
-        dense_depth, sparse_depth, multivector_depth: candidates each leg brings.
+        dense_depth, sparse_depth: candidates each leg brings.
         fusion: how the legs' results become one score.
         rerank: the best so many of the dense and sparse legs are ordered by MaxSim alone.
         filter: which records may be found.
@@ -474,7 +474,6 @@ class Query:
     multivector: TokenArray | None = None
     dense_depth: int = 100
     sparse_depth: int = 100
-    multivector_depth: int = 100
     fusion: Fusion | None = None
     rerank: int | None = None
     filter: Filter | None = None
