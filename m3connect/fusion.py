@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from m3connect.types import Leg
+from m3connect.types import Fusion, Leg, Query, Rrf
 
 
 def top(scores: Mapping[str, float], depth: int) -> list[str]:
@@ -58,3 +58,54 @@ def union(rankings: Iterable[Iterable[str]]) -> list[str]:
     ['a', 'b', 'c']
     """
     return list(dict.fromkeys(id_ for ranking in rankings for id_ in ranking))
+
+
+def fuse(
+    how: Fusion,
+    rankings: Mapping[Leg, Sequence[str]],
+    scores: Mapping[Leg, Mapping[str, float]],
+) -> dict[str, float]:
+    """The fused scores of everyone that a ranking holds.
+
+    Args:
+        how: the fusion and its weights.
+        rankings: each leg's candidates, best first.
+        scores: each leg's scores; with a rescoring fusion, of every candidate.
+    """
+    weights: dict[Leg, float] = {leg: getattr(how, leg) for leg in rankings}
+    if isinstance(how, Rrf):
+        return rrf(rankings, weights, how.k)
+    everyone = union(rankings.values())
+    listed = {leg: everyone if how.rescore else ids for leg, ids in rankings.items()}
+    return weighted_sum(
+        {leg: {id_: scores[leg][id_] for id_ in ids} for leg, ids in listed.items()}, weights
+    )
+
+
+def combine(
+    query: Query,
+    rankings: Mapping[Leg, Sequence[str]],
+    scores: Mapping[Leg, Mapping[str, float]],
+) -> dict[str, float]:
+    """The final scores of a query with several legs, as :class:`Query` defines them.
+
+    Args:
+        query: its fusion and rerank depth.
+        rankings: candidates of the dense and sparse legs, best first.
+        scores: each leg's scores of the candidates.
+    """
+    candidates = union(rankings.values())
+    if query.multivector is None:
+        assert query.fusion is not None, "check_query saw to it"
+        return fuse(query.fusion, rankings, scores)
+    if query.rerank is None:
+        assert query.fusion is not None, "check_query saw to it"
+        late = {id_: scores["multivector"][id_] for id_ in candidates}
+        return fuse(query.fusion, {**rankings, "multivector": top(late, len(late))}, scores)
+    if len(rankings) > 1:
+        assert query.fusion is not None, "check_query saw to it"
+        first = fuse(query.fusion, rankings, scores)
+    else:
+        (leg,) = rankings
+        first = {id_: scores[leg][id_] for id_ in candidates}
+    return {id_: scores["multivector"][id_] for id_ in top(first, query.rerank)}

@@ -30,7 +30,6 @@ from m3connect.types import (
     Payload,
     Query,
     RecordBatch,
-    Rrf,
     SparseVector,
     SparseVectors,
     TokenArray,
@@ -209,40 +208,15 @@ class MemoryConnector:
 
 def _final_scores(query: Query, scores: Mapping[Leg, Mapping[str, float]]) -> dict[str, float]:
     """The candidates and their final scores."""
-    first = [leg for leg in query.legs if leg != "multivector"]
     if len(query.legs) == 1:
         return _found(query.legs[0], scores[query.legs[0]])
     depths: dict[Leg, int] = {"dense": query.dense_depth, "sparse": query.sparse_depth}
     rankings: dict[Leg, list[str]] = {
-        leg: fusion.top(_found(leg, scores[leg]), depths[leg]) for leg in first
+        leg: fusion.top(_found(leg, scores[leg]), depths[leg])
+        for leg in query.legs
+        if leg != "multivector"
     }
-    candidates = fusion.union(rankings.values())
-    multivector = scores.get("multivector", {})
-    if query.rerank is not None:
-        fused = _fuse(query, scores, rankings) if len(first) > 1 else scores[first[0]]
-        best = fusion.top({id_: fused[id_] for id_ in candidates}, query.rerank)
-        return {id_: multivector[id_] for id_ in best}
-    if query.multivector is not None:
-        rankings["multivector"] = fusion.top(
-            {id_: multivector[id_] for id_ in candidates}, len(candidates)
-        )
-    return _fuse(query, scores, rankings)
-
-
-def _fuse(
-    query: Query,
-    scores: Mapping[Leg, Mapping[str, float]],
-    rankings: Mapping[Leg, Sequence[str]],
-) -> dict[str, float]:
-    assert query.fusion is not None, "check_query saw to it"
-    weights: dict[Leg, float] = {leg: getattr(query.fusion, leg) for leg in rankings}
-    if isinstance(query.fusion, Rrf):
-        return fusion.rrf(rankings, weights, query.fusion.k)
-    everyone = fusion.union(rankings.values())
-    listed = {leg: everyone if query.fusion.rescore else ids for leg, ids in rankings.items()}
-    return fusion.weighted_sum(
-        {leg: {id_: scores[leg][id_] for id_ in ids} for leg, ids in listed.items()}, weights
-    )
+    return fusion.combine(query, rankings, scores)
 
 
 def _found(leg: Leg, scores: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,57 @@
+"""Connectors by name, found through entry points in the group ``m3connect.connectors``."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from m3connect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from m3connect.contract import Connector
+
+GROUP = "m3connect.connectors"
+_EXTRAS = ("qdrant", "milvus", "elasticsearch")
+
+
+def available() -> dict[str, EntryPoint]:
+    """The installed connectors' entry points by name."""
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def connect(target: str, *, collection: str, **options: Any) -> Connector:
+    """Open one collection in one database; nothing is sent or created yet.
+
+    Args:
+        target: the connector's name: ``qdrant``, ``milvus``, ``elasticsearch`` or ``memory``.
+        collection: the collection's name.
+        **options: the connector's own, such as ``url`` or ``path``; see its documentation.
+
+    Raises:
+        ConfigError: no such connector is installed (prints the pip line), or it has no such
+            option.
+
+    >>> with connect("memory", collection="notes") as notes:
+    ...     notes.name
+    'memory'
+    """
+    points = available()
+    if target not in points:
+        raise ConfigError(_missing(target, sorted(points)))
+    factory = points[target].load()
+    try:
+        signature(factory).bind(collection=collection, **options)
+    except TypeError as error:
+        raise ConfigError(f"{target}: {error}; it takes {signature(factory)}") from error
+    connector: Connector = factory(collection=collection, **options)
+    return connector
+
+
+def _missing(target: str, installed: list[str]) -> str:
+    have = f"installed: {', '.join(installed)}"
+    if target in _EXTRAS:
+        return (
+            f'the connector {target!r} is not installed: pip install "m3connect[{target}]"; {have}'
+        )
+    return f"there is no connector {target!r}; {have}"

@@ -1,0 +1,1 @@
+"""What connector authors and applications test with: the conformance suite and fakes."""
