@@ -8,6 +8,7 @@ I/O; nothing it does on its own destroys data. Its behaviour is the in-memory co
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -193,8 +194,12 @@ class Capabilities:
             (missing legs count 0) and ``weighted_rescored`` (every candidate gets true scores).
         maxsim: whether it scores candidates by MaxSim in the same request, as a leg of
             ``fusions`` and as ``rerank``.
-        filters: names of the filter nodes it evaluates itself.
-        exact: whether a dense search is exact rather than approximate.
+        filters: names of the filter nodes a search evaluates in the engine; ``count``, ``scan``
+            and ``delete`` take every filter.
+        exact: whether a dense search is exact rather than approximate. An approximate one is
+            still exact on a few hundred records.
+        sparse_error: largest relative error of a sparse score, where the engine rounds weights
+            (to 9 significant bits: 0.004); weights that survive the rounding score exactly.
         limits: sizes it takes.
     """
 
@@ -206,6 +211,7 @@ class Capabilities:
     maxsim: bool = False
     filters: frozenset[str] = frozenset({"Eq", "In", "Range", "Exists", "And", "Or", "Not"})
     exact: bool = False
+    sparse_error: float = 0.0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -287,7 +293,7 @@ class CollectionInfo:
 class Connector(Protocol):
     """One collection in one database. Methods raise the ConnectorError family, or InputError.
 
-    It is a context manager; leaving it closes it.
+    It is a context manager; leaving it closes it. Any thread may use it, one at a time.
     """
 
     name: str
@@ -370,7 +376,8 @@ def check_records(batch: RecordBatch, schema: CollectionSchema, limits: Limits) 
     Raises:
         InputError: names the record and the field: an empty or overlong id, a missing or
             superfluous representation, a wrong width, NaN or infinity, a duplicate sparse index,
-            a text without token vectors, a payload that is not JSON or uses a reserved key.
+            a text without token vectors, a token value beyond the stored dtype, a payload that is
+            not JSON or uses a reserved key.
     """
     embeddings = batch.embeddings
     if len(batch) == 0:
@@ -406,11 +413,12 @@ def _check_id(id_: object, row: int, limits: Limits) -> None:
 
 def _check_payload(id_: str, payload: Mapping[str, Any], limits: Limits) -> None:
     for key in payload:
-        if not isinstance(key, str) or key.startswith(RESERVED_PREFIX):
+        if isinstance(key, str) and key.startswith(RESERVED_PREFIX):
             raise InputError(
-                f"record {id_!r}: payload key {key!r} is not a string or starts with the reserved "
-                f"{RESERVED_PREFIX!r}"
+                f"record {id_!r}: payload key {key!r} starts with the reserved {RESERVED_PREFIX!r}"
             )
+    if not _keys_are_strings(payload):  # JSON would turn 1 into "1" without a word
+        raise InputError(f"record {id_!r}: payload has a key that is not a string")
     try:
         size = len(json.dumps(payload, allow_nan=False, ensure_ascii=False).encode())
     except (TypeError, ValueError) as error:
@@ -419,6 +427,14 @@ def _check_payload(id_: str, payload: Mapping[str, Any], limits: Limits) -> None
         raise InputError(
             f"record {id_!r}: payload has {size} bytes, the limit is {limits.payload_bytes}"
         )
+
+
+def _keys_are_strings(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _keys_are_strings(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(_keys_are_strings(item) for item in value)
+    return True
 
 
 def _check_width(leg: str, got: int, wanted: int | None) -> None:
@@ -464,6 +480,15 @@ def _check_multivector(batch: RecordBatch, schema: CollectionSchema, limits: Lim
     rows = np.repeat(np.arange(len(multi)), lengths)
     bad_tokens = ~np.isfinite(multi.vectors).all(axis=1)
     _check_finite(batch, "multivector", np.bincount(rows[bad_tokens], minlength=len(multi)) > 0)
+    largest = float(np.finfo(schema.multivector_dtype).max)
+    if multi.vectors.dtype != schema.multivector_dtype:
+        highest = np.abs(multi.vectors).max(axis=1)
+        if (highest > largest).any():
+            id_ = batch.ids[rows[int(np.argmax(highest))]]
+            raise InputError(
+                f"record {id_!r}: multivector holds {highest.max()}, beyond the stored "
+                f"{schema.multivector_dtype}"
+            )
     if limits.multivector_floats is not None:
         sizes = lengths * multi.width
         if (sizes >= limits.multivector_floats).any():
@@ -479,8 +504,8 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
     """Refuse a query that a backend would mangle.
 
     Raises:
-        InputError: no leg, a leg the collection lacks, a wrong width, NaN, a missing fusion, or a
-            limit or depth below 1.
+        InputError: no leg, a leg the collection lacks, a wrong width, NaN, a sparse weight that
+            is not positive, a missing or senseless fusion, or a limit or depth below 1.
     """
     if not query.legs:
         raise InputError("a query needs at least one of dense, sparse, multivector")
@@ -493,10 +518,12 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
         _check_width("dense query", len(query.dense), schema.dense_width)
         if not np.isfinite(query.dense).all():
             raise InputError("the dense query holds NaN or infinity")
-    if query.sparse is not None and not np.isfinite(query.sparse.values).all():
-        raise InputError("the sparse query holds NaN or infinity")
-    if query.sparse is not None and len(np.unique(query.sparse.indices)) != len(query.sparse):
-        raise InputError("a sparse index occurs twice in the query")
+    if query.sparse is not None:
+        values = query.sparse.values
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise InputError("the sparse query holds a weight that is not positive and finite")
+        if len(np.unique(query.sparse.indices)) != len(query.sparse):
+            raise InputError("a sparse index occurs twice in the query")
     if query.multivector is not None:
         if query.multivector.ndim != 2 or not len(query.multivector):
             raise InputError("a multivector query is [tokens, width] with at least one token")
@@ -508,6 +535,8 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
     fused = [leg for leg in query.legs if query.rerank is None or leg != "multivector"]
     if len(fused) > 1 and query.fusion is None:
         raise InputError(f"the legs {fused} need a fusion")
+    if query.fusion is not None:
+        _check_fusion(query.fusion)
     depths = {
         "limit": query.limit,
         "dense_depth": query.dense_depth,
@@ -517,6 +546,14 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
     for name, value in depths.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+
+
+def _check_fusion(fusion: Fusion) -> None:
+    weights = (fusion.dense, fusion.sparse, fusion.multivector)
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise InputError(f"fusion weights must be finite and not negative, got {weights}")
+    if isinstance(fusion, Rrf) and not (math.isfinite(fusion.k) and fusion.k >= 1):
+        raise InputError(f"the k of rank fusion must be at least 1, got {fusion.k}")
 
 
 def fusion_kind(fusion: Fusion) -> FusionKind:

@@ -95,6 +95,12 @@ class Range(Filter):
                 raise InputError(f"range on {self.field!r}: {bound!r} is not finite")
         if len({isinstance(bound, date) for bound in bounds.values()}) > 1:
             raise InputError(f"range on {self.field!r} mixes numbers and dates")
+        try:
+            _ = self.instants
+        except OverflowError as error:
+            raise InputError(
+                f"range on {self.field!r}: a date outside the years 1 to 9999 in UTC"
+            ) from error
 
     @property
     def bounds(self) -> dict[str, Bound]:
