@@ -1,0 +1,284 @@
+"""Test collections on disk: a corpus, queries and judgements, in the BEIR layout.
+
+    DIR/corpus.jsonl    {"_id": ..., "text": ..., "title": ..., "lang": ...}   title and lang optional
+    DIR/queries.jsonl   {"_id": ..., "text": ..., "lang": ..., "answers": [...]}
+    DIR/qrels.tsv       query-id, corpus-id, relevance      (or DIR/qrels/test.tsv)
+
+``id`` serves for ``_id``, every file may be gzipped, and judgements may also be TREC's four columns
+or JSON lines. Judgements under another name (``qrels.mono.tsv``, ``qrels/dev.tsv``) are chosen by it.
+What cannot be right is an error with file and line; what is merely odd is counted and reported.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3connect.errors import InputError
+from m3connect.types import Document
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""Relevance by query id and document id; above 0 is relevant."""
+
+_ENDINGS = ("tsv", "tsv.gz", "txt", "jsonl", "jsonl.gz")
+_QUERY_KEYS = ("query-id", "query_id", "qid")
+_DOCUMENT_KEYS = ("corpus-id", "corpus_id", "docid", "doc_id")
+_RELEVANCE_KEYS = ("relevance", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class TextQuery:
+    """A query of a test collection.
+
+    Args:
+        id: unique in its collection.
+        text: what is searched for.
+        language: as the file says, empty when it does not.
+        answers: strings that answer it, for :mod:`m3connect.evaluation.answers`.
+    """
+
+    id: str
+    text: str
+    language: str = ""
+    answers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A test collection. The corpus stays on disk; ids, queries and judgements are in memory.
+
+    Args:
+        name: of the collection, with the judgements' name where it is not the usual one.
+        folder: where it lies.
+        ids: document ids in file order.
+        queries: the judged ones, in file order.
+        qrels: judgements of these queries.
+        content: hash of the documents, so that cached embeddings are never another corpus's.
+        warnings: what was odd, with counts.
+    """
+
+    name: str
+    folder: Path
+    ids: tuple[str, ...]
+    queries: tuple[TextQuery, ...]
+    qrels: Qrels
+    content: str
+    warnings: tuple[str, ...] = ()
+
+    def documents(self) -> Iterator[Document]:
+        """The corpus in file order, read anew; the text is the title and the text."""
+        return _documents(_find(self.folder, "corpus"))
+
+    def sample(self, size: int, *, seed: int = 0) -> Dataset:
+        """The same collection with at most ``size`` of its queries, drawn at random."""
+        if size >= len(self.queries):
+            return self
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.choice(len(self.queries), size, replace=False))
+        queries = tuple(self.queries[row] for row in rows)
+        note = f"{size} of {len(self.queries)} queries, drawn with seed {seed}"
+        return replace(self.only(queries), warnings=(*self.warnings, note))
+
+    def only(self, queries: tuple[TextQuery, ...]) -> Dataset:
+        """The same collection with these of its queries."""
+        qrels = {query.id: self.qrels[query.id] for query in queries}
+        return replace(self, queries=queries, qrels=qrels)
+
+
+def load(folder: str | Path, *, qrels: str | None = None) -> Dataset:
+    """Read a test collection.
+
+    Args:
+        folder: its folder.
+        qrels: which judgements, such as ``mono`` for ``qrels.mono.tsv`` or ``dev`` for
+            ``qrels/dev.tsv``; None for ``qrels.tsv`` or ``qrels/test.tsv``.
+
+    Raises:
+        InputError: a missing file, a malformed line, an id that occurs twice, contradicting
+            judgements, or no judged query at all.
+    """
+    folder = Path(folder)
+    name = folder.resolve().name + (f"/{qrels}" if qrels else "")
+    ids, content, empty = _scan_corpus(_find(folder, "corpus"))
+    asked = _read_queries(_find(folder, "queries"))
+    judged, repeated = _read_qrels(_find_qrels(folder, qrels))
+    known = set(ids)
+    kept = tuple(query for query in asked.values() if query.id in judged)
+    if not kept:
+        raise InputError(f"{folder}: no query has a judgement; do the ids of the files agree?")
+    unknown = sum(doc not in known for query in kept for doc in judged[query.id])
+    counts = {
+        "documents without text": empty,
+        "queries without judgements left out": len(asked) - len(kept),
+        "judgements of unknown queries left out": sum(
+            len(found) for query, found in judged.items() if query not in asked
+        ),
+        "judgements of unknown documents (kept: they count as never found)": unknown,
+        "judgements given twice": repeated,
+        "queries without a relevant document (kept: they score 0)": sum(
+            max(judged[query.id].values()) <= 0 for query in kept
+        ),
+    }
+    return Dataset(
+        name,
+        folder,
+        tuple(ids),
+        kept,
+        {query.id: judged[query.id] for query in kept},
+        content,
+        tuple(f"{count} {what}" for what, count in counts.items() if count),
+    )
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+def _find(folder: Path, stem: str) -> Path:
+    for ending in ("jsonl", "jsonl.gz"):
+        path = folder / f"{stem}.{ending}"
+        if path.is_file():
+            return path
+    raise InputError(f"{folder}: no {stem}.jsonl and no {stem}.jsonl.gz")
+
+
+def _find_qrels(folder: Path, name: str | None) -> Path:
+    stems = [f"qrels.{name}", f"qrels/{name}"] if name else ["qrels", "qrels/test"]
+    for stem in stems:
+        for ending in _ENDINGS:
+            path = folder / f"{stem}.{ending}"
+            if path.is_file():
+                return path
+    there = sorted(str(path.relative_to(folder)) for path in folder.glob("qrels*/*"))
+    there += sorted(path.name for path in folder.glob("qrels*") if path.is_file())
+    raise InputError(
+        f"{folder}: no judgements named {name or 'qrels.tsv'!r}; there are {there or 'none'}"
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """``file:line`` and the text of every line that is not blank."""
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as lines
+    ):
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"{path}:{number}", line.rstrip("\r\n")
+
+
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, line in _lines(path):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{where}: expected an object, got {line[:60]!r}")
+        yield where, value
+
+
+def _identifier(where: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    found = next((values[key] for key in keys if key in values), None)
+    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
+        raise InputError(f"{where}: no id: one of {list(keys)} must hold a string or a number")
+    return str(found)
+
+
+def _text(where: str, values: Mapping[str, Any], key: str) -> str:
+    text = values.get(key)
+    if not isinstance(text, str):
+        raise InputError(f"{where}: {key!r} must hold a string, got {text!r}")
+    return text
+
+
+# --------------------------------------------------------------------------------------- records
+
+
+def _documents(path: Path) -> Iterator[Document]:
+    for where, values in _objects(path):
+        text = f"{values.get('title') or ''} {_text(where, values, 'text')}".strip()
+        language = values.get("lang") or ""
+        yield Document(_identifier(where, values, ("_id", "id")), text, {"lang": language})
+
+
+def _scan_corpus(path: Path) -> tuple[list[str], str, int]:
+    """Ids, a hash of ids and texts, and how many documents are empty."""
+    digest = hashlib.blake2b(digest_size=16)
+    ids: dict[str, None] = {}
+    empty = 0
+    for document in _documents(path):
+        if document.id in ids:
+            raise InputError(f"{path}: document id {document.id!r} occurs twice")
+        ids[document.id] = None
+        empty += not document.text
+        digest.update(json.dumps([document.id, document.text]).encode())
+    if not ids:
+        raise InputError(f"{path}: no documents")
+    return list(ids), digest.hexdigest(), empty
+
+
+def _read_queries(path: Path) -> dict[str, TextQuery]:
+    queries: dict[str, TextQuery] = {}
+    for where, values in _objects(path):
+        id_ = _identifier(where, values, ("_id", "id"))
+        if id_ in queries:
+            raise InputError(f"{where}: query id {id_!r} occurs twice")
+        answers = tuple(str(answer) for answer in values.get("answers") or ())
+        text = _text(where, values, "text")
+        queries[id_] = TextQuery(id_, text, values.get("lang") or "", answers)
+    return queries
+
+
+def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], int]:
+    """Judgements, and how many pairs were given twice with the same relevance."""
+    qrels: dict[str, dict[str, int]] = {}
+    repeated = 0
+    for where, query, document, relevance in _judgements(path):
+        judged = qrels.setdefault(query, {})
+        if judged.get(document, relevance) != relevance:
+            raise InputError(
+                f"{where}: {document!r} has relevance {relevance} for {query!r} here and "
+                f"{judged[document]} above"
+            )
+        repeated += document in judged
+        judged[document] = relevance
+    return qrels, repeated
+
+
+def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
+    if ".jsonl" in path.suffixes:
+        for where, values in _objects(path):
+            query = _identifier(where, values, _QUERY_KEYS)
+            document = _identifier(where, values, _DOCUMENT_KEYS)
+            given = next((values[key] for key in _RELEVANCE_KEYS if key in values), None)
+            yield where, query, document, _relevance(where, str(given))
+        return
+    for row, (where, line) in enumerate(_lines(path)):
+        columns = line.split("\t") if "\t" in line else line.split()
+        if len(columns) not in {3, 4}:
+            raise InputError(
+                f"{where}: expected query, document, relevance (or TREC's four columns), "
+                f"got {len(columns)} columns"
+            )
+        if row == 0 and columns[-1] in _RELEVANCE_KEYS:
+            continue
+        document = columns[1] if len(columns) == 3 else columns[2]
+        yield where, columns[0], document, _relevance(where, columns[-1])
+
+
+def _relevance(where: str, text: str) -> int:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise InputError(f"{where}: relevance {text!r} is not a number") from error
+    if not value.is_integer():
+        raise InputError(f"{where}: relevance {text!r} is not a whole number")
+    return int(value)
