@@ -171,7 +171,7 @@ def fusion_from_json(values: Mapping[str, Any]) -> Fusion:
     Raises:
         ConfigError: an unknown kind or key.
     """
-    kinds: dict[Any, type[Rrf] | type[Weighted]] = {"rrf": Rrf, "weighted": Weighted}
+    kinds: dict[Any, type[Rrf | Weighted]] = {"rrf": Rrf, "weighted": Weighted}
     options = dict(values)
     try:
         return kinds[options.pop("kind", None)](**options)

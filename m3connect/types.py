@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Payload = Mapping[str, Any]
 """JSON values by field name. Dates are ISO 8601 strings."""
 
+PASSAGE_FIELDS = ("text", "document_id", "position", "_ingest")
+"""Payload fields that ingestion writes; all others are the document's metadata."""
+
 Leg = Literal["dense", "sparse", "multivector"]
 LEGS: tuple[Leg, Leg, Leg] = ("dense", "sparse", "multivector")
 

@@ -57,8 +57,8 @@ class HashEncoder:
         """One token a word or a punctuation mark."""
         from tokenizers import Tokenizer, models, pre_tokenizers
 
-        tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+        tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         return tokenizer
 
     def encode(

@@ -1,0 +1,124 @@
+"""The command line: wires the commands, the environment, the settings file and the exit codes.
+
+Results go to stdout, progress and logs to stderr. One file a command; each imports what is heavy
+inside the command, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from m3connect.cli.doctor import doctor
+from m3connect.cli.models import models
+from m3connect.cli.search import search
+from m3connect.errors import (
+    ConfigError,
+    FingerprintMismatch,
+    InputError,
+    M3ConnectError,
+    SchemaMismatch,
+    TransientError,
+)
+
+OK, FATAL, USAGE, CONFLICT, PARTIAL, UNAVAILABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+_EXIT_CODES: tuple[tuple[type[M3ConnectError], int], ...] = (
+    (FingerprintMismatch, CONFLICT),
+    (SchemaMismatch, CONFLICT),
+    (TransientError, UNAVAILABLE),
+    (ConfigError, USAGE),
+    (InputError, USAGE),
+    (M3ConnectError, FATAL),
+)
+
+app = typer.Typer(
+    name="m3connect",
+    help="Text through one M3 encoder into Qdrant, Milvus or Elasticsearch, and back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("search")(search)
+app.command("models")(models)
+app.command("doctor")(doctor)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+) -> None:
+    """Text through one M3 encoder into Qdrant, Milvus or Elasticsearch, and back.
+
+    Every option can also be set as M3CONNECT_NAME in the environment or as a key of
+    m3connect.toml: flag > environment > file > default.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"m3connect {installed('m3connect')}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits the process with one of the codes above."""
+    group: Any = get_command(app)
+    for command in group.commands.values():
+        _add_environment(command)
+        command.callback = _with_exit_codes(command.callback)
+    try:
+        defaults = _file_defaults(group)
+    except ConfigError as error:
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(USAGE)
+    group.main(args=arguments, prog_name="m3connect", default_map=defaults)
+
+
+def _add_environment(command: Any) -> None:
+    from m3connect.settings import environment_variable
+
+    for parameter in command.params:
+        if parameter.envvar is None and parameter.param_type_name == "option":
+            parameter.envvar = environment_variable(parameter.name)
+
+
+def _file_defaults(group: Any) -> dict[str, dict[str, Any]]:
+    from m3connect.settings import defaults, read_file
+
+    path, content = read_file()
+    options = {
+        name: {parameter.name for parameter in command.params}
+        for name, command in group.commands.items()
+    }
+    return defaults(path, content, options)
+
+
+def _with_exit_codes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn our errors and Ctrl-C into a message on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **options: Any) -> Any:
+        try:
+            return command(*args, **options)
+        except KeyboardInterrupt:
+            typer.secho("Interrupted; what was acknowledged is kept.", fg="yellow", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except M3ConnectError as error:
+            logging.getLogger(__name__).info("details", exc_info=True)
+            typer.secho(f"Error: {error}", fg="red", err=True)
+            code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+            raise typer.Exit(code) from error
+
+    return guarded

@@ -1,0 +1,164 @@
+"""``m3connect doctor``: what works on this machine, and what to do about what does not."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import typer
+
+from m3connect.cli import options
+from m3connect.cli.options import (
+    ApiKey,
+    Backend,
+    Collection,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Path,
+    Target,
+    TargetOption,
+    Url,
+)
+from m3connect.errors import CollectionNotFound, M3ConnectError
+
+Status = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        name: what was looked at.
+        status: ``problem`` makes the command fail.
+        detail: what was found, and what to do about it.
+    """
+
+    name: str
+    status: Status
+    detail: str
+
+
+def doctor(
+    *,
+    target: Target = options.DEFAULT_TARGET,
+    url: Url = None,
+    path: Path = None,
+    api_key: ApiKey = None,
+    target_option: TargetOption = None,
+    collection: Collection = options.DEFAULT_COLLECTION,
+    model: Model = options.DEFAULT_MODEL,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Check Python, the inference backends, the model and the database.
+
+    - `m3connect doctor`
+    - `m3connect doctor --target elasticsearch --url http://localhost:9200`
+    """
+    findings = []
+    for finding in (
+        *_software(),
+        *_model(model, backend, device, dtype),
+        *_target(target, collection, url, path, api_key, target_option),
+    ):
+        findings.append(finding)
+        if not as_json:
+            marks = {"ok": ("ok     ", "green"), "note": ("note   ", "yellow")}
+            mark, color = marks.get(finding.status, ("PROBLEM", "red"))
+            typer.echo(f"{typer.style(mark, fg=color)} {finding.name}: {finding.detail}")
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    if any(finding.status == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _software() -> Iterator[Finding]:
+    yield Finding("m3connect", "ok", version("m3connect"))
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("onnxruntime", "ok", version("onnxruntime"))
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        pip = 'pip install "m3connect[torch]"'
+        yield Finding("torch", "note", f"not installed; for GPUs and training: {pip}")
+        return
+    import torch
+
+    devices = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    yield Finding("torch", "ok", f"{found}; devices: {', '.join(devices) or 'cpu only'}")
+
+
+def _model(model: str, backend: str, device: str, dtype: str) -> Iterator[Finding]:
+    try:
+        encoder = options.load_encoder(model, backend, device, dtype)
+        tokens = int(encoder.encode(["m3connect"], kind="query").n_tokens[0])
+    except M3ConnectError as error:
+        yield Finding("model", "problem", f"{model}: {error}")
+        return
+    mark = encoder.info.fingerprint
+    yield Finding(
+        "model",
+        "ok",
+        f"{encoder.info.name}: {', '.join(mark.legs)}; dense {mark.dense_width}, multi-vector "
+        f"{mark.multivector_width} wide, up to {mark.max_length} tokens; encoded {tokens} tokens",
+    )
+
+
+def _target(
+    target: str,
+    collection: str,
+    url: str | None,
+    path: str | None,
+    api_key: str | None,
+    target_option: list[str] | None,
+) -> Iterator[Finding]:
+    try:
+        connector = options.open_connector(target, collection, url, path, api_key, target_option)
+    except M3ConnectError as error:
+        yield Finding("target", "problem", str(error))
+        return
+    with connector:
+        try:
+            info = connector.describe()
+        except CollectionNotFound:
+            yield _engine(connector.capabilities.engine)
+            hint = f"does not exist yet; m3connect ingest PATH --collection {collection} makes it"
+            yield Finding("collection", "note", f"{collection!r} {hint}")
+        except M3ConnectError as error:
+            yield Finding("target", "problem", f"{error}. Is the server up, and the key right?")
+            return
+        else:
+            yield _engine(info.engine)
+            made = info.schema.fingerprint
+            by = f"made by {made.model}" if made else "without a fingerprint"
+            yield Finding(
+                "collection",
+                "ok",
+                f"{collection!r}: {connector.count()} passages, {', '.join(info.schema.legs)}, {by}",
+            )
+        can = connector.capabilities
+        yield Finding(
+            "native",
+            "ok",
+            f"search {', '.join(sorted(can.legs))}; fusion {', '.join(sorted(can.fusions)) or '-'}"
+            f"; MaxSim {'in the engine' if can.maxsim else 'on the client'}",
+        )
+        limits = ", ".join(
+            f"{name} {value:,}" for name, value in asdict(can.limits).items() if value is not None
+        )
+        yield Finding("limits", "ok", limits)
+
+
+def _engine(engine: str) -> Finding:
+    return Finding("target", "ok", f"{engine} reachable")

@@ -1,0 +1,1 @@
+"""``m3connect models``: the checkpoints that are bundled or cached on this machine."""

@@ -1,0 +1,108 @@
+"""Options that several commands share, and what they open. Heavy imports are inside."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from m3connect.contract import Connector
+    from m3connect.inference import M3Encoder
+
+Target = Annotated[
+    str, typer.Option(help="Database: qdrant, milvus, elasticsearch.", rich_help_panel="Target")
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="Server address. Without one the embedded engine is used.", rich_help_panel="Target"
+    ),
+]
+Path = Annotated[
+    str | None,
+    typer.Option(help="Where the embedded engine keeps its data.", rich_help_panel="Target"),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Key or token for the server; better set as M3CONNECT_API_KEY.",
+        rich_help_panel="Target",
+        show_default=False,
+    ),
+]
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Further option of the connector as NAME=VALUE; repeatable.", rich_help_panel="Target"
+    ),
+]
+Collection = Annotated[str, typer.Option(help="Collection to use.", rich_help_panel="Target")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Checkpoint: a name such as BAAI/bge-m3, a folder, or m3-mini (bundled).",
+        rich_help_panel="Model",
+    ),
+]
+Backend = Annotated[str, typer.Option(help="auto, onnx or torch.", rich_help_panel="Model")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
+Dtype = Annotated[
+    str, typer.Option(help="auto, float32, float16, bfloat16.", rich_help_panel="Model")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+DEFAULT_TARGET = "qdrant"
+DEFAULT_COLLECTION = "documents"
+DEFAULT_MODEL = "m3-mini"
+
+
+def open_connector(
+    target: str,
+    collection: str,
+    url: str | None,
+    path: str | None,
+    api_key: str | None,
+    target_option: list[str] | None,
+) -> Connector:
+    """The connector that the options name; nothing is sent yet.
+
+    Raises:
+        ConfigError: an unknown target or option.
+    """
+    from m3connect.registry import connect
+
+    given = {"url": url, "path": path, "api_key": api_key}
+    options = {name: value for name, value in given.items() if value is not None}
+    return connect(target, collection=collection, **options, **_pairs(target_option or []))
+
+
+def load_encoder(model: str, backend: str, device: str, dtype: str) -> M3Encoder:
+    """The encoder that the options name.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is broken.
+        ConfigError: an extra is missing.
+    """
+    from m3connect.inference import M3Encoder
+
+    return M3Encoder.load(model, backend=backend, device=device, dtype=dtype)
+
+
+def _pairs(options: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs; a value that reads as JSON is taken as such.
+
+    >>> _pairs(["timeout=30", "consistency_level=Strong"])
+    {'timeout': 30, 'consistency_level': 'Strong'}
+    """
+    pairs: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"expected NAME=VALUE, got {option!r}")
+        try:
+            pairs[name] = json.loads(value)
+        except json.JSONDecodeError:
+            pairs[name] = value
+    return pairs
