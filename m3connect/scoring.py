@@ -5,9 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from m3connect.types import FloatArray, MultiVectors, SparseVector, SparseVectors, TokenArray
+from m3connect.types import (
+    Embeddings,
+    FloatArray,
+    Leg,
+    MultiVectors,
+    Query,
+    SparseVector,
+    SparseVectors,
+    TokenArray,
+)
 
 
 def dense_scores(query: FloatArray, passages: FloatArray) -> FloatArray:
@@ -88,6 +99,20 @@ def maxsim_scores(query: TokenArray, passages: MultiVectors) -> FloatArray:
     """
     if len(passages) == 0:
         return np.zeros(0, np.float32)
-    similarities = query.astype(np.float32) @ passages.vectors.astype(np.float32).T
+    similarities = query.astype(np.float32) @ passages.vectors.astype(np.float32, copy=False).T
     best = np.maximum.reduceat(similarities, passages.offsets[:-1], axis=1)
     return np.asarray(best.mean(axis=0), dtype=np.float32)
+
+
+def leg_scores(
+    query: Query, ids: Sequence[str], passages: Embeddings
+) -> dict[Leg, dict[str, float]]:
+    """Every leg's score of the passages with these ids, for the legs that both sides have."""
+    scores: dict[Leg, FloatArray] = {}
+    if query.dense is not None and passages.dense is not None:
+        scores["dense"] = dense_scores(query.dense, passages.dense)
+    if query.sparse is not None and passages.sparse is not None:
+        scores["sparse"] = sparse_scores(query.sparse, passages.sparse)
+    if query.multivector is not None and passages.multivector is not None:
+        scores["multivector"] = maxsim_scores(query.multivector, passages.multivector)
+    return {leg: dict(zip(ids, found.tolist(), strict=True)) for leg, found in scores.items()}
