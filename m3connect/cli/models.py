@@ -1,1 +1,5 @@
 """``m3connect models``: the checkpoints that are bundled or cached on this machine."""
+
+
+def models() -> None:
+    """List checkpoints."""
