@@ -41,11 +41,13 @@ class Document:
         id: any non-empty unicode string, unique in its collection.
         text: the whole text.
         metadata: JSON values that filters may address.
+        format: how the text is marked up; Markdown is cut at headings, lists and code blocks.
     """
 
     id: str
     text: str
     metadata: Payload = field(default_factory=dict)
+    format: Literal["text", "markdown"] = "text"
 
 
 @dataclass(frozen=True, slots=True)
