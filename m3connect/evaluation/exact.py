@@ -1,0 +1,197 @@
+"""Exact search over a store in blocks: every query meets every document, in bounded memory.
+
+Shapes: Q queries, B documents of a block, D dense width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3connect.evaluation.store import EmbeddingStore, Progress, silent
+from m3connect.scoring import maxsim_scores
+from m3connect.types import Embeddings, FloatArray, Leg, MultiVectors, SparseVectors
+
+if TYPE_CHECKING:
+    from m3connect.types import TokenArray
+
+QUERY_BLOCK = 2048
+"""Queries scored together; with a store's shard this bounds the score matrix to 16 MB."""
+_MAXSIM_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The best documents of Q queries, by falling score and rising id.
+
+    Args:
+        indptr: ``int64 [Q + 1]``; query i owns ``rows[indptr[i]:indptr[i + 1]]``.
+        rows: ``int64`` document rows.
+        scores: ``float32``.
+    """
+
+    indptr: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    scores: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def __getitem__(self, query: int) -> tuple[NDArray[np.int64], FloatArray]:
+        """Rows and scores of one query, best first."""
+        part = slice(self.indptr[query], self.indptr[query + 1])
+        return self.rows[part], self.scores[part]
+
+
+def search(
+    leg: Leg,
+    queries: Embeddings,
+    store: EmbeddingStore,
+    depth: int,
+    *,
+    by_id: NDArray[np.int64],
+    progress: Progress = silent,
+) -> Ranking:
+    """The best ``depth`` documents of every query in one representation, exactly.
+
+    A sparse search finds only documents that share a term with the query, a multi-vector search
+    is exhaustive.
+
+    Args:
+        leg: the representation.
+        queries: with that representation.
+        store: with that representation.
+        depth: how many documents a query.
+        by_id: ``int64 [N]``, each row's place in the order of ids: equal scores rank by it.
+        progress: told of every block.
+    """
+    parts: list[Ranking] = []
+    for start in range(0, len(queries), QUERY_BLOCK):
+        block = queries[start : start + QUERY_BLOCK]
+        best = _Best(len(block), depth, by_id)
+        for first, scores in _scores(leg, block, store):
+            best.add(first, scores)
+            progress(
+                f"{leg} search", start * len(store) + first * len(block), _pairs(queries, store)
+            )
+        parts.append(best.ranking())
+    progress(f"{leg} search", _pairs(queries, store), _pairs(queries, store))
+    return _joined(parts)
+
+
+def order_by_id(ids: tuple[str, ...]) -> NDArray[np.int64]:
+    """Each row's place in the order of ids.
+
+    >>> order_by_id(("b", "c", "a")).tolist()
+    [1, 2, 0]
+    """
+    places = np.empty(len(ids), np.int64)
+    places[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    return places
+
+
+def quantised(vectors: SparseVectors) -> SparseVectors:
+    """Weights as ``ceil(100 w) / 100``, as the paper's published index of whole numbers has them.
+
+    >>> quantised(SparseVectors.from_rows([{7: 0.101, 8: 0.5}])).values.tolist()
+    [0.10999999940395355, 0.5]
+    """
+    values = (np.ceil(vectors.values * 100) / 100).astype(np.float32)
+    return SparseVectors(vectors.indptr, vectors.indices, values)
+
+
+class _Best:
+    """The best documents so far of a block of queries."""
+
+    def __init__(self, queries: int, depth: int, by_id: NDArray[np.int64]) -> None:
+        self.depth = depth
+        self.by_id = by_id
+        self.bar = np.full(queries, -np.inf, np.float32)  # a new score must reach it
+        self.owners = np.empty(0, np.int64)
+        self.rows = np.empty(0, np.int64)
+        self.scores = np.empty(0, np.float32)
+
+    def add(self, first: int, scores_QB: FloatArray) -> None:  # noqa: N803 - shapes in names
+        """Merge a block's scores; minus infinity is never a result."""
+        promising = (scores_QB >= self.bar[:, None]) & np.isfinite(scores_QB)
+        owners, columns = np.nonzero(promising)
+        owners = np.concatenate([self.owners, owners])
+        rows = np.concatenate([self.rows, columns + first])
+        scores = np.concatenate([self.scores, scores_QB[promising]])
+        order = np.lexsort((self.by_id[rows], -scores, owners))
+        owners = owners[order]
+        place = np.arange(len(owners)) - np.searchsorted(owners, owners)
+        kept = order[place < self.depth]
+        last = order[place == self.depth - 1]
+        self.owners, self.rows, self.scores = owners[place < self.depth], rows[kept], scores[kept]
+        self.bar[owners[place == self.depth - 1]] = scores[last]
+
+    def ranking(self) -> Ranking:
+        indptr = np.searchsorted(self.owners, np.arange(len(self.bar) + 1)).astype(np.int64)
+        return Ranking(indptr, self.rows, self.scores)
+
+
+def _joined(parts: list[Ranking]) -> Ranking:
+    counts = [np.diff(part.indptr) for part in parts]
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate([[], *counts]))]).astype(np.int64)
+    rows = np.concatenate([np.empty(0, np.int64), *(part.rows for part in parts)])
+    scores = np.concatenate([np.empty(0, np.float32), *(part.scores for part in parts)])
+    return Ranking(indptr, rows, scores)
+
+
+def _pairs(queries: Embeddings, store: EmbeddingStore) -> int:
+    return len(queries) * len(store)
+
+
+# --------------------------------------------------------------------------------- block scores
+
+
+def _scores(
+    leg: Leg, queries: Embeddings, store: EmbeddingStore
+) -> Iterator[tuple[int, FloatArray]]:
+    """First row and ``float32 [Q, B]`` scores of every block; minus infinity where not found."""
+    for first, block in store.blocks():
+        if leg == "dense":
+            assert queries.dense is not None
+            assert block.dense is not None
+            yield first, queries.dense @ block.dense.T
+        elif leg == "sparse":
+            assert queries.sparse is not None
+            assert block.sparse is not None
+            yield first, _sparse_scores(queries.sparse, block.sparse)
+        else:
+            assert queries.multivector is not None
+            assert block.multivector is not None
+            for start in range(0, len(block), _MAXSIM_BLOCK):
+                part = block.multivector[start : start + _MAXSIM_BLOCK]
+                yield first + start, _maxsim_scores(queries.multivector, part)
+
+
+def _sparse_scores(queries: SparseVectors, documents: SparseVectors) -> FloatArray:
+    terms = np.unique(queries.indices)
+    if not len(terms):
+        return np.full((len(queries), len(documents)), -np.inf, np.float32)
+    product = _matrix(queries, terms) @ _matrix(documents, terms).T
+    scores: FloatArray = product.toarray()
+    scores[scores <= 0] = -np.inf
+    return scores
+
+
+def _matrix(vectors: SparseVectors, terms: NDArray[np.uint32]) -> Any:
+    """As a scipy matrix with one column a term, other terms left out."""
+    from scipy.sparse import csr_matrix
+
+    columns = np.minimum(np.searchsorted(terms, vectors.indices), len(terms) - 1)
+    known = terms[columns] == vectors.indices
+    indptr = np.concatenate([[0], np.cumsum(known)])[vectors.indptr]
+    return csr_matrix((vectors.values[known], columns[known], indptr), (len(vectors), len(terms)))
+
+
+def _maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> FloatArray:
+    block = MultiVectors(documents.offsets, documents.vectors.astype(np.float32))
+    tokens: list[TokenArray] = [queries[row] for row in range(len(queries))]
+    return np.stack([maxsim_scores(query, block) for query in tokens])

@@ -1,0 +1,121 @@
+"""Every mode's answers, exactly, from embeddings on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3connect import fusion
+from m3connect.evaluation import exact
+from m3connect.evaluation.modes import Mode, Preset, to_query
+from m3connect.evaluation.store import EmbeddingStore, Progress, silent
+from m3connect.scoring import leg_scores
+from m3connect.types import Embeddings, Leg, Query
+
+Answer = dict[str, float]
+"""A query's documents by id, with scores."""
+
+
+class OfflineSearch:
+    """Answers queries in any mode, as :class:`m3connect.types.Query` defines it.
+
+    The dense and sparse rankings are made once and shared by the modes.
+
+    Args:
+        ids: the documents', in the order of the store.
+        store: the documents' embeddings.
+        queries: the queries' embeddings.
+        preset: depths, weights and candidates.
+        limit: documents a query.
+        progress: told of every block of a search.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        store: EmbeddingStore,
+        queries: Embeddings,
+        preset: Preset,
+        *,
+        limit: int = 100,
+        progress: Progress = silent,
+    ) -> None:
+        self.ids = tuple(ids)
+        self.store = store
+        self.queries = queries
+        self.preset = preset
+        self.limit = limit
+        self.progress = progress
+        self._rankings: dict[Leg, exact.Ranking] = {}
+
+    def run(self, mode: Mode) -> Iterator[Answer]:
+        """The mode's answers, one a query and in their order."""
+        if self.preset.quantised and mode in {"sparse", "dense+sparse"}:
+            yield from self._quantised.run(mode)
+            return
+        for row in range(len(self.queries)):
+            query = to_query(mode, self.preset, self.queries[row], limit=self.limit)
+            yield self._answer(row, query)
+            self.progress(f"{mode} answers", row + 1, len(self.queries))
+
+    def ranking(self, leg: Leg) -> exact.Ranking:
+        """One leg's best documents of every query, as many as any mode may ask for."""
+        if leg not in self._rankings:
+            depth = max(self.limit, self.preset.pair_depth, self.preset.triple_depth)
+            self._rankings[leg] = exact.search(
+                leg, self.queries, self.store, depth, by_id=self._by_id, progress=self.progress
+            )
+        return self._rankings[leg]
+
+    @cached_property
+    def _by_id(self) -> NDArray[np.int64]:
+        return exact.order_by_id(self.ids)
+
+    @cached_property
+    def _quantised(self) -> OfflineSearch:
+        """The same search with whole-number lexical weights."""
+        return OfflineSearch(
+            self.ids,
+            EmbeddingStore.of([_quantised(shard) for shard in self.store.shards]),
+            _quantised(self.queries),
+            replace(self.preset, quantised=False),
+            limit=self.limit,
+            progress=self.progress,
+        )
+
+    def _answer(self, row: int, query: Query) -> Answer:
+        if len(query.legs) == 1:
+            return self._found(row, query.legs[0], query.limit)
+        found = {"dense": self._rows(row, "dense", query.dense_depth)}
+        pooled = query.multivector is not None and self.preset.pool == "dense"
+        if query.sparse is not None and not pooled:
+            found["sparse"] = self._rows(row, "sparse", query.sparse_depth)
+        rows = np.unique(np.concatenate(list(found.values())))
+        scores = leg_scores(query, self._names(rows), self.store.take(rows, query.legs))
+        rankings: dict[Leg, list[str]] = {
+            leg: self._names(found[leg]) for leg in query.legs if leg in found
+        }
+        if query.sparse is not None and pooled:
+            matched = {id_: score for id_, score in scores["sparse"].items() if score > 0}
+            rankings["sparse"] = fusion.top(matched, len(matched))
+        final = fusion.combine(query, rankings, scores)
+        return {id_: final[id_] for id_ in fusion.top(final, query.limit)}
+
+    def _found(self, row: int, leg: Leg, limit: int) -> Answer:
+        rows, scores = self.ranking(leg)[row]
+        return dict(zip(self._names(rows[:limit]), scores[:limit].tolist(), strict=True))
+
+    def _rows(self, row: int, leg: Leg, depth: int) -> NDArray[np.int64]:
+        return self.ranking(leg)[row][0][:depth]
+
+    def _names(self, rows: NDArray[np.int64]) -> list[str]:
+        return [self.ids[row] for row in rows.tolist()]
+
+
+def _quantised(embeddings: Embeddings) -> Embeddings:
+    assert embeddings.sparse is not None
+    return replace(embeddings, sparse=exact.quantised(embeddings.sparse))

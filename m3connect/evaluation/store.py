@@ -1,0 +1,156 @@
+"""Embeddings of many texts on disk: written once, resumed after a stop, read without loading.
+
+A store is a folder of Arrow files with ``SHARD_ROWS`` texts each. Files are written under another
+name and renamed, so what is there is whole, and a run that was stopped encodes only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from m3connect.contract import Encoder, Kind
+from m3connect.errors import InputError
+from m3connect.types import Embeddings, Leg
+
+SHARD_ROWS = 2048
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and how much there is."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingStore:
+    """The shards of one store, mapped into memory.
+
+    Args:
+        shards: the texts' embeddings in order, every shard but the last with as many rows.
+        starts: ``int64 [shards + 1]``, the row each shard begins with, then the number of rows.
+    """
+
+    shards: tuple[Embeddings, ...]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @classmethod
+    def of(cls, shards: Sequence[Embeddings]) -> EmbeddingStore:
+        """A store over embeddings that are already there."""
+        return cls(tuple(shards), np.cumsum([0, *(len(shard) for shard in shards)], dtype=np.int64))
+
+    def blocks(self) -> Iterator[tuple[int, Embeddings]]:
+        """Every shard with the row it begins with."""
+        return zip(self.starts[:-1].tolist(), self.shards, strict=True)
+
+    def take(self, rows: NDArray[np.int64], legs: Sequence[Leg]) -> Embeddings:
+        """The given rows in the given order (copied), in these representations."""
+        order = np.argsort(rows, kind="stable")
+        owners = np.searchsorted(self.starts, rows[order], side="right") - 1
+        parts = [
+            _only(self.shards[owner], legs).take(rows[order[owners == owner]] - self.starts[owner])
+            for owner in np.unique(owners)
+        ]
+        if not parts:
+            return _only(self.shards[0], legs)[:0]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return Embeddings.concat(parts).take(back)
+
+
+def encode(
+    folder: Path,
+    encoder: Encoder,
+    texts: Iterable[str],
+    total: int,
+    *,
+    kind: Kind,
+    legs: Sequence[Leg],
+    progress: Progress = silent,
+) -> EmbeddingStore:
+    """Encode texts into a folder, or take up what an earlier run left there.
+
+    Args:
+        folder: of this store alone; :func:`key` names one that fits no other texts or model.
+        encoder: makes the embeddings.
+        texts: read in order, a shard at a time.
+        total: how many there are.
+        kind: whether they ask or answer.
+        legs: the representations to keep.
+        progress: told of every shard.
+
+    Raises:
+        InputError: there are not ``total`` texts, or the encoder gave NaN or infinity.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remaining = iter(texts)
+    shards: list[Embeddings] = []
+    done = 0
+    while batch := list(islice(remaining, SHARD_ROWS)):
+        path = folder / f"{done:09d}.arrow"
+        if not path.exists():
+            _write(path, _checked(encoder.encode(batch, kind=kind, legs=legs), done))
+        shards.append(_read(path))
+        if len(shards[-1]) != len(batch):
+            raise InputError(f"{path} holds {len(shards[-1])} texts, expected {len(batch)}")
+        done += len(batch)
+        progress(f"encoding {kind} texts", done, total)
+    if done != total or not shards:
+        raise InputError(f"{done} texts came, {total} were announced")
+    return EmbeddingStore.of(shards)
+
+
+def key(encoder: Encoder, content: str, *, kind: Kind, legs: Sequence[Leg]) -> str:
+    """A folder name that changes with the model, the texts, their role and the representations."""
+    fingerprint = encoder.info.fingerprint.to_json()
+    parts = [fingerprint, content, kind, sorted(legs), SHARD_ROWS]
+    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12)
+    return f"{kind}-{digest.hexdigest()}"
+
+
+def _only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
+    return Embeddings(
+        embeddings.dense if "dense" in legs else None,
+        embeddings.sparse if "sparse" in legs else None,
+        embeddings.multivector if "multivector" in legs else None,
+        embeddings.n_tokens,
+        embeddings.truncated,
+    )
+
+
+def _checked(embeddings: Embeddings, start: int) -> Embeddings:
+    multi, sparse = embeddings.multivector, embeddings.sparse
+    parts = {
+        "dense": embeddings.dense,
+        "sparse": None if sparse is None else sparse.values,
+        "multivector": None if multi is None else multi.vectors,
+    }
+    for leg, values in parts.items():
+        if values is not None and not np.isfinite(values).all():
+            raise InputError(f"the {leg} vectors from text {start} on hold NaN or infinity")
+    return embeddings
+
+
+def _write(path: Path, embeddings: Embeddings) -> None:
+    table = embeddings.to_arrow()
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    unfinished.replace(path)
+
+
+def _read(path: Path) -> Embeddings:
+    return Embeddings.from_arrow(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
