@@ -164,15 +164,7 @@ class MemoryConnector:
     def _leg_scores(self, query: Query) -> dict[Leg, dict[str, float]]:
         """Every matching record's score in every leg of the query."""
         ids = self._matching(query.filter)
-        batch = self.fetch(ids).embeddings
-        scores: dict[Leg, FloatArray] = {}
-        if query.dense is not None and batch.dense is not None:
-            scores["dense"] = scoring.dense_scores(query.dense, batch.dense)
-        if query.sparse is not None and batch.sparse is not None:
-            scores["sparse"] = scoring.sparse_scores(query.sparse, batch.sparse)
-        if query.multivector is not None and batch.multivector is not None:
-            scores["multivector"] = scoring.maxsim_scores(query.multivector, batch.multivector)
-        return {leg: dict(zip(ids, found.tolist(), strict=True)) for leg, found in scores.items()}
+        return scoring.leg_scores(query, ids, self.fetch(ids).embeddings)
 
     def _hit(
         self,

@@ -15,8 +15,6 @@ from m3connect.contract import Capabilities, Connector, check_query, fusion_kind
 from m3connect.errors import InputError
 from m3connect.filters import And, Filter, Not, Or, matches
 from m3connect.types import (
-    Embeddings,
-    FloatArray,
     Hit,
     Leg,
     LegScores,
@@ -208,7 +206,7 @@ def _combine(connector: Connector, query: Query, legs: Mapping[Leg, Sequence[Hit
     payloads: dict[str, Payload] = {}
     if _needs_vectors(query):
         batch = connector.fetch(fusion.union(rankings.values()))
-        scores = _score(query, batch.ids, batch.embeddings)
+        scores = scoring.leg_scores(query, batch.ids, batch.embeddings)
         payloads = dict(zip(batch.ids, batch.payloads, strict=True))
         # A record deleted between the two requests is no candidate any more.
         rankings = {leg: [id_ for id_ in ids if id_ in payloads] for leg, ids in rankings.items()}
@@ -232,7 +230,7 @@ def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
             if query.filter is None or matches(query.filter, payload)
         ]
         kept = batch.take(np.array(rows, dtype=np.intp))
-        for leg, found in _score(query, kept.ids, kept.embeddings).items():
+        for leg, found in scoring.leg_scores(query, kept.ids, kept.embeddings).items():
             scores[leg].update(found)
     listed: dict[Leg, dict[str, float]] = {
         leg: {id_: score for id_, score in found.items() if leg != "sparse" or score > 0}
@@ -246,18 +244,6 @@ def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
     best = fusion.top(final, query.limit)
     late = connector.fetch(best, vectors=False)
     return _hits(query, best, final, dict(zip(late.ids, late.payloads, strict=True)))
-
-
-def _score(query: Query, ids: Sequence[str], embeddings: Embeddings) -> dict[Leg, dict[str, float]]:
-    """Every leg's true score of the given records."""
-    scores: dict[Leg, FloatArray] = {}
-    if query.dense is not None and embeddings.dense is not None:
-        scores["dense"] = scoring.dense_scores(query.dense, embeddings.dense)
-    if query.sparse is not None and embeddings.sparse is not None:
-        scores["sparse"] = scoring.sparse_scores(query.sparse, embeddings.sparse)
-    if query.multivector is not None and embeddings.multivector is not None:
-        scores["multivector"] = scoring.maxsim_scores(query.multivector, embeddings.multivector)
-    return {leg: dict(zip(ids, found.tolist(), strict=True)) for leg, found in scores.items()}
 
 
 def _hits(
@@ -277,7 +263,7 @@ def _with_leg_scores(connector: Connector, query: Query, hits: Sequence[Hit]) ->
     if not hits or all(hit.scores is not None for hit in hits):
         return list(hits)
     batch = connector.fetch([hit.id for hit in hits])
-    scores = _score(query, batch.ids, batch.embeddings)
+    scores = scoring.leg_scores(query, batch.ids, batch.embeddings)
     return [
         replace(hit, scores=LegScores(**{leg: found.get(hit.id) for leg, found in scores.items()}))
         for hit in hits
