@@ -1,0 +1,302 @@
+"""Text to dense, sparse and multi-vector representations in one forward pass.
+
+    encoder = M3Encoder.load("m3-mini")
+    embeddings = encoder.encode(["How do I rotate keys?"], kind="query")
+
+The path of a text: tokenise (``tokenize.py``) -> batch by token budget (``batching.py``) -> forward
+pass (``onnx_backend.py`` or ``torch_backend.py``) -> drop what is not content -> ``Embeddings``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from m3connect.contract import Fingerprint, Kind, ModelInfo
+from m3connect.errors import ConfigError, InputError
+from m3connect.inference.backend import Backend, Outputs
+from m3connect.inference.batching import plan
+from m3connect.inference.lexical import lexical_weights
+from m3connect.inference.tokenize import TextTokenizer, TokenIds
+from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer
+from m3connect.model.config import M3Config
+from m3connect.model.folding import CaseFolding
+from m3connect.model.hub import resolve
+from m3connect.types import LEGS, Embeddings, Leg, MultiVectors
+
+BackendName = Literal["auto", "torch", "onnx"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+_READ_AHEAD = 64
+"""Texts that :meth:`M3Encoder.stream` tokenises at once."""
+_WINDOW_BATCHES = 16
+"""Token budgets that :meth:`M3Encoder.stream` collects before it encodes."""
+
+
+class M3Encoder:
+    """An M3 model, ready to encode. Made by :meth:`load`; satisfies ``contract.Encoder``.
+
+    Args:
+        config: what the model is.
+        tokenizer: its tokenizer, with neither truncation nor padding.
+        tokenizer_hash: identity of the tokenizer.
+        backend: the loaded network.
+        max_length: tokens after which a text is cut, None for the model's own limit.
+        batch_tokens: token budget of a batch, None for what suits the device.
+        multivector_dtype: how token vectors are returned.
+    """
+
+    def __init__(
+        self,
+        config: M3Config,
+        tokenizer: Tokenizer,
+        tokenizer_hash: str,
+        backend: Backend,
+        *,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        multivector_dtype: Literal["float16", "float32"] = "float16",
+    ) -> None:
+        self.config = config
+        self.tokenizer = tokenizer
+        self.backend = backend
+        self.batch_tokens = batch_tokens or backend.batch_tokens
+        self._text = TextTokenizer(tokenizer, config, max_length or config.max_length)
+        self._tokenizer_hash = tokenizer_hash
+        self._fold = CaseFolding(tokenizer) if config.fold_case else None
+        self._multivector_dtype = np.dtype(multivector_dtype)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        backend: BackendName = "auto",
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        revision: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        multivector_dtype: Literal["float16", "float32"] = "float16",
+        threads: int | None = None,
+        cache_dir: Path | None = None,
+    ) -> Self:
+        """Load a model by name.
+
+        Args:
+            name: a bundled model (``m3-mini``), a folder, or a hub name (``BAAI/bge-m3``).
+            backend: ``onnx`` needs no torch and is made for CPUs, ``torch`` takes any checkpoint
+                and GPUs. ``auto`` is ONNX Runtime where the checkpoint has a graph and no GPU is
+                asked for by ``device``.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` is a GPU if torch finds one.
+            dtype: precision of the network; ``auto`` is float32 on a CPU and float16 on a GPU.
+            revision: branch, tag or commit on the hub.
+            max_length: tokens after which a text is cut; None for the model's own limit.
+            batch_tokens: token budget of a batch; None for what suits the device.
+            multivector_dtype: how token vectors are returned.
+            threads: threads to compute with (in torch a setting of the whole process).
+            cache_dir: where downloads are kept, instead of the hub's default (``HF_HOME``).
+
+        Raises:
+            ConfigError: an unknown name or option, or an extra that is not installed.
+            CheckpointError: a file that is missing, broken or misshapen.
+        """
+        checkpoint = open_checkpoint(
+            resolve(str(name), revision=revision, cache_dir=cache_dir), str(name)
+        )
+        tokenizer, tokenizer_hash = read_tokenizer(checkpoint.path)
+        return cls(
+            checkpoint.config,
+            tokenizer,
+            tokenizer_hash,
+            _backend(checkpoint, backend, device, dtype, threads),
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            multivector_dtype=multivector_dtype,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, identity and recommended fusion weights."""
+        fingerprint = Fingerprint(
+            model=self.config.name,
+            weights=self.config.weights_hash,
+            tokenizer=self._tokenizer_hash,
+            legs=LEGS,
+            dense_width=self.config.dense_width,
+            multivector_width=self.config.multivector_width,
+            max_length=self._text.max_length,
+            pooling=self.config.pooling,
+        )
+        return ModelInfo(self.config.name, fingerprint, self.config.fusion_weights)
+
+    def encode(
+        self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Embeddings:
+        """Encode texts; order is kept, no texts give no rows.
+
+        Args:
+            texts: any strings, empty ones included.
+            kind: whether they ask or answer; some models prepend a prefix.
+            legs: the representations to return.
+
+        Raises:
+            InputError: something is not a string, or not a leg or kind.
+        """
+        _check(texts, kind, legs)
+        return self._encode(self._text(texts, kind), kind, legs)
+
+    def stream(
+        self, texts: Iterable[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Iterator[Embeddings]:
+        """Encode texts as they come, in bounded memory.
+
+        Texts are collected until they fill a few batches, sorted by length within that window,
+        encoded, and returned in the order in which they came.
+
+        Args:
+            texts: any strings; read as far ahead as one window.
+            kind: whether they ask or answer.
+            legs: the representations to return.
+
+        Yields:
+            the embeddings of the next texts, of as many as the window took.
+
+        Raises:
+            InputError: something is not a string, or not a leg or kind.
+        """
+        _check(texts, kind, legs)
+        source = iter(texts)
+        window: list[TokenIds] = []
+        while group := list(islice(source, _READ_AHEAD)):
+            window.append(self._text(group, kind))
+            if sum(len(tokens.ids) for tokens in window) >= _WINDOW_BATCHES * self.batch_tokens:
+                yield self._encode(TokenIds.concat(window), kind, legs)
+                window = []
+        if window:
+            yield self._encode(TokenIds.concat(window), kind, legs)
+
+    def term(self, index: int) -> str:
+        """The term (tokenizer piece) behind a sparse index.
+
+        Raises:
+            InputError: there is no such term.
+        """
+        piece = self.tokenizer.id_to_token(index)
+        if piece is None:
+            raise InputError(f"the vocabulary has no term {index}")
+        return piece
+
+    def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
+        """The pieces behind the rows of ``text``'s multi-vector, in order."""
+        ids = self._text([text], kind).ids[self._text.leading(kind) :]
+        return [self.term(id_) for id_ in ids.tolist()]
+
+    def _encode(self, tokens: TokenIds, kind: Kind, legs: Sequence[Leg]) -> Embeddings:
+        """Arrays are made once at their final size; every batch is written into its place."""
+        target = _Target(
+            self.config, tokens, self._text.leading(kind), legs, self._multivector_dtype
+        )
+        for rows in plan(tokens.lengths, self.batch_tokens):
+            ids = tokens.padded(rows, self.config.body.pad_token_id)
+            target.put(rows, ids, self.backend.run(ids, tokens.lengths[rows], legs))
+        return target.embeddings(self._fold)
+
+
+class _Target:
+    """Where the outputs of the batches come together, in the order of the texts.
+
+    Content is what a text gets weights and token vectors for: all but padding, the first special
+    token and the prefix.
+    """
+
+    def __init__(
+        self,
+        config: M3Config,
+        tokens: TokenIds,
+        leading: int,
+        legs: Sequence[Leg],
+        multivector_dtype: np.dtype[Any],
+    ) -> None:
+        count = len(tokens)
+        self.tokens = tokens
+        self.leading = leading
+        self.special_ids = config.special_ids
+        self.offsets = np.concatenate([[0], np.cumsum(tokens.lengths - leading)])
+        total, width = int(self.offsets[-1]), config.multivector_width
+        self.dense = np.empty((count, config.dense_width), np.float32) if "dense" in legs else None
+        self.weights = np.empty(total, np.float32) if "sparse" in legs else None
+        self.vectors = (
+            np.empty((total, width), multivector_dtype) if "multivector" in legs else None
+        )
+
+    def put(self, rows: NDArray[np.intp], ids: NDArray[np.int64], outputs: Outputs) -> None:
+        """Write a batch: ``rows`` are its texts' positions."""
+        columns = np.arange(ids.shape[1])
+        content = (columns >= self.leading) & (columns < self.tokens.lengths[rows, None])
+        places = (self.offsets[:-1][rows, None] + columns - self.leading)[content]
+        if self.dense is not None:
+            self.dense[rows] = outputs.dense
+        if self.weights is not None and outputs.sparse is not None:
+            self.weights[places] = outputs.sparse[content]
+        if self.vectors is not None and outputs.multivector is not None:
+            self.vectors[places] = outputs.multivector[content]
+
+    def embeddings(self, fold: CaseFolding | None) -> Embeddings:
+        """Everything that was put."""
+        sparse = None
+        if self.weights is not None:
+            content = (
+                np.arange(len(self.tokens.ids))
+                - np.repeat(self.tokens.offsets[:-1], self.tokens.lengths)
+                >= self.leading
+            )
+            terms = self.tokens.ids[content]
+            rows = np.repeat(np.arange(len(self.tokens)), np.diff(self.offsets))
+            weights = np.where(np.isin(terms, self.special_ids), 0, self.weights)
+            if fold is not None:
+                terms = fold(terms).astype(np.int64)
+            sparse = lexical_weights(rows, terms, weights, len(self.tokens))
+        return Embeddings(
+            self.dense,
+            sparse,
+            None if self.vectors is None else MultiVectors(self.offsets, self.vectors),
+            self.tokens.lengths.astype(np.int32),
+            self.tokens.truncated,
+        )
+
+
+def _check(texts: object, kind: str, legs: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise InputError("texts is one string; give a list of strings")
+    if kind not in get_args(Kind):
+        raise InputError(f"kind {kind!r} is none of {get_args(Kind)}")
+    if not set(legs) <= set(LEGS):
+        raise InputError(f"legs {list(legs)}: known are {list(LEGS)}")
+
+
+def _backend(
+    checkpoint: Checkpoint, backend: str, device: str, dtype: str, threads: int | None
+) -> Backend:
+    if backend not in get_args(BackendName):
+        raise ConfigError(f"backend {backend!r} is none of {get_args(BackendName)}")
+    if dtype not in get_args(Dtype):
+        raise ConfigError(f"dtype {dtype!r} is none of {get_args(Dtype)}")
+    if backend == "auto":
+        light = checkpoint.has_graph and device in ("auto", "cpu") and dtype in ("auto", "float32")
+        backend = "onnx" if light else "torch"
+    if backend == "torch":
+        from m3connect.inference.torch_backend import TorchBackend
+
+        return TorchBackend(checkpoint, device, dtype, threads)
+    if dtype not in ("auto", "float32"):
+        raise ConfigError(f"ONNX Runtime computes in float32, not {dtype}; use --backend torch")
+    from m3connect.inference.onnx_backend import OnnxBackend
+
+    return OnnxBackend(checkpoint, "cpu" if device == "auto" else device, threads)

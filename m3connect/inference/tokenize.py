@@ -1,0 +1,119 @@
+"""Text to token ids, ragged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from m3connect.contract import Kind
+from m3connect.errors import ConfigError, InputError
+from m3connect.model.config import M3Config
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """The token ids of N texts.
+
+    Args:
+        offsets: ``int64 [N + 1]``; text i owns ``ids[offsets[i]:offsets[i + 1]]``.
+        ids: ``int64 [T]``, special tokens and prefix included.
+        truncated: ``bool [N]`` whether the text was cut.
+    """
+
+    offsets: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def concat(cls, parts: Sequence[TokenIds]) -> TokenIds:
+        """The texts of all parts, one part after the other; at least one part."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(
+            np.cumsum([0, *lengths], dtype=np.int64),
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.truncated for part in parts]),
+        )
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text."""
+        return np.diff(self.offsets)
+
+    def padded(self, rows: NDArray[np.intp], padding: int) -> NDArray[np.int64]:
+        """Some texts as ``int64 [B, L]``, padded on the right to the longest."""
+        lengths = self.lengths[rows]
+        columns = np.arange(lengths.max())
+        present = columns < lengths[:, None]
+        positions = np.where(present, self.offsets[:-1][rows, None] + columns, 0)
+        return np.where(present, self.ids[positions], padding)
+
+
+class TextTokenizer:
+    """Puts the prefix before a text, tokenises it and cuts it to length.
+
+    White space at the end of a text is dropped: tokenizers of one and the same vocabulary differ
+    on it. Halves of surrogate pairs, which are no characters, count as U+FFFD (whole pairs as
+    their character). Everything else, NUL included, is what the model's tokenizer makes of it.
+
+    Args:
+        tokenizer: the model's own.
+        config: prefixes of queries and passages.
+        max_length: tokens after which a text is cut, special tokens included.
+
+    Raises:
+        ConfigError: ``max_length`` leaves no room for text, or is more than the model's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, config: M3Config, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._prefixes: dict[Kind, str] = {
+            "query": config.query_prefix,
+            "passage": config.passage_prefix,
+        }
+        self._leading: dict[Kind, int] = {
+            kind: len(tokenizer.encode(prefix.rstrip()).ids) - 1
+            for kind, prefix in self._prefixes.items()
+        }
+        least = max(self._leading.values()) + 2
+        if not least <= max_length <= config.max_length:
+            raise ConfigError(
+                f"max_length {max_length}: {config.name} takes from {least} to "
+                f"{config.max_length} tokens"
+            )
+
+    def leading(self, kind: Kind) -> int:
+        """Tokens before the text itself: the first special token, and the prefix."""
+        return self._leading[kind]
+
+    def __call__(self, texts: Sequence[str], kind: Kind) -> TokenIds:
+        """Tokenise texts.
+
+        Raises:
+            InputError: something is not a string; says which.
+        """
+        prefix = self._prefixes[kind]
+        prepared = [prefix + _clean(text, number) for number, text in enumerate(texts)]
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(prepared)]
+        truncated = np.array([len(row) > self.max_length for row in rows], np.bool_)
+        for number in np.flatnonzero(truncated):
+            rows[number] = [*rows[number][: self.max_length - 1], rows[number][-1]]
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        ids = np.fromiter((id_ for row in rows for id_ in row), np.int64, offsets[-1])
+        return TokenIds(offsets, ids, truncated)
+
+
+def _clean(text: object, number: int) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"text {number} is {type(text).__name__}, not a string")
+    text = text.rstrip()
+    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,79 @@
+"""From a model's name to a folder: bundled with an installed package, on disk, or on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from m3connect.errors import CheckpointError, ConfigError
+
+ENTRY_POINTS = "m3connect.models"
+"""Group of the packages that carry a model; an entry's value is the folder."""
+
+_SMALL_FILES = (
+    "*.json",
+    "tokenizer.json.gz",
+    "graph.onnx",
+    "sparse_linear.pt",
+    "colbert_linear.pt",
+)
+_SAFETENSORS = ("model*.safetensors", "base.safetensors", "trained.safetensors")
+_PICKLES = ("pytorch_model*.bin",)
+
+
+def bundled() -> Mapping[str, Path]:
+    """The models that installed packages carry, by name."""
+    return {entry.name: Path(entry.load()) for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def resolve(name: str, *, revision: str | None = None, cache_dir: Path | None = None) -> Path:
+    """The folder of a model.
+
+    Args:
+        name: a bundled model's name, a folder, or a repository on the hub such as ``BAAI/bge-m3``.
+        revision: branch, tag or commit of the repository.
+        cache_dir: where downloads are kept, instead of the hub's default (``HF_HOME``).
+
+    Raises:
+        ConfigError: the name is none of the three.
+        CheckpointError: the repository cannot be had, or holds no weights.
+    """
+    models = bundled()
+    if name in models:
+        return models[name]
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ConfigError(
+            f"no model {name!r}: it is neither bundled ({', '.join(sorted(models)) or 'none is'}; "
+            "pip install m3connect-m3-mini brings m3-mini), nor a folder, nor a hub name such as "
+            "BAAI/bge-m3"
+        )
+    return _download(name, revision, cache_dir)
+
+
+def _download(name: str, revision: str | None, cache_dir: Path | None) -> Path:
+    """Fetch the files that are needed, and pickled weights only where there are no others."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        for weights in (_SAFETENSORS, _PICKLES):
+            folder = Path(
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    allow_patterns=[*_SMALL_FILES, *weights],
+                    ignore_patterns=["*/*"],
+                )
+            )
+            if any(match for pattern in weights for match in folder.glob(pattern)):
+                return folder
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{name} cannot be downloaded and is not in the cache: {error}"
+        ) from error
+    raise CheckpointError(f"{name} ({folder}) holds neither safetensors nor pytorch_model.bin")
