@@ -13,6 +13,9 @@ from m3connect.types import Embeddings, MultiVectors, SparseVectors
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FINGERPRINT_KEY = b"m3connect.fingerprint"
+"""Schema metadata of embeddings on disk: their model's ``Fingerprint.to_json`` as JSON."""
+
 _SPARSE = ("sparse_indices", "sparse_values")
 
 
