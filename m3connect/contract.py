@@ -480,8 +480,8 @@ def _check_multivector(batch: RecordBatch, schema: CollectionSchema, limits: Lim
     rows = np.repeat(np.arange(len(multi)), lengths)
     bad_tokens = ~np.isfinite(multi.vectors).all(axis=1)
     _check_finite(batch, "multivector", np.bincount(rows[bad_tokens], minlength=len(multi)) > 0)
-    largest = float(np.finfo(schema.multivector_dtype).max)
-    if multi.vectors.dtype != schema.multivector_dtype:
+    largest = np.finfo(schema.multivector_dtype).max
+    if np.finfo(multi.vectors.dtype).max > largest:
         highest = np.abs(multi.vectors).max(axis=1)
         if (highest > largest).any():
             id_ = batch.ids[rows[int(np.argmax(highest))]]
