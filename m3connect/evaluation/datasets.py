@@ -61,6 +61,7 @@ class Dataset:
         queries: the judged ones, in file order.
         qrels: judgements of these queries.
         content: hash of the documents, so that cached embeddings are never another corpus's.
+        language: of texts that do not name theirs.
         warnings: what was odd, with counts.
     """
 
@@ -70,11 +71,12 @@ class Dataset:
     queries: tuple[TextQuery, ...]
     qrels: Qrels
     content: str
+    language: str = ""
     warnings: tuple[str, ...] = ()
 
     def documents(self) -> Iterator[Document]:
         """The corpus in file order, read anew; the text is the title and the text."""
-        return _documents(_find(self.folder, "corpus"))
+        return _documents(_find(self.folder, "corpus"), self.language)
 
     def sample(self, size: int, *, seed: int = 0) -> Dataset:
         """The same collection with at most ``size`` of its queries, drawn at random."""
@@ -92,13 +94,14 @@ class Dataset:
         return replace(self, queries=queries, qrels=qrels)
 
 
-def load(folder: str | Path, *, qrels: str | None = None) -> Dataset:
+def load(folder: str | Path, *, qrels: str | None = None, language: str = "") -> Dataset:
     """Read a test collection.
 
     Args:
         folder: its folder.
         qrels: which judgements, such as ``mono`` for ``qrels.mono.tsv`` or ``dev`` for
             ``qrels/dev.tsv``; None for ``qrels.tsv`` or ``qrels/test.tsv``.
+        language: of texts that do not name theirs.
 
     Raises:
         InputError: a missing file, a malformed line, an id that occurs twice, contradicting
@@ -107,7 +110,7 @@ def load(folder: str | Path, *, qrels: str | None = None) -> Dataset:
     folder = Path(folder)
     name = folder.resolve().name + (f"/{qrels}" if qrels else "")
     ids, content, empty = _scan_corpus(_find(folder, "corpus"))
-    asked = _read_queries(_find(folder, "queries"))
+    asked = _read_queries(_find(folder, "queries"), language)
     judged, repeated = _read_qrels(_find_qrels(folder, qrels))
     known = set(ids)
     kept = tuple(query for query in asked.values() if query.id in judged)
@@ -133,6 +136,7 @@ def load(folder: str | Path, *, qrels: str | None = None) -> Dataset:
         kept,
         {query.id: judged[query.id] for query in kept},
         content,
+        language,
         tuple(f"{count} {what}" for what, count in counts.items() if count),
     )
 
@@ -202,11 +206,11 @@ def _text(where: str, values: Mapping[str, Any], key: str) -> str:
 # --------------------------------------------------------------------------------------- records
 
 
-def _documents(path: Path) -> Iterator[Document]:
+def _documents(path: Path, language: str = "") -> Iterator[Document]:
     for where, values in _objects(path):
         text = f"{values.get('title') or ''} {_text(where, values, 'text')}".strip()
-        language = values.get("lang") or ""
-        yield Document(_identifier(where, values, ("_id", "id")), text, {"lang": language})
+        id_ = _identifier(where, values, ("_id", "id"))
+        yield Document(id_, text, {"lang": values.get("lang") or language})
 
 
 def _scan_corpus(path: Path) -> tuple[list[str], str, int]:
@@ -225,7 +229,7 @@ def _scan_corpus(path: Path) -> tuple[list[str], str, int]:
     return list(ids), digest.hexdigest(), empty
 
 
-def _read_queries(path: Path) -> dict[str, TextQuery]:
+def _read_queries(path: Path, language: str) -> dict[str, TextQuery]:
     queries: dict[str, TextQuery] = {}
     for where, values in _objects(path):
         id_ = _identifier(where, values, ("_id", "id"))
@@ -233,7 +237,7 @@ def _read_queries(path: Path) -> dict[str, TextQuery]:
             raise InputError(f"{where}: query id {id_!r} occurs twice")
         answers = tuple(str(answer) for answer in values.get("answers") or ())
         text = _text(where, values, "text")
-        queries[id_] = TextQuery(id_, text, values.get("lang") or "", answers)
+        queries[id_] = TextQuery(id_, text, values.get("lang") or language, answers)
     return queries
 
 

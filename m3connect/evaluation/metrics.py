@@ -52,16 +52,18 @@ def evaluate(
     from pytrec_eval import RelevanceEvaluator
 
     measures = {name: _measure(name) for name in metrics}
-    asked = {f"{measure}.{cut}" if cut else measure for measure, cut in measures.values()}
-    asked = {"recip_rank" if name.startswith("recip_rank") else name for name in asked}
+    asked = {
+        measure if measure == "recip_rank" else f"{measure}.{rank}"
+        for measure, rank in measures.values()
+    }
     figures: dict[str, list[float]] = {name: [] for name in metrics}
     stream = iter(run)
     while chunk := dict(islice(stream, _CHUNK)):
         judged = {query: dict(_judgements(qrels, query)) for query in chunk}
         found = RelevanceEvaluator(judged, asked).evaluate({q: dict(a) for q, a in chunk.items()})
         for query in chunk:
-            for name, (measure, cut) in measures.items():
-                figures[name].append(_figure(found.get(query, {}), measure, cut))
+            for name, (measure, rank) in measures.items():
+                figures[name].append(_figure(found.get(query, {}), measure, rank))
     return {name: np.array(values) for name, values in figures.items()}
 
 
@@ -70,20 +72,36 @@ def means(figures: Figures) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in figures.items()}
 
 
-def cutoff(metrics: Sequence[str]) -> int:
-    """The deepest rank that the metrics look at.
+def check(names: Iterable[str]) -> None:
+    """See that every metric exists.
 
-    >>> cutoff(["ndcg@10", "recall@100"])
-    100
+    Raises:
+        ConfigError: one does not.
     """
-    return max(_measure(name)[1] for name in metrics)
+    for name in names:
+        _measure(name)
+
+
+def cut(name: str) -> int:
+    """The rank at which a metric stops.
+
+    Raises:
+        ConfigError: the name has no cut-off.
+
+    >>> cut("ndcg@10")
+    10
+    """
+    _, _, rank = name.partition("@")
+    if not rank.isdecimal() or int(rank) < 1:
+        raise ConfigError(f"metric {name!r} has no cut-off, such as in ndcg@10")
+    return int(rank)
 
 
 def _measure(name: str) -> tuple[str, int]:
-    kind, _, cut = name.partition("@")
-    if kind not in _MEASURES or not cut.isdecimal() or int(cut) < 1:
+    kind = name.partition("@")[0]
+    if kind not in _MEASURES:
         raise ConfigError(f"no metric {name!r}; there are {[f'{kind}@K' for kind in _MEASURES]}")
-    return _MEASURES[kind], int(cut)
+    return _MEASURES[kind], cut(name)
 
 
 def _judgements(qrels: Qrels, query: str) -> Mapping[str, int]:
@@ -92,8 +110,8 @@ def _judgements(qrels: Qrels, query: str) -> Mapping[str, int]:
     return qrels[query]
 
 
-def _figure(found: Mapping[str, float], measure: str, cut: int) -> float:
+def _figure(found: Mapping[str, float], measure: str, rank: int) -> float:
     if measure == "recip_rank":  # trec_eval has no cut-off for it
         value = found.get(measure, 0.0)
-        return value if value >= 1 / cut else 0.0
-    return found.get(f"{measure}_{cut}", 0.0)
+        return value if value >= 1 / rank else 0.0
+    return found.get(f"{measure}_{rank}", 0.0)
