@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
+from m3connect.cli.copy import copy, verify
 from m3connect.cli.doctor import doctor
 from m3connect.cli.models import models
 from m3connect.cli.search import search
@@ -46,6 +47,8 @@ app = typer.Typer(
 )
 app.command("search")(search)
 app.command("models")(models)
+app.command("copy")(copy)
+app.command("verify")(verify)
 app.command("doctor")(doctor)
 
 
@@ -86,23 +89,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     group.main(args=arguments, prog_name="m3connect", default_map=defaults)
 
 
+def _options(command: Any) -> dict[str, Any]:
+    """A command's options under the names of their flags: ``--json`` is ``json``."""
+    return {
+        parameter.opts[0].lstrip("-").replace("-", "_"): parameter
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+    }
+
+
 def _add_environment(command: Any) -> None:
     from m3connect.settings import environment_variable
 
-    for parameter in command.params:
-        if parameter.envvar is None and parameter.param_type_name == "option":
-            parameter.envvar = environment_variable(parameter.name)
+    for name, parameter in _options(command).items():
+        parameter.envvar = parameter.envvar or environment_variable(name)
 
 
 def _file_defaults(group: Any) -> dict[str, dict[str, Any]]:
+    """What the settings file sets, under the names that the commands' functions use."""
     from m3connect.settings import defaults, read_file
 
+    options = {name: _options(command) for name, command in group.commands.items()}
     path, content = read_file()
-    options = {
-        name: {parameter.name for parameter in command.params}
-        for name, command in group.commands.items()
+    found = defaults(path, content, {name: set(known) for name, known in options.items()})
+    return {
+        command: {options[command][key].name: value for key, value in values.items()}
+        for command, values in found.items()
     }
-    return defaults(path, content, options)
 
 
 def _with_exit_codes(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,9 +15,11 @@ from m3connect.cli import options
 from m3connect.cli.options import (
     ApiKey,
     Backend,
+    BackendName,
     Collection,
     Device,
     Dtype,
+    DtypeName,
     Json,
     Model,
     Path,
@@ -99,7 +101,7 @@ def _software() -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{found}; devices: {', '.join(devices) or 'cpu only'}")
 
 
-def _model(model: str, backend: str, device: str, dtype: str) -> Iterator[Finding]:
+def _model(model: str, backend: BackendName, device: str, dtype: DtypeName) -> Iterator[Finding]:
     try:
         encoder = options.load_encoder(model, backend, device, dtype)
         tokens = int(encoder.encode(["m3connect"], kind="query").n_tokens[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -46,11 +46,13 @@ Model = Annotated[
         rich_help_panel="Model",
     ),
 ]
-Backend = Annotated[str, typer.Option(help="auto, onnx or torch.", rich_help_panel="Model")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
-Dtype = Annotated[
-    str, typer.Option(help="auto, float32, float16, bfloat16.", rich_help_panel="Model")
+BackendName = Literal["auto", "onnx", "torch"]
+DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+Backend = Annotated[
+    BackendName, typer.Option(help="ONNX Runtime or torch.", rich_help_panel="Model")
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
+Dtype = Annotated[DtypeName, typer.Option(help="Precision.", rich_help_panel="Model")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 DEFAULT_TARGET = "qdrant"
@@ -78,7 +80,7 @@ def open_connector(
     return connect(target, collection=collection, **options, **_pairs(target_option or []))
 
 
-def load_encoder(model: str, backend: str, device: str, dtype: str) -> M3Encoder:
+def load_encoder(model: str, backend: BackendName, device: str, dtype: DtypeName) -> M3Encoder:
     """The encoder that the options name.
 
     Raises:

@@ -94,6 +94,7 @@ def search(
     from m3connect.filters import parse
 
     condition = parse(filter) if filter else None
+    given = _weights(weights) if weights is not None else None
     encoder = options.load_encoder(model, backend, device, dtype)
     asked = iter([("", text)]) if text is not None else _read_queries(queries)
     modes: tuple[Mode, ...] = (mode,)
@@ -106,7 +107,7 @@ def search(
             encoder,
             info,
             {
-                "fusion": _fusion(fusion, weights, rrf_k, info, encoder),
+                "fusion": _fusion(fusion, given, rrf_k, info, encoder),
                 "filter": condition,
                 "limit": limit,
                 "depth": depth,
@@ -162,7 +163,7 @@ class _Run:
 
 def _fusion(
     name: FusionName | None,
-    weights: str | None,
+    weights: tuple[float, float, float] | None,
     k: float,
     info: CollectionInfo,
     encoder: Encoder,
@@ -172,10 +173,9 @@ def _fusion(
 
     if name is None and weights is None:
         return default_fusion(info, encoder)
-    given = _weights(weights) if weights is not None else None
     if name == "rrf":
-        return Rrf(k, *(given or (1.0, 1.0, 1.0)))
-    return Weighted(*(given or encoder.info.weights))
+        return Rrf(k, *(weights or (1.0, 1.0, 1.0)))
+    return Weighted(*(weights or encoder.info.weights))
 
 
 def _weights(text: str) -> tuple[float, float, float]:
@@ -194,15 +194,19 @@ def _weights(text: str) -> tuple[float, float, float]:
 def _read_queries(path: FilePath | None) -> Iterator[tuple[str, str]]:
     from m3connect.errors import InputError
 
-    stream: Iterable[str]
     if str(path) == "-":
-        stream = sys.stdin
-    else:
-        assert path is not None
-        if not path.exists():
-            raise InputError(f"--queries {path}: no such file")
-        stream = path.open(encoding="utf-8")
-    for number, line in enumerate(stream, start=1):
+        yield from _parse_queries(path, sys.stdin)
+        return
+    if path is None or not path.exists():
+        raise InputError(f"--queries {path}: no such file")
+    with path.open(encoding="utf-8") as stream:
+        yield from _parse_queries(path, stream)
+
+
+def _parse_queries(path: FilePath | None, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    from m3connect.errors import InputError
+
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -1,0 +1,275 @@
+"""Moving a collection between databases, and proving that it arrived."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m3connect import planner
+from m3connect.contract import CollectionSchema, Connector
+from m3connect.errors import FingerprintMismatch
+from m3connect.types import Embeddings, Leg, Query, RecordBatch, SparseVector, Weighted
+
+Progress = Callable[[int], None]
+"""Called with the number of records handled so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy did: ``read = written + skipped``.
+
+    Args:
+        read: records of the source.
+        written: records that were sent.
+        skipped: records that the target held already, equal in payload and vectors.
+        seconds: wall time.
+    """
+
+    read: int
+    written: int
+    skipped: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """How two collections compare.
+
+    Args:
+        source_count, target_count: records on each side.
+        missing, superfluous: ids on one side only.
+        payloads_differ, vectors_differ: ids whose payload or vectors differ.
+        queries: queries that were sampled, each a stored record's own vectors.
+        overlap: mean share of common ids in the two top tens, by mode.
+    """
+
+    source_count: int
+    target_count: int
+    missing: tuple[str, ...]
+    superfluous: tuple[str, ...]
+    payloads_differ: tuple[str, ...]
+    vectors_differ: tuple[str, ...]
+    queries: int
+    overlap: dict[str, float]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every record arrived unchanged."""
+        return not (self.missing or self.superfluous or self.payloads_differ or self.vectors_differ)
+
+
+def copy(
+    source: Connector,
+    target: Connector,
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> CopyReport:
+    """Copy ids, payloads, all representations, the fingerprint and the notes.
+
+    A copy that was cut off is simply run again: what the target holds already is skipped.
+
+    Args:
+        source: an existing collection.
+        target: created if it does not exist.
+        batch_size: records read at a time.
+        progress: called after every batch.
+
+    Raises:
+        SchemaMismatch: the target exists with another schema.
+        FingerprintMismatch: the target was made by another model.
+        InputError: the target's limits exclude a record; names it.
+        ConnectorError: a database failed.
+    """
+    start = time.monotonic()
+    info = source.describe()
+    target.ensure(info.schema)
+    there = target.describe()
+    if info.schema.fingerprint != there.schema.fingerprint:
+        raise FingerprintMismatch(
+            f"collection {there.name!r} carries another fingerprint than {info.name!r}: "
+            f"{there.schema.fingerprint} instead of {info.schema.fingerprint}. Copy into a new "
+            "collection."
+        )
+    read = written = 0
+    known = _ids(target)
+    tolerance = _tolerance(info.schema)
+    for batch in source.scan(vectors=True, batch_size=batch_size):
+        news = _without_equals(batch, target, known, tolerance)
+        if len(news):
+            target.upsert(news)
+        read += len(batch)
+        written += len(news)
+        if progress is not None:
+            progress(read)
+    if info.notes:
+        target.annotate(info.notes)
+    target.flush()
+    return CopyReport(read, written, read - written, time.monotonic() - start)
+
+
+def verify(
+    source: Connector,
+    target: Connector,
+    *,
+    samples: int = 50,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> VerifyReport:
+    """Compare two collections record by record, and the top ten of sampled queries.
+
+    Vectors are equal when they agree to the coarser of the two stored precisions.
+
+    Args:
+        source, target: existing collections.
+        samples: stored records whose own vectors are used as queries.
+        seed: of the sample.
+        batch_size: records compared at a time.
+
+    Raises:
+        ConnectorError: a database failed.
+    """
+    tolerance = max(_tolerance(side.describe().schema) for side in (source, target))
+    differences: tuple[list[str], list[str], list[str]] = ([], [], [])
+    seen: set[str] = set()
+    for batch in source.scan(vectors=True, batch_size=batch_size):
+        seen.update(batch.ids)
+        found = _differences(batch, target.fetch(batch.ids), tolerance)
+        for whole, part in zip(differences, found, strict=True):
+            whole.extend(part)
+    missing, payloads_differ, vectors_differ = differences
+    superfluous = sorted(_ids(target) - seen)
+    common = sorted(seen - set(missing))
+    chosen = np.random.default_rng(seed).permutation(len(common))[:samples]
+    overlap = _overlap(source, target, [common[at] for at in chosen])
+    return VerifyReport(
+        source.count(),
+        target.count(),
+        tuple(missing),
+        tuple(superfluous),
+        tuple(payloads_differ),
+        tuple(vectors_differ),
+        len(chosen),
+        overlap,
+    )
+
+
+def _ids(connector: Connector) -> set[str]:
+    if not connector.count():  # also of a file in progress, which cannot be read yet
+        return set()
+    return {id_ for batch in connector.scan() for id_ in batch.ids}
+
+
+def _differences(
+    batch: RecordBatch, other: RecordBatch, tolerance: float
+) -> tuple[list[str], list[str], list[str]]:
+    """The ids that ``other`` lacks, holds with another payload, and with other vectors."""
+    missing, payloads, vectors = [], [], []
+    rows = {id_: row for row, id_ in enumerate(other.ids)}
+    for at, id_ in enumerate(batch.ids):
+        row = rows.get(id_)
+        if row is None:
+            missing.append(id_)
+            continue
+        if batch.payloads[at] != other.payloads[row]:
+            payloads.append(id_)
+        if not _close(batch.embeddings[at], other.embeddings[row], tolerance):
+            vectors.append(id_)
+    return missing, payloads, vectors
+
+
+def _without_equals(
+    batch: RecordBatch, target: Connector, known: set[str], tolerance: float
+) -> RecordBatch:
+    """The records that the target lacks or holds differently."""
+    if known.isdisjoint(batch.ids):
+        return batch
+    there = target.fetch([id_ for id_ in batch.ids if id_ in known])
+    news = {id_ for ids in _differences(batch, there, tolerance) for id_ in ids}
+    return batch.take(np.array([at for at, id_ in enumerate(batch.ids) if id_ in news], np.intp))
+
+
+def _tolerance(schema: CollectionSchema) -> float:
+    """The largest difference that storing in float16 and normalising make."""
+    return 1e-3 if schema.multivector_dtype == "float16" else 1e-5
+
+
+def _close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
+    return (
+        _dense_close(one, two, tolerance)
+        and _sparse_close(one, two, tolerance)
+        and _multivector_close(one, two, tolerance)
+    )
+
+
+def _dense_close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
+    if one.dense is None or two.dense is None:
+        return one.dense is two.dense
+    return np.allclose(one.dense, two.dense, rtol=tolerance, atol=tolerance)
+
+
+def _sparse_close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
+    if one.sparse is None or two.sparse is None:
+        return one.sparse is two.sparse
+    left, right = _sorted(one.sparse[0]), _sorted(two.sparse[0])
+    return np.array_equal(left.indices, right.indices) and np.allclose(
+        left.values, right.values, rtol=tolerance, atol=tolerance
+    )
+
+
+def _sorted(vector: SparseVector) -> SparseVector:
+    """Databases may return terms in another order."""
+    order = np.argsort(vector.indices)
+    return SparseVector(vector.indices[order], vector.values[order])
+
+
+def _multivector_close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
+    if one.multivector is None or two.multivector is None:
+        return one.multivector is two.multivector
+    left = one.multivector.vectors.astype(np.float32)
+    right = two.multivector.vectors.astype(np.float32)
+    return left.shape == right.shape and np.allclose(left, right, rtol=tolerance, atol=tolerance)
+
+
+def _overlap(source: Connector, target: Connector, ids: Sequence[str]) -> dict[str, float]:
+    """Mean overlap of the top tens when stored records are used as queries, by mode."""
+    if not ids:
+        return {}
+    batch = source.fetch(ids)
+    queries: dict[str, list[Query]] = {}
+    for one in batch:
+        for mode, query in _queries(one.embeddings).items():
+            queries.setdefault(mode, []).append(query)
+    return {mode: _shared(source, target, asked) for mode, asked in queries.items()}
+
+
+def _queries(one: Embeddings) -> dict[str, Query]:
+    """One query a leg, and all of them fused."""
+    vectors: dict[Leg, Any] = {}
+    if one.dense is not None:
+        vectors["dense"] = one.dense[0]
+    if one.sparse is not None and len(one.sparse[0]):
+        vectors["sparse"] = one.sparse[0]
+    if one.multivector is not None and vectors:
+        vectors["multivector"] = one.multivector[0].astype(np.float32)
+    alone: dict[str, Query] = {
+        leg: Query(**{leg: vector}, payload=False)
+        for leg, vector in vectors.items()
+        if leg != "multivector"
+    }
+    if len(vectors) < 2:
+        return alone
+    return {**alone, "all": Query(**vectors, fusion=Weighted(), payload=False)}
+
+
+def _shared(source: Connector, target: Connector, queries: Sequence[Query]) -> float:
+    left, right = planner.run(source, queries), planner.run(target, queries)
+    shares = [
+        len({hit.id for hit in one} & {hit.id for hit in two}) / max(len(one), len(two), 1)
+        for one, two in zip(left, right, strict=True)
+    ]
+    return float(np.mean(shares))

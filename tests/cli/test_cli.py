@@ -1,0 +1,196 @@
+"""The command line: options from every place, exit codes, output for people and machines."""
+
+import json
+
+import pytest
+
+from m3connect import cli
+from m3connect.contract import CollectionSchema
+from m3connect.inference import M3Encoder
+from m3connect.parquet import ParquetConnector
+from m3connect.types import RecordBatch
+
+TEXTS = {
+    "en": "To extract a tar archive, use tar -xf archive.tar.",
+    "de": "Die Katze schläft in der Sonne auf dem Fensterbrett.",
+    "fr": "Le marché ouvre à huit heures tous les samedis.",
+}
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory):
+    """Three passages encoded by m3-mini in a Parquet collection; its path."""
+    path = str(tmp_path_factory.mktemp("cli") / "passages.parquet")
+    encoder = M3Encoder.load("m3-mini")
+    mark = encoder.info.fingerprint
+    schema = CollectionSchema(mark.dense_width, True, mark.multivector_width, fingerprint=mark)
+    with ParquetConnector(collection="documents", path=path) as file:
+        file.ensure(schema)
+        payloads = [
+            {"text": text, "document_id": f"doc-{lang}", "position": 0, "lang": lang}
+            for lang, text in TEXTS.items()
+        ]
+        embeddings = encoder.encode(list(TEXTS.values()))
+        file.upsert(RecordBatch([f"doc-{lang}#0" for lang in TEXTS], payloads, embeddings))
+    return path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run the command line in an empty folder; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(list(arguments))
+        out, err = capsys.readouterr()
+        return exit_.value.code, out, err
+
+    return call
+
+
+def test_version_and_help(run):
+    """Both print to stdout and succeed."""
+    code, out, _ = run("--version")
+    assert (code, out.startswith("m3connect 0.")) == (0, True)
+    code, out, _ = run("search", "--help")
+    assert code == 0
+    assert "--mode" in out
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "multivector", "hybrid", "all"])
+def test_search_prints_one_json_object_a_hit(run, collection, mode):
+    """Every field of the contract is there, and the right passage comes first."""
+    code, out, _ = run(
+        "search", "unpack a tar archive", "--target", "parquet", "--path", collection,
+        "--mode", mode, "--json",
+    )  # fmt: skip
+    assert code == 0
+    first = json.loads(out.splitlines()[0])
+    assert list(first) == [
+        "query_id", "rank", "id", "document_id", "score", "scores", "text", "metadata",
+    ]  # fmt: skip
+    assert (first["rank"], first["id"], first["document_id"]) == (1, "doc-en#0", "doc-en")
+    assert set(first["scores"]) == {"dense", "sparse", "multivector"}
+    assert first["metadata"] == {"lang": "en"}
+    assert first["text"] == TEXTS["en"]
+
+
+def test_a_query_file_and_a_filter(run, collection, tmp_path):
+    """Query ids come back, and the filter applies to each query."""
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"id": "a", "text": "cat"}\n\n{"id": "b", "text": "market"}\n')
+    code, out, _ = run(
+        "search", "--queries", str(queries), "--target", "parquet", "--path", collection,
+        "--filter", 'lang in ["de", "fr"]', "--limit", "1", "--json",
+    )  # fmt: skip
+    assert code == 0
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert [(hit["query_id"], hit["id"]) for hit in hits] == [("a", "doc-de#0"), ("b", "doc-fr#0")]
+
+
+def test_explain_adds_up_in_json(run, collection):
+    """Parts sum to the score and terms to the sparse score."""
+    _, out, _ = run(
+        "search", "tar archive", "--target", "parquet", "--path", collection,
+        "--mode", "all", "--explain", "--json", "-n", "1",
+    )  # fmt: skip
+    hit = json.loads(out)
+    explained = hit["explain"]
+    assert sum(explained["parts"].values()) == pytest.approx(hit["score"], abs=1e-4)
+    assert sum(part for _, part in explained["terms"]) == pytest.approx(
+        hit["scores"]["sparse"], abs=1e-4
+    )
+    assert sum(part for *_, part in explained["tokens"]) == pytest.approx(
+        hit["scores"]["multivector"], abs=1e-3
+    )
+    assert explained["plan"]["native"] is False
+
+
+def test_output_for_people(run, collection):
+    """Plain, explained and compared output name the passage and the legs."""
+    place = ["--target", "parquet", "--path", collection]
+    for extra in (["--explain", "--mode", "all"], ["--compare"], []):
+        code, out, err = run("search", "tar archive", *place, *extra)
+        assert code == 0
+        assert "doc-en#0" in out
+        assert err == ""
+
+
+def test_flag_beats_environment_beats_file_beats_default(run, collection, tmp_path, monkeypatch):
+    """The four places of an option in their order."""
+    config = f'target = "parquet"\npath = "{collection}"\n[search]\nlimit = 3\njson = true\n'
+    (tmp_path / "m3connect.toml").write_text(config)
+
+    def hits(*flags):
+        code, out, _ = run("search", "cat", *flags)
+        assert code == 0
+        return len(out.splitlines())
+
+    assert hits() == 3
+    monkeypatch.setenv("M3CONNECT_LIMIT", "2")
+    assert hits() == 2
+    assert hits("--limit", "1") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["search"], 2, "either a text or --queries"),
+        (["search", "x", "--target", "nowhere"], 2, "there is no connector 'nowhere'"),
+        (["search", "x", "--target", "memory"], 1, "no collection"),
+        (["search", "x", "--target", "memory", "--url", "y"], 2, "unexpected keyword"),
+        (["search", "x", "--target", "memory", "--filter", "lang ="], 2, "character 6"),
+        (["search", "x", "--weights", "1,2"], 2, "--weights takes"),
+        (["search", "x", "--model", "no-such-model"], 2, "no model"),
+        (["search", "x", "--mode", "fuzzy"], 2, "fuzzy"),
+        (["search", "x", "--target-option", "y"], 2, "NAME=VALUE"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_errors_have_a_message_and_an_exit_code(run, arguments, code, message):
+    """What went wrong is on stderr, nothing on stdout."""
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_an_unknown_key_in_the_file_is_an_error(run, tmp_path):
+    """The nearest known key is offered."""
+    (tmp_path / "m3connect.toml").write_text('targt = "qdrant"')
+    code, _, err = run("models")
+    assert code == 2
+    assert "did you mean 'target'" in err
+
+
+def test_models_lists_the_bundled_one(run):
+    """m3-mini is there, with its widths."""
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    listed = {model["name"]: model for model in json.loads(out)}
+    assert listed["m3-mini"]["where"] == "bundled"
+    assert listed["m3-mini"]["dense_width"] == 384
+
+
+def test_doctor_reports_each_part(run, collection, tmp_path):
+    """A good setup passes; a broken model is a problem with an exit code."""
+    code, out, _ = run("doctor", "--target", "parquet", "--path", collection, "--json")
+    found = {finding["name"]: finding for finding in json.loads(out)}
+    assert code == 0
+    assert "3 passages" in found["collection"]["detail"]
+    code, out, _ = run("doctor", "--target", "memory", "--model", "no-such-model")
+    assert code == 1
+    assert "PROBLEM model" in out
+
+
+def test_copy_and_verify(run, collection, tmp_path):
+    """A copy is equal to its source; a different one is exit code 1."""
+    copy = str(tmp_path / "copy.parquet")
+    ends = ["--from", "parquet", "--from-path", collection, "--to", "parquet", "--to-path", copy]
+    code, out, _ = run("copy", *ends, "--json")
+    assert (code, json.loads(out)["written"]) == (0, 3)
+    code, out, _ = run("verify", *ends)
+    assert code == 0
+    assert out.endswith("equal\n")
+    code, out, _ = run("verify", *ends, "--json")
+    assert json.loads(out)["equal"] is True
