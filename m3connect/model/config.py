@@ -86,7 +86,7 @@ class M3Config(BaseModel):
     special_ids: tuple[int, ...]
     fold_case: bool = False
     fusion_weights: tuple[float, float, float] = (1.0, 0.3, 1.0)
-    weights_hash: str = ""
+    weights_hash: str
 
     @model_validator(mode="after")
     def _positions_suffice(self) -> M3Config:

@@ -177,6 +177,7 @@ def m3_config(header: Header) -> M3Config:
         special_ids=(0, 1, 2, 3),
         fold_case=True,
         fusion_weights=(1.0, 0.3, 1.0),
+        weights_hash="",
     )
 
 

@@ -1,0 +1,87 @@
+"""The network on torch: any checkpoint, GPUs, other precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3connect.errors import ConfigError
+from m3connect.inference.backend import Outputs
+from m3connect.model.checkpoint import Checkpoint
+from m3connect.types import Leg
+
+try:
+    import torch
+except ImportError as error:
+    raise ConfigError(
+        'this needs torch: pip install "m3connect[torch]", or use a checkpoint with a graph '
+        "(--backend onnx)"
+    ) from error
+
+from m3connect.model.weights import load_model
+
+
+class TorchBackend:
+    """Runs a checkpoint on torch.
+
+    Args:
+        checkpoint: of any layout.
+        device: as torch names it; ``auto`` is the first GPU, else the CPU.
+        dtype: as torch names it; ``auto`` is float32 on a CPU and float16 elsewhere.
+        threads: for the whole process; None leaves it as it is.
+
+    Raises:
+        ConfigError: torch does not know the device, or it is not there.
+        CheckpointError: a file is missing, broken or misshapen.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._device = _device(device)
+        self.device = str(self._device)
+        on_cpu = self._device.type == "cpu"
+        self.batch_tokens = 1024 if on_cpu else 16384
+        if dtype == "auto":
+            dtype = "float32" if on_cpu else "float16"
+        self._model = load_model(checkpoint, dtype=getattr(torch, dtype), device=self._device)
+
+    @torch.inference_mode()
+    def run(
+        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
+    ) -> Outputs:
+        """See :class:`m3connect.inference.backend.Backend`."""
+        mask = None
+        if lengths.min() < ids.shape[1]:
+            mask = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None]).to(self._device)
+        found = self._model(torch.from_numpy(ids).to(self._device), mask)
+        return Outputs(
+            _numpy(found.dense.float()) if "dense" in legs else None,
+            _numpy(found.sparse.float()) if "sparse" in legs else None,
+            _numpy(found.multivector) if "multivector" in legs else None,
+        )
+
+
+def _numpy(tensor: torch.Tensor) -> Any:
+    """To the host; numpy knows no bfloat16."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that CUDA was compiled in
+        raise ConfigError(f"device {name!r} cannot be used: {error}") from error
+    return device
