@@ -1,0 +1,120 @@
+"""What a run of ingestion did, and which documents it could not take."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A document that could not be ingested.
+
+    Args:
+        reason: what is wrong and what to do.
+        where: file and line it was read from, None when it came from Python.
+        id: the document's id, None when it could not be told.
+    """
+
+    reason: str
+    where: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """Counts of one run; ``read == unchanged + written + failed``.
+
+    Args:
+        read: documents that the source gave, bad ones included.
+        unchanged: documents that the collection already held as they are.
+        chunks: passages cut from the documents that changed.
+        written: documents that were written and acknowledged.
+        deleted: passages of older versions that were removed.
+        failed: documents that could not be taken; each is a dead letter.
+        tokens: tokens encoded, special ones included.
+        truncated: passages longer than the encoder's limit.
+        seconds: wall time.
+    """
+
+    read: int = 0
+    unchanged: int = 0
+    chunks: int = 0
+    written: int = 0
+    deleted: int = 0
+    failed: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestEstimate:
+    """What a run would do, without having written anything.
+
+    Args:
+        read: documents that the source gave, bad ones included.
+        unchanged: documents that the collection already holds as they are.
+        failed: documents that could not be taken.
+        chunks: passages cut from the documents that changed.
+        tokens: tokens to encode, special ones included.
+        seconds: wall time to encode them, by the speed of a sample.
+        bytes: size of texts and vectors, by the size of a sample; indexes come on top.
+    """
+
+    read: int
+    unchanged: int
+    failed: int
+    chunks: int
+    tokens: int
+    seconds: float
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+class DeadLetters:
+    """Failures as JSON lines in a file that is made by the first of them; else in the log.
+
+    Args:
+        path: the file, replaced if it exists; None logs a warning a failure instead.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self._file: IO[str] | None = None
+
+    def add(self, failure: Failure) -> None:
+        """Record one failure."""
+        if self.path is None:
+            log.warning("%s: %s", failure.id or failure.where, failure.reason)
+            return
+        if self._file is None:
+            self._file = self.path.open("w", encoding="utf-8")
+        # Escaped, because a bad id may hold lone surrogates, which UTF-8 cannot.
+        self._file.write(json.dumps(asdict(failure)) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
