@@ -8,7 +8,6 @@ Shapes: B texts, L tokens, H hidden width, N attention heads.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,9 +37,9 @@ class Backbone(nn.Module):
         Returns:
             ``[B, L, H]``; what stands at padding has no meaning.
         """
-        states = self.embeddings(ids)
+        states: Tensor = self.embeddings(ids)
         attendable = None if mask is None else mask[:, None, None, :]
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"].children():
             states = layer(states, attendable)
         return states
 
@@ -66,7 +65,8 @@ class Embeddings(nn.Module):
             + self.position_embeddings.weight[self.first_position : end]
             + self.token_type_embeddings.weight[0]
         )
-        return self.dropout(self.LayerNorm(states))
+        embedded: Tensor = self.dropout(self.LayerNorm(states))
+        return embedded
 
 
 class Layer(nn.Module):
@@ -77,28 +77,27 @@ class Layer(nn.Module):
         width, inner = config.hidden_size, config.intermediate_size
         self.heads = config.num_attention_heads
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.attention = nn.ModuleDict(
             {
                 "self": nn.ModuleDict(
                     {name: nn.Linear(width, width) for name in ("query", "key", "value")}
                 ),
-                "output": _projection(width, width, config.layer_norm_eps),
+                "output": Residual(width, config),
             }
         )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, inner)})
-        self.output = _projection(inner, width, config.layer_norm_eps)
+        self.output = Residual(inner, config)
 
     def forward(self, states: Tensor, attendable: Tensor | None) -> Tensor:
         """``[B, L, H]`` to the same; ``attendable`` is ``bool [B, 1, 1, L]`` or None."""
-        states = self._add(self.attention["output"], self._attend(states, attendable), states)
-        inner = F.gelu(self.intermediate["dense"](states))
-        return self._add(self.output, inner, states)
+        states = self.attention["output"](self._attend(states, attendable), states)
+        changed: Tensor = self.output(F.gelu(self.intermediate["dense"](states)), states)
+        return changed
 
     def _attend(self, states: Tensor, attendable: Tensor | None) -> Tensor:
         query_BNLh, key_BNLh, value_BNLh = (
             projection(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in self.attention["self"].values()
+            for projection in self.attention["self"].children()
         )
         mixed_BNLh = F.scaled_dot_product_attention(
             query_BNLh,
@@ -109,12 +108,17 @@ class Layer(nn.Module):
         )
         return mixed_BNLh.transpose(1, 2).flatten(2)
 
-    def _add(self, projection: nn.ModuleDict, change: Tensor, states: Tensor) -> Tensor:
-        normed: Tensor = projection["LayerNorm"](states + self.dropout(projection["dense"](change)))
+
+class Residual(nn.Module):
+    """A projection, added to what it changes, normalised."""
+
+    def __init__(self, inputs: int, config: BodyConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, change: Tensor, states: Tensor) -> Tensor:
+        """``[B, L, inputs]`` and ``[B, L, H]`` to ``[B, L, H]``."""
+        normed: Tensor = self.LayerNorm(states + self.dropout(self.dense(change)))
         return normed
-
-
-def _projection(inputs: int, outputs: int, eps: float) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {"dense": nn.Linear(inputs, outputs), "LayerNorm": nn.LayerNorm(outputs, eps)}
-    )

@@ -101,12 +101,13 @@ def _published_name(name: str) -> str:
 
 def _read(file: Path) -> dict[str, Tensor]:
     """All tensors of a file, mapped rather than read where the format allows."""
+    tensors: dict[str, Tensor]
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        tensors: dict[str, Tensor] = torch.load(
-            file, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(file)
-        )
+            tensors = load_file(file)
+        else:
+            mmap = zipfile.is_zipfile(file)
+            tensors = torch.load(file, weights_only=True, map_location="cpu", mmap=mmap)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     return tensors
