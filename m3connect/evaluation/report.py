@@ -1,0 +1,184 @@
+"""Results as JSON, as Markdown, and as files. Figures are means over queries, from 0 to 1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3connect.evaluation import metrics, published
+from m3connect.evaluation.run import Answer, Result, Row
+from m3connect.evaluation.significance import compare, interval
+
+
+def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
+    """``{dataset: {row: {metric: mean}}}``."""
+    return {
+        result.dataset: {row.name: metrics.means(row.figures) for row in result.rows}
+        for result in results
+    }
+
+
+def details(result: Result) -> dict[str, Any]:
+    """Everything that was measured on one dataset, as JSON values.
+
+    Every figure has its 95 % interval, and in the first metric every row is compared with the best
+    one. ``published`` holds the M3 paper's figures where it has them.
+    """
+    first = next(iter(result.rows[0].figures), "") if result.rows else ""
+    best = max(result.rows, key=lambda row: row.figures[first].mean(), default=None)
+    return {
+        "dataset": result.dataset,
+        "documents": result.documents,
+        "queries": len(result.queries),
+        "settings": dict(result.settings),
+        "warnings": list(result.warnings),
+        "rows": {row.name: _row(row, result, best, first) for row in result.rows},
+        "published": published.figures(result.dataset),
+    }
+
+
+def markdown(results: Sequence[Result], metric: str) -> str:
+    """One table: datasets down, rows across, the mean below; the best of a line in bold.
+
+    A row that the paired test cannot tell from the best (p >= 0.05) is marked with ``=``.
+    """
+    names = list(dict.fromkeys(row.name for result in results for row in result.rows))
+    lines = [f"| {metric} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for result in results:
+        cells = _cells(result, metric)
+        lines.append(f"| {result.dataset} | " + " | ".join(cells.get(n, "") for n in names) + " |")
+        paper = published.figures(result.dataset)
+        if any(metric in paper.get(name, {}) for name in names):
+            there = [f"{paper[n][metric]:.3f}" if metric in paper.get(n, {}) else "" for n in names]
+            lines.append("| *in the paper* | " + " | ".join(there) + " |")
+    if len(results) > 1:
+        means = [_mean(results, name, metric) for name in names]
+        top = max((mean for mean in means if mean is not None), default=None)
+        shown = ["" if mean is None else _bold(mean, mean == top) for mean in means]
+        lines.append("| **mean** | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
+    """``{language: {row: mean}}``, empty where the queries name fewer than two languages."""
+    return {
+        language: {row.name: float(row.figures[metric][places].mean()) for row in result.rows}
+        for language, places in result.languages().items()
+    }
+
+
+def write(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Put ``results.json``, ``results.md`` and each query's figures into a folder.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = list(dict.fromkeys(name for result in results for name in _metrics(result)))
+    tables = "\n\n".join(markdown(results, metric) for metric in asked)
+    written = {
+        "results.json": json.dumps([details(result) for result in results], indent=1),
+        "results.md": tables + "\n",
+    }
+    written |= {f"{_safe(result.dataset)}.queries.jsonl": _queries(result) for result in results}
+    for name, text in written.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in written]
+
+
+class RunFiles:
+    """Writes answers as TREC run files: query, Q0, document, rank, score, row, with tabs between.
+
+    Args:
+        folder: for the files, ``DATASET.ROW.trec``.
+        dataset: its name.
+    """
+
+    def __init__(self, folder: Path, dataset: str) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._begun: set[str] = set()
+
+    def __call__(self, row: str, query: str, answer: Answer) -> None:
+        """Append one answer; the first of a row begins its file anew."""
+        path = self.folder / f"{_safe(self.dataset)}.{_safe(row)}.trec"
+        mode = "a" if row in self._begun else "w"
+        self._begun.add(row)
+        with path.open(mode, encoding="utf-8") as file:
+            for rank, (document, score) in enumerate(answer.items(), start=1):
+                file.write(f"{query}\tQ0\t{document}\t{rank}\t{score!r}\t{row}\n")
+
+
+def _row(row: Row, result: Result, best: Row | None, first: str) -> dict[str, Any]:
+    figures = {}
+    for metric, values in row.figures.items():
+        found = interval(values)
+        figures[metric] = {"mean": found.mean, "low": found.low, "high": found.high}
+    shown: dict[str, Any] = {"metrics": figures, "seconds": round(row.seconds, 3)}
+    if best is not None and row is not best:
+        against = compare(row.figures[first], best.figures[first])
+        shown["against_best"] = {
+            "metric": first,
+            "best": best.name,
+            "difference": against.difference.mean,
+            "low": against.difference.low,
+            "high": against.difference.high,
+            "p_value": against.p_value,
+        }
+    shown["languages"] = {
+        language: {name: float(values[places].mean()) for name, values in row.figures.items()}
+        for language, places in result.languages().items()
+    }
+    return shown
+
+
+def _cells(result: Result, metric: str) -> dict[str, str]:
+    rows = [row for row in result.rows if metric in row.figures]
+    if not rows:
+        return {}
+    best = max(rows, key=lambda row: row.figures[metric].mean())
+    cells = {}
+    for row in rows:
+        same = (
+            row is not best and compare(row.figures[metric], best.figures[metric]).p_value >= 0.05
+        )
+        mean = float(row.figures[metric].mean())
+        cells[row.name] = _bold(mean, row is best) + (" =" if same else "")
+    return cells
+
+
+def _mean(results: Sequence[Result], name: str, metric: str) -> float | None:
+    """A row's mean over the datasets; None unless all have it."""
+    rows = [row for result in results for row in result.rows if row.name == name]
+    if len(rows) < len(results) or any(metric not in row.figures for row in rows):
+        return None
+    return float(np.mean([row.figures[metric].mean() for row in rows]))
+
+
+def _bold(mean: float, best: bool) -> str:
+    return f"**{mean:.3f}**" if best else f"{mean:.3f}"
+
+
+def _metrics(result: Result) -> list[str]:
+    return list(result.rows[0].figures) if result.rows else []
+
+
+def _queries(result: Result) -> str:
+    """One JSON line a query: its figures in every row."""
+    lines = []
+    for place, query in enumerate(result.queries):
+        figures: Mapping[str, Any] = {
+            row.name: {name: float(values[place]) for name, values in row.figures.items()}
+            for row in result.rows
+        }
+        lines.append(json.dumps({"id": query.id, "lang": query.language, "rows": figures}))
+    return "\n".join(lines) + "\n"
+
+
+def _safe(name: str) -> str:
+    return name.replace("/", ".")

@@ -1,0 +1,72 @@
+"""``m3connect eval`` from the outside, with a fake model."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from m3connect.cli import eval as command
+from m3connect.cli import options
+from m3connect.errors import ConfigError, InputError
+from m3connect.testing.fakes import HashEncoder
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Call the command with arguments; errors of ours are raised."""
+    monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
+    app = typer.Typer()
+    app.command()(command.evaluate)
+
+    def call(*arguments):
+        return CliRunner().invoke(
+            app, [*map(str, arguments), "--cache", str(tmp_path / "cache")], catch_exceptions=False
+        )
+
+    return call
+
+
+def test_json_is_dataset_mode_metric(run, folder):
+    """``--json`` prints one object of means and nothing else."""
+    outcome = run("--dataset", folder, "--baseline", "bm25", "--json")
+    assert outcome.exit_code == 0
+    found = json.loads(outcome.stdout)
+    assert list(found) == ["tiny"]
+    assert list(found["tiny"]) == ["dense", "sparse", "multivector", "dense+sparse", "all", "bm25"]
+    assert set(found["tiny"]["all"]) == {"ndcg@10", "mrr@10", "recall@10", "recall@100"}
+    assert 0.5 < found["tiny"]["sparse"]["ndcg@10"] <= 1
+
+
+def test_tables_and_files(run, folder, tmp_path):
+    """Without ``--json`` there is a table a metric; ``--output`` keeps everything."""
+    out = tmp_path / "out"
+    outcome = run(
+        "--dataset", folder, "--modes", "sparse,all", "--metrics", "ndcg@10,mrr@10",
+        "--fusion", "rrf", "--limit-queries", "5", "--output", out,
+    )  # fmt: skip
+    assert outcome.exit_code == 0
+    assert "| ndcg@10 | sparse | all |" in outcome.stdout
+    assert "| mrr@10 | sparse | all |" in outcome.stdout
+    assert "5 of 12 queries, drawn with seed 0" in outcome.stderr
+    stored = json.loads((out / "results.json").read_text())[0]
+    assert stored["queries"] == 5
+    assert stored["settings"]["preset"]["triple"]["k"] == 60
+    assert (out / "runs" / "tiny.all.trec").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--modes", "hybrid"], ConfigError, "no mode"),
+        (["--baseline", "splade"], ConfigError, "no baseline"),
+        (["--metrics", "bleu@4"], ConfigError, "no metric"),
+        (["--preset", "beir"], ConfigError, "no preset"),
+        (["--weights", "1,2"], ConfigError, "D,S,M"),
+        (["--qrels", "dev"], InputError, "no judgements named 'dev'"),
+    ],
+)
+def test_wrong_options_are_refused(run, folder, arguments, error, message):
+    """Each wrong option is an error that names it."""
+    with pytest.raises(error, match=message):
+        run("--dataset", folder, *arguments)
