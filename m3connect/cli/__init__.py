@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from m3connect.cli.copy import copy, verify
 from m3connect.cli.doctor import doctor
+from m3connect.cli.ingest import ingest
 from m3connect.cli.models import models
 from m3connect.cli.search import search
 from m3connect.errors import (
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command("ingest")(ingest)
 app.command("search")(search)
 app.command("models")(models)
 app.command("copy")(copy)

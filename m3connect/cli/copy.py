@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from m3connect.cli import options
 from m3connect.cli.options import Collection, Json
-
-if TYPE_CHECKING:
-    from m3connect.contract import Connector
-    from m3connect.transfer import Progress
+from m3connect.cli.progress import progress_bar
 
 From = Annotated[
     str, typer.Option("--from", help="Source: qdrant, milvus, elasticsearch or parquet.")
@@ -73,8 +69,14 @@ def copy(
                 target, to_collection or collection, to_url, to_path, to_api_key, to_option
             )
         )
-        with _progress(one) as progress:
-            report = transfer.copy(one, two, batch_size=batch_size, progress=progress)
+        total = one.count()
+        with progress_bar() as progress:
+            report = transfer.copy(
+                one,
+                two,
+                batch_size=batch_size,
+                progress=lambda done: progress("copying", done, total),
+            )
     if as_json:
         typer.echo(json.dumps(asdict(report)))
         return
@@ -135,14 +137,3 @@ def verify(
         typer.echo("equal" if report.equal else "DIFFERENT")
     if not report.equal:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress(source: Connector) -> Iterator[Progress]:
-    """A bar on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("copying", total=source.count())
-        yield lambda done: bar.update(task, completed=done)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from m3connect.cli import options
+from m3connect.cli.hits import Why, print_comparison, print_hits, print_json
 from m3connect.cli.options import (
     ApiKey,
     Backend,
@@ -28,8 +29,6 @@ from m3connect.cli.options import (
 
 if TYPE_CHECKING:
     from m3connect.contract import CollectionInfo, Connector, Encoder
-    from m3connect.explain import Explanation
-    from m3connect.planner import Plan
     from m3connect.types import Fusion, Hit, Query
 
 Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
@@ -91,6 +90,8 @@ def search(
     """
     if (text is None) == (queries is None):
         raise typer.BadParameter("give either a text or --queries FILE")
+    if compare and (explain or rerank is not None):
+        raise typer.BadParameter("--compare goes with neither --explain nor --rerank")
     from m3connect.filters import parse
 
     condition = parse(filter) if filter else None
@@ -118,12 +119,17 @@ def search(
             results = {name: run.search([text for _, text in batch], name) for name in modes}
             for at, (query_id, query_text) in enumerate(batch):
                 found = {name: answers[at] for name, answers in results.items()}
+                why = {
+                    name: run.explain(query_text, *answer) if explain else None
+                    for name, answer in found.items()
+                }
+                hits = {name: answer[1] for name, answer in found.items()}
                 if as_json:
-                    _print_json(run, query_id, query_text, found, explain=explain)
+                    print_json(query_id, hits, why)
                 elif compare:
-                    _print_comparison(query_text, found)
+                    print_comparison(query_text, hits)
                 else:
-                    _print_hits(run, query_text, *found[mode], explain=explain)
+                    print_hits(hits[mode], why[mode])
 
 
 class _Run:
@@ -146,19 +152,16 @@ class _Run:
         from m3connect import planner
         from m3connect.retrieval import build_queries
 
-        rerank = self.choices["rerank"] if mode == "all" else None
-        built = build_queries(
-            self.info, self.encoder, texts, mode=mode, **{**self.choices, "rerank": rerank}
-        )
+        built = build_queries(self.info, self.encoder, texts, mode=mode, **self.choices)
         return list(zip(built, planner.run(self.connector, built), strict=True))
 
-    def explain(self, text: str, query: Query, hits: list[Hit]) -> tuple[Plan, list[Explanation]]:
+    def explain(self, text: str, query: Query, hits: list[Hit]) -> Why:
         """How the query was answered, and its hits taken apart."""
         from m3connect import planner
         from m3connect.explain import explain
 
         plan = planner.plan(query, self.connector.capabilities)
-        return plan, explain(self.connector, self.encoder, text, query, hits)
+        return Why(plan, explain(self.connector, self.encoder, text, query, hits))
 
 
 def _fusion(
@@ -214,112 +217,3 @@ def _parse_queries(path: FilePath | None, lines: Iterable[str]) -> Iterator[tupl
             yield str(query["id"]), str(query["text"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f"{path}:{number}: expected an object with id and text") from error
-
-
-def _print_json(
-    run: _Run,
-    query_id: str,
-    text: str,
-    found: dict[Mode, tuple[Query, list[Hit]]],
-    *,
-    explain: bool,
-) -> None:
-    for mode, (query, hits) in found.items():
-        extra: list[dict[str, Any]] = [{} for _ in hits]
-        if len(found) > 1:
-            extra = [{"mode": mode} for _ in hits]
-        if explain:
-            plan, parts = run.explain(text, query, hits)
-            shown = {"native": plan.native, "reason": plan.reason, "steps": list(plan.steps)}
-            for more, part in zip(extra, parts, strict=True):
-                more["explain"] = {"plan": shown, **part.to_json()}
-        for hit, more in zip(hits, extra, strict=True):
-            line = {"query_id": query_id, **hit_json(hit), **more}
-            typer.echo(json.dumps(line, ensure_ascii=False))
-
-
-def hit_json(hit: Hit) -> dict[str, Any]:
-    """A hit as the JSON object that ``--json`` prints, without the query's id."""
-    from m3connect.types import LEGS, PASSAGE_FIELDS
-
-    metadata = {key: value for key, value in hit.payload.items() if key not in PASSAGE_FIELDS}
-    return {
-        "rank": hit.rank,
-        "id": hit.id,
-        "document_id": hit.payload.get("document_id", hit.id),
-        "score": hit.score,
-        "scores": {leg: getattr(hit.scores, leg, None) for leg in LEGS},
-        "text": hit.payload.get("text"),
-        "metadata": metadata,
-    }
-
-
-def _print_hits(run: _Run, text: str, query: Query, hits: list[Hit], *, explain: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False, soft_wrap=True)
-    if not hits:
-        console.print("[dim]no hits[/]")
-    plan, parts = run.explain(text, query, hits) if explain and hits else (None, [])
-    if plan is not None:
-        way = "native" if plan.native else f"composed on the client: {escape(plan.reason)}"
-        console.print(f"[dim]plan: {way}; {escape('; '.join(plan.steps))}[/]")
-    for at, hit in enumerate(hits):
-        console.print(
-            f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(hit.id)}[/]  "
-            f"[dim]{_leg_text(hit)}[/]"
-        )
-        console.print(f"    {escape(_snippet(hit, 200))}")
-        if plan is not None:
-            _print_explanation(console, parts[at])
-
-
-def _print_explanation(console: Any, part: Explanation) -> None:
-    from rich.markup import escape
-
-    legs = " + ".join(f"{leg} {share:.4f}" for leg, share in part.parts.items())
-    console.print(f"    [green]score[/] = {legs}")
-    if part.terms:
-        terms = ", ".join(f"{match.term} {match.contribution:.4f}" for match in part.terms[:10])
-        console.print(f"    [green]terms[/]   {escape(terms)}")
-    if part.tokens:
-        tokens = ", ".join(
-            f"{match.query}~{match.passage} {match.contribution:.4f}" for match in part.tokens[:8]
-        )
-        console.print(f"    [green]tokens[/]  {escape(tokens)}")
-
-
-def _print_comparison(text: str, found: dict[Mode, tuple[Query, list[Hit]]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=text, title_justify="left", show_lines=True)
-    for mode in found:
-        table.add_column(mode, overflow="fold", ratio=1)
-    depth = max(len(hits) for _, hits in found.values())
-    for rank in range(depth):
-        cells = []
-        for _, hits in found.values():
-            if rank >= len(hits):
-                cells.append("")
-                continue
-            hit = hits[rank]
-            cells.append(
-                f"[bold]{hit.score:.3f}[/] [cyan]{escape(hit.id)}[/]\n[dim]{_leg_text(hit)}[/]"
-            )
-        table.add_row(*cells)
-    Console(highlight=False).print(table)
-
-
-def _leg_text(hit: Hit) -> str:
-    from m3connect.types import LEGS
-
-    scores = {leg: getattr(hit.scores, leg, None) for leg in LEGS}
-    return " ".join(f"{leg} {score:.3f}" for leg, score in scores.items() if score is not None)
-
-
-def _snippet(hit: Hit, length: int) -> str:
-    text = " ".join(str(hit.payload.get("text", "")).split())
-    return text if len(text) <= length else f"{text[: length - 1]}…"

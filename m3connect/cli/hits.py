@@ -1,0 +1,131 @@
+"""How hits are printed: as JSON lines, for people, or mode beside mode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from m3connect.explain import Explanation
+    from m3connect.planner import Plan
+    from m3connect.types import Hit
+
+_SNIPPET = 200
+_TERMS, _TOKENS = 10, 8  # how many matches are shown to people; JSON has all
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """How a query was answered, and each hit taken apart."""
+
+    plan: Plan
+    hits: Sequence[Explanation]
+
+
+def hit_json(hit: Hit) -> dict[str, Any]:
+    """A hit as a JSON object, without its query's id."""
+    from m3connect.types import LEGS, PASSAGE_FIELDS
+
+    metadata = {key: value for key, value in hit.payload.items() if key not in PASSAGE_FIELDS}
+    return {
+        "rank": hit.rank,
+        "id": hit.id,
+        "document_id": hit.payload.get("document_id", hit.id),
+        "score": hit.score,
+        "scores": {leg: getattr(hit.scores, leg, None) for leg in LEGS},
+        "text": hit.payload.get("text"),
+        "metadata": metadata,
+    }
+
+
+def print_json(
+    query_id: str, found: Mapping[Any, Sequence[Hit]], why: Mapping[Any, Why | None]
+) -> None:
+    """One object a hit; with several modes it names its mode."""
+    for mode, hits in found.items():
+        reasons = why[mode]
+        for at, hit in enumerate(hits):
+            line = {"query_id": query_id, **hit_json(hit)}
+            if len(found) > 1:
+                line["mode"] = mode
+            if reasons is not None:
+                plan = reasons.plan
+                shown = {"native": plan.native, "reason": plan.reason, "steps": list(plan.steps)}
+                line["explain"] = {"plan": shown, **reasons.hits[at].to_json()}
+            typer.echo(json.dumps(line, ensure_ascii=False))
+
+
+def print_hits(hits: Sequence[Hit], why: Why | None) -> None:
+    """A few lines a hit."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+    if why is not None:
+        plan = why.plan
+        way = "native" if plan.native else f"on the client, because {plan.reason}"
+        console.print(f"[dim]plan: {escape(way)}: {escape('; '.join(plan.steps))}[/]")
+    if not hits:
+        console.print("[dim]no hits[/]")
+    for at, hit in enumerate(hits):
+        console.print(
+            f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(hit.id)}[/]  "
+            f"[dim]{_leg_text(hit)}[/]"
+        )
+        console.print(f"    {escape(_snippet(hit))}")
+        if why is not None:
+            _print_explanation(console, why.hits[at])
+
+
+def print_comparison(text: str, found: Mapping[Any, Sequence[Hit]]) -> None:
+    """A table with a column a mode and a row a rank."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(text), title_justify="left", show_lines=True)
+    for mode in found:
+        table.add_column(mode, overflow="fold", ratio=1)
+    for rank in range(max(len(hits) for hits in found.values())):
+        cells = []
+        for hits in found.values():
+            hit = hits[rank] if rank < len(hits) else None
+            cells.append(
+                f"[bold]{hit.score:.3f}[/] [cyan]{escape(hit.id)}[/]\n[dim]{_leg_text(hit)}[/]"
+                if hit is not None
+                else ""
+            )
+        table.add_row(*cells)
+    Console(highlight=False).print(table)
+
+
+def _print_explanation(console: Any, part: Explanation) -> None:
+    from rich.markup import escape
+
+    legs = " + ".join(f"{leg} {share:.4f}" for leg, share in part.parts.items())
+    console.print(f"    [green]score[/]   {legs}")
+    if part.terms:
+        terms = ", ".join(f"{match.term} {match.contribution:.4f}" for match in part.terms[:_TERMS])
+        console.print(f"    [green]terms[/]   {escape(terms)}")
+    if part.tokens:
+        tokens = ", ".join(
+            f"{match.query}~{match.passage} {match.contribution:.4f}"
+            for match in part.tokens[:_TOKENS]
+        )
+        console.print(f"    [green]tokens[/]  {escape(tokens)}")
+
+
+def _leg_text(hit: Hit) -> str:
+    from m3connect.types import LEGS
+
+    scores = {leg: getattr(hit.scores, leg, None) for leg in LEGS}
+    return " ".join(f"{leg} {score:.3f}" for leg, score in scores.items() if score is not None)
+
+
+def _snippet(hit: Hit) -> str:
+    text = " ".join(str(hit.payload.get("text", "")).split())
+    return text if len(text) <= _SNIPPET else f"{text[: _SNIPPET - 1]}…"
