@@ -1,0 +1,87 @@
+"""From options to a connector, without any I/O."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from elastic_transport.client_utils import DEFAULT
+from elasticsearch import Elasticsearch
+
+from m3connect.errors import ConfigError
+from m3connect.retry import DEFAULT_POLICY, RetryPolicy
+from m3connect_elasticsearch.connector import ElasticsearchConnector, Options
+from m3connect_elasticsearch.index import Index
+from m3connect_elasticsearch.server import Server
+
+DenseIndex = Literal["int8_hnsw", "hnsw", "bbq_hnsw", "int8_flat", "flat"]
+_NAME = re.compile(r"(?![-_+.])[^A-Z\\/*?\"<>|\s,#:]+")
+_LONGEST_NAME = 255
+
+
+def connect(
+    *,
+    collection: str,
+    url: str = "http://127.0.0.1:9200",
+    api_key: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    ca_certs: str | None = None,
+    timeout: float = 60.0,
+    dense_index: DenseIndex | None = None,
+    candidates: int = 1000,
+    shards: int = 1,
+    replicas: int | None = None,
+    server_fusion: bool = False,
+    rank_vectors: bool = False,
+    retry: RetryPolicy = DEFAULT_POLICY,
+) -> ElasticsearchConnector:
+    """A connector to one collection. Nothing is sent before its first method is called.
+
+    Args:
+        collection: name of the index, or an alias of one index.
+        url: scheme, host and port of the server.
+        api_key: an encoded API key.
+        username, password: instead of an API key.
+        ca_certs: PEM file of the authority that signed the server's certificate.
+        timeout: seconds that one request may take.
+        dense_index: type of the dense field's index. ``int8_hnsw``, the default of a new
+            collection, walks 8-bit vectors and scores by the full ones; ``hnsw`` walks the full
+            ones, ``bbq_hnsw`` bits; ``flat`` and ``int8_flat`` compare with every record.
+        candidates: how many records a dense search considers in each shard, at least. A shard
+            with no more records than that is searched exactly. At most 10,000.
+        shards: primary shards of a new collection.
+        replicas: copies of each; None makes one where there are two nodes or more.
+        server_fusion: leave RRF to the server where its licence has the ``rrf`` retriever. It ranks
+            lexical hits by rounded weights and settles ties in its own order.
+        rank_vectors: make a new collection's multi-vectors searchable by the server. Needs an
+            Enterprise licence and stores them a second time.
+        retry: how transient failures are retried.
+
+    Raises:
+        ConfigError: an option is wrong, or two exclude each other.
+    """
+    if not _NAME.fullmatch(collection) or len(collection.encode()) > _LONGEST_NAME:
+        raise ConfigError(
+            f"collection {collection!r} cannot be an Elasticsearch index: at most {_LONGEST_NAME} "
+            'bytes, no upper case, none of \\ / * ? " < > | , # : or space, and not starting with '
+            "- _ + or a dot"
+        )
+    if not 1 <= candidates <= 10_000:
+        raise ConfigError(f"candidates must be from 1 to 10,000, got {candidates}")
+    if (username is None) != (password is None):
+        raise ConfigError("username and password belong together")
+    try:
+        client = Elasticsearch(
+            url,
+            api_key=api_key,
+            basic_auth=(username, password) if username and password else None,
+            ca_certs=DEFAULT if ca_certs is None else ca_certs,
+            request_timeout=timeout,
+            max_retries=0,
+            retry_on_timeout=False,
+        )
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"elasticsearch at {url!r}: {error}") from error
+    options = Options(dense_index, candidates, shards, replicas, server_fusion, rank_vectors)
+    return ElasticsearchConnector(Index(Server(client, retry), collection), options)

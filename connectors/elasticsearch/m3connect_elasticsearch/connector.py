@@ -1,0 +1,296 @@
+"""One collection in Elasticsearch; see :class:`m3connect.contract.Connector`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+from m3connect import retry
+from m3connect.contract import (
+    Capabilities,
+    CollectionInfo,
+    CollectionSchema,
+    Limits,
+    check_query,
+    check_records,
+    fusion_kind,
+)
+from m3connect.errors import (
+    CollectionNotFound,
+    InputError,
+    PermanentError,
+    SchemaMismatch,
+    Unsupported,
+)
+from m3connect.filters import Filter
+from m3connect.types import Hit, Leg, Query, RecordBatch
+from m3connect_elasticsearch import mapping
+from m3connect_elasticsearch.errors import NAME, check_items
+from m3connect_elasticsearch.filters import compile_filter
+from m3connect_elasticsearch.index import Index
+from m3connect_elasticsearch.mapping import Body, Layout
+from m3connect_elasticsearch.queries import RESULTS, read_hits, search_body
+
+LIMITS = Limits(
+    request_bytes=10 * 1024 * 1024,
+    id_bytes=32_766,  # the longest term of Lucene
+    payload_bytes=32 * 1024 * 1024,
+    results=RESULTS,
+)
+_WIDEST = 4096
+_DEFAULT_DENSE_INDEX = "int8_hnsw"
+_KEYS_PER_REQUEST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a collection is made and searched; :func:`m3connect_elasticsearch.connect` explains."""
+
+    dense_index: str | None = None
+    candidates: int = 1000
+    shards: int = 1
+    replicas: int | None = None
+    server_fusion: bool = False
+    rank_vectors: bool = False
+
+
+class ElasticsearchConnector:
+    """One collection, which is one index.
+
+    Args:
+        index: the index.
+        options: how it is made and searched.
+    """
+
+    name = NAME
+
+    def __init__(self, index: Index, options: Options) -> None:
+        self.collection = index.name
+        self._index = index
+        self._server = index.server
+        self._options = options
+        self._known: CollectionSchema | None = None
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What this server does itself, with its licence."""
+        options = self._options
+        legs: set[Leg] = {"dense", "sparse"}
+        if options.rank_vectors and self._server.is_paid:
+            legs.add("multivector")
+        fuses = options.server_fusion and self._server.is_paid
+        return Capabilities(
+            engine=f"elasticsearch {self._server.number}",
+            embedded=False,
+            legs=frozenset(legs),
+            fusions=frozenset({"rrf"}) if fuses else frozenset(),
+            exact=options.dense_index == "flat",
+            limits=LIMITS,
+        )
+
+    # -------------------------------------------------------------------------------- collection
+
+    def ensure(self, schema: CollectionSchema) -> None:
+        """Create the collection, or verify that it fits."""
+        self._check_possible(schema)
+        try:
+            stored = self._layout("ensure")
+        except CollectionNotFound:
+            stored = self._create(schema)
+        if differences := self._differences(schema, stored):
+            raise SchemaMismatch(
+                f"collection {self.collection!r} differs: {'; '.join(differences)}",
+                connector=NAME,
+                operation="ensure",
+            )
+        fields = {**stored.schema.payload_fields, **schema.payload_fields}
+        if fields != stored.schema.payload_fields:
+            merged = replace(stored.schema, payload_fields=fields)
+            self._index.write_layout(replace(stored, schema=merged), "ensure")
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        """Merge notes into the index's ``_meta``; None removes a key."""
+        stored = self._layout("annotate")
+        merged = {**stored.notes, **notes}
+        kept = {key: value for key, value in merged.items() if value is not None}
+        self._index.write_layout(replace(stored, notes=kept), "annotate")
+
+    def describe(self) -> CollectionInfo:
+        """Schema, fingerprint and notes."""
+        stored = self._layout("describe")
+        engine = self.capabilities.engine
+        return CollectionInfo(self.collection, stored.schema, stored.notes, engine)
+
+    def _check_possible(self, schema: CollectionSchema) -> None:
+        if schema.dense_width is not None and schema.dense_width > _WIDEST:
+            raise self._unsupported(
+                f"dense vectors are at most {_WIDEST} wide, not {schema.dense_width}", "ensure"
+            )
+        if self._options.rank_vectors and not self._server.is_paid:
+            raise self._unsupported(
+                f"rank_vectors needs an Enterprise licence and this cluster's is "
+                f"{self._server.licence}; without it the client does the same scoring",
+                "ensure",
+            )
+
+    def _create(self, schema: CollectionSchema) -> Layout:
+        options = self._options
+        layout = Layout(schema, options.dense_index or _DEFAULT_DENSE_INDEX, options.rank_vectors)
+        try:
+            self._index.create(layout, shards=options.shards, replicas=options.replicas)
+        except PermanentError as error:
+            try:
+                return self._layout("ensure")  # Someone else made it at the same moment.
+            except CollectionNotFound:
+                raise error from None
+        return self._layout("ensure")
+
+    def _differences(self, schema: CollectionSchema, stored: Layout) -> list[str]:
+        differences = schema.differences(stored.schema)
+        wanted = self._options.dense_index
+        if wanted not in {None, stored.dense_index}:
+            differences.append(f"dense_index: collection {stored.dense_index!r}, wanted {wanted!r}")
+        if self._options.rank_vectors and not stored.rank_vectors:
+            differences.append("rank_vectors: collection False, wanted True")
+        return differences
+
+    def _layout(self, operation: str) -> Layout:
+        layout = self._index.layout(operation)
+        self._known = layout.schema
+        return layout
+
+    def _schema(self, operation: str) -> CollectionSchema:
+        """The schema as last read; a read of an index that is gone fails by itself."""
+        return self._known or self._layout(operation).schema
+
+    # ------------------------------------------------------------------------------------ writes
+
+    def upsert(self, batch: RecordBatch) -> None:
+        """Write records; each request is on disk when the server acknowledges it."""
+        # Read anew: a bulk request would make a missing index, with a guessed mapping.
+        layout = self._layout("upsert")
+        check_records(batch, layout.schema, LIMITS)
+        retry.deliver(batch, lambda part: self._send(part, layout), LIMITS, self._server.policy)
+
+    def _send(self, part: RecordBatch, layout: Layout) -> None:
+        lines: list[Body] = []
+        documents = mapping.documents(part, layout, packed=self._server.packs_vectors)
+        for id_, document in zip(part.ids, documents, strict=True):
+            lines += [{"index": {"_id": mapping.key(id_)}}, document]
+        check_items("upsert", self._index.bulk("upsert", lines), part.ids)
+
+    def delete(self, where: Sequence[str] | Filter) -> int:
+        """Delete by ids, or what matches and does not change meanwhile."""
+        if isinstance(where, Filter):
+            body = {"query": _matching(where), "_source": False, "seq_no_primary_term": True}
+            pages = self._index.pages("delete", body, _KEYS_PER_REQUEST)
+            return sum(self._delete([_unchanged(hit) for hit in hits]) for hits in pages)
+        self._schema("delete")
+        keys = [{"_id": mapping.key(id_)} for id_ in dict.fromkeys(where)]
+        starts = range(0, len(keys), _KEYS_PER_REQUEST)
+        return sum(self._delete(keys[at : at + _KEYS_PER_REQUEST]) for at in starts)
+
+    def _delete(self, keys: Sequence[Body]) -> int:
+        lines = [{"delete": key} for key in keys]
+        gone: set[str] = set()
+
+        def send() -> None:
+            answer = self._index.bulk("delete", lines)
+            # Collected before the check, so that what went in a failed attempt is counted too.
+            deletions = [item["delete"] for item in answer["items"]]
+            gone.update(item["_id"] for item in deletions if item.get("result") == "deleted")
+            check_items("delete", answer, [key["_id"] for key in keys])
+
+        retry.call(send, self._server.policy)
+        return len(gone)
+
+    def flush(self) -> None:
+        """Make all that was acknowledged findable."""
+        self._index.refresh("flush", force=True)
+
+    # ------------------------------------------------------------------------------------- reads
+
+    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+        """The records with these ids, in the order asked."""
+        schema = self._schema("fetch")
+        keys = [mapping.key(id_) for id_ in dict.fromkeys(ids)]
+        size = mapping.page_size(schema, vectors=vectors)
+        returned = mapping.returned(schema, vectors=vectors)
+        hits: list[Body] = []
+        for start in range(0, len(keys), size):
+            page = keys[start : start + size]
+            body = {"query": {"ids": {"values": page}}, "size": len(page)}
+            hits += self._index.search("fetch", body | returned)["hits"]["hits"]
+        rows = {hit["_id"]: row for row, hit in enumerate(hits)}
+        wanted = [rows[key] for key in map(mapping.key, ids) if key in rows]
+        return mapping.records([hits[row] for row in wanted], schema, vectors=vectors)
+
+    def scan(
+        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+    ) -> Iterator[RecordBatch]:
+        """All matching records, as they are when the scan begins."""
+        schema = self._schema("scan")
+        body = {"query": _matching(where)} | mapping.returned(schema, vectors=vectors)
+        size = min(batch_size, mapping.page_size(schema, vectors=vectors))
+        for hits in self._index.pages("scan", body, size):
+            yield mapping.records(hits, schema, vectors=vectors)
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many records match."""
+        body = {"query": _matching(where), "size": 0, "track_total_hits": True}
+        return int(self._index.search("count", body)["hits"]["total"]["value"])
+
+    def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Answer single legs, and RRF where :attr:`capabilities` has it, in one ``_msearch``."""
+        schema = self._schema("search")
+        for query in queries:
+            check_query(query, schema)
+            self._check_native(query)
+        bodies = [
+            search_body(
+                query, candidates=self._options.candidates, weighs_rrf=self._server.weighs_rrf
+            )
+            for query in queries
+        ]
+        answers = self._index.search_many("search", bodies)
+        return [read_hits(query, found) for query, found in zip(queries, answers, strict=True)]
+
+    def _check_native(self, query: Query) -> None:
+        able = self.capabilities
+        if query.limit > RESULTS:
+            raise InputError(f"{able.engine} returns at most {RESULTS} results, not {query.limit}")
+        if len(query.legs) == 1 and query.legs[0] in able.legs:
+            return
+        fusion = query.fusion and fusion_kind(query.fusion)
+        if query.legs == ("dense", "sparse") and fusion in able.fusions:
+            return
+        raise self._unsupported(
+            f"{' + '.join(query.legs)} is not one search here; m3connect.planner composes it",
+            "search",
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _unsupported(self, message: str, operation: str) -> Unsupported:
+        return Unsupported(message, connector=NAME, operation=operation)
+
+
+def _matching(where: Filter | None) -> Body:
+    if where is None:
+        return {"match_all": {}}
+    return {"bool": {"filter": [compile_filter(where)]}}
+
+
+def _unchanged(hit: Body) -> Body:
+    """The key of a hit, good only while the document is the one that was found."""
+    return {"_id": hit["_id"], "if_seq_no": hit["_seq_no"], "if_primary_term": hit["_primary_term"]}

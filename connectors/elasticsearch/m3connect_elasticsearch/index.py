@@ -1,0 +1,164 @@
+"""One index on a server, as the few requests that a collection needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from elasticsearch import Elasticsearch
+
+from m3connect import retry
+from m3connect.errors import ConnectorError, SchemaMismatch
+from m3connect_elasticsearch.errors import NAME, from_answer
+from m3connect_elasticsearch.mapping import Body, Layout, mappings
+from m3connect_elasticsearch.server import Answer, Server
+
+_KEEP_ALIVE = "10m"
+_SEARCHES_PER_REQUEST = 64
+
+
+class Index:
+    """An index by its name, or by an alias of it.
+
+    Args:
+        server: where it lives.
+        name: how it is called.
+    """
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._unseen_writes = False
+
+    def ask(self, operation: str, request: Callable[[Elasticsearch], Any]) -> Answer:
+        """As :meth:`Server.ask`."""
+        return self.server.ask(operation, request)
+
+    # ----------------------------------------------------------------------------------- mapping
+
+    def create(self, layout: Layout, *, shards: int, replicas: int | None) -> None:
+        """Make the index."""
+        settings: Body = {
+            "number_of_shards": shards,
+            "translog.durability": "request",  # acknowledged means on disk
+        }
+        if replicas is None:
+            settings["auto_expand_replicas"] = "0-1"
+        else:
+            settings["number_of_replicas"] = replicas
+        made = mappings(layout)
+        self.ask(
+            "ensure",
+            lambda client: client.indices.create(index=self.name, settings=settings, mappings=made),
+        )
+
+    def layout(self, operation: str) -> Layout:
+        """What the index says of itself now.
+
+        Raises:
+            CollectionNotFound: there is no index.
+            SchemaMismatch: this project did not make it.
+        """
+        answer = self.ask(operation, lambda client: client.indices.get_mapping(index=self.name))
+        found = [Layout.from_meta(one["mappings"].get("_meta", {})) for one in answer.values()]
+        if len(found) != 1 or found[0] is None:
+            raise SchemaMismatch(
+                f"{self.name!r} is not an index that m3connect made (no _meta.m3connect in its "
+                "mapping); choose another name",
+                connector=NAME,
+                operation=operation,
+            )
+        return found[0]
+
+    def write_layout(self, layout: Layout, operation: str) -> None:
+        """Replace what the index says of itself."""
+        meta = layout.to_meta()
+        self.ask(operation, lambda client: client.indices.put_mapping(index=self.name, meta=meta))
+
+    # ------------------------------------------------------------------------------------ writes
+
+    def bulk(self, operation: str, lines: Sequence[Body]) -> Answer:
+        """One bulk request, not retried.
+
+        Args:
+            operation: what it is for.
+            lines: actions, each followed by its document if it has one.
+        """
+        self._unseen_writes = True
+        return self.server.ask_once(
+            operation, lambda client: client.bulk(index=self.name, operations=lines)
+        )
+
+    def refresh(self, operation: str, *, force: bool = False) -> None:
+        """Make writes findable; without ``force`` only if this object wrote since the last time."""
+        if not (self._unseen_writes or force):
+            return
+        self._unseen_writes = False
+        try:
+            self.ask(operation, lambda client: client.indices.refresh(index=self.name))
+        except ConnectorError:
+            self._unseen_writes = True
+            raise
+
+    # ------------------------------------------------------------------------------------- reads
+
+    def search(self, operation: str, body: Body) -> Answer:
+        """The answer to one search of all shards."""
+        self.refresh(operation)
+        return self.ask(operation, partial(_search, index=self.name, body=body))
+
+    def search_many(self, operation: str, bodies: Sequence[Body]) -> Iterator[Answer]:
+        """The answers to many searches, in few requests."""
+        self.refresh(operation)
+        for start in range(0, len(bodies), _SEARCHES_PER_REQUEST):
+            part = bodies[start : start + _SEARCHES_PER_REQUEST]
+            yield from retry.call(partial(self._msearch, operation, part), self.server.policy)
+
+    def _msearch(self, operation: str, bodies: Sequence[Body]) -> list[Answer]:
+        header = {"allow_partial_search_results": False}
+        lines = [line for body in bodies for line in (header, body)]
+        answer = self.server.ask_once(
+            operation, lambda client: client.msearch(index=self.name, searches=lines)
+        )
+        for one in answer["responses"]:
+            if "error" in one:
+                raise from_answer(one["status"], one, operation)
+        return list(answer["responses"])
+
+    def pages(self, operation: str, body: Body, size: int) -> Iterator[list[Body]]:
+        """Every hit of a search once, in pages, of the index as it is now."""
+        self.refresh(operation)
+        opened = self.ask(
+            operation,
+            lambda client: client.open_point_in_time(index=self.name, keep_alive=_KEEP_ALIVE),
+        )
+        pit = opened["id"]
+        try:
+            yield from self._pages(operation, body, size, pit)
+        finally:
+            # It ends by itself: that it could not be ended now is no failure of the scan.
+            with contextlib.suppress(ConnectorError):
+                self.server.ask_once(operation, lambda client: client.close_point_in_time(id=pit))
+
+    def _pages(self, operation: str, body: Body, size: int, pit: str) -> Iterator[list[Body]]:
+        page = body | {
+            "pit": {"id": pit, "keep_alive": _KEEP_ALIVE},
+            "sort": ["_shard_doc"],
+            "size": size,
+            "track_total_hits": False,
+        }
+        while True:
+            answer = self.ask(operation, partial(_search, body=page))
+            hits = answer["hits"]["hits"]
+            if hits:
+                yield hits
+            if len(hits) < size:
+                return
+            page = page | {"search_after": hits[-1]["sort"]}
+
+
+def _search(client: Elasticsearch, body: Body, index: str | None = None) -> Any:
+    """A search of all shards: a part of an answer is no answer."""
+    return client.search(index=index, body=body, allow_partial_search_results=False)

@@ -1,0 +1,249 @@
+"""How a collection, a record and a batch look in Elasticsearch. No I/O.
+
+    _id                  UUIDv5 of the record's id, which may be longer than an _id can be
+    id                   the record's id
+    payload              the payload as JSON text, so that it comes back exactly
+    facts                the payload as terms that filters look up (filters.py)
+    n_tokens, truncated  what the encoder said
+    dense, sparse        the vectors as Elasticsearch searches them
+    tokens               the multi-vector as Elasticsearch searches it (paid licences, if asked for)
+    exact.*              the vectors as bytes, as they come back
+
+``_source`` keeps the small fields; the bytes live in doc values, beside it, so that a search that
+wants no vectors never reads them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from m3connect.contract import CollectionSchema
+from m3connect.types import (
+    Embeddings,
+    Leg,
+    MultiVectors,
+    RecordBatch,
+    SparseVector,
+    SparseVectors,
+    TokenArray,
+)
+from m3connect_elasticsearch.filters import facts
+
+Body = dict[str, Any]
+
+SMALL = ("id", "payload", "n_tokens", "truncated")
+_NAMESPACE = uuid.UUID("6f0e4a52-6c1f-5b0e-9a56-2d6f3c1e7a10")
+_SMALLEST_WEIGHT = np.finfo(np.float32).tiny
+"""A ``sparse_vector`` field takes only positive normal floats."""
+_UNSEARCHED: Body = {"index": False, "doc_values": False}
+_PAGE_BYTES = 24 * 1024 * 1024
+_TYPICAL_TOKENS, _TYPICAL_TERMS = 512, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a collection knows of itself; kept in its mapping's ``_meta``.
+
+    Args:
+        schema: what it holds.
+        dense_index: the type of the dense field's index.
+        rank_vectors: whether multi-vectors can be searched by the server.
+        notes: what was annotated.
+    """
+
+    schema: CollectionSchema
+    dense_index: str
+    rank_vectors: bool
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_meta(self) -> Body:
+        """As ``_meta``."""
+        return {
+            "m3connect": {
+                "schema": self.schema.to_json(),
+                "dense_index": self.dense_index,
+                "rank_vectors": self.rank_vectors,
+                "notes": dict(self.notes),
+            }
+        }
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any]) -> Layout | None:
+        """From ``_meta``, None if this project did not write it."""
+        values = meta.get("m3connect")
+        if values is None:
+            return None
+        return cls(**{**values, "schema": CollectionSchema.from_json(values["schema"])})
+
+
+def key(id_: str) -> str:
+    """The ``_id`` of a record."""
+    return str(uuid.uuid5(_NAMESPACE, id_))
+
+
+def exact(leg: Leg) -> str:
+    """The field that keeps a leg's vectors as bytes."""
+    return f"exact.{leg}"
+
+
+def mappings(layout: Layout) -> Body:
+    """The mapping of a collection; the server refuses whatever is not in it."""
+    schema = layout.schema
+    fields: Body = {
+        "id": {"type": "keyword", "index": False},
+        "payload": {"type": "keyword", **_UNSEARCHED},
+        "n_tokens": {"type": "integer", **_UNSEARCHED},
+        "truncated": {"type": "boolean", **_UNSEARCHED},
+        "facts": {"type": "keyword", "doc_values": False},
+    }
+    if schema.dense_width is not None:
+        fields["dense"] = {
+            "type": "dense_vector",
+            "dims": schema.dense_width,
+            "similarity": "max_inner_product",
+            "index_options": {"type": layout.dense_index},
+        }
+    if schema.sparse:
+        fields["sparse"] = {"type": "sparse_vector"}
+    if schema.multivector_width is not None and layout.rank_vectors:
+        fields["tokens"] = {"type": "rank_vectors", "dims": schema.multivector_width}
+    fields["exact"] = {
+        "properties": {leg: {"type": "binary", "doc_values": True} for leg in schema.legs}
+    }
+    return {
+        "dynamic": "strict",
+        "_source": {"includes": list(SMALL)},
+        "_meta": layout.to_meta(),
+        "properties": fields,
+    }
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+def documents(batch: RecordBatch, layout: Layout, *, packed: bool) -> Iterator[Body]:
+    """One document a record.
+
+    Args:
+        batch: checked records.
+        layout: of the collection.
+        packed: whether the server takes dense vectors as base64; otherwise they go as lists.
+    """
+    embeddings = batch.embeddings
+    for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+        document: Body = {
+            "id": id_,
+            "payload": json.dumps(payload, ensure_ascii=False),
+            "n_tokens": int(embeddings.n_tokens[row]),
+            "truncated": bool(embeddings.truncated[row]),
+            "facts": facts(payload),
+            "exact": {},
+        }
+        if embeddings.dense is not None:
+            vector = embeddings.dense[row]
+            document["dense"] = _base64(vector, ">f4") if packed else vector.tolist()
+            document["exact"]["dense"] = _base64(vector, "<f4")
+        if embeddings.sparse is not None:
+            sparse = embeddings.sparse[row]
+            document["sparse"] = _weights(sparse)
+            document["exact"]["sparse"] = _pack_sparse(sparse)
+        if embeddings.multivector is not None:
+            tokens = embeddings.multivector[row].astype(layout.schema.multivector_dtype)
+            document["exact"]["multivector"] = _base64(tokens, _little(layout.schema))
+            if layout.rank_vectors:
+                document["tokens"] = tokens.tolist()
+        yield document
+
+
+def _weights(sparse: SparseVector) -> dict[str, float]:
+    values = np.maximum(sparse.values, _SMALLEST_WEIGHT).tolist()
+    return dict(zip(map(str, sparse.indices.tolist()), values, strict=True))
+
+
+def _pack_sparse(sparse: SparseVector) -> str:
+    """All indices, then all values."""
+    indices, values = sparse.indices.astype("<u4"), sparse.values.astype("<f4")
+    return base64.b64encode(indices.tobytes() + values.tobytes()).decode()
+
+
+def _base64(array: NDArray[Any], dtype: DTypeLike) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode()
+
+
+def _little(schema: CollectionSchema) -> str:
+    return "<f2" if schema.multivector_dtype == "float16" else "<f4"
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+def returned(schema: CollectionSchema, *, vectors: bool) -> Body:
+    """What a search must return for :func:`records`."""
+    fields = [exact(leg) for leg in schema.legs] if vectors else []
+    return {"_source": list(SMALL), "docvalue_fields": fields}
+
+
+def records(hits: Sequence[Body], schema: CollectionSchema, *, vectors: bool) -> RecordBatch:
+    """The records of hits that carry what :func:`returned` asks for."""
+    sources = [hit["_source"] for hit in hits]
+    embeddings = Embeddings(
+        _dense(hits, schema.dense_width) if vectors and schema.dense_width is not None else None,
+        _sparse(hits) if vectors and schema.sparse else None,
+        _multivector(hits, schema) if vectors and schema.multivector_width is not None else None,
+        np.array([source["n_tokens"] for source in sources], np.int32),
+        np.array([source["truncated"] for source in sources], np.bool_),
+    )
+    payloads = [json.loads(source["payload"]) for source in sources]
+    return RecordBatch([source["id"] for source in sources], payloads, embeddings)
+
+
+def page_size(schema: CollectionSchema, *, vectors: bool) -> int:
+    """How many typical records make a page of some tens of MB."""
+    if not vectors:
+        return 1000
+    tokens = _TYPICAL_TOKENS * (schema.multivector_width or 0) * np.dtype(_little(schema)).itemsize
+    size = 4 * (schema.dense_width or 0) + 8 * _TYPICAL_TERMS * schema.sparse + tokens
+    return int(np.clip(_PAGE_BYTES // max(1, size), 1, 1000))
+
+
+def unpack_sparse(hit: Body) -> SparseVector:
+    """The lexical weights of a hit that carries their bytes."""
+    stored = _bytes(hit, "sparse")
+    half = len(stored) // 2
+    return SparseVector(
+        np.frombuffer(stored[:half], "<u4").astype(np.uint32, copy=False),
+        np.frombuffer(stored[half:], "<f4").astype(np.float32, copy=False),
+    )
+
+
+def _dense(hits: Sequence[Body], width: int) -> NDArray[np.float32]:
+    stored = b"".join(_bytes(hit, "dense") for hit in hits)
+    return np.frombuffer(stored, "<f4").astype(np.float32).reshape(-1, width)
+
+
+def _sparse(hits: Sequence[Body]) -> SparseVectors:
+    return SparseVectors.from_rows([unpack_sparse(hit) for hit in hits])
+
+
+def _multivector(hits: Sequence[Body], schema: CollectionSchema) -> MultiVectors:
+    width = schema.multivector_width
+    assert width is not None
+    rows: list[TokenArray] = [
+        np.frombuffer(_bytes(hit, "multivector"), _little(schema))
+        .astype(schema.multivector_dtype)
+        .reshape(-1, width)
+        for hit in hits
+    ]
+    return MultiVectors.from_rows(rows, width=width)
+
+
+def _bytes(hit: Body, leg: Leg) -> bytes:
+    return base64.b64decode(hit["fields"][exact(leg)][0])
