@@ -1,0 +1,78 @@
+"""Random operations on every engine that starts here, compared with the oracle step by step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from m3connect.contract import Connector
+from m3connect.registry import available, connect
+from tests.congruence.twins import Twins
+from tests.servers.elasticsearch.node import NEWEST, Node, NodeUnavailable
+
+STEPS = 250
+SEEDS = [1, 2]
+
+Open = Callable[[], Connector]
+
+
+def opener(target: str, **options: object) -> Open:
+    """Opens the collection ``congruence``; skips where the connector is not installed."""
+    if target not in available():
+        pytest.skip(f"the distribution m3connect-{target} is not installed")
+    return partial(connect, target, **{"collection": "congruence", **options})
+
+
+@pytest.fixture(scope="module")
+def elasticsearch_url() -> Iterator[str]:
+    try:
+        with Node(NEWEST) as node:
+            yield node.url
+    except NodeUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def names() -> Iterator[str]:
+    """A server keeps its collections, so each run has one of its own."""
+    return (f"congruence-{i}" for i in count())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_memory(seed: int) -> None:
+    """The in-memory connector agrees with itself: the operations are sound."""
+    Twins(opener("memory"), seed, durable=False).run(STEPS)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_qdrant_in_memory(seed: int) -> None:
+    """Qdrant's client, in memory."""
+    Twins(opener("qdrant", path=":memory:"), seed, durable=False).run(STEPS)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_qdrant_embedded(seed: int, tmp_path: Path) -> None:
+    """Qdrant Edge, closed and reopened in between."""
+    Twins(opener("qdrant", path=str(tmp_path / "data")), seed, durable=True).run(STEPS)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_milvus_lite(seed: int, tmp_path: Path) -> None:
+    """Milvus Lite, closed and reopened in between."""
+    Twins(opener("milvus", path=str(tmp_path / "data.db")), seed, durable=True).run(STEPS)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("seed", SEEDS)
+def test_elasticsearch(seed: int, elasticsearch_url: str, names: Iterator[str]) -> None:
+    """A real Elasticsearch node on its basic licence."""
+    collection = next(names)
+    engine = opener("elasticsearch", url=elasticsearch_url, collection=collection)
+    Twins(engine, seed, durable=True).run(STEPS)
