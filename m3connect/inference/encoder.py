@@ -12,23 +12,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from m3connect.contract import Fingerprint, Kind, ModelInfo
 from m3connect.errors import ConfigError, InputError
-from m3connect.inference.backend import Backend, Outputs
+from m3connect.inference.assembly import Assembly
+from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
-from m3connect.inference.lexical import lexical_weights
+from m3connect.inference.pairs import PairScores, pair_scores
 from m3connect.inference.tokenize import TextTokenizer, TokenIds
 from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer
 from m3connect.model.config import M3Config
 from m3connect.model.folding import CaseFolding
 from m3connect.model.hub import resolve
-from m3connect.types import LEGS, Embeddings, Leg, MultiVectors
+from m3connect.types import LEGS, Embeddings, Leg
 
 BackendName = Literal["auto", "torch", "onnx"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
@@ -182,6 +182,26 @@ class M3Encoder:
         if window:
             yield self._encode(TokenIds.concat(window), kind, legs)
 
+    def compute_score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        weights: tuple[float, float, float] | None = None,
+    ) -> PairScores:
+        """How well each passage answers its query, in all five ways.
+
+        Args:
+            pairs: (query, passage).
+            weights: of dense, sparse and multivector in the combined scores; None for the model's
+                own.
+
+        Raises:
+            InputError: something is not a string.
+        """
+        queries = self.encode([query for query, _ in pairs], kind="query")
+        passages = self.encode([passage for _, passage in pairs], kind="passage")
+        return pair_scores(queries, passages, weights or self.config.fusion_weights)
+
     def term(self, index: int) -> str:
         """The term (tokenizer piece) behind a sparse index.
 
@@ -200,76 +220,13 @@ class M3Encoder:
 
     def _encode(self, tokens: TokenIds, kind: Kind, legs: Sequence[Leg]) -> Embeddings:
         """Arrays are made once at their final size; every batch is written into its place."""
-        target = _Target(
+        target = Assembly(
             self.config, tokens, self._text.leading(kind), legs, self._multivector_dtype
         )
         for rows in plan(tokens.lengths, self.batch_tokens):
             ids = tokens.padded(rows, self.config.body.pad_token_id)
             target.put(rows, ids, self.backend.run(ids, tokens.lengths[rows], legs))
         return target.embeddings(self._fold)
-
-
-class _Target:
-    """Where the outputs of the batches come together, in the order of the texts.
-
-    Content is what a text gets weights and token vectors for: all but padding, the first special
-    token and the prefix.
-    """
-
-    def __init__(
-        self,
-        config: M3Config,
-        tokens: TokenIds,
-        leading: int,
-        legs: Sequence[Leg],
-        multivector_dtype: np.dtype[Any],
-    ) -> None:
-        count = len(tokens)
-        self.tokens = tokens
-        self.leading = leading
-        self.special_ids = config.special_ids
-        self.offsets = np.concatenate([[0], np.cumsum(tokens.lengths - leading)])
-        total, width = int(self.offsets[-1]), config.multivector_width
-        self.dense = np.empty((count, config.dense_width), np.float32) if "dense" in legs else None
-        self.weights = np.empty(total, np.float32) if "sparse" in legs else None
-        self.vectors = (
-            np.empty((total, width), multivector_dtype) if "multivector" in legs else None
-        )
-
-    def put(self, rows: NDArray[np.intp], ids: NDArray[np.int64], outputs: Outputs) -> None:
-        """Write a batch: ``rows`` are its texts' positions."""
-        columns = np.arange(ids.shape[1])
-        content = (columns >= self.leading) & (columns < self.tokens.lengths[rows, None])
-        places = (self.offsets[:-1][rows, None] + columns - self.leading)[content]
-        if self.dense is not None:
-            self.dense[rows] = outputs.dense
-        if self.weights is not None and outputs.sparse is not None:
-            self.weights[places] = outputs.sparse[content]
-        if self.vectors is not None and outputs.multivector is not None:
-            self.vectors[places] = outputs.multivector[content]
-
-    def embeddings(self, fold: CaseFolding | None) -> Embeddings:
-        """Everything that was put."""
-        sparse = None
-        if self.weights is not None:
-            content = (
-                np.arange(len(self.tokens.ids))
-                - np.repeat(self.tokens.offsets[:-1], self.tokens.lengths)
-                >= self.leading
-            )
-            terms = self.tokens.ids[content]
-            rows = np.repeat(np.arange(len(self.tokens)), np.diff(self.offsets))
-            weights = np.where(np.isin(terms, self.special_ids), 0, self.weights)
-            if fold is not None:
-                terms = fold(terms).astype(np.int64)
-            sparse = lexical_weights(rows, terms, weights, len(self.tokens))
-        return Embeddings(
-            self.dense,
-            sparse,
-            None if self.vectors is None else MultiVectors(self.offsets, self.vectors),
-            self.tokens.lengths.astype(np.int32),
-            self.tokens.truncated,
-        )
 
 
 def _check(texts: object, kind: str, legs: Sequence[str]) -> None:

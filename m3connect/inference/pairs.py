@@ -1,0 +1,61 @@
+"""The five scores of query-passage pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+import numpy as np
+
+from m3connect.scoring import maxsim, sparse_scores
+from m3connect.types import Embeddings, FloatArray, MultiVectors, SparseVectors
+
+PairScores = TypedDict(
+    "PairScores",
+    {
+        "dense": FloatArray,
+        "sparse": FloatArray,
+        "multivector": FloatArray,
+        "dense+sparse": FloatArray,
+        "all": FloatArray,
+    },
+)
+"""One ``float32 [N]`` for each way of scoring; the combined ones are weighted means."""
+
+
+def pair_scores(
+    queries: Embeddings, passages: Embeddings, weights: tuple[float, float, float]
+) -> PairScores:
+    """Score each query with the passage at the same place.
+
+    Args:
+        queries, passages: N texts each, with all three representations.
+        weights: of dense, sparse and multivector in the combined scores.
+    """
+    query_dense, query_sparse, query_vectors = _legs(queries)
+    passage_dense, passage_sparse, passage_vectors = _legs(passages)
+    rows = range(len(queries))
+    dense = np.einsum("nd,nd->n", query_dense, passage_dense)
+    sparse = _array(
+        sparse_scores(query_sparse[row], passage_sparse[row : row + 1])[0] for row in rows
+    )
+    multivector = _array(maxsim(query_vectors[row], passage_vectors[row]) for row in rows)
+    w1, w2, w3 = weights
+    return {
+        "dense": dense,
+        "sparse": sparse,
+        "multivector": multivector,
+        "dense+sparse": (w1 * dense + w2 * sparse) / (w1 + w2),
+        "all": (w1 * dense + w2 * sparse + w3 * multivector) / (w1 + w2 + w3),
+    }
+
+
+def _legs(embeddings: Embeddings) -> tuple[FloatArray, SparseVectors, MultiVectors]:
+    assert embeddings.dense is not None
+    assert embeddings.sparse is not None
+    assert embeddings.multivector is not None
+    return embeddings.dense, embeddings.sparse, embeddings.multivector
+
+
+def _array(scores: Iterable[float]) -> FloatArray:
+    return np.fromiter(scores, np.float32)
