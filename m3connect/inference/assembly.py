@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from m3connect.inference.backend import Outputs
 from m3connect.inference.lexical import lexical_weights
-from m3connect.inference.tokenize import TokenIds
 from m3connect.model.config import M3Config
 from m3connect.model.folding import CaseFolding
+from m3connect.model.tokenize import TokenIds
 from m3connect.types import Embeddings, FloatArray, Leg, MultiVectors, SparseVectors, TokenArray
 
 

@@ -3,7 +3,7 @@
     encoder = M3Encoder.load("m3-mini")
     embeddings = encoder.encode(["How do I rotate keys?"], kind="query")
 
-The path of a text: tokenise (``tokenize.py``) -> batch by token budget (``batching.py``) -> forward
+The path of a text: tokenise (``model/tokenize.py``) -> batch by token budget (``batching.py``) -> forward
 pass (``onnx_backend.py`` or ``torch_backend.py``) -> drop what is not content -> ``Embeddings``.
 """
 
@@ -23,11 +23,11 @@ from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
 from m3connect.inference.pairs import PairScores, pair_scores
-from m3connect.inference.tokenize import TextTokenizer, TokenIds
 from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer
 from m3connect.model.config import M3Config
 from m3connect.model.folding import CaseFolding
 from m3connect.model.hub import resolve
+from m3connect.model.tokenize import TextTokenizer, TokenIds
 from m3connect.types import LEGS, Embeddings, Leg
 
 BackendName = Literal["auto", "torch", "onnx"]
