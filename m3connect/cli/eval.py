@@ -1,10 +1,11 @@
-"""``m3connect eval``: measure every mode on test collections."""
+"""``m3connect eval``: measure every mode on test collections, offline or through a database."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,19 @@ from m3connect.cli.eval_options import (
     Seed,
     Weights,
 )
-from m3connect.cli.options import Backend, Device, Dtype, Json, Model
+from m3connect.cli.options import (
+    ApiKey,
+    Backend,
+    Collection,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    TargetOption,
+    Url,
+)
+from m3connect.cli.options import Path as EnginePath
+from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.evaluation.run import Result
@@ -55,6 +68,27 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for results.json, tables and run files.", show_default=False),
     ] = None,
+    live_target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            help="Measure a collection in this database instead of exact search.",
+            rich_help_panel="Target",
+            show_default=False,
+        ),
+    ] = None,
+    depth: Annotated[
+        int, typer.Option(help="Candidates of every leg there.", rich_help_panel="Target")
+    ] = 100,
+    reference: Annotated[
+        bool,
+        typer.Option(help="Search the vectors there exactly, too.", rich_help_panel="Target"),
+    ] = True,
+    collection: Collection = options.DEFAULT_COLLECTION,
+    url: Url = None,
+    path: EnginePath = None,
+    api_key: ApiKey = None,
+    target_option: TargetOption = None,
     model: Model = options.DEFAULT_MODEL,
     backend: Backend = "auto",
     device: Device = "auto",
@@ -66,29 +100,32 @@ def evaluate(
     - `m3connect eval --dataset scifact --baseline bm25`
     - `m3connect eval --dataset a --dataset b --model BAAI/bge-m3 --preset miracl --output report`
     - `m3connect eval --dataset legal --modes dense,all --limit-queries 200 --json`
+    - `m3connect eval --dataset legal --target qdrant --collection legal`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, report, run
+    from m3connect.evaluation import extra, live, report, run
 
     extra.check()
+    if live_target is not None and len(dataset) > 1:
+        raise ConfigError("one collection holds one corpus: give one --dataset with --target")
     names = eval_options.split(metrics)
     chosen = eval_options.parse_modes(modes)
     baselines = eval_options.parse_baselines(baseline or [])
-    collections = [
+    opened = [
         eval_options.open_dataset(name, qrels, language, limit_queries, seed) for name in dataset
     ]
-    for collection in collections:
-        run.check(names, collection)
+    for each in opened:
+        run.check(names, each)
     encoder = options.load_encoder(model, backend, device, dtype)
     settings = eval_options.choose_preset(encoder.info, preset, fusion, weights, rrf_k)
     results = []
-    for collection in collections:
-        record = report.RunFiles(output / "runs", collection.name) if output else None
+    for each in opened:
+        record = report.RunFiles(output / "runs", each.name) if output else None
         with progress_bar(quiet=not sys.stderr.isatty()) as progress:
             result = run.evaluate(
-                collection,
+                each,
                 encoder,
-                modes=chosen,
+                modes=() if live_target else chosen,
                 baselines=baselines,
                 preset=settings,
                 names=names,
@@ -96,6 +133,23 @@ def evaluate(
                 progress=progress,
                 record=record,
             )
+            if live_target is not None:
+                with options.open_connector(
+                    live_target, collection, url, path, api_key, target_option
+                ) as connector:
+                    there = live.evaluate(
+                        each,
+                        encoder,
+                        connector,
+                        modes=chosen,
+                        preset=settings,
+                        depth=depth,
+                        names=names,
+                        reference=reference,
+                        progress=progress,
+                        record=record,
+                    )
+                result = replace(there, rows=(*there.rows, *result.rows))
         results.append(result)
     if output is not None:
         report.write(results, output)
@@ -111,6 +165,8 @@ def show(results: Sequence[Result], metrics: Sequence[str]) -> None:
 
     for metric in metrics:
         typer.echo(report.markdown(results, metric) + "\n")
+    if any(row.live for result in results for row in result.rows):
+        typer.echo(report.live_table(results) + "\n")
     for result in results:
         for warning in result.warnings:
             typer.secho(f"{result.dataset}: {warning}", fg="yellow", err=True)

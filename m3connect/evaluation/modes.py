@@ -2,7 +2,7 @@
 
 A mode is turned into a :class:`m3connect.types.Query`, so that a database and the exact search
 offline are asked the same. One thing no database can express: the paper's ``all`` scores the best of
-the dense leg only (:attr:`Preset.pool`).
+the dense leg only (:attr:`Preset.pool`); :func:`for_database` makes it the union.
 """
 
 from __future__ import annotations
@@ -84,6 +84,11 @@ def preset_for(info: ModelInfo, name: str | None = None) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"no preset {name!r}; there are {sorted(PRESETS)}")
     return PRESETS[name]
+
+
+def for_database(preset: Preset, depth: int) -> Preset:
+    """The preset as a database can be asked: ``all`` scores the union, to one depth throughout."""
+    return replace(preset, pair_depth=depth, rerank_depth=depth, pool="union", quantised=False)
 
 
 def with_fusion(

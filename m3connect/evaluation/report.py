@@ -63,6 +63,17 @@ def markdown(results: Sequence[Result], metric: str) -> str:
     return "\n".join(lines)
 
 
+def live_table(results: Sequence[Result]) -> str:
+    """Latency and agreement with exact search, a line for each dataset and mode."""
+    columns = list(dict.fromkeys(name for r in results for row in r.rows for name in row.live))
+    lines = ["| dataset | mode | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for result in results:
+        for row in result.rows:
+            cells = [f"{row.live[name]:.3f}" if name in row.live else "" for name in columns]
+            lines.append(f"| {result.dataset} | {row.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
     """``{language: {row: mean}}``, empty where the queries name fewer than two languages."""
     return {
@@ -80,6 +91,8 @@ def write(results: Sequence[Result], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     asked = list(dict.fromkeys(name for result in results for name in _metrics(result)))
     tables = "\n\n".join(markdown(results, metric) for metric in asked)
+    if any(row.live for result in results for row in result.rows):
+        tables += "\n\n" + live_table(results)
     written = {
         "results.json": json.dumps([details(result) for result in results], indent=1),
         "results.md": tables + "\n",
@@ -120,6 +133,8 @@ def _row(row: Row, result: Result, best: Row | None, first: str) -> dict[str, An
         found = interval(values)
         figures[metric] = {"mean": found.mean, "low": found.low, "high": found.high}
     shown: dict[str, Any] = {"metrics": figures, "seconds": round(row.seconds, 3)}
+    if row.live:
+        shown["live"] = dict(row.live)
     if best is not None and row is not best:
         against = compare(row.figures[first], best.figures[first])
         shown["against_best"] = {

@@ -39,11 +39,13 @@ class Row:
         name: of the mode or baseline.
         figures: ``float64 [Q]`` by metric.
         seconds: that its search took; encoding is not in it.
+        live: what only a database has: latency percentiles and agreement with exact search.
     """
 
     name: str
     figures: Figures
     seconds: float
+    live: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

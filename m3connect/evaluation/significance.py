@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 5000
+MANY = 500
 _BATCH = 64
 
 
@@ -60,18 +61,24 @@ def compare(
 ) -> Comparison:
     """Whether ``first`` is better than ``second`` on the same queries.
 
-    The test flips the signs of the differences at random (Smucker, Allan and Carterette, CIKM
-    2007, recommend it for retrieval); with few queries it tries every flip.
+    The randomisation test flips the signs of the differences, every way there is when there are few
+    queries. Beyond ``MANY`` queries it is Student's paired test, which then agrees with it and takes
+    no time (Smucker, Allan and Carterette, CIKM 2007, compare them for retrieval).
 
     Args:
         first, second: ``float64 [Q]``, one figure a query, in the same order.
         seed: of the resampling.
     """
-    from scipy.stats import permutation_test
-
     differences = first - second
     if not differences.any():
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0)
+    test = _students if len(differences) > MANY else _randomised
+    return Comparison(interval(differences, seed=seed), test(differences, seed))
+
+
+def _randomised(differences: NDArray[np.float64], seed: int) -> float:
+    from scipy.stats import permutation_test
+
     test = permutation_test(
         (differences,),
         np.mean,
@@ -81,4 +88,11 @@ def compare(
         batch=_BATCH,
         rng=np.random.default_rng(seed),
     )
-    return Comparison(interval(differences, seed=seed), float(test.pvalue))
+    return float(test.pvalue)
+
+
+def _students(differences: NDArray[np.float64], seed: int) -> float:
+    from scipy.stats import ttest_1samp
+
+    del seed
+    return float(ttest_1samp(differences, 0.0).pvalue)

@@ -61,11 +61,11 @@ class EmbeddingStore:
         order = np.argsort(rows, kind="stable")
         owners = np.searchsorted(self.starts, rows[order], side="right") - 1
         parts = [
-            _only(self.shards[owner], legs).take(rows[order[owners == owner]] - self.starts[owner])
+            only(self.shards[owner], legs).take(rows[order[owners == owner]] - self.starts[owner])
             for owner in np.unique(owners)
         ]
         if not parts:
-            return _only(self.shards[0], legs)[:0]
+            return only(self.shards[0], legs)[:0]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return Embeddings.concat(parts).take(back)
@@ -102,8 +102,8 @@ def encode(
     while batch := list(islice(remaining, SHARD_ROWS)):
         path = folder / f"{done:09d}.arrow"
         if not path.exists():
-            _write(path, _checked(encoder.encode(batch, kind=kind, legs=legs), done))
-        shards.append(_read(path))
+            write(path, _checked(encoder.encode(batch, kind=kind, legs=legs), done))
+        shards.append(read(path))
         if len(shards[-1]) != len(batch):
             raise InputError(f"{path} holds {len(shards[-1])} texts, expected {len(batch)}")
         done += len(batch)
@@ -121,7 +121,8 @@ def key(encoder: Encoder, content: str, *, kind: Kind, legs: Sequence[Leg]) -> s
     return f"{kind}-{digest.hexdigest()}"
 
 
-def _only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
+def only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
+    """The embeddings without other representations than these."""
     return Embeddings(
         embeddings.dense if "dense" in legs else None,
         embeddings.sparse if "sparse" in legs else None,
@@ -144,7 +145,8 @@ def _checked(embeddings: Embeddings, start: int) -> Embeddings:
     return embeddings
 
 
-def _write(path: Path, embeddings: Embeddings) -> None:
+def write(path: Path, embeddings: Embeddings) -> None:
+    """Put embeddings into an Arrow file, which appears when it is whole."""
     table = embeddings.to_arrow()
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -152,5 +154,6 @@ def _write(path: Path, embeddings: Embeddings) -> None:
     unfinished.replace(path)
 
 
-def _read(path: Path) -> Embeddings:
+def read(path: Path) -> Embeddings:
+    """The embeddings of an Arrow file, mapped into memory."""
     return Embeddings.from_arrow(pa.ipc.open_file(pa.memory_map(str(path))).read_all())

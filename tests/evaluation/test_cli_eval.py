@@ -8,8 +8,12 @@ from typer.testing import CliRunner
 
 from m3connect.cli import eval as command
 from m3connect.cli import options
+from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError, InputError
+from m3connect.evaluation import datasets
+from m3connect.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import RecordBatch
 
 
 @pytest.fixture
@@ -70,3 +74,22 @@ def test_wrong_options_are_refused(run, folder, arguments, error, message):
     """Each wrong option is an error that names it."""
     with pytest.raises(error, match=message):
         run("--dataset", folder, *arguments)
+
+
+def test_a_collection_can_be_measured(run, folder, monkeypatch):
+    """``--target`` measures what a database answers, with latency, beside the baselines."""
+    dataset = datasets.load(folder)
+    with MemoryConnector(collection="tiny") as connector:
+        connector.ensure(CollectionSchema(16, True, 16))
+        documents = list(dataset.documents())
+        ids = [document.id for document in documents]
+        vectors = HashEncoder().encode([document.text for document in documents])
+        connector.upsert(RecordBatch(ids, [{} for _ in ids], vectors))
+        monkeypatch.setattr(options, "open_connector", lambda *_: connector)
+        arguments = ("--dataset", folder, "--modes", "dense,all", "--baseline", "bm25")
+        outcome = run(*arguments, "--target", "memory")
+        assert outcome.exit_code == 0
+        assert "| ndcg@10 | dense | all | bm25 |" in outcome.stdout
+        assert "| dataset | mode | p50 ms | p95 ms | p99 ms | overlap@10 |" in outcome.stdout
+        with pytest.raises(ConfigError, match="one collection holds one corpus"):
+            run(*arguments, "--dataset", folder, "--target", "memory")

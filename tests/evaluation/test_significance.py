@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from m3connect.evaluation import significance
 from m3connect.evaluation.significance import Interval, compare, interval
 
 
@@ -46,3 +47,12 @@ def test_equal_rows_do_not_differ():
     """The same figures twice: no difference, p is 1."""
     values = np.array([0.1, 0.9])
     assert compare(values, values).p_value == 1.0
+
+
+def test_the_two_tests_agree_where_one_takes_over(monkeypatch):
+    """For many queries Student's test gives the randomisation test's answer."""
+    rng = np.random.default_rng(3)
+    first, second = rng.random(600), rng.random(600) - 0.04
+    students = compare(first, second).p_value
+    monkeypatch.setattr(significance, "MANY", 1000)
+    assert compare(first, second).p_value == pytest.approx(students, abs=0.015)

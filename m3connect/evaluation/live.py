@@ -1,0 +1,248 @@
+"""The same queries through a connector: figures, latency, and agreement with exact search.
+
+The reference needs no encoding of the corpus: the collection's own vectors are read back and searched
+exactly. What differs is then the database's doing: an approximate index, rounded vectors, its fusion.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from m3connect import planner
+from m3connect.contract import Connector, Encoder
+from m3connect.errors import InputError
+from m3connect.evaluation import extra, metrics, run, store
+from m3connect.evaluation.datasets import Dataset
+from m3connect.evaluation.modes import MODES, Mode, Preset, for_database, preset_for, to_query
+from m3connect.evaluation.offline import OfflineSearch
+from m3connect.evaluation.run import Answer, Recorder, Result, Row
+from m3connect.evaluation.store import EmbeddingStore, Progress, silent
+from m3connect.types import Embeddings, Hit, Leg
+
+OVERLAP = 10
+"""The first so many records are compared with exact search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a collection holds, read back.
+
+    Args:
+        ids: of the records.
+        documents: each record's document.
+        store: the records' vectors.
+    """
+
+    ids: tuple[str, ...]
+    documents: Mapping[str, str]
+    store: EmbeddingStore
+
+
+def evaluate(
+    dataset: Dataset,
+    encoder: Encoder,
+    connector: Connector,
+    *,
+    modes: Sequence[Mode] = MODES,
+    preset: Preset | None = None,
+    depth: int = 100,
+    names: Sequence[str] = metrics.DEFAULT,
+    reference: bool = True,
+    progress: Progress = silent,
+    record: Recorder | None = None,
+) -> Result:
+    """Measure a collection that holds a dataset's corpus.
+
+    Records are counted as their documents (``document_id`` in the payload, else the record's id),
+    a document by its best record. Queries are sent one at a time.
+
+    Args:
+        dataset: its queries and judgements; its corpus is what the collection should hold.
+        encoder: the collection's model.
+        connector: the collection.
+        modes: what to measure.
+        preset: gives the weights; depths are ``depth``.
+        depth: candidates a leg brings and MaxSim scores.
+        names: metrics.
+        reference: also search the collection's vectors exactly, and compare.
+        progress: told what goes on.
+        record: given every answer, for a run file.
+
+    Raises:
+        FingerprintMismatch: the collection was made by another model.
+        InputError: the collection holds none of the dataset's documents.
+        ConnectorError: the database failed.
+    """
+    extra.check()
+    run.check(names, dataset)
+    info = connector.describe()
+    if info.schema.fingerprint is not None:
+        encoder.info.fingerprint.require(
+            info.schema.fingerprint, collection=info.name, writing=False
+        )
+    preset = for_database(preset or preset_for(encoder.info), depth)
+    legs = run.needed(modes)
+    texts = [query.text for query in dataset.queries]
+    queries = encoder.encode(texts, kind="query", legs=legs)
+    with tempfile.TemporaryDirectory() as folder:
+        contents = read(connector, legs if reference else (), Path(folder), progress=progress)
+        warnings = _differences(dataset, contents)
+        limit = _limit(dataset, contents, names, connector)
+        exact = None
+        if reference:
+            exact = OfflineSearch(
+                contents.ids, contents.store, queries, preset, limit=limit, progress=progress
+            )
+        rows = []
+        for mode in modes:
+            asked = _Asked(connector, mode, preset, queries, limit, progress)
+            row = run.measure(mode, dataset, asked.answers(contents), names, record)
+            rows.append(replace(row, live=_live(row, asked, exact, contents, dataset, names)))
+    return Result(
+        dataset.name,
+        len(dataset.ids),
+        dataset.queries,
+        tuple(rows),
+        {
+            "model": encoder.info.fingerprint.to_json(),
+            "preset": asdict(preset),
+            "target": connector.name,
+            "engine": info.engine,
+            "collection": info.name,
+            "records": len(contents.ids),
+        },
+        (*dataset.warnings, *warnings),
+    )
+
+
+def read(
+    connector: Connector, legs: Sequence[Leg], folder: Path, *, progress: Progress = silent
+) -> Contents:
+    """Everything a collection holds, its vectors in files of their own.
+
+    Args:
+        connector: the collection.
+        legs: the representations to keep.
+        folder: for the files.
+        progress: told of every batch.
+    """
+    ids: list[str] = []
+    documents: dict[str, str] = {}
+    shards: list[Embeddings] = []
+    total = connector.count()
+    for number, batch in enumerate(
+        connector.scan(vectors=bool(legs), batch_size=store.SHARD_ROWS if legs else 256)
+    ):
+        ids += batch.ids
+        documents |= {
+            id_: str(payload.get("document_id", id_))
+            for id_, payload in zip(batch.ids, batch.payloads, strict=True)
+        }
+        path = folder / f"{number:09d}.arrow"
+        store.write(path, store.only(batch.embeddings, legs))
+        shards.append(store.read(path))
+        progress("reading the collection", len(ids), total)
+    return Contents(tuple(ids), documents, EmbeddingStore.of(shards))
+
+
+class _Asked:
+    """One mode's queries, sent one by one and timed."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        mode: Mode,
+        preset: Preset,
+        queries: Embeddings,
+        limit: int,
+        progress: Progress,
+    ) -> None:
+        self.connector = connector
+        self.mode = mode
+        self.preset = preset
+        self.queries = queries
+        self.limit = limit
+        self.progress = progress
+        self.seconds: list[float] = []
+        self.found: list[list[str]] = []
+
+    def answers(self, contents: Contents) -> Iterator[Answer]:
+        """Each query's documents; keeps the records' ids and the time."""
+        for row in range(len(self.queries)):
+            query = to_query(self.mode, self.preset, self.queries[row], limit=self.limit)
+            start = time.perf_counter()
+            (hits,) = planner.run(self.connector, [query])
+            self.seconds.append(time.perf_counter() - start)
+            self.found.append([hit.id for hit in hits[:OVERLAP]])
+            yield _by_document(hits, contents.documents)
+            self.progress(f"{self.mode} live", row + 1, len(self.queries))
+
+
+def _by_document(hits: Sequence[Hit], documents: Mapping[str, str]) -> Answer:
+    answer: dict[str, float] = {}
+    for hit in hits:
+        answer.setdefault(documents.get(hit.id, hit.id), hit.score)
+    return answer
+
+
+def _live(
+    row: Row,
+    asked: _Asked,
+    exact: OfflineSearch | None,
+    contents: Contents,
+    dataset: Dataset,
+    names: Sequence[str],
+) -> dict[str, float]:
+    """Milliseconds, and agreement with exact search over the same vectors."""
+    p50, p95, p99 = np.percentile(np.array(asked.seconds) * 1000, [50, 95, 99])
+    figures = {"p50 ms": float(p50), "p95 ms": float(p95), "p99 ms": float(p99)}
+    if exact is None:
+        return figures
+    overlaps = []
+    answers: list[Answer] = []
+    for found, expected in zip(asked.found, exact.run(asked.mode), strict=True):
+        best = list(expected)[:OVERLAP]
+        overlaps.append(len(set(found) & set(best)) / max(1, len(best)))
+        hits = [Hit(id_, score, 0) for id_, score in expected.items()]
+        answers.append(_by_document(hits, contents.documents))
+    reference = run.measure(row.name, dataset, answers, names)
+    first = names[0]
+    return {
+        **figures,
+        f"overlap@{OVERLAP}": float(np.mean(overlaps)),
+        f"{first} exact": float(reference.figures[first].mean()),
+    }
+
+
+def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector: Connector) -> int:
+    """Records to ask for, so that they make as many documents as the metrics look at."""
+    records = max(1, round(len(contents.ids) / len(dataset.ids)))
+    most = connector.capabilities.limits.results
+    wanted = run.cutoff(names) * records
+    return wanted if most is None else min(wanted, most)
+
+
+def _differences(dataset: Dataset, contents: Contents) -> list[str]:
+    """Where collection and corpus differ.
+
+    Raises:
+        InputError: they have nothing in common.
+    """
+    here, there = set(dataset.ids), set(contents.documents.values())
+    if not here & there:
+        some = sorted(there)[:3]
+        raise InputError(
+            f"the collection holds none of the documents of {dataset.name!r}: its documents are "
+            f"named like {some}; ingest the corpus with its ids (--id-field)"
+        )
+    counts = {
+        "documents of the dataset are not in the collection": len(here - there),
+        "documents of the collection are not in the dataset": len(there - here),
+    }
+    return [f"{count} {what}" for what, count in counts.items() if count]
