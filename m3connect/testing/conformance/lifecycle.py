@@ -198,24 +198,24 @@ class LifecycleTests:
         if reopen is None:
             pytest.skip("held in memory only")
         schema = replace(corpus.SCHEMA, payload_fields={"lang": "keyword"}, fingerprint=FINGERPRINT)
+        memory = oracle(corpus.records(16, 40), schema)
         connector.ensure(schema)
-        connector.upsert(corpus.records(16, 40))
-        connector.upsert(corpus.records(17, 10))
-        connector.delete([f"r{i:05}" for i in range(20, 30)])
         connector.annotate({"k": 20})
-        kept = by_id(connector.scan(vectors=True))
+        connector.upsert(corpus.records(16, 40))
+        for twin in (connector, memory):
+            twin.delete([f"r{i:05}" for i in range(20, 30)])
+            twin.upsert(corpus.records(17, 10))
         connector.close()
         with reopen() as again:
+            assert again.count() == memory.count() == 30
+            kept = by_id(memory.scan(vectors=True))
+            check_records(kept, by_id(again.scan(vectors=True)), schema)
             info = again.describe()
             assert (info.schema, dict(info.notes)) == (schema, {"k": 20})
-            assert again.count() == len(kept) == 30
-            check_records(kept, by_id(again.scan(vectors=True)), schema)
             again.ensure(schema)
             again.flush()
             query = corpus.query(16, "dense")
-            check_hits(
-                oracle(kept, schema), query, planner.run(again, [query])[0], "after reopening"
-            )
+            check_hits(memory, query, planner.run(again, [query])[0], "after reopening")
 
     def test_any_thread_may_use_it(self, connector: Connector) -> None:
         """Threads other than the one that made the connector can write and search."""
