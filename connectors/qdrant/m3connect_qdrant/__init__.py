@@ -1,0 +1,5 @@
+"""Qdrant for m3connect: :func:`connect` opens a collection, embedded, in memory or on a server."""
+
+from m3connect_qdrant.connector import QdrantConnector, connect
+
+__all__ = ["QdrantConnector", "connect"]

@@ -1,0 +1,233 @@
+"""The engines behind ``QdrantClient``: the client's own memory, for tests, and a server by URL."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+
+from m3connect.errors import PermanentError, TransientError, Unsupported
+from m3connect.types import SparseVector
+from m3connect_qdrant.engine import PayloadSelector
+from m3connect_qdrant.errors import NAME
+from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
+
+log = logging.getLogger(__name__)
+
+OLDEST_SERVER = (1, 16)
+"""The first server that keeps metadata with a collection."""
+_METADATA = "m3connect"
+
+
+class MemoryEngine:
+    """The client's in-memory mode; see :class:`m3connect_qdrant.engine.Engine`.
+
+    Args:
+        collection: the collection's name.
+        client: what to ask, if not a client of its own.
+    """
+
+    embedded = True
+    request_bytes = 4 * 1024 * 1024
+    exact = True
+
+    def __init__(self, collection: str, client: QdrantClient | None = None) -> None:
+        self.collection = collection
+        self.client = client or QdrantClient(":memory:")
+
+    def version(self) -> str:
+        return f"qdrant-client in memory {version('qdrant-client')}"
+
+    def create(
+        self,
+        vectors: Mapping[str, models.VectorParams],
+        sparse: Mapping[str, models.SparseVectorParams],
+        metadata: str,
+    ) -> None:
+        self.client.create_collection(
+            self.collection,
+            vectors_config=vectors,
+            sparse_vectors_config=sparse,
+            metadata={_METADATA: metadata},
+        )
+
+    def metadata(self) -> str | None:
+        return (self._info().config.metadata or {}).get(_METADATA)
+
+    def set_metadata(self, metadata: str) -> None:
+        self.client.update_collection(self.collection, metadata={_METADATA: metadata})
+
+    def indexes(self) -> set[str]:
+        return set()
+
+    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+        """Nothing: this mode reads every payload anyway."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        written = [
+            models.PointStruct(
+                id=point.id,
+                vector={name: _vector(vector) for name, vector in point.vectors.items()},
+                payload=point.payload,
+            )
+            for point in points
+        ]
+        _completed(self.client.upsert(self.collection, written, wait=True), "upsert")
+
+    def delete(self, where: Sequence[str] | models.Filter) -> None:
+        selector = (
+            models.FilterSelector(filter=where)
+            if isinstance(where, models.Filter)
+            else models.PointIdsList(points=list(where))
+        )
+        _completed(self.client.delete(self.collection, selector, wait=True), "delete")
+
+    def retrieve(
+        self, ids: Sequence[str], payload: PayloadSelector, *, vectors: bool
+    ) -> list[Point]:
+        found = self.client.retrieve(
+            self.collection, ids, with_payload=payload, with_vectors=vectors
+        )
+        return [_point(record) for record in found]
+
+    def scroll(
+        self, condition: models.Filter | None, limit: int, offset: Any, *, vectors: bool
+    ) -> tuple[list[Point], Any]:
+        page, following = self.client.scroll(
+            self.collection,
+            scroll_filter=condition,
+            limit=limit,
+            offset=offset,
+            with_payload=WITHOUT_FACTS,
+            with_vectors=vectors,
+        )
+        return [_point(record) for record in page], following
+
+    def count(self, condition: models.Filter | None) -> int:
+        return self.client.count(self.collection, count_filter=condition, exact=True).count
+
+    def query(
+        self, requests: Sequence[models.QueryRequest]
+    ) -> list[list[tuple[float, Mapping[str, Any]]]]:
+        answers = self.client.query_batch_points(self.collection, requests)
+        return [
+            [(point.score, point.payload or {}) for point in answer.points] for answer in answers
+        ]
+
+    def optimize(self) -> None:
+        """Nothing: this mode has no index."""
+
+    def close(self) -> None:
+        self.client.close()
+
+    def _info(self) -> models.CollectionInfo:
+        return self.client.get_collection(self.collection)
+
+
+class ServerEngine(MemoryEngine):
+    """A server by URL; see :class:`m3connect_qdrant.engine.Engine`.
+
+    Args:
+        collection: the collection's name.
+        url: of its REST interface; ``https`` for TLS.
+        api_key: the server's key or a token.
+        timeout: seconds for one request.
+        prefer_grpc: gRPC for all data, which takes a fifth of the bytes that JSON does.
+        grpc_port: its port.
+    """
+
+    embedded = False
+    exact = False
+
+    def __init__(
+        self,
+        collection: str,
+        url: str,
+        *,
+        api_key: str | None,
+        timeout: float,
+        prefer_grpc: bool,
+        grpc_port: int,
+    ) -> None:
+        client = QdrantClient(
+            url=url,
+            api_key=api_key,
+            timeout=math.ceil(timeout),
+            prefer_grpc=prefer_grpc,
+            grpc_port=grpc_port,
+            check_compatibility=False,  # it would ask in a thread and warn; `version` asks itself
+        )
+        super().__init__(collection, client)
+        self.timeout = timeout
+        # A half-precision value of 2 bytes takes about 20 as JSON, and 32 MiB are taken.
+        self.request_bytes = 4 * 1024 * 1024 if prefer_grpc else 1024 * 1024
+        self._protocol = "gRPC" if prefer_grpc else "REST"
+
+    def version(self) -> str:
+        return f"qdrant {self.client.info().version} ({self._protocol})"
+
+    def create(
+        self,
+        vectors: Mapping[str, models.VectorParams],
+        sparse: Mapping[str, models.SparseVectorParams],
+        metadata: str,
+    ) -> None:
+        found = self.client.info().version
+        if tuple(int(part) for part in found.split(".")[:2]) < OLDEST_SERVER:
+            oldest = ".".join(map(str, OLDEST_SERVER))
+            raise Unsupported(
+                f"the server is Qdrant {found}, at least {oldest} is needed",
+                connector=NAME,
+                operation="create",
+            )
+        super().create(vectors, sparse, metadata)
+
+    def indexes(self) -> set[str]:
+        return set(self._info().payload_schema)
+
+    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+        result = self.client.create_payload_index(
+            self.collection, field_name=key, field_schema=schema, wait=True
+        )
+        _completed(result, "ensure")
+
+    def optimize(self) -> None:
+        """Wait for the server to index what was written, as long as a request may take."""
+        deadline = time.monotonic() + self.timeout
+        while self._info().status == models.CollectionStatus.YELLOW:
+            if time.monotonic() > deadline:
+                log.info("%s is still being indexed; it answers all the same", self.collection)
+                return
+            time.sleep(0.2)
+        if self._info().status == models.CollectionStatus.RED:
+            raise PermanentError(
+                f"the server cannot index {self.collection!r}: {self._info().optimizer_status}",
+                connector=NAME,
+                operation="flush",
+            )
+
+
+def _completed(result: models.UpdateResult, operation: str) -> None:
+    """Refuse to call done what the server has only put in its queue."""
+    if result.status != models.UpdateStatus.COMPLETED:
+        raise TransientError(
+            f"the server has not finished in time ({result.status})",
+            connector=NAME,
+            operation=operation,
+        )
+
+
+def _vector(vector: Any) -> Any:
+    if isinstance(vector, SparseVector):
+        return models.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
+    return vector
+
+
+def _point(record: models.Record) -> Point:
+    vectors = record.vector if isinstance(record.vector, Mapping) else {}
+    return Point(str(record.id), vectors, record.payload or {})

@@ -1,0 +1,217 @@
+"""The embedded engine: a collection in a folder, in this process.
+
+<folder>/shard/            the engine's files, locked while open
+<folder>/collection.json   the collection's metadata
+<folder>/holder.json       who opened it last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge
+from qdrant_client import models
+
+from m3connect.errors import CollectionNotFound, PermanentError
+from m3connect.types import SparseVector
+from m3connect_qdrant import edge_requests
+from m3connect_qdrant.engine import PayloadSelector
+from m3connect_qdrant.errors import NAME, CollectionExists
+from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
+
+
+class EdgeEngine:
+    """See :class:`m3connect_qdrant.engine.Engine`.
+
+    Args:
+        folder: where the collection lies, or will.
+    """
+
+    embedded = True
+    request_bytes = 4 * 1024 * 1024
+    exact = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._shard: qdrant_edge.EdgeShard | None = None
+
+    def version(self) -> str:
+        return f"qdrant-edge {version('qdrant-edge-py')}"
+
+    def create(
+        self,
+        vectors: Mapping[str, models.VectorParams],
+        sparse: Mapping[str, models.SparseVectorParams],
+        metadata: str,
+    ) -> None:
+        # Made aside and moved into place, so that a crash leaves no half of a collection.
+        fresh = self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}.new")
+        (fresh / "shard").mkdir(parents=True)
+        try:
+            config = edge_requests.config(vectors, sparse)
+            qdrant_edge.EdgeShard.create(str(fresh / "shard"), config).close()
+            _write(fresh / "collection.json", metadata)
+            self._move_into_place(fresh)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def metadata(self) -> str | None:
+        self._open()
+        return (self.folder / "collection.json").read_text()
+
+    def set_metadata(self, metadata: str) -> None:
+        self._open()
+        _write(self.folder / "collection.json", metadata)
+
+    def indexes(self) -> set[str]:
+        return set(self._open().info().payload_schema)
+
+    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+        kind = edge_requests.INDEXES[schema]
+        self._update(qdrant_edge.UpdateOperation.create_field_index(key, kind))
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        self._update(
+            qdrant_edge.UpdateOperation.upsert_points(
+                [
+                    qdrant_edge.Point(point.id, _vectors(point.vectors), point.payload)
+                    for point in points
+                ]
+            )
+        )
+
+    def delete(self, where: Sequence[str] | models.Filter) -> None:
+        operation = qdrant_edge.UpdateOperation
+        if isinstance(where, models.Filter):
+            condition = edge_requests.condition(where)
+            self._update(operation.delete_points_by_filter(condition))
+        else:
+            self._update(operation.delete_points(list(where)))
+
+    def retrieve(
+        self, ids: Sequence[str], payload: PayloadSelector, *, vectors: bool
+    ) -> list[Point]:
+        wanted = edge_requests.payload(payload)
+        return [_point(record) for record in self._open().retrieve(list(ids), wanted, vectors)]
+
+    def scroll(
+        self, condition: models.Filter | None, limit: int, offset: Any, *, vectors: bool
+    ) -> tuple[list[Point], Any]:
+        page, following = self._open().scroll(
+            qdrant_edge.ScrollRequest(
+                offset=offset,
+                limit=limit,
+                filter=edge_requests.condition(condition),
+                with_payload=edge_requests.payload(WITHOUT_FACTS),
+                with_vector=vectors,
+            )
+        )
+        return [_point(record) for record in page], following
+
+    def count(self, condition: models.Filter | None) -> int:
+        wanted = edge_requests.condition(condition)
+        return int(self._open().count(qdrant_edge.CountRequest(exact=True, filter=wanted)))
+
+    def query(
+        self, requests: Sequence[models.QueryRequest]
+    ) -> list[list[tuple[float, Mapping[str, Any]]]]:
+        batch = qdrant_edge.QueryBatchRequest([edge_requests.query(one) for one in requests])
+        answers = self._open().query_batch(batch)
+        return [[(point.score, point.payload or {}) for point in answer] for answer in answers]
+
+    def optimize(self) -> None:
+        shard = self._open()
+        shard.flush()
+        shard.optimize()
+
+    def close(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+
+    def _update(self, operation: qdrant_edge.UpdateOperation) -> None:
+        self._open().update(operation)
+
+    def _open(self) -> qdrant_edge.EdgeShard:
+        if self._shard is None:
+            if not (self.folder / "collection.json").exists():
+                raise CollectionNotFound(
+                    f"no collection in {self.folder}; ingest, or ensure(schema), makes it",
+                    connector=NAME,
+                    operation="open",
+                )
+            self._shard = self._load()
+            _write(self.folder / "holder.json", json.dumps(_this_process()))
+        return self._shard
+
+    def _load(self) -> qdrant_edge.EdgeShard:
+        try:
+            return qdrant_edge.EdgeShard.load(str(self.folder / "shard"))
+        except Exception as error:
+            # The engine's own lock refused; it raises bare Exception, told apart by text.
+            if "WouldBlock" not in str(error):
+                raise
+            raise PermanentError(
+                f"{self.folder} is in use by {self._holder()}. An embedded collection has one "
+                "user at a time: close it there, or run a server and use --url",
+                connector=NAME,
+                operation="open",
+            ) from error
+
+    def _holder(self) -> str:
+        try:
+            held = json.loads((self.folder / "holder.json").read_text())
+        except (OSError, ValueError):
+            return "another process"
+        if (held["pid"], held["host"]) == (os.getpid(), socket.gethostname()):
+            return "this very process, through another connector"
+        return f"process {held['pid']} on {held['host']} since {held['since']}"
+
+    def _move_into_place(self, fresh: Path) -> None:
+        try:
+            if self.folder.exists():
+                self.folder.rmdir()
+            fresh.rename(self.folder)
+        except OSError as error:
+            if (self.folder / "collection.json").exists():
+                message = f"{self.folder} holds a collection"
+                raise CollectionExists(message, connector=NAME, operation="create") from error
+            raise
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a small file at once and for good."""
+    aside = path.with_suffix(".new")
+    with aside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _this_process() -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def _vectors(vectors: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: qdrant_edge.SparseVector(vector.indices.tolist(), vector.values.tolist())
+        if isinstance(vector, SparseVector)
+        else vector.tolist()
+        for name, vector in vectors.items()
+    }
+
+
+def _point(record: qdrant_edge.Record) -> Point:
+    vectors = record.vector if isinstance(record.vector, dict) else {}
+    return Point(str(record.id), vectors, record.payload or {})

@@ -1,0 +1,83 @@
+"""What the connector asks of an engine: the embedded one and the client have different interfaces.
+
+Requests are written in the classes of ``qdrant_client.models``. Engines raise what their driver
+raises; ``errors.py`` translates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from qdrant_client import models
+
+from m3connect_qdrant.mapping import Point
+
+PayloadSelector = models.PayloadSelectorInclude | models.PayloadSelectorExclude
+
+
+class Engine(Protocol):
+    """One collection in one engine. Constructing it does no I/O; the first call opens it."""
+
+    embedded: bool
+    request_bytes: int
+    """Binary size of the records that one write request may hold."""
+    exact: bool
+    """Whether it always compares a dense query with every vector."""
+
+    def version(self) -> str:
+        """Engine and version, for people."""
+
+    def create(
+        self,
+        vectors: Mapping[str, models.VectorParams],
+        sparse: Mapping[str, models.SparseVectorParams],
+        metadata: str,
+    ) -> None:
+        """Make the collection, whole or not at all.
+
+        Raises:
+            CollectionExists: someone was faster.
+        """
+
+    def metadata(self) -> str | None:
+        """The text stored with the collection; None if it was made without."""
+
+    def set_metadata(self, metadata: str) -> None:
+        """Replace that text."""
+
+    def indexes(self) -> set[str]:
+        """The keys of the payload indexes."""
+
+    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+        """Index a payload key."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points, replacing those of the same ids; durable on return."""
+
+    def delete(self, where: Sequence[str] | models.Filter) -> None:
+        """Delete points by id or by filter."""
+
+    def retrieve(
+        self, ids: Sequence[str], payload: PayloadSelector, *, vectors: bool
+    ) -> list[Point]:
+        """The points with these ids, in any order."""
+
+    def scroll(
+        self, condition: models.Filter | None, limit: int, offset: Any, *, vectors: bool
+    ) -> tuple[list[Point], Any]:
+        """A page of points without facts, and the offset of the next; None after the last."""
+
+    def count(self, condition: models.Filter | None) -> int:
+        """How many points match; exact."""
+
+    def query(
+        self, requests: Sequence[models.QueryRequest]
+    ) -> list[list[tuple[float, Mapping[str, Any]]]]:
+        """Scores and payloads, best first, of several queries."""
+
+    def optimize(self) -> None:
+        """Index what was written."""
+
+    def close(self) -> None:
+        """Release files and connections."""

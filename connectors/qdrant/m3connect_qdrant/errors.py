@@ -1,0 +1,188 @@
+"""What the drivers raise, as ours.
+
+A server tells what went wrong by an HTTP status or a gRPC code, which are brought together here;
+the embedded engines tell it by text alone. Where a status means several things, its text decides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import httpx
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import (
+    ApiException,
+    ResponseHandlingException,
+    UnexpectedResponse,
+)
+
+from m3connect.errors import (
+    AuthError,
+    CollectionNotFound,
+    ConnectorError,
+    InvalidFilter,
+    M3ConnectError,
+    PermanentError,
+    RequestTooLarge,
+    TransientError,
+    Unsupported,
+)
+
+NAME = "qdrant"
+
+
+class CollectionExists(PermanentError):
+    """The collection to be created is there already, perhaps made by someone else just now."""
+
+
+_STATUS: dict[int, type[ConnectorError]] = {
+    401: AuthError,
+    403: AuthError,
+    404: CollectionNotFound,
+    408: TransientError,
+    409: CollectionExists,
+    413: RequestTooLarge,
+    429: TransientError,
+    500: TransientError,  # often a time-out inside the server; what is sent here is idempotent
+    501: Unsupported,
+    502: TransientError,
+    503: TransientError,
+    504: TransientError,
+}
+_GRPC = {
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.ABORTED: 503,
+    grpc.StatusCode.CANCELLED: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+_SERVER_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
+    (r"larger than (allowed|max)", RequestTooLarge, ""),
+    (r"split your request", RequestTooLarge, ""),
+    (r'for "upsert limit"', RequestTooLarge, ""),
+    (r"Insufficient storage", PermanentError, "make room, or delete something"),
+    (
+        r"Index required but not found",
+        InvalidFilter,
+        "the server filters on indexed fields only: name the field in the schema's payload_fields",
+    ),
+]
+_EMBEDDED_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
+    (r"^Collection .* not found|directory .* does not exist", CollectionNotFound, ""),
+    (r"^Collection .* already exists", CollectionExists, ""),
+    (r"is closed|Shard is not initialized", PermanentError, "the connector is closed"),
+]
+_HINTS: dict[type[ConnectorError], str] = {
+    AuthError: "check the API key (--api-key, M3CONNECT_API_KEY) and its rights",
+    CollectionNotFound: "ingest, or ensure(schema), makes it",
+}
+
+
+@contextmanager
+def translated(operation: str) -> Iterator[None]:
+    """Raise ours for what a driver raises inside, with the original as its cause.
+
+    Raises:
+        ConnectorError: of the class that says whether a retry may help.
+    """
+    try:
+        yield
+    except M3ConnectError:
+        raise
+    except Exception as error:
+        # The embedded engine raises bare Exception, so everything must be caught here.
+        raise translate(error, operation) from error
+
+
+def translate(error: Exception, operation: str) -> ConnectorError:
+    """The error of ours that a driver's exception means."""
+    match error:
+        case ResourceExhaustedResponse():
+            return TransientError(
+                str(error),
+                connector=NAME,
+                operation=operation,
+                retry_after=float(error.retry_after_s),
+            )
+        case UnexpectedResponse():
+            return _of_status(error.status_code or 0, _body_text(error), operation)
+        case grpc.RpcError():
+            return _of_grpc(error, operation)
+        case ResponseHandlingException(source=source):
+            return _of_transport(source, operation)
+        case json.JSONDecodeError():
+            message = "the answer is not Qdrant's; does the URL lead to a Qdrant server?"
+            return PermanentError(message, connector=NAME, operation=operation)
+        case QdrantException():  # a Retry-After that is a date
+            return TransientError(str(error), connector=NAME, operation=operation)
+        case ApiException():
+            return PermanentError(repr(error), connector=NAME, operation=operation)
+    return _of_text(str(error) or repr(error), _EMBEDDED_TEXTS, PermanentError, operation)
+
+
+def _of_status(status: int, text: str, operation: str) -> ConnectorError:
+    if status == 404 and not text:
+        message = "the server does not know this request; does the URL lead to a Qdrant server?"
+        return Unsupported(message, connector=NAME, operation=operation)
+    kind = _STATUS.get(status, PermanentError)
+    return _of_text(f"{status} {text}".strip(), _SERVER_TEXTS, kind, operation)
+
+
+def _of_grpc(error: grpc.RpcError, operation: str) -> ConnectorError:
+    code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    details = error.details() if isinstance(error, grpc.Call) else str(error)
+    kind = _STATUS.get(_GRPC.get(code, 0), PermanentError)
+    return _of_text(f"{code.name} {details or ''}".strip(), _SERVER_TEXTS, kind, operation)
+
+
+def _of_transport(source: Exception, operation: str) -> ConnectorError:
+    message = f"{type(source).__name__} {source}".strip()
+    lost = isinstance(source, httpx.TransportError)
+    hopeless = isinstance(source, httpx.UnsupportedProtocol) or _certificate_failed(source)
+    if lost and not hopeless:
+        return TransientError(message, connector=NAME, operation=operation)
+    return PermanentError(message, connector=NAME, operation=operation)
+
+
+def _of_text(
+    message: str,
+    texts: list[tuple[str, type[ConnectorError], str]],
+    kind: type[ConnectorError],
+    operation: str,
+) -> ConnectorError:
+    """An error of ``kind``, unless its text says it is another one."""
+    hint = ""
+    for pattern, other, advice in texts:
+        if re.search(pattern, message):
+            kind, hint = other, advice
+            break
+    hint = hint or _HINTS.get(kind, "")
+    return kind(f"{message}; {hint}" if hint else message, connector=NAME, operation=operation)
+
+
+def _body_text(error: UnexpectedResponse) -> str:
+    """What the server says: JSON as a rule, plain text from its authentication, HTML from others."""
+    text = error.content.decode(errors="replace").strip()
+    try:
+        return str(json.loads(text)["status"]["error"])
+    except (ValueError, KeyError, TypeError):
+        return text[:300]
+
+
+def _certificate_failed(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,246 @@
+"""Filters, and the facts about a payload that they look at.
+
+Qdrant's own conditions on a payload differ from :func:`m3connect.filters.matches`: a path goes
+through a list only where the filter says so, integers and floats never equal each other, numbers
+are compared as doubles that may have lost a bit in storage, a date may be written in more ways. So
+each point carries, beside its payload, the facts that filters ask for, by path (:func:`facts`), and
+a condition looks at these alone (:func:`compile_filter`). The meaning is then the same on every
+engine, and an index on a fact makes it fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import sys
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+from qdrant_client import models
+
+from m3connect.contract import RESERVED_PREFIX, FieldKind
+from m3connect.errors import InputError
+from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar, parse_date
+
+RESERVED = RESERVED_PREFIX
+"""The one payload key that this connector adds."""
+LONGEST = 128
+"""Characters of a string that are kept as they are; a longer one is known by its hash."""
+
+Facts = dict[str, dict[str, list[Any]]]
+
+_KEYWORD = models.PayloadSchemaType.KEYWORD
+_NUMBERS = {
+    "numbers": models.PayloadSchemaType.FLOAT,
+    "fine[].high": models.PayloadSchemaType.FLOAT,
+}
+_INDEXED: Mapping[FieldKind, Mapping[str, models.PayloadSchemaType]] = {
+    "keyword": {"values": _KEYWORD},
+    "boolean": {"values": _KEYWORD},
+    "integer": {"values": _KEYWORD, **_NUMBERS},
+    "float": {"values": _KEYWORD, **_NUMBERS},
+    "datetime": {"values": _KEYWORD, "dates": models.PayloadSchemaType.DATETIME},
+}
+
+
+# --------------------------------------------------------------------------------------- facts
+
+
+def facts(payload: Mapping[str, Any]) -> Facts:
+    """What filters ask of a payload, by path.
+
+    ``values`` says what is there, for equality and existence. ``dates`` are UTC instants.
+    ``numbers`` are those that Qdrant stores and compares exactly; the others are in ``fine``, as
+    two numbers that it does (see :func:`_fine`).
+
+    >>> facts({"year": 2024, "author": [{"name": "Bo"}, {"name": "Li"}]})
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'year': {'values': ['n2024'], 'numbers': [2024]}, 'author': {'values': ['o']},
+    'author.name': {'values': ['sBo', 'sLi']}}
+    """
+    found: dict[tuple[str, str], dict[Any, None]] = {}
+    for path, value in _nodes(payload, ""):
+        for fact, known in _known(value):
+            found.setdefault((path, fact), {})[known] = None
+    by_path: Facts = {}
+    for (path, fact), values in found.items():
+        listed = [{"high": one[0], "low": one[1]} if fact == "fine" else one for one in values]
+        by_path.setdefault(_quoted(path), {})[fact] = listed
+    return by_path
+
+
+def indexes(field: str, kind: FieldKind) -> dict[str, models.PayloadSchemaType]:
+    """The payload indexes that make filters on a field fast, by their keys."""
+    return {_key(field, fact): schema for fact, schema in _INDEXED[kind].items()}
+
+
+def is_stored_exactly(number: float) -> bool:
+    """Whether Qdrant gives a number back as it was.
+
+    It keeps payloads as JSON and reads a float as its digits times a power of ten, in doubles;
+    both are exact up to 2**53 and 10**22.
+    """
+    if isinstance(number, int):
+        return -(2**63) <= number < 2**63
+    _, digits, exponent = Decimal(repr(number)).as_tuple()
+    assert isinstance(exponent, int), "JSON has no NaN and no infinity"
+    return int("".join(map(str, digits))) <= 2**53 and abs(exponent) <= 22
+
+
+def _nodes(value: Any, path: str) -> Iterable[tuple[str, Any]]:
+    """Every object and leaf that a path reaches, lists flattened, nulls left out."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _nodes(item, path)
+    elif value is not None:
+        if path:
+            yield path, value
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                # No path reaches an empty key or one with a dot in it.
+                if key and "." not in key:
+                    yield from _nodes(item, f"{path}.{key}" if path else key)
+
+
+def _known(value: Any) -> Iterable[tuple[str, Any]]:
+    yield "values", _token(value)
+    if isinstance(value, str):
+        moment = parse_date(value)
+        if moment is not None:
+            yield "dates", moment.isoformat()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if is_stored_exactly(value) and (isinstance(value, float) or abs(value) <= 2**53):
+            yield "numbers", value
+        else:
+            yield "fine", _fine(value)
+
+
+def _token(value: Any) -> str:
+    """Equal values of one type have one token; 1 and 1.0 are the same number."""
+    if isinstance(value, bool):
+        return f"b{value:d}"
+    if isinstance(value, str):
+        if len(value) <= LONGEST:
+            return f"s{value}"
+        return f"h{hashlib.sha256(value.encode()).hexdigest()}"
+    if isinstance(value, int | float):
+        return f"n{int(value) if value == int(value) else value!r}"
+    return "o"
+
+
+def _key(field: str, fact: str) -> str:
+    return f'{RESERVED}.facts."{_quoted(field)}".{fact}'
+
+
+def _quoted(path: str) -> str:
+    # Qdrant's paths have no escape for a double quote, and an index is a folder of that name.
+    return quote(path.encode(errors="surrogatepass"), safe="")
+
+
+# ---------------------------------------------------------------------------------- conditions
+
+
+def compile_filter(condition: Filter) -> models.Filter:
+    """The same condition in Qdrant's terms, on the facts.
+
+    Raises:
+        InputError: it is no filter.
+    """
+    match condition:
+        case Eq(field, value):
+            return _any_of(field, [value])
+        case In(field, values):
+            return _any_of(field, values)
+        case Range() if condition.is_date:
+            within = models.DatetimeRange(**condition.instants)
+            dates = models.FieldCondition(key=_key(condition.field, "dates"), range=within)
+            return models.Filter(must=[dates])
+        case Range():
+            return _number_within(condition.field, condition.bounds)
+        case Exists(field):
+            there = models.PayloadField(key=_key(field, "values"))
+            return models.Filter(must_not=[models.IsEmptyCondition(is_empty=there)])
+        case And(parts):
+            return models.Filter(must=[compile_filter(part) for part in parts])
+        case Or(parts):
+            # To Qdrant an empty `should` is no condition at all.
+            return models.Filter(should=[*map(compile_filter, parts)]) if parts else _nothing()
+        case Not(part):
+            return models.Filter(must_not=[compile_filter(part)])
+    raise InputError(f"{condition!r} is no filter")
+
+
+def _nothing() -> models.Filter:
+    return models.Filter(must=[models.HasIdCondition(has_id=[])])
+
+
+def _any_of(field: str, values: Iterable[Scalar]) -> models.Filter:
+    tokens = [_token(value) for value in values]
+    if not tokens:
+        return _nothing()
+    equal = models.FieldCondition(key=_key(field, "values"), match=models.MatchAny(any=tokens))
+    return models.Filter(must=[equal])
+
+
+def _number_within(field: str, bounds: Mapping[str, Any]) -> models.Filter:
+    doubles = {name: _double_at(name, bound) for name, bound in bounds.items()}
+    beyond: list[models.Condition] = [
+        _beyond(name, *_fine(bound)) for name, bound in bounds.items()
+    ]
+    fine = models.Nested(key=_key(field, "fine"), filter=models.Filter(must=beyond))
+    return models.Filter(
+        should=[
+            _in_range(_key(field, "numbers"), **doubles),
+            models.NestedCondition(nested=fine),
+        ]
+    )
+
+
+def _beyond(name: str, high: float, low: float) -> models.Filter:
+    """On one side of a bound, in the order of pairs."""
+    further = _in_range("high", **{name[:2]: high})
+    tied = models.Filter(
+        must=[_in_range("high", gte=high, lte=high), _in_range("low", **{name: low})]
+    )
+    return models.Filter(should=[further, tied])
+
+
+def _in_range(key: str, **bounds: float) -> models.FieldCondition:
+    return models.FieldCondition(key=key, range=models.Range(**bounds))
+
+
+def _fine(number: float) -> tuple[float, float]:
+    """A pair that orders like the number: exactly so for all doubles and integers of 64 bits.
+
+    The bits of a double order like an integer. The upper half of them is the first of the pair;
+    the lower half, and what an integer has beyond that double, is the second.
+    """
+    below = _double_below(number)
+    (bits,) = struct.unpack(">q", struct.pack(">d", below))
+    order = bits if bits >= 0 else -(bits & (2**63 - 1))
+    rest = min(number - int(below), 2047) if isinstance(number, int) else 0
+    return float(order >> 32), float((order & (2**32 - 1)) * 2048 + rest)
+
+
+def _double_at(name: str, bound: float) -> float:
+    """The double that bounds the same doubles as ``bound`` does."""
+    return _double_below(bound) if name in {"gt", "lte"} else _double_above(bound)
+
+
+def _double_below(number: float) -> float:
+    """The largest double that is not above an integer or float."""
+    nearest = _nearest_double(number)
+    below = nearest if nearest <= number else math.nextafter(nearest, -math.inf)
+    return max(below, -sys.float_info.max)
+
+
+def _double_above(number: float) -> float:
+    return -_double_below(-number)
+
+
+def _nearest_double(number: float) -> float:
+    """As ``float()``, but an integer beyond the largest double becomes that."""
+    return float(max(-sys.float_info.max, min(number, sys.float_info.max)))

@@ -1,0 +1,189 @@
+"""Collections and records in Qdrant's terms, and back. Pure: no engine is called here.
+
+A point has a UUID made from the record's id, up to three named vectors, and the record's payload
+as it is plus one reserved key (see :func:`_stored`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import NAMESPACE_URL, uuid5
+
+import numpy as np
+from qdrant_client import models
+
+from m3connect.contract import CollectionSchema
+from m3connect.types import (
+    Embeddings,
+    FloatArray,
+    MultiVectors,
+    Payload,
+    RecordBatch,
+    SparseVector,
+    SparseVectors,
+)
+from m3connect_qdrant.filters import RESERVED, facts, is_stored_exactly
+
+DEEPEST = 30
+"""Levels of a payload that a message to a server may nest."""
+
+MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"]
+
+WITHOUT_FACTS = models.PayloadSelectorExclude(exclude=[f"{RESERVED}.facts"])
+ONLY_ID = models.PayloadSelectorInclude(include=[f"{RESERVED}.id"])
+
+_NAMESPACE = uuid5(NAMESPACE_URL, "m3connect")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One record as an engine takes and returns it.
+
+    Args:
+        id: a UUID.
+        vectors: by name; dense ``[D]``, multi-vector ``[tokens, C]``, sparse.
+        payload: with the reserved key.
+    """
+
+    id: str
+    vectors: Mapping[str, Any]
+    payload: dict[str, Any]
+
+
+# ---------------------------------------------------------------------------------- collections
+
+
+def vector_params(
+    schema: CollectionSchema, storage: MultivectorStorage | None = None
+) -> dict[str, models.VectorParams]:
+    """The dense and multi-vector parameters of a new collection.
+
+    Args:
+        schema: what it will hold.
+        storage: how token values are stored, if not as the schema says.
+    """
+    params: dict[str, models.VectorParams] = {}
+    if schema.dense_width is not None:
+        params["dense"] = models.VectorParams(size=schema.dense_width, distance=models.Distance.DOT)
+    if schema.multivector_width is not None:
+        params["multivector"] = models.VectorParams(
+            size=schema.multivector_width,
+            distance=models.Distance.DOT,
+            datatype=models.Datatype(storage or schema.multivector_dtype),
+            multivector_config=models.MultiVectorConfig(
+                comparator=models.MultiVectorComparator.MAX_SIM
+            ),
+            # Candidates come from the other legs, so a graph over tokens would be dead weight.
+            hnsw_config=models.HnswConfigDiff(m=0),
+        )
+    return params
+
+
+def sparse_params(schema: CollectionSchema) -> dict[str, models.SparseVectorParams]:
+    """The sparse parameters of a new collection: no IDF, the weights are learned."""
+    return {"sparse": models.SparseVectorParams()} if schema.sparse else {}
+
+
+# -------------------------------------------------------------------------------------- records
+
+
+def point_id(id_: str) -> str:
+    """The UUID of a record.
+
+    >>> point_id("handbook.md#3")
+    '2f6624c1-1a96-5f41-a102-37c68c6ffeea'
+    """
+    return str(uuid5(_NAMESPACE, id_))
+
+
+def points(batch: RecordBatch, schema: CollectionSchema) -> Iterator[Point]:
+    """The points of checked records."""
+    for row, id_ in enumerate(batch.ids):
+        yield Point(point_id(id_), _vectors(batch.embeddings, row, schema), _stored(batch, row))
+
+
+def records(found: Sequence[Point], schema: CollectionSchema, *, vectors: bool) -> RecordBatch:
+    """The records of points, in their order."""
+    own = [point.payload[RESERVED] for point in found]
+    dense, sparse, multivector = _legs(found, schema) if vectors else (None, None, None)
+    embeddings = Embeddings(
+        dense,
+        sparse,
+        multivector,
+        np.array([reserved["tokens"] for reserved in own], np.int32),
+        np.array([reserved["truncated"] for reserved in own], np.bool_),
+    )
+    payloads = [user_payload(point.payload) for point in found]
+    return RecordBatch([reserved["id"] for reserved in own], payloads, embeddings)
+
+
+def _vectors(embeddings: Embeddings, row: int, schema: CollectionSchema) -> dict[str, Any]:
+    vectors: dict[str, Any] = {}
+    if embeddings.dense is not None:
+        vectors["dense"] = embeddings.dense[row]
+    if embeddings.sparse is not None:
+        vectors["sparse"] = embeddings.sparse[row]
+    if embeddings.multivector is not None:
+        # Rounded here, so that the engines that would keep float32 store the same.
+        vectors["multivector"] = embeddings.multivector[row].astype(schema.multivector_dtype)
+    return vectors
+
+
+def _legs(
+    found: Sequence[Point], schema: CollectionSchema
+) -> tuple[FloatArray | None, SparseVectors | None, MultiVectors | None]:
+    dense = sparse = multi = None
+    if schema.dense_width is not None:
+        rows = [point.vectors["dense"] for point in found]
+        dense = np.array(rows, np.float32).reshape(-1, schema.dense_width)
+    if schema.sparse:
+        sparse = SparseVectors.from_rows([_sparse(point.vectors.get("sparse")) for point in found])
+    if schema.multivector_width is not None:
+        tokens = [np.array(p.vectors["multivector"], schema.multivector_dtype) for p in found]
+        multi = MultiVectors.from_rows(tokens, width=schema.multivector_width)
+    return dense, sparse, multi
+
+
+def _sparse(stored: Any) -> SparseVector:
+    """From any engine's sparse vector; a text without terms may have none."""
+    if stored is None:
+        return SparseVector(np.empty(0, np.uint32), np.empty(0, np.float32))
+    return SparseVector(np.array(stored.indices, np.uint32), np.array(stored.values, np.float32))
+
+
+def _stored(batch: RecordBatch, row: int) -> dict[str, Any]:
+    """The payload of a point: the record's, flat, and the reserved key.
+
+    That holds the id, what the encoder said of the text, and the facts for filters. A payload that
+    an engine would change or refuse is kept there too, as JSON text.
+    """
+    payload = batch.payloads[row]
+    reserved = {
+        "id": batch.ids[row],
+        "tokens": int(batch.embeddings.n_tokens[row]),
+        "truncated": bool(batch.embeddings.truncated[row]),
+        "facts": facts(payload),
+    }
+    if _is_plain(payload, DEEPEST):
+        return {**payload, RESERVED: reserved}
+    return {RESERVED: {**reserved, "json": json.dumps(payload)}}
+
+
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether a value comes back from every engine as it was."""
+    if isinstance(value, Mapping):
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in value.values())
+    if isinstance(value, list | tuple):
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
+    return not isinstance(value, int | float) or is_stored_exactly(value)
+
+
+def user_payload(stored: Mapping[str, Any]) -> Payload:
+    text = stored[RESERVED].get("json")
+    if text is not None:
+        restored: Payload = json.loads(text)
+        return restored
+    return {key: value for key, value in stored.items() if key != RESERVED}

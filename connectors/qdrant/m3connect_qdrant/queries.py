@@ -1,0 +1,183 @@
+"""Queries as one Qdrant request each, and its answers as hits. Pure: no engine is called here.
+
+Candidates come from prefetches, one a leg. What fuses them is a formula over the prefetches'
+scores, for Qdrant's own weighted rank fusion divides a rank by its weight, and it orders ties at
+random; a candidate that a prefetch lacks counts 0 there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qdrant_client import models
+
+from m3connect.errors import InputError
+from m3connect.types import Fusion, Hit, Leg, Query, Rrf
+from m3connect_qdrant.filters import RESERVED, compile_filter
+from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, user_payload
+
+MULTIVECTOR_FLOATS = 1_048_576
+"""A server refuses a multi-vector of this many values, stored or asked."""
+
+Answer = Sequence[tuple[float, Mapping[str, Any]]]
+"""Scores and stored payloads, best first."""
+Searches = Mapping[Leg, models.Prefetch]
+Vectors = Mapping[Leg, models.NearestQuery]
+
+
+def check_size(query: Query) -> None:
+    """Refuse a multi-vector that a server would refuse.
+
+    Raises:
+        InputError: it has too many values.
+    """
+    if query.multivector is not None and query.multivector.size >= MULTIVECTOR_FLOATS:
+        raise InputError(
+            f"the multivector query has {query.multivector.size} values, Qdrant takes fewer than "
+            f"{MULTIVECTOR_FLOATS}: ask with a shorter text"
+        )
+
+
+def request(query: Query, limit: int, *, exact: bool = False) -> models.QueryRequest | None:
+    """The request that answers a query; None when no record can match.
+
+    Args:
+        query: a checked query.
+        limit: how many answers to ask for.
+        exact: whether dense candidates are searched without the graph.
+    """
+    last = _last_stage(query, limit, exact=exact)
+    if last is None:
+        return None
+    return models.QueryRequest(
+        prefetch=last.prefetch,
+        query=last.query,
+        using=last.using,
+        filter=last.filter,
+        params=last.params,
+        limit=last.limit,
+        with_payload=WITHOUT_FACTS if query.payload else ONLY_ID,
+    )
+
+
+def is_cut_in_tie(found: Answer, limit: int, extra: int) -> bool:
+    """Whether records beyond an answer may tie with the last that is wanted.
+
+    >>> is_cut_in_tie([(0.9, {}), (0.5, {}), (0.5, {})], limit=2, extra=1)
+    True
+    """
+    return len(found) == limit + extra and found[-1][0] == found[limit - 1][0]
+
+
+def hits(query: Query, found: Answer) -> list[Hit]:
+    """The hits of a query, ties in order of ids."""
+    # Qdrant's MaxSim is a sum over the query's tokens, here it is their mean.
+    tokens = 1
+    if query.multivector is not None and (len(query.legs) == 1 or query.rerank is not None):
+        tokens = len(query.multivector)
+    best = sorted(found, key=lambda answer: (-answer[0], answer[1][RESERVED]["id"]))[: query.limit]
+    return [
+        Hit(
+            payload[RESERVED]["id"],
+            score / tokens,
+            rank,
+            user_payload(payload) if query.payload else {},
+        )
+        for rank, (score, payload) in enumerate(best, start=1)
+    ]
+
+
+def _last_stage(query: Query, limit: int, *, exact: bool) -> models.Prefetch | None:
+    vectors = _vectors(query)
+    condition = None if query.filter is None else compile_filter(query.filter)
+    params = models.SearchParams(exact=True) if exact else None
+
+    def search(leg: Leg, depth: int) -> models.Prefetch:
+        return models.Prefetch(
+            query=vectors[leg], using=leg, filter=condition, params=params, limit=depth
+        )
+
+    if len(query.legs) == 1:
+        (leg,) = query.legs
+        return search(leg, limit) if leg in vectors else None
+    depths: dict[Leg, int] = {"dense": query.dense_depth, "sparse": query.sparse_depth}
+    searches = {leg: search(leg, depth) for leg, depth in depths.items() if leg in vectors}
+    if not searches:
+        return None
+    if query.rerank is None:
+        return _fused(query, searches, vectors, limit)
+    return models.Prefetch(
+        prefetch=[_best(query, searches, vectors, query.rerank)],
+        query=vectors["multivector"],
+        using="multivector",
+        limit=limit,
+    )
+
+
+def _vectors(query: Query) -> dict[Leg, models.NearestQuery]:
+    """The query's vectors that can find anything: a sparse one without terms cannot."""
+    vectors: dict[Leg, models.NearestQuery] = {}
+    if query.dense is not None:
+        vectors["dense"] = models.NearestQuery(nearest=query.dense.tolist())
+    if query.sparse is not None and len(query.sparse):
+        indices, values = query.sparse.indices.tolist(), query.sparse.values.tolist()
+        terms = models.SparseVector(indices=indices, values=values)
+        vectors["sparse"] = models.NearestQuery(nearest=terms)
+    if query.multivector is not None:
+        vectors["multivector"] = models.NearestQuery(nearest=query.multivector.tolist())
+    return vectors
+
+
+def _best(query: Query, searches: Searches, vectors: Vectors, depth: int) -> models.Prefetch:
+    """The best of the dense and sparse legs, to be reranked."""
+    if len(query.legs) == 3:
+        return _fused(query, searches, vectors, depth)
+    (search,) = searches.values()
+    return search.model_copy(update={"limit": min(depth, search.limit or depth)})
+
+
+def _fused(query: Query, searches: Searches, vectors: Vectors, limit: int) -> models.Prefetch:
+    """The stages that score the candidates, and the formula over their scores."""
+    how = query.fusion
+    assert how is not None, "check_query saw to it"
+    legs: list[Leg] = [*searches]
+    if query.multivector is not None and query.rerank is None:
+        legs.append("multivector")
+    names = [f"$score[{position}]" for position in range(len(legs))]
+    terms = [_term(query, how, leg, name) for leg, name in zip(legs, names, strict=True)]
+    return models.Prefetch(
+        prefetch=[_stage(how, leg, searches, vectors) for leg in legs],
+        query=models.FormulaQuery(
+            formula=models.SumExpression(sum=terms), defaults=dict.fromkeys(names, 0.0)
+        ),
+        limit=limit,
+    )
+
+
+def _stage(how: Fusion, leg: Leg, searches: Searches, vectors: Vectors) -> models.Prefetch:
+    """What gives candidates their score in a leg; for rank fusion, 1 / rank."""
+    if leg in searches and (isinstance(how, Rrf) or not how.rescore):
+        stage = searches[leg]
+    else:
+        everyone = sum(search.limit or 0 for search in searches.values())
+        stage = models.Prefetch(
+            prefetch=[*searches.values()], query=vectors[leg], using=leg, limit=everyone
+        )
+    if isinstance(how, Rrf):
+        ranks = models.RrfQuery(rrf=models.Rrf(k=1))
+        return models.Prefetch(prefetch=[stage], query=ranks, limit=stage.limit)
+    return stage
+
+
+def _term(query: Query, how: Fusion, leg: Leg, score: str) -> models.Expression:
+    """A leg's part of the sum."""
+    weight: float = getattr(how, leg)
+    if isinstance(how, Rrf):
+        # With s = 1 / rank, weight / (k + rank) is weight * s / (1 + k * s), and 0 for s = 0.
+        below = models.SumExpression(sum=[1.0, models.MultExpression(mult=[how.k, score])])
+        above = models.MultExpression(mult=[weight, score])
+        return models.DivExpression(div=models.DivParams(left=above, right=below))
+    if leg == "multivector" and query.multivector is not None:
+        weight /= len(query.multivector)
+    return models.MultExpression(mult=[weight, score])
