@@ -4,11 +4,12 @@
 packed    ``m3.json``, ``base.safetensors``, ``trained.safetensors`` (see ``packed.py``)
 m3        ``m3.json``, ``model.safetensors``
 bge-m3    ``config.json``, ``model.safetensors`` or ``pytorch_model.bin``, ``sparse_linear.pt``,
-          ``colbert_linear.pt``: the published layout of BAAI/bge-m3
+          ``colbert_linear.pt``: the published layout of BAAI/bge-m3. Where ``m3.json`` lies
+          beside them it counts; it says what ``config.json`` cannot, such as mean pooling.
 ========= ======================================================================================
 
 Each has ``tokenizer.json`` (or ``.gz``), and ``graph.onnx`` where ONNX Runtime can run it. Nothing
-here needs torch but the configuration of the published layout, which has to look into its heads.
+here needs torch, except to look into the heads of the published layout without ``m3.json``.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from m3connect.errors import CheckpointError
+from m3connect.errors import CheckpointError, ConfigError
 from m3connect.model.config import BodyConfig, M3Config
 from m3connect.model.packed import PackedTensors
 
 Layout = Literal["packed", "m3", "bge-m3"]
 Model = TypeVar("Model", bound=BaseModel)
 
+CONFIG = "m3.json"
 GRAPH = "graph.onnx"
 
 
@@ -68,14 +70,19 @@ def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
         CheckpointError: no known layout, or a file that cannot be understood.
         ConfigError: the published layout needs torch, which is missing.
     """
-    if (path / "m3.json").is_file():
-        layout: Layout = "packed" if (path / "base.safetensors").is_file() else "m3"
-        return Checkpoint(path, layout, _read_json(M3Config, path / "m3.json"))
+    if (path / CONFIG).is_file():
+        return Checkpoint(path, _layout(path), _read_json(M3Config, path / CONFIG))
     if (path / "config.json").is_file():
         return Checkpoint(path, "bge-m3", _published_config(path, name or path.name))
     raise CheckpointError(
-        f"{path} holds neither m3.json nor config.json: not a checkpoint that m3connect knows"
+        f"{path} holds neither {CONFIG} nor config.json: not a checkpoint that m3connect knows"
     )
+
+
+def _layout(path: Path) -> Layout:
+    if (path / "base.safetensors").is_file():
+        return "packed"
+    return "bge-m3" if (path / "sparse_linear.pt").is_file() else "m3"
 
 
 def _read_json(model: type[Model], file: Path) -> Model:
@@ -87,8 +94,12 @@ def _read_json(model: type[Model], file: Path) -> Model:
 
 def _published_config(path: Path, name: str) -> M3Config:
     """What the published layout does not say in one place."""
-    from m3connect.model.weights import read_published
-
+    try:
+        from m3connect.model.weights import read_published
+    except ImportError as error:
+        raise ConfigError(
+            f'{path} is in the published layout, which needs torch: pip install "m3connect[torch]"'
+        ) from error
     body = _read_json(BodyConfig, path / "config.json")
     tensors = read_published(path)
     return M3Config(
@@ -114,7 +125,7 @@ def read_tokenizer(path: Path) -> tuple[Tokenizer, str]:
     Raises:
         CheckpointError: it is missing or cannot be understood.
     """
-    file, content = _tokenizer_file(path)
+    file, content = tokenizer_file(path)
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except ValueError as error:
@@ -124,7 +135,12 @@ def read_tokenizer(path: Path) -> tuple[Tokenizer, str]:
     return tokenizer, hashlib.sha256(content).hexdigest()[:16]
 
 
-def _tokenizer_file(path: Path) -> tuple[Path, bytes]:
+def tokenizer_file(path: Path) -> tuple[Path, bytes]:
+    """Where a checkpoint's tokenizer lies, and its JSON.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     plain, zipped = path / "tokenizer.json", path / "tokenizer.json.gz"
     if plain.is_file():
         return plain, plain.read_bytes()

@@ -1,7 +1,8 @@
 """The M3 encoder as an ONNX graph, without its weights.
 
 Every initializer is external and bears the name that the tensor has in the checkpoint, so the graph
-is a few hundred kilobytes and ONNX Runtime reads the same weights as torch.
+is small and ONNX Runtime reads the same weights as torch: from memory, or from their place in
+``model.safetensors``.
 
 Inputs (B texts, L tokens, H hidden width):
     ``input_ids`` int64 [B, L], or ``rows`` float32 [B, L, H], the ids' word embeddings;
@@ -16,7 +17,11 @@ Outputs:
 
 from __future__ import annotations
 
+import json
 import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,14 +38,19 @@ IR_VERSION = 10
 """What ONNX Runtime 1.20 reads."""
 
 Inputs = Literal["input_ids", "rows"]
+Place = Mapping[str, str]
+"""File, offset and length, as ONNX writes them."""
+_FROM_MEMORY: Place = {"location": "memory"}
 
 
-def build(config: M3Config, inputs: Inputs) -> onnx.ModelProto:
+def build(config: M3Config, inputs: Inputs, weights: Path | None = None) -> onnx.ModelProto:
     """The graph of a checkpoint.
 
     Args:
         config: body and heads.
         inputs: whether word embeddings are looked up inside (``input_ids``) or outside (``rows``).
+        weights: a safetensors file in float32 that will lie beside the graph; without one the
+            weights must be given from memory.
 
     Raises:
         ConfigError: the ``onnx`` package is missing.
@@ -51,19 +61,36 @@ def build(config: M3Config, inputs: Inputs) -> onnx.ModelProto:
         raise ConfigError(
             'writing an ONNX graph needs onnx: pip install "m3connect[onnx]"'
         ) from error
-    return _Builder(config).model(inputs)
+    places = {} if weights is None else _places(weights)
+    return _Builder(config, places).model(inputs)
+
+
+def _places(file: Path) -> dict[str, Place]:
+    """Where a safetensors file holds its tensors: after a header of JSON, offsets count from its end."""
+    with file.open("rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: {
+            "location": file.name,
+            "offset": str(8 + size + entry["data_offsets"][0]),
+            "length": str(entry["data_offsets"][1] - entry["data_offsets"][0]),
+        }
+        for name, entry in header.items()
+    }
 
 
 class _Builder:
     """Collects nodes. Activations are flat, ``[B * L, width]``, except inside attention."""
 
-    def __init__(self, config: M3Config) -> None:
+    def __init__(self, config: M3Config, places: Mapping[str, Place]) -> None:
         from onnx import helper
 
         self.helper = helper
         self.config = config
         self.body = config.body
-        self.shapes = tensor_shapes(config)
+        self.places = places
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
 
@@ -239,7 +266,7 @@ class _Builder:
         return name
 
     def weights(self, inputs: Inputs) -> list[Any]:
-        """The checkpoint's tensors as external initializers, still without a place."""
+        """The checkpoint's tensors as external initializers."""
         from onnx import TensorProto
 
         return [
@@ -248,8 +275,11 @@ class _Builder:
                 dims=shape,
                 data_type=TensorProto.FLOAT,
                 data_location=TensorProto.EXTERNAL,
-                external_data=[{"key": "location", "value": "model.safetensors"}],
+                external_data=[
+                    {"key": key, "value": value}
+                    for key, value in self.places.get(name, _FROM_MEMORY).items()
+                ],
             )
-            for name, shape in self.shapes.items()
+            for name, shape in tensor_shapes(self.config).items()
             if name != WORD_EMBEDDINGS or inputs == "input_ids"
         ]
