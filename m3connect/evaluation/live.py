@@ -82,17 +82,14 @@ def evaluate(
     extra.check()
     run.check(names, dataset)
     info = connector.describe()
-    if info.schema.fingerprint is not None:
-        encoder.info.fingerprint.require(
-            info.schema.fingerprint, collection=info.name, writing=False
-        )
+    require(connector, encoder)
     preset = for_database(preset or preset_for(encoder.info), depth)
     legs = run.needed(modes)
     texts = [query.text for query in dataset.queries]
     queries = encoder.encode(texts, kind="query", legs=legs)
     with tempfile.TemporaryDirectory() as folder:
         contents = read(connector, legs if reference else (), Path(folder), progress=progress)
-        warnings = _differences(dataset, contents)
+        warnings = differences(dataset, contents)
         limit = _limit(dataset, contents, names, connector)
         exact = None
         if reference:
@@ -119,6 +116,18 @@ def evaluate(
         },
         (*dataset.warnings, *warnings),
     )
+
+
+def require(connector: Connector, encoder: Encoder) -> None:
+    """See that a collection was made by this model, if it says by which.
+
+    Raises:
+        FingerprintMismatch: it was made by another.
+    """
+    info = connector.describe()
+    stored = info.schema.fingerprint
+    if stored is not None:
+        encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
 
 
 def read(
@@ -228,7 +237,7 @@ def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector
     return wanted if most is None else min(wanted, most)
 
 
-def _differences(dataset: Dataset, contents: Contents) -> list[str]:
+def differences(dataset: Dataset, contents: Contents) -> list[str]:
     """Where collection and corpus differ.
 
     Raises:

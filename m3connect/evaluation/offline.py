@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,26 @@ from m3connect.types import Embeddings, Leg, Query
 
 Answer = dict[str, float]
 """A query's documents by id, with scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a query with several legs fuses.
+
+    Args:
+        query: its fusion, depths and limit.
+        rankings: of the dense and sparse legs, best first.
+        scores: each leg's scores of all candidates.
+    """
+
+    query: Query
+    rankings: Mapping[Leg, Sequence[str]]
+    scores: Mapping[Leg, Mapping[str, float]]
+
+    def fused(self) -> Answer:
+        """The best of them by the query's fusion."""
+        final = fusion.combine(self.query, self.rankings, self.scores)
+        return {id_: final[id_] for id_ in fusion.top(final, self.query.limit)}
 
 
 class OfflineSearch:
@@ -87,9 +107,13 @@ class OfflineSearch:
             progress=self.progress,
         )
 
-    def _answer(self, row: int, query: Query) -> Answer:
-        if len(query.legs) == 1:
-            return self._found(row, query.legs[0], query.limit)
+    def candidates(self, row: int, query: Query) -> Candidates:
+        """What a query with several legs fuses.
+
+        Args:
+            row: the query's place.
+            query: of :func:`m3connect.evaluation.modes.to_query`.
+        """
         found = {"dense": self._rows(row, "dense", query.dense_depth)}
         pooled = query.multivector is not None and self.preset.pool == "dense"
         if query.sparse is not None and not pooled:
@@ -102,8 +126,12 @@ class OfflineSearch:
         if query.sparse is not None and pooled:
             matched = {id_: score for id_, score in scores["sparse"].items() if score > 0}
             rankings["sparse"] = fusion.top(matched, len(matched))
-        final = fusion.combine(query, rankings, scores)
-        return {id_: final[id_] for id_ in fusion.top(final, query.limit)}
+        return Candidates(query, rankings, scores)
+
+    def _answer(self, row: int, query: Query) -> Answer:
+        if len(query.legs) == 1:
+            return self._found(row, query.legs[0], query.limit)
+        return self.candidates(row, query).fused()
 
     def _found(self, row: int, leg: Leg, limit: int) -> Answer:
         rows, scores = self.ranking(leg)[row]

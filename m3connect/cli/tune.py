@@ -1,0 +1,176 @@
+"""``m3connect tune``: choose the fusion that serves your data, and store it in the collection."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from m3connect.cli import eval_options, options
+from m3connect.cli.eval_options import Cache, Language, LimitQueries, Qrels, Seed
+from m3connect.cli.options import (
+    ApiKey,
+    Backend,
+    Collection,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    TargetOption,
+    Url,
+)
+from m3connect.cli.options import Path as EnginePath
+
+if TYPE_CHECKING:
+    from m3connect.evaluation.tune import Setting, Tuned
+
+
+def tune(
+    dataset: Annotated[str, typer.Option(help="Folder in the BEIR layout: the dev queries.")],
+    *,
+    qrels: Qrels = None,
+    language: Language = "",
+    limit_queries: LimitQueries = None,
+    mode: Annotated[
+        Literal["dense+sparse", "all"], typer.Option(help="Whose fusion to tune.")
+    ] = "all",
+    metric: Annotated[str, typer.Option(help="To maximise.")] = "ndcg@10",
+    held_out: Annotated[
+        float, typer.Option(help="Share of the queries that is only reported on.", min=0, max=0.9)
+    ] = 0.3,
+    folds: Annotated[int, typer.Option(help="Of the cross-validation.", min=2)] = 5,
+    seed: Seed = 0,
+    cache: Cache = None,
+    live_target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            help="Tune on a collection in this database, and store the choice in it.",
+            rich_help_panel="Target",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Store nothing.", rich_help_panel="Target")
+    ] = False,
+    collection: Collection = options.DEFAULT_COLLECTION,
+    url: Url = None,
+    path: EnginePath = None,
+    api_key: ApiKey = None,
+    target_option: TargetOption = None,
+    model: Model = options.DEFAULT_MODEL,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Try fusions, weights and depths on some queries, and report on others.
+
+    - `m3connect tune --dataset dev`
+    - `m3connect tune --dataset dev --target qdrant --collection handbook`
+    """
+    from m3connect.cli.progress import progress_bar
+    from m3connect.evaluation import extra, live, run
+    from m3connect.evaluation import tune as tuning
+    from m3connect.evaluation.modes import for_database, preset_for
+    from m3connect.evaluation.offline import OfflineSearch
+    from m3connect.retrieval import FUSION_NOTE, fusion_to_json
+
+    extra.check()
+    opened = eval_options.open_dataset(dataset, qrels, language, limit_queries, seed)
+    run.check([metric], opened)
+    tuning.split(opened, held_out=held_out, seed=seed)
+    encoder = options.load_encoder(model, backend, device, dtype)
+    default = for_database(preset_for(encoder.info), 100)
+    deepest = for_database(default, max(tuning.DEPTHS))
+    legs = run.needed([mode])
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
+        connector = None
+        documents: dict[str, str] = {}
+        if live_target is None:
+            home = cache or eval_options.default_cache()
+            store, queries = run.encode(opened, encoder, legs, home, progress=progress)
+            ids = opened.ids
+        else:
+            connector = stack.enter_context(
+                options.open_connector(live_target, collection, url, path, api_key, target_option)
+            )
+            live.require(connector, encoder)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            contents = live.read(connector, legs, folder, progress=progress)
+            live.differences(opened, contents)
+            ids, store, documents = contents.ids, contents.store, dict(contents.documents)
+            texts = [query.text for query in opened.queries]
+            queries = encoder.encode(texts, kind="query", legs=legs)
+        limit = run.cutoff([metric]) * max(1, round(len(ids) / len(opened.ids)))
+        search = OfflineSearch(ids, store, queries, deepest, limit=limit, progress=progress)
+        tuned = tuning.tune(
+            opened,
+            search,
+            mode,
+            default=default,
+            metric=metric,
+            held_out=held_out,
+            folds=folds,
+            seed=seed,
+            documents=documents,
+            progress=progress,
+        )
+        stored = connector is not None and tuned.chosen != tuned.default and not dry_run
+        if connector is not None and stored:
+            connector.annotate({FUSION_NOTE: fusion_to_json(tuned.chosen.fusion)})
+    if as_json:
+        typer.echo(json.dumps(_json(tuned, stored=stored)))
+    else:
+        _show(tuned, stored=stored)
+
+
+def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:
+    from m3connect.retrieval import fusion_to_json
+
+    def setting(chosen: Setting) -> dict[str, Any]:
+        return {"fusion": fusion_to_json(chosen.fusion), "depth": chosen.depth}
+
+    return {
+        "metric": tuned.metric,
+        "default": setting(tuned.default),
+        "chosen": setting(tuned.chosen),
+        "tuned_on": len(tuned.tuned_on),
+        "held_out": len(tuned.held_out),
+        "cross_validated": tuned.cross_validated,
+        "before": asdict(tuned.before),
+        "after": asdict(tuned.after),
+        "gain": asdict(tuned.gain),
+        "stored": stored,
+    }
+
+
+def _show(tuned: Tuned, *, stored: bool) -> None:
+    lines = [
+        f"| {tuned.metric} on {len(tuned.held_out)} held-out queries | mean | 95 % interval |",
+        "|---|---|---|",
+        (
+            f"| default: {tuned.default.fusion}, depth {tuned.default.depth} | "
+            f"{tuned.before.mean:.4f} | {tuned.before.low:.4f} to {tuned.before.high:.4f} |"
+        ),
+        (
+            f"| chosen: {tuned.chosen.fusion}, depth {tuned.chosen.depth} | "
+            f"{tuned.after.mean:.4f} | {tuned.after.low:.4f} to {tuned.after.high:.4f} |"
+        ),
+        (
+            f"| gain | {tuned.gain.difference.mean:+.4f} | {tuned.gain.difference.low:+.4f} to "
+            f"{tuned.gain.difference.high:+.4f}, p = {tuned.gain.p_value:.3f} |"
+        ),
+    ]
+    typer.echo("\n".join(lines))
+    if tuned.chosen == tuned.default:
+        typer.echo("No setting beat the default on queries it had not seen: it stays.", err=True)
+    elif stored:
+        typer.echo("Stored in the collection: search uses it from now on.", err=True)

@@ -1,0 +1,230 @@
+"""Choose fusion, weights, k and depth on some queries, and say on others what it brought.
+
+The queries are split in two. On the tuning part every setting is tried and the best mean wins, if
+cross-validation agrees: the setting that is best on the other folds must beat the default on the
+fold that it has not seen. Only the held-out part is reported, with an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3connect.errors import InputError
+from m3connect.evaluation import metrics
+from m3connect.evaluation.datasets import Dataset
+from m3connect.evaluation.modes import Preset, to_query
+from m3connect.evaluation.offline import Answer, Candidates, OfflineSearch
+from m3connect.evaluation.significance import Comparison, Interval, compare, interval
+from m3connect.evaluation.store import Progress, silent
+from m3connect.types import Fusion, Rrf, Weighted
+
+TunedMode = Literal["dense+sparse", "all"]
+
+SPARSE_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
+MULTIVECTOR_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+RRF_K = (10.0, 60.0)
+RRF_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
+DEPTHS = (50, 100, 200)
+MINIMUM = 10
+"""Fewer queries than that, in either part, tell nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A fusion and how many candidates each leg brings to it."""
+
+    fusion: Fusion
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A setting and its mean on the tuning part."""
+
+    setting: Setting
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning chose, and what it brings on queries that it has not seen.
+
+    Args:
+        metric: that was tuned.
+        default: the setting to beat.
+        chosen: the setting that won; the default where cross-validation saw no gain.
+        cross_validated: mean of what each fold's winner of the other folds scores on it.
+        trials: all settings, best first.
+        before, after: the default and the chosen one on the held-out part.
+        gain: the difference there.
+        tuned_on, held_out: query ids.
+    """
+
+    metric: str
+    default: Setting
+    chosen: Setting
+    cross_validated: float
+    trials: tuple[Trial, ...]
+    before: Interval
+    after: Interval
+    gain: Comparison
+    tuned_on: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def split(dataset: Dataset, *, held_out: float, seed: int) -> tuple[list[int], list[int]]:
+    """The places of the queries to tune on, and of those to report on.
+
+    Raises:
+        InputError: a part is too small: what was tuned on is never reported on.
+    """
+    n = len(dataset.queries)
+    order = np.random.default_rng(seed).permutation(n)
+    kept = round(n * held_out)
+    if kept < MINIMUM or n - kept < MINIMUM:
+        raise InputError(
+            f"{n} queries with {held_out:.0%} held out leave {n - kept} to tune on and {kept} to "
+            f"report on; each part needs {MINIMUM}, since what was tuned on is not reported on"
+        )
+    return sorted(order[kept:].tolist()), sorted(order[:kept].tolist())
+
+
+def tune(
+    dataset: Dataset,
+    search: OfflineSearch,
+    mode: TunedMode,
+    *,
+    default: Preset,
+    metric: str = "ndcg@10",
+    depths: Sequence[int] = DEPTHS,
+    held_out: float = 0.3,
+    folds: int = 5,
+    seed: int = 0,
+    documents: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+) -> Tuned:
+    """Tune one mode's fusion.
+
+    Args:
+        dataset: queries and judgements.
+        search: over its corpus, or over a collection's vectors; its preset must allow the depths.
+        mode: whose fusion.
+        default: the fusion to beat, at the preset's depth.
+        metric: to maximise.
+        depths: candidates to try.
+        held_out: share of the queries to report on.
+        folds: of the cross-validation.
+        seed: of the split.
+        documents: document of each record, where records are passages.
+        progress: told of every query and setting.
+
+    Raises:
+        InputError: too few queries.
+    """
+    chosen_on, reported_on = split(dataset, held_out=held_out, seed=seed)
+    start = Setting(
+        default.pair if mode == "dense+sparse" else default.triple,
+        default.pair_depth if mode == "dense+sparse" else default.triple_depth,
+    )
+    tried = list(dict.fromkeys([start, *settings(mode, depths)]))
+    cases = _cases(search, mode, max(setting.depth for setting in tried), progress)
+    score = _Scorer(dataset, cases, metric, documents or {})
+    figures = np.empty((len(tried), len(chosen_on)))
+    for row, setting in enumerate(tried):
+        figures[row] = score(setting, chosen_on)
+        progress("trying settings", row + 1, len(tried))
+    unseen = cross_validate(figures, folds=folds, seed=seed)
+    best = int(figures.mean(axis=1).argmax())
+    chosen = tried[best] if unseen > figures[0].mean() else start
+    before, after = score(start, reported_on), score(chosen, reported_on)
+    ranked = np.argsort(-figures.mean(axis=1), kind="stable")
+    return Tuned(
+        metric,
+        start,
+        chosen,
+        unseen,
+        tuple(Trial(tried[row], float(figures[row].mean())) for row in ranked),
+        interval(before, seed=seed),
+        interval(after, seed=seed),
+        compare(after, before, seed=seed),
+        tuple(dataset.queries[place].id for place in chosen_on),
+        tuple(dataset.queries[place].id for place in reported_on),
+    )
+
+
+def settings(mode: TunedMode, depths: Sequence[int] = DEPTHS) -> list[Setting]:
+    """The settings to try: weighted sums and reciprocal rank fusions, at every depth.
+
+    The dense weight is 1; only its ratio to the others matters.
+    """
+    multis = MULTIVECTOR_WEIGHTS if mode == "all" else (0.0,)
+    fusions: list[Fusion] = [Weighted(1.0, s, m) for s in SPARSE_WEIGHTS for m in multis]
+    rrf_multis = RRF_WEIGHTS if mode == "all" else (0.0,)
+    fusions += [Rrf(k, 1.0, s, m) for k in RRF_K for s in RRF_WEIGHTS for m in rrf_multis]
+    return [Setting(fusion, depth) for depth in depths for fusion in fusions]
+
+
+def cross_validate(figures: NDArray[np.float64], *, folds: int, seed: int) -> float:
+    """What the best setting of the other folds scores on each fold, as a mean over queries.
+
+    Args:
+        figures: ``float64 [settings, queries]``.
+        folds: how many.
+        seed: of the assignment of queries to folds.
+    """
+    fold = np.random.default_rng(seed).permutation(figures.shape[1]) % folds
+    scores = np.empty(figures.shape[1])
+    for number in range(folds):
+        here = fold == number
+        best = figures[:, ~here].mean(axis=1).argmax()
+        scores[here] = figures[best, here]
+    return float(scores.mean())
+
+
+class _Scorer:
+    """A setting's figure on each of some queries."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        cases: Sequence[Candidates],
+        metric: str,
+        documents: Mapping[str, str],
+    ) -> None:
+        self.dataset = dataset
+        self.cases = cases
+        self.metric = metric
+        self.documents = documents
+
+    def __call__(self, setting: Setting, places: Sequence[int]) -> NDArray[np.float64]:
+        run = [
+            (self.dataset.queries[place].id, self._answer(self.cases[place], setting))
+            for place in places
+        ]
+        return metrics.evaluate(run, self.dataset.qrels, [self.metric])[self.metric]
+
+    def _answer(self, case: Candidates, setting: Setting) -> Answer:
+        cut = {leg: ids[: setting.depth] for leg, ids in case.rankings.items()}
+        query = replace(case.query, fusion=setting.fusion)
+        found = Candidates(query, cut, case.scores).fused()
+        answer: Answer = {}
+        for id_, score in found.items():
+            answer.setdefault(self.documents.get(id_, id_), score)
+        return answer
+
+
+def _cases(
+    search: OfflineSearch, mode: TunedMode, depth: int, progress: Progress
+) -> list[Candidates]:
+    preset = replace(search.preset, pair_depth=depth, rerank_depth=depth)
+    cases = []
+    for row in range(len(search.queries)):
+        query = to_query(mode, preset, search.queries[row], limit=search.limit)
+        cases.append(search.candidates(row, query))
+        progress("gathering candidates", row + 1, len(search.queries))
+    return cases

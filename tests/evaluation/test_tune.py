@@ -1,0 +1,151 @@
+"""Tuning: finds a planted optimum, reports on unseen queries only, and keeps the default if unsure."""
+
+import json
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from m3connect.cli import options
+from m3connect.cli import tune as command
+from m3connect.contract import CollectionSchema
+from m3connect.errors import InputError
+from m3connect.evaluation import tune
+from m3connect.evaluation.datasets import Dataset, TextQuery
+from m3connect.evaluation.modes import Preset
+from m3connect.evaluation.offline import OfflineSearch
+from m3connect.evaluation.store import EmbeddingStore
+from m3connect.memory import MemoryConnector
+from m3connect.retrieval import default_fusion, fusion_to_json
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Embeddings, MultiVectors, RecordBatch, Rrf, SparseVectors, Weighted
+
+DEFAULT = Preset(
+    "default", Weighted(1, 0, 0), Weighted(1, 0, 0.25), pair_depth=50, rerank_depth=50, pool="union"
+)
+
+
+def planted(tmp_path, queries=60, documents=40, *, good):
+    """A collection in which one leg knows the answer and the other is noise."""
+    rng = np.random.default_rng(0)
+    answer = rng.integers(0, documents, queries)
+    truth = np.eye(documents, dtype=np.float32)
+    noise = rng.random((documents, documents)).astype(np.float32)
+    dense = truth if good == "dense" else noise
+    lexical = noise if good == "dense" else truth
+    passages = Embeddings(
+        dense,
+        SparseVectors.from_rows([dict(enumerate(row.tolist())) for row in lexical]),
+        MultiVectors.from_rows([row[None] for row in noise]),
+        np.ones(documents, np.int32),
+        np.zeros(documents, np.bool_),
+    )
+    asked = Embeddings(
+        truth[answer],
+        SparseVectors.from_rows([{int(a): 1.0} for a in answer]),
+        MultiVectors.from_rows([truth[a][None] for a in answer]),
+        np.ones(queries, np.int32),
+        np.zeros(queries, np.bool_),
+    )
+    ids = tuple(f"d{n:02}" for n in range(documents))
+    texts = tuple(TextQuery(f"q{n:02}", "?") for n in range(queries))
+    qrels = {f"q{n:02}": {ids[a]: 1} for n, a in enumerate(answer)}
+    dataset = Dataset("planted", tmp_path, ids, texts, qrels, "x")
+    return dataset, OfflineSearch(ids, EmbeddingStore.of([passages]), asked, DEFAULT, limit=10)
+
+
+@pytest.mark.parametrize("mode", ["dense+sparse", "all"])
+def test_finds_the_leg_that_knows(tmp_path, mode):
+    """Where only the lexical leg knows, its weight rises and the held-out figure with it."""
+    dataset, search = planted(tmp_path, good="sparse")
+    found = tune.tune(dataset, search, mode, default=DEFAULT, depths=(20, 50))
+    assert found.chosen.fusion.sparse > found.chosen.fusion.dense / 2
+    assert found.after.mean > found.before.mean + 0.2
+    assert found.gain.p_value < 0.01
+    assert found.trials[0].mean >= found.trials[-1].mean
+
+
+def test_what_was_tuned_on_is_not_reported_on(tmp_path):
+    """The two parts share no query, cover all, and are drawn by the seed."""
+    dataset, search = planted(tmp_path, good="sparse")
+    found = tune.tune(dataset, search, "dense+sparse", default=DEFAULT, depths=(20,))
+    assert not set(found.tuned_on) & set(found.held_out)
+    assert len(found.tuned_on) + len(found.held_out) == 60
+    assert tune.split(dataset, held_out=0.3, seed=0) != tune.split(dataset, held_out=0.3, seed=1)
+
+
+@pytest.mark.parametrize("held_out", [0.0, 0.1, 0.9])
+def test_refuses_to_report_on_what_it_tuned_on(tmp_path, held_out):
+    """Without enough queries in both parts there is no report."""
+    dataset, _ = planted(tmp_path, good="sparse")
+    with pytest.raises(InputError, match="not reported on"):
+        tune.split(dataset, held_out=held_out, seed=0)
+
+
+def test_keeps_a_default_that_cannot_be_beaten(tmp_path):
+    """Where the default is already perfect, nothing is chosen in its place."""
+    dataset, search = planted(tmp_path, good="dense")
+    found = tune.tune(dataset, search, "dense+sparse", default=DEFAULT, depths=(20,))
+    assert found.before.mean == 1.0
+    assert found.chosen == found.default
+
+
+def test_cross_validation_sees_through_luck():
+    """Among settings that differ by noise only, the winner's advantage vanishes on unseen folds."""
+    figures = np.random.default_rng(0).random((200, 60))
+    assert figures.mean(axis=1).max() > 0.57
+    assert tune.cross_validate(figures, folds=5, seed=0) == pytest.approx(0.5, abs=0.07)
+
+
+def test_every_kind_of_setting_is_tried():
+    """Weighted sums and reciprocal ranks, with and without multi-vectors, at every depth."""
+    pair = [setting.fusion for setting in tune.settings("dense+sparse", [20])]
+    assert {type(fusion) for fusion in pair} == {Weighted, Rrf}
+    assert all(fusion.multivector == 0 for fusion in pair)
+    both = tune.settings("all", [20, 50])
+    assert {setting.depth for setting in both} == {20, 50}
+    assert len(set(both)) == len(both)
+
+
+class Kept(MemoryConnector):
+    """Stays open, so that the test can look into it."""
+
+    def close(self):
+        """Do nothing."""
+
+
+def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
+    """With a target the collection's default fusion is the chosen one; a dry run stores nothing."""
+    topics = [f"topic{n} alpha beta gamma delta word{n % 7}" for n in range(40)]
+    rows = {
+        "corpus.jsonl": [{"_id": f"d{n}", "text": text} for n, text in enumerate(topics)],
+        "queries.jsonl": [{"_id": f"q{n}", "text": f"topic{n} alpha"} for n in range(40)],
+        "qrels.jsonl": [{"qid": f"q{n}", "docid": f"d{n}", "score": 1} for n in range(40)],
+    }
+    for name, values in rows.items():
+        (tmp_path / name).write_text("\n".join(map(json.dumps, values)))
+    encoder = HashEncoder(width=2)  # too narrow to tell topics apart
+    connector = Kept(collection="tiny")
+    connector.ensure(CollectionSchema(2, True, 2, fingerprint=encoder.info.fingerprint))
+    ids = [f"d{n}" for n in range(40)]
+    connector.upsert(RecordBatch(ids, [{} for _ in ids], encoder.encode(topics)))
+    monkeypatch.setattr(options, "load_encoder", lambda *_: encoder)
+    monkeypatch.setattr(options, "open_connector", lambda *_: connector)
+    monkeypatch.setattr(tune, "SPARSE_WEIGHTS", (0.3, 4.0))
+    monkeypatch.setattr(tune, "RRF_K", (60.0,))
+    app = typer.Typer()
+    app.command()(command.tune)
+
+    def run(*more):
+        arguments = ["--dataset", str(tmp_path), "--target", "memory", "--json", *more]
+        return json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+
+    assert not run("--dry-run")["stored"]
+    assert connector.describe().notes == {}
+    found = run()
+    assert found["stored"]
+    assert found["after"]["mean"] > found["before"]["mean"]
+    assert (
+        fusion_to_json(default_fusion(connector.describe(), encoder)) == found["chosen"]["fusion"]
+    )
