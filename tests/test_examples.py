@@ -1,0 +1,35 @@
+"""The numbered examples run as they stand and stay short."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_runs(script, tmp_path, monkeypatch):
+    """It exits with 0, prints something and warns of nothing."""
+    monkeypatch.chdir(tmp_path)
+    arguments = []
+    if script.name.startswith("02"):  # a small folder of its own, so that the test stays quick
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "runs.md").write_text("An interrupted run is completed by the next.")
+        arguments = ["notes"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_short(script):
+    """Under eighty lines."""
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 80
