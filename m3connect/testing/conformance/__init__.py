@@ -21,11 +21,8 @@ connector that declares ``exact=False`` must find 95 % of the exact top 10.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from inspect import getattr_static
-from typing import ClassVar
+from pkgutil import iter_modules
 
-from m3connect.contract import Connector
 from m3connect.errors import ConfigError
 
 try:
@@ -35,57 +32,9 @@ except ModuleNotFoundError as error:
         'the conformance suite runs under pytest: pip install "pytest>=8.3"'
     ) from error
 
-from m3connect.testing.conformance.capability import CapabilityTests
-from m3connect.testing.conformance.filtering import FilterTests
-from m3connect.testing.conformance.lifecycle import LifecycleTests
-from m3connect.testing.conformance.refusals import RefusalTests
-from m3connect.testing.conformance.searching import SearchTests
-from m3connect.testing.conformance.storage import StorageTests
+# A failed assertion shows its values, as in a test module.
+pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in iter_modules(__path__)))
 
-_OPEN = {"connector", "reopen", "XFAIL", "pytestmark"}
-"""What a subclass may define."""
+from m3connect.testing.conformance.suite import ConnectorConformance  # noqa: E402 - rewritten
 
-
-class ConnectorConformance(
-    LifecycleTests, StorageTests, RefusalTests, FilterTests, SearchTests, CapabilityTests
-):
-    """All tests of the suite; subclass it in a connector's tests.
-
-    Nothing of the suite can be redefined. What an engine cannot do is named in ``XFAIL``: a test's
-    name (with its ``[parameters]`` where only some fail) and the reason with its source. A test
-    that is listed and passes fails the run.
-    """
-
-    XFAIL: ClassVar[Mapping[str, str]] = {}
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        sealed = {name for name in dir(ConnectorConformance) if not name.startswith("__")} - _OPEN
-        redefined = sorted(
-            name
-            for name in sealed
-            if getattr_static(cls, name) is not getattr_static(ConnectorConformance, name)
-        )
-        if redefined:
-            raise TypeError(f"{cls.__name__} may not redefine {redefined}; use XFAIL with a reason")
-        for name, reason in cls.XFAIL.items():
-            if name.partition("[")[0] not in sealed or not reason.strip():
-                raise TypeError(f"{cls.__name__}.XFAIL: {name!r} is no test, or has no reason")
-
-    @pytest.fixture(autouse=True)
-    def _declared_failures(self, request: pytest.FixtureRequest) -> None:
-        """Mark what ``XFAIL`` lists, strictly."""
-        name = request.node.name
-        reason = self.XFAIL.get(name) or self.XFAIL.get(name.partition("[")[0])
-        if reason:
-            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
-
-    @pytest.fixture
-    def connector(self) -> Connector:
-        """A fresh connector: no collection yet; its data is removed after the test."""
-        raise NotImplementedError("define the fixture 'connector' in the subclass")
-
-    @pytest.fixture
-    def reopen(self) -> Callable[[], Connector] | None:
-        """Opens the collection of the (closed) connector anew; None where memory holds it."""
-        return None
+__all__ = ["ConnectorConformance"]
