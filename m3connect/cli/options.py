@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from m3connect.contract import Connector
     from m3connect.inference import M3Encoder
+    from m3connect.types import Leg
 
 Target = Annotated[
     str, typer.Option(help="Database: qdrant, milvus, elasticsearch.", rich_help_panel="Target")
@@ -80,7 +81,14 @@ def open_connector(
     return connect(target, collection=collection, **options, **_pairs(target_option or []))
 
 
-def load_encoder(model: str, backend: BackendName, device: str, dtype: DtypeName) -> M3Encoder:
+def load_encoder(
+    model: str,
+    backend: BackendName,
+    device: str,
+    dtype: DtypeName,
+    batch_tokens: int | None = None,
+    max_length: int | None = None,
+) -> M3Encoder:
     """The encoder that the options name.
 
     Raises:
@@ -89,7 +97,28 @@ def load_encoder(model: str, backend: BackendName, device: str, dtype: DtypeName
     """
     from m3connect.inference import M3Encoder
 
-    return M3Encoder.load(model, backend=backend, device=device, dtype=dtype)
+    return M3Encoder.load(
+        model,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        max_length=max_length,
+    )
+
+
+def parse_legs(modes: str | None) -> tuple[Leg, ...]:
+    """``--modes`` as legs; all of them when it was not given.
+
+    >>> parse_legs("multivector, dense")
+    ('dense', 'multivector')
+    """
+    from m3connect.types import LEGS
+
+    named = {part.strip() for part in modes.split(",")} if modes is not None else set(LEGS)
+    if not named <= set(LEGS):
+        raise typer.BadParameter(f"--modes takes {', '.join(LEGS)}, got {modes!r}")
+    return tuple(leg for leg in LEGS if leg in named)
 
 
 def _pairs(options: list[str]) -> dict[str, Any]:

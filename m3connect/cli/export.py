@@ -1,0 +1,47 @@
+"""``m3connect export``: a checkpoint in the layout that another program reads."""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import Annotated, Literal
+
+import typer
+
+FormatName = Literal["onnx", "m3", "bge-m3"]
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint: a name such as BAAI/bge-m3, a folder, or m3-mini.")
+    ],
+    *,
+    layout: Annotated[
+        FormatName,
+        typer.Option(
+            "--format",
+            help="onnx: for ONNX Runtime, without torch. m3: one safetensors file and m3.json. "
+            "bge-m3: the published layout, for FlagEmbedding.",
+        ),
+    ],
+    output: Annotated[FilePath, typer.Option(help="Folder to write; new or empty.")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the hub.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a checkpoint in another layout. Needs torch.
+
+    The values are kept, so the export goes on with collections that the original filled.
+
+    - `m3connect export BAAI/bge-m3 --format onnx --output bge-m3-onnx`
+    - `m3connect search "keys" --model ./bge-m3-onnx`
+    """
+    from m3connect.errors import ConfigError
+    from m3connect.model.checkpoint import open_checkpoint
+    from m3connect.model.hub import resolve
+
+    try:
+        from m3connect.model.export import export as write
+    except ImportError as error:
+        raise ConfigError('exporting needs torch: pip install "m3connect[torch,onnx]"') from error
+    write(open_checkpoint(resolve(model, revision=revision), model), layout, output)
+    typer.echo(f"{model} written to {output} as {layout}")
