@@ -1,0 +1,97 @@
+"""Checkpoints of a run: complete or absent, the last few kept.
+
+OUTPUT/recipe.json                what is being run
+OUTPUT/checkpoints/step-000500/   weights, optimizer, schedule, random numbers, progress
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+from accelerate import Accelerator
+from torch.optim.lr_scheduler import LRScheduler
+
+from m3connect.errors import ConfigError
+from m3connect.training.config import Recipe
+from m3connect.training.progress import Progress
+
+_MAY_CHANGE = {"output", "data_directory", "run", "evaluation"}
+
+
+class Checkpoints:
+    """Saves and restores a run.
+
+    Args:
+        accelerator: knows model and optimizer.
+        recipe: of the run.
+        schedule: of the learning rate.
+        progress: counters and plan.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, recipe: Recipe, schedule: LRScheduler, progress: Progress
+    ) -> None:
+        accelerator.register_for_checkpointing(schedule, progress)
+        self.accelerator = accelerator
+        self.recipe = recipe
+        self.progress = progress
+        self.folder = recipe.output / "checkpoints"
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment, and remove those that are too many."""
+        target = self.folder / f"step-{self.progress.step:06d}"
+        unfinished = target.with_suffix(".unfinished")
+        self.accelerator.save_state(str(unfinished))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            if target.exists():
+                shutil.rmtree(target)
+            unfinished.rename(target)
+            for old in sorted(self.folder.glob("step-??????"))[: -self.recipe.run.keep]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def restore(self) -> None:
+        """Go back to the last checkpoint.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = sorted(self.folder.glob("step-??????"))
+        if not found:
+            raise ConfigError(f"{self.folder} holds no checkpoint to resume from")
+        self.accelerator.load_state(str(found[-1]))
+
+
+def claim_output(recipe: Recipe, *, resume: bool) -> None:
+    """Make the output folder this recipe's.
+
+    Raises:
+        ConfigError: it holds another run, or what is to be resumed was run by another recipe.
+    """
+    file = recipe.output / "recipe.json"
+    if not resume:
+        if file.exists():
+            raise ConfigError(
+                f"{recipe.output} already holds a run: resume it, or set another output"
+            )
+        recipe.output.mkdir(parents=True, exist_ok=True)
+        file.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return
+    if not file.exists():
+        raise ConfigError(f"{recipe.output} holds no run to resume")
+    before = json.loads(file.read_text(encoding="utf-8"))
+    differs = [key for key, value in _fixed(recipe).items() if before.get(key) != value]
+    if differs:
+        raise ConfigError(
+            f"{recipe.output} was run with another {', '.join(differs)}: resume with the same "
+            "recipe, or set another output"
+        )
+
+
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    """What must be the same after a restart."""
+    values: dict[str, Any] = json.loads(recipe.model_dump_json(exclude=_MAY_CHANGE))
+    return values

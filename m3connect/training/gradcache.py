@@ -1,0 +1,141 @@
+"""Gradient caching: the gradient of a loss over a whole batch, with one sub-batch in memory.
+
+The loss needs all representations at once, the encoder does not (Gao et al. 2021,
+https://arxiv.org/abs/2101.06983, here over all three representations):
+
+1. encode all sub-batches without a graph;
+2. compute the loss from these representations, and its gradient with respect to them: the cache;
+3. encode each sub-batch again, with a graph, and go back from its part of the cache.
+
+Encoding twice costs a third more than encoding once and going back; activations of one sub-batch are
+alive at a time, whatever the batch. Dropout draws the same both times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from m3connect.training.collate import Texts
+from m3connect.training.encoding import Reps, encode, forward, joined, sub_batches
+from m3connect.types import Leg
+
+LossOf = Callable[[Sequence[Reps]], Tensor]
+"""The loss of the representations of queries and passages."""
+Backward = Callable[[Tensor], None]
+NoSync = Callable[[], AbstractContextManager[None]]
+
+
+def plain_backward(
+    model: nn.Module,
+    texts: Sequence[Texts],
+    loss_of: LossOf,
+    legs: Sequence[Leg],
+    budget: int,
+    backward: Backward = Tensor.backward,
+) -> Tensor:
+    """Encode everything with a graph, and go back once. Returns the loss.
+
+    The arguments are those of :func:`cached_backward`.
+    """
+    reps = [encode(model, part, sub_batches(part, budget), legs) for part in texts]
+    loss = loss_of(reps)
+    backward(loss)
+    return loss.detach()
+
+
+def cached_backward(
+    model: nn.Module,
+    texts: Sequence[Texts],
+    loss_of: LossOf,
+    legs: Sequence[Leg],
+    budget: int,
+    backward: Backward = Tensor.backward,
+    no_sync: NoSync = nullcontext,
+) -> Tensor:
+    """The same gradients as :func:`plain_backward`, in the memory of one sub-batch.
+
+    Args:
+        model: an ``M3Model``, wrapped or not.
+        texts: queries and passages.
+        loss_of: gives the loss of their representations.
+        legs: the representations it needs.
+        budget: tokens of a sub-batch.
+        backward: goes back from the loss (scaled, in half precision).
+        no_sync: keeps processes from exchanging gradients; all but the last sub-batch use it.
+    """
+    parts = [sub_batches(part, budget) for part in texts]
+    device = texts[0].ids.device
+    with torch.no_grad():
+        reps, states = _encode_remembering(model, texts, parts, legs, device)
+    loss = _fill_cache(reps, loss_of, backward)
+    work = [
+        (part, rows, rep, state)
+        for part, of_part, rep, of_states in zip(texts, parts, reps, states, strict=True)
+        for rows, state in zip(of_part, of_states, strict=True)
+    ]
+    for number, (part, rows, rep, state) in enumerate(work, start=1):
+        with nullcontext() if number == len(work) else no_sync(), replay(state, device):
+            _surrogate(forward(model, part, rows, legs), rep, rows).backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _encode_remembering(
+    model: nn.Module,
+    texts: Sequence[Texts],
+    parts: Sequence[Sequence[Tensor]],
+    legs: Sequence[Leg],
+    device: torch.device,
+) -> tuple[list[Reps], list[list[tuple[Tensor, ...]]]]:
+    """Step 1: representations, and the state of the random numbers before each sub-batch."""
+    reps, states = [], []
+    for part, of_part in zip(texts, parts, strict=True):
+        found, of_states = [], []
+        for rows in of_part:
+            of_states.append(random_state(device))
+            found.append(forward(model, part, rows, legs))
+        reps.append(joined(found, of_part, part.ids.shape[1]))
+        states.append(of_states)
+    return reps, states
+
+
+def _fill_cache(reps: Sequence[Reps], loss_of: LossOf, backward: Backward) -> Tensor:
+    """Step 2: every representation gets its gradient."""
+    for rep in reps:
+        for tensor in rep.values():
+            tensor.requires_grad_()
+    loss = loss_of(reps)
+    backward(loss)
+    return loss.detach()
+
+
+def _surrogate(found: Reps, cache: Reps, rows: Tensor) -> Tensor:
+    """Step 3: a number whose gradient is the loss's: ``sum of representation * cached gradient``."""
+    terms = []
+    for leg, rep in found.items():
+        gradient = cache[leg].grad
+        if gradient is not None:
+            cut = gradient[rows] if leg == "dense" else gradient[rows, : rep.shape[1]]
+            terms.append((rep * cut).sum())
+    return torch.stack(terms).sum()
+
+
+def random_state(device: torch.device) -> tuple[Tensor, ...]:
+    """Where the random numbers stand."""
+    if device.type == "cuda":
+        return torch.get_rng_state(), torch.cuda.get_rng_state(device)
+    return (torch.get_rng_state(),)
+
+
+@contextmanager
+def replay(state: tuple[Tensor, ...], device: torch.device) -> Iterator[None]:
+    """Random numbers from a state on; afterwards they go on as if nothing had happened."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.set_rng_state(state[0])
+        if devices:
+            torch.cuda.set_rng_state(state[1], device)
+        yield

@@ -1,0 +1,100 @@
+"""What a run tells while it runs: a line of JSON every few steps, and alarms."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from m3connect.training.collate import Texts
+
+log = logging.getLogger(__name__)
+
+EMPTY_ALARM = 0.05
+"""Share of passages without a lexical term that calls for help."""
+
+LOG_NAME = "log.jsonl"
+
+
+class Monitor:
+    """Averages what steps report, writes it, and warns.
+
+    Args:
+        path: the log; lines are appended. None where another process writes it.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._counts: defaultdict[str, int] = defaultdict(int)
+        self._alarmed = False
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        """Figures of one batch."""
+        for name, value in values.items():
+            self._sums[name] += float(value)
+            self._counts[name] += 1
+
+    def write(self, **facts: float) -> None:
+        """A line with facts and the means of all that was added since the last."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        self._sums.clear()
+        self._counts.clear()
+        if means.get("empty_passages", 0.0) > EMPTY_ALARM and not self._alarmed:
+            self._alarmed = True
+            log.warning(
+                "step %d: %.0f %% of the passages have no lexical term left; the sparse head is "
+                'dying. Lower head_learning_rate, start it with sparse_head = "ridge", or raise its '
+                "loss weight",
+                facts.get("step", 0),
+                100 * means["empty_passages"],
+            )
+        self._append({**facts, **means})
+
+    def measured(self, step: int, scores: Mapping[str, float]) -> None:
+        """A line with development figures."""
+        self._append({"step": step, **{f"dev_{mode}": score for mode, score in scores.items()}})
+
+    def _append(self, values: Mapping[str, float]) -> None:
+        log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(values) + "\n")
+
+
+@torch.no_grad()
+def active_terms(weights_NL: Tensor, texts: Texts) -> Tensor:
+    """How many terms of each text have a weight above 0, ``[N]``.
+
+    >>> ids = torch.tensor([[0, 7, 7, 9, 2]])
+    >>> lexical = (ids > 3)
+    >>> texts = Texts(ids, ids >= 0, ids, lexical, lexical)
+    >>> active_terms(torch.tensor([[0.0, 0.5, 0.2, 0.1, 0.0]]), texts).tolist()
+    [2]
+    """
+    active = (weights_NL > 0) & texts.lexical
+    terms, _ = texts.terms.masked_fill(~active, -1).sort(dim=1)
+    first = torch.ones_like(active)
+    first[:, 1:] = terms[:, 1:] != terms[:, :-1]
+    return (first & (terms >= 0)).sum(1)
+
+
+def lexical_health(weights_NL: Tensor, texts: Texts) -> dict[str, Tensor]:
+    """Active terms a passage, and the share of passages without one."""
+    counts = active_terms(weights_NL, texts).float()
+    return {"terms_per_passage": counts.mean(), "empty_passages": (counts == 0).float().mean()}
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a log. Those after the last checkpoint may occur twice; the later ones count."""
+    with path.open(encoding="utf-8") as lines:
+        entries = [json.loads(line) for line in lines]
+    latest: dict[tuple[float, bool], dict[str, float]] = {
+        (entry["step"], "loss" in entry): entry for entry in entries
+    }
+    return sorted(latest.values(), key=lambda entry: entry["step"])

@@ -1,0 +1,50 @@
+"""AdamW with a rate for the encoder and one for the heads; linear warm-up and decay."""
+
+from __future__ import annotations
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from m3connect.model.m3 import M3Model
+from m3connect.training.config import OptimizerTable
+from m3connect.training.progress import Progress
+
+
+def make_optimizer(model: M3Model, table: OptimizerTable) -> torch.optim.Optimizer:
+    """Everything that may learn; weight decay pulls on the encoder's matrices only."""
+    encoder = [weight for weight in model.backbone.parameters() if weight.requires_grad]
+    heads = [weight for weight in model.heads.parameters() if weight.requires_grad]
+    rate = table.learning_rate
+    groups = [
+        {
+            "params": [weight for weight in encoder if weight.dim() > 1],
+            "lr": rate,
+            "weight_decay": table.weight_decay,
+        },
+        {
+            "params": [weight for weight in encoder if weight.dim() <= 1],
+            "lr": rate,
+            "weight_decay": 0.0,
+        },
+        {"params": heads, "lr": table.head_learning_rate or rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]])
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, table: OptimizerTable, progress: Progress
+) -> LambdaLR:
+    """Linear up over ``warmup``, linear down to 0 at the last step."""
+    return LambdaLR(optimizer, lambda step: rate_factor(step, progress.total, table.warmup))
+
+
+def rate_factor(step: int, total: int, warmup: float) -> float:
+    """What the learning rate is multiplied with in a step, 0 being the first.
+
+    >>> [round(rate_factor(step, 10, 0.2), 3) for step in (0, 1, 2, 9)]
+    [0.5, 1.0, 1.0, 0.125]
+    """
+    rising = max(1, round(warmup * total))
+    if step < rising:
+        return (step + 1) / rising
+    return max(0.0, (total - step) / max(1, total - rising))

@@ -1,0 +1,118 @@
+"""Random access to the JSON objects of a file; in memory are only their offsets.
+
+JSON lines are read where they lie. Everything else is written once, as JSON lines, into a temporary
+file without a name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import tempfile
+from array import array
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from m3connect.errors import InputError
+
+_READ_ROWS = 1024
+
+
+class Records:
+    """Records by row.
+
+    Args:
+        name: for messages, such as the file's path.
+        lines: JSON lines, readable at any offset.
+    """
+
+    def __init__(self, name: str, lines: IO[bytes]) -> None:
+        self.name = name
+        self._file = lines
+        self._starts = array("q")
+        self._numbers = array("q")
+        at = 0
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                self._starts.append(at)
+                self._numbers.append(number)
+            at += len(line)
+        self._end = at
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The records of a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file.
+
+        Raises:
+            InputError: there is no such file, or it is of another kind.
+        """
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        if path.suffix == ".parquet":
+            return cls.of(str(path), _parquet_rows(path))
+        if path.name.endswith(".jsonl.gz"):
+            return cls(str(path), _unzipped(path))
+        if path.suffix == ".jsonl":
+            return cls(str(path), path.open("rb"))
+        raise InputError(f"{path}: examples are .jsonl, .jsonl.gz or .parquet")
+
+    @classmethod
+    def of(cls, name: str, objects: Iterable[Mapping[str, Any]]) -> Self:
+        """Records of JSON objects, kept on disk."""
+        target = _nameless_file()
+        target.writelines(json.dumps(record).encode() + b"\n" for record in objects)
+        target.seek(0)
+        return cls(name, target)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """The record of a row.
+
+        Raises:
+            InputError: the line holds no JSON object; names file and line.
+        """
+        start = self._starts[row]
+        end = self._starts[row + 1] if row + 1 < len(self) else self._end
+        line = os.pread(self._file.fileno(), end - start, start)
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{self.where(row)}: not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{self.where(row)}: expected an object, got {line[:60]!r}")
+        return record
+
+    def where(self, row: int) -> str:
+        """``file:line`` of a row, for messages (in Parquet the line is the row)."""
+        return f"{self.name}:{self._numbers[row]}"
+
+
+def _nameless_file() -> IO[bytes]:
+    return tempfile.TemporaryFile()
+
+
+def _unzipped(path: Path) -> IO[bytes]:
+    target = _nameless_file()
+    try:
+        with gzip.open(path, "rb") as source:
+            shutil.copyfileobj(source, target)
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be unpacked: {error}") from error
+    target.seek(0)
+    return target
+
+
+def _parquet_rows(path: Path) -> Iterable[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS):
+            yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
