@@ -213,5 +213,6 @@ def _vectors(vectors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _point(record: qdrant_edge.Record) -> Point:
-    vectors = record.vector if isinstance(record.vector, dict) else {}
+    vectors = record.vector  # converted on each access
+    vectors = vectors if isinstance(vectors, dict) else {}
     return Point(str(record.id), vectors, record.payload or {})
