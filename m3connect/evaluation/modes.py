@@ -132,9 +132,8 @@ def to_query(mode: Mode, preset: Preset, text: Embeddings, *, limit: int) -> Que
         text: the query's embeddings, a batch of one.
         limit: how many hits.
     """
-    dense = None if text.dense is None else text.dense[0]
-    sparse = None if text.sparse is None else text.sparse[0]
-    multivector = None if text.multivector is None else text.multivector[0]
+    given = vectors(text)
+    dense, sparse, multivector = given.dense, given.sparse, given.multivector
     if mode == "dense":
         return Query(dense=dense, limit=limit)
     if mode == "sparse":
@@ -155,4 +154,13 @@ def to_query(mode: Mode, preset: Preset, text: Embeddings, *, limit: int) -> Que
         sparse_depth=depth,
         fusion=preset.pair if mode == "dense+sparse" else preset.triple,
         limit=limit,
+    )
+
+
+def vectors(text: Embeddings) -> Query:
+    """A query with every representation of a batch of one, for scoring alone."""
+    return Query(
+        dense=None if text.dense is None else text.dense[0],
+        sparse=None if text.sparse is None else text.sparse[0],
+        multivector=None if text.multivector is None else text.multivector[0],
     )

@@ -1,0 +1,143 @@
+"""``m3connect mine``: hard negatives for training, as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from m3connect.cli import eval_options, options
+from m3connect.cli.eval_options import Cache, LimitQueries, Qrels, Seed, Weights
+from m3connect.cli.options import (
+    ApiKey,
+    Backend,
+    Collection,
+    Device,
+    Dtype,
+    Model,
+    TargetOption,
+    Url,
+)
+from m3connect.cli.options import Path as EnginePath
+
+if TYPE_CHECKING:
+    from m3connect.evaluation.mining import Mined, Source
+
+
+def mine(
+    dataset: Annotated[str, typer.Option(help="Folder in the BEIR layout.")],
+    output: Annotated[Path, typer.Option(help="JSON lines: query, pos, neg.")],
+    *,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Markdown file for the report. Default: stderr.", show_default=False),
+    ] = None,
+    qrels: Qrels = None,
+    limit_queries: LimitQueries = None,
+    mode: Annotated[
+        Literal["dense", "sparse", "multivector", "dense+sparse", "all"],
+        typer.Option(help="What ranks the candidates."),
+    ] = "dense",
+    weights: Weights = None,
+    negatives: Annotated[int, typer.Option(help="How many a query.")] = 15,
+    first: Annotated[int, typer.Option(help="First rank to take them from.")] = 10,
+    last: Annotated[int, typer.Option(help="Last rank.")] = 210,
+    pick: Annotated[
+        Literal["random", "best"], typer.Option(help="Drawn from these ranks, or the best.")
+    ] = "random",
+    max_score: Annotated[
+        float | None, typer.Option(help="None scores more than this.", show_default=False)
+    ] = None,
+    max_share: Annotated[
+        float, typer.Option(help="None scores more than this share of the worst positive's score.")
+    ] = 0.95,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Each scores at least so much less than the worst positive.", show_default=False
+        ),
+    ] = None,
+    seed: Seed = 0,
+    cache: Cache = None,
+    live_target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            help="Take candidates from a collection in this database.",
+            rich_help_panel="Target",
+            show_default=False,
+        ),
+    ] = None,
+    collection: Collection = options.DEFAULT_COLLECTION,
+    url: Url = None,
+    path: EnginePath = None,
+    api_key: ApiKey = None,
+    target_option: TargetOption = None,
+    model: Model = options.DEFAULT_MODEL,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Mine hard negatives that no judgement and no score calls positive.
+
+    - `m3connect mine --dataset train --output train.jsonl`
+    - `m3connect mine --dataset train --output train.jsonl --mode all --max-share 0.9 --pick best`
+    """
+    from m3connect.cli.progress import progress_bar
+    from m3connect.evaluation import extra, live, mining, mining_report, run
+    from m3connect.evaluation.modes import for_database
+    from m3connect.evaluation.offline import OfflineSearch
+
+    extra.check()
+    rules = mining.Rules(negatives, first, last, pick, max_score, max_share, margin, seed)
+    opened = eval_options.open_dataset(dataset, qrels, "", limit_queries, seed)
+    texts = {document.id: document.text for document in opened.documents()}
+    encoder = options.load_encoder(model, backend, device, dtype)
+    preset = eval_options.choose_preset(encoder.info, None, None, weights, 60.0)
+    preset = for_database(preset, max(last, 100))
+    legs = run.needed([mode])
+    tally, scores = mining.Tally(), mining_report.Scores()
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
+        source: Source
+        if live_target is None:
+            home = cache or eval_options.default_cache()
+            store, queries = run.encode(opened, encoder, legs, home, progress=progress)
+            search = OfflineSearch(
+                opened.ids, store, queries, preset, limit=last, progress=progress
+            )
+            source = mining.OfflineSource(search, mode)
+        else:
+            connector = stack.enter_context(
+                options.open_connector(live_target, collection, url, path, api_key, target_option)
+            )
+            live.require(connector, encoder)
+            asked = [query.text for query in opened.queries]
+            queries = encoder.encode(asked, kind="query", legs=legs)
+            source = mining.LiveSource(connector, encoder, queries, texts, mode, preset, limit=last)
+        mined = mining.mine(opened, texts, source, rules, tally)
+        _write(output, scores.watch(mined), texts)
+    shown = mining_report.markdown(tally, scores, texts)
+    if report is not None:
+        report.write_text(shown, encoding="utf-8")
+    else:
+        typer.echo(shown, err=True)
+
+
+def _write(output: Path, mined: Iterable[Mined], texts: Mapping[str, str]) -> None:
+    """Write line by line into a file that gets its name when it is whole."""
+    unfinished = output.with_name(output.name + ".part")
+    with unfinished.open("w", encoding="utf-8") as file:
+        for each in mined:
+            line = {
+                "query": each.query,
+                "pos": [texts[id_] for id_ in each.positives],
+                "neg": [texts[id_] for id_ in each.negatives],
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    unfinished.replace(output)
