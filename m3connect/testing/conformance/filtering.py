@@ -209,6 +209,7 @@ class FilterTests:
             "parts.sub.size": "float",
             "author.langs": "keyword",
             "7-days": "boolean",
+            'quo"te`d': "keyword",
         }
         table, randoms = with_payloads(53, PAYLOADS), corpus.records(54, 40, prefix="s")
         batch = RecordBatch.concat([table, randoms])

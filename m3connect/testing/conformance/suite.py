@@ -12,6 +12,7 @@ from m3connect.contract import Connector
 from m3connect.testing.conformance.capability import CapabilityTests
 from m3connect.testing.conformance.filtering import FilterTests
 from m3connect.testing.conformance.lifecycle import LifecycleTests
+from m3connect.testing.conformance.reading import ReadingTests
 from m3connect.testing.conformance.refusals import RefusalTests
 from m3connect.testing.conformance.searching import SearchTests
 from m3connect.testing.conformance.storage import StorageTests
@@ -21,7 +22,13 @@ _OPEN = {"connector", "reopen", "XFAIL", "pytestmark"}
 
 
 class ConnectorConformance(
-    LifecycleTests, StorageTests, RefusalTests, FilterTests, SearchTests, CapabilityTests
+    LifecycleTests,
+    StorageTests,
+    ReadingTests,
+    RefusalTests,
+    FilterTests,
+    SearchTests,
+    CapabilityTests,
 ):
     """All tests of the suite; subclass it in a connector's tests.
 
