@@ -1,0 +1,134 @@
+"""A run that is killed at any point is completed by the next one."""
+
+import contextlib
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m3connect.ingestion import documents, ingest
+from m3connect.ingestion.ledger import FIELD
+from m3connect.memory import MemoryConnector
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document
+
+IDS = ("a", "b", "c#0")
+ENCODER = HashEncoder(width=4)
+
+
+class Killed(BaseException):
+    """The process is gone; nothing in it may run on."""
+
+
+class MortalConnector:
+    """A connector that dies in its n-th call, after a random part of it, and stays dead."""
+
+    def __init__(self, inner, calls, seed):
+        self.inner = inner
+        self.left = calls
+        self.random = random.Random(seed)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def upsert(self, batch):
+        self._live(lambda: [self.inner.upsert(one) for one in self._some(batch)])
+        self.inner.upsert(batch)
+
+    def delete(self, where):
+        self._live(lambda: self.inner.delete(self._some(where)))
+        return self.inner.delete(where)
+
+    def fetch(self, ids, *, vectors=True):
+        self._live(lambda: None)
+        return self.inner.fetch(ids, vectors=vectors)
+
+    def flush(self):
+        self._live(lambda: None)
+
+    def _live(self, last_act):
+        if self.left == 0:
+            last_act()
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+    def _some(self, items):
+        """A random part in random order, as an unordered bulk request may leave it."""
+        chosen = [item for item in items if self.random.random() < 0.5]
+        self.random.shuffle(chosen)
+        return chosen
+
+
+def source(version, lengths):
+    """Documents of as many sentences as told; each sentence is a passage and names its version."""
+    return [
+        Document(id_, " ".join(f"v{version} w{at} x y." for at in range(n)), {"version": version})
+        for id_, n in zip(IDS, lengths, strict=True)
+    ]
+
+
+def run(docs, connector):
+    return ingest(docs, ENCODER, connector, chunk_tokens=5)
+
+
+def content(connector):
+    """Records without the bound in their mark, which remembers history."""
+    records = {}
+    for batch in connector.scan(vectors=True):
+        for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+            mark = payload.pop(FIELD, None)
+            kept = {key: mark[key] for key in ("hash", "chunks")} if mark else None
+            records[id_] = (payload, kept, batch.embeddings[row].dense.tobytes())
+    return records
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_groups():
+    """Several windows and several groups even for a few short documents."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "GROUP_PASSAGES", 3)
+        patch.setattr(documents, "WINDOW_DOCUMENTS", 2)
+        yield
+
+
+lengths = st.tuples(*[st.integers(1, 7)] * len(IDS))
+runs = st.lists(
+    st.tuples(st.integers(0, 2), lengths, st.integers(0, 14), st.integers(0, 999)), max_size=4
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(runs, st.integers(0, 2), lengths)
+def test_after_any_killed_runs_a_complete_one_equals_an_undisturbed_one(history, version, last):
+    """Nothing is lost, doubled or stale, whatever was killed before."""
+    connector = MemoryConnector(collection="docs")
+    for killed_version, killed_lengths, calls, seed in history:
+        with contextlib.suppress(Killed):
+            run(source(killed_version, killed_lengths), MortalConnector(connector, calls, seed))
+    report = run(source(version, last), connector)
+    assert report.read == report.unchanged + report.written == len(IDS)
+    fresh = MemoryConnector(collection="docs")
+    run(source(version, last), fresh)
+    assert content(connector) == content(fresh)
+    again = run(source(version, last), connector)
+    assert (again.unchanged, again.written, again.deleted) == (len(IDS), 0, 0)
+
+
+FIRST, KILLED, NEXT = (0, (5, 2, 3)), (1, (2, 6, 3)), (2, (3, 1, 3))
+
+
+@pytest.mark.parametrize("last", [FIRST, KILLED, NEXT], ids=["reverted", "repeated", "changed"])
+@pytest.mark.parametrize("calls", range(14))
+def test_a_kill_in_any_call_is_made_good_by_any_next_version(calls, last):
+    """The old version again, the same one, or another one: the result is that one, whole."""
+    for seed in range(3):
+        connector = MemoryConnector(collection="docs")
+        run(source(*FIRST), connector)
+        with contextlib.suppress(Killed):
+            run(source(*KILLED), MortalConnector(connector, calls, seed))
+        run(source(*last), connector)
+        fresh = MemoryConnector(collection="docs")
+        run(source(*last), fresh)
+        assert content(connector) == content(fresh)
