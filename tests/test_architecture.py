@@ -28,6 +28,8 @@ ALLOWED = {
     "retry": MIDDLE,
     "planner": MIDDLE,
     "settings": MIDDLE,
+    "parquet": MIDDLE,
+    "transfer": MIDDLE | {"planner"},
     "testing": HIGH,
     "retrieval": HIGH,
     "explain": HIGH,

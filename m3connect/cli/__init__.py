@@ -17,9 +17,15 @@ from typer.main import get_command
 
 from m3connect.cli.copy import copy, verify
 from m3connect.cli.doctor import doctor
+from m3connect.cli.encode import encode
+from m3connect.cli.eval import evaluate
+from m3connect.cli.export import export
 from m3connect.cli.ingest import ingest
+from m3connect.cli.mine import mine
 from m3connect.cli.models import models
+from m3connect.cli.score import score
 from m3connect.cli.search import search
+from m3connect.cli.tune import tune
 from m3connect.errors import (
     ConfigError,
     FingerprintMismatch,
@@ -46,12 +52,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.command("ingest")(ingest)
-app.command("search")(search)
-app.command("models")(models)
-app.command("copy")(copy)
-app.command("verify")(verify)
-app.command("doctor")(doctor)
+for _panel, _commands in {
+    "Documents to search": {"ingest": ingest, "search": search, "encode": encode},
+    "Collections": {"copy": copy, "verify": verify},
+    "Measure and train": {"eval": evaluate, "tune": tune, "mine": mine, "score": score},
+    "Models and machine": {"models": models, "export": export, "doctor": doctor},
+}.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_command)
 
 
 @app.callback(invoke_without_command=True)
