@@ -1,0 +1,276 @@
+"""The connector: the contract of m3connect on top of Milvus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from m3connect import retry
+from m3connect.contract import (
+    Capabilities,
+    CollectionInfo,
+    CollectionSchema,
+    Limits,
+    check_query,
+    check_records,
+)
+from m3connect.errors import CollectionNotFound, SchemaMismatch, TransientError
+from m3connect.filters import Filter
+from m3connect.types import Hit, Leg, Query, RecordBatch
+from m3connect_milvus.database import Database
+from m3connect_milvus.engine import Engine
+from m3connect_milvus.errors import NAME
+from m3connect_milvus.filters import expression
+from m3connect_milvus.keys import digest
+from m3connect_milvus.layout import RESULTS, TEXT_BYTES, Layout, check_engine, parts_name
+from m3connect_milvus.mapping import SCALARS, check_rows, record_batch, rows
+from m3connect_milvus.search import Searcher
+from m3connect_milvus.store import About, Store
+
+LIMITS = Limits(id_bytes=TEXT_BYTES, results=RESULTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a collection is to be made.
+
+    Args:
+        dense_index: ``FLAT``, ``HNSW`` or ``AUTOINDEX``; None for FLAT in Milvus Lite and HNSW on
+            a server.
+        partition_key: the payload field by which records are partitioned.
+        struct_array: whether multi-vectors are searched by the engine; None where it can.
+    """
+
+    dense_index: str | None = None
+    partition_key: str | None = None
+    struct_array: bool | None = None
+
+
+class MilvusConnector:
+    """One collection in Milvus; see :class:`m3connect.contract.Connector`.
+
+    Args:
+        collection: its name.
+        database: where it is.
+        consistency: the consistency level of reads.
+        options: how it is made, if it is to be made.
+    """
+
+    name = NAME
+
+    def __init__(
+        self, *, collection: str, database: Database, consistency: str, options: Options
+    ) -> None:
+        self.collection = collection
+        self._database = database
+        self._store = Store(database, collection, parts_name(collection), consistency)
+        self._options = options
+        self._engine: Engine | None = None
+        self._layout: Layout | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine does itself; asks a server for its version once."""
+        engine = self._known_engine()
+        layout = self._layout or self._planned(CollectionSchema(None, False, None))
+        legs: set[Leg] = {"dense", "sparse"}
+        if layout.struct_array:
+            legs.add("multivector")
+        return Capabilities(
+            engine=engine.name,
+            embedded=self._database.url is None,
+            legs=frozenset(legs),
+            fusions=frozenset({"weighted"}) if engine.raw_weighted else frozenset(),
+            exact=layout.dense_index == "FLAT",
+            limits=LIMITS,
+        )
+
+    def ensure(self, schema: CollectionSchema) -> None:
+        """Create the collection, or verify that it fits; adds missing payload fields and indexes.
+
+        Raises:
+            SchemaMismatch: it differs; says in what.
+            Unsupported: this Milvus cannot hold it; says which can.
+        """
+        engine = self._known_engine("ensure")
+        with self._database.writing():
+            known = self._store.about("ensure") if self._store.exists("ensure") else None
+            if known is None:
+                check_engine(schema, engine)
+                about = About(self._planned(schema), {})
+            else:
+                self._verify(known.layout, schema)
+                about = replace(known, layout=known.layout.with_fields_of(schema))
+            self._store.create(about, engine, described=about == known)
+        self._layout = about.layout
+
+    def upsert(self, batch: RecordBatch) -> None:
+        """Write records; the last of equal ids wins."""
+        layout = self._require("upsert")
+        check_records(batch, layout.schema, LIMITS)
+        check_rows(batch, layout)
+        last = {id_: row for row, id_ in enumerate(batch.ids)}
+        if len(last) < len(batch):
+            batch = batch.take(np.array(list(last.values()), np.intp))
+        # All rows are made before the first is written, since making them finds bad records.
+        made = dict(zip(batch.ids, rows(batch, layout), strict=True))
+
+        def send(part: RecordBatch) -> None:
+            with self._database.writing():
+                self._store.write([made[id_] for id_ in part.ids])
+
+        retry.deliver(batch, send, LIMITS)
+
+    def flush(self) -> None:
+        """Seal, index and load what was written, so that it is found fast."""
+        self._require("flush")
+        with self._database.writing():
+            self._store.flush()
+
+    def delete(self, where: Sequence[str] | Filter) -> int:
+        """Delete by ids or by filter."""
+        layout = self._require("delete")
+        if isinstance(where, Filter):
+            pages = self._store.pages("delete", expression(where, layout), [], RESULTS)
+            keys = [row["id"] for page in pages for row in page]
+        else:
+            keys = [digest(id_) for id_ in dict.fromkeys(where)]
+        with self._database.writing():
+            return self._store.remove(keys)
+
+    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+        """The records with these ids, in the order asked."""
+        layout = self._require("fetch")
+        return self._read("fetch", [digest(id_) for id_ in ids], layout, vectors=vectors)
+
+    def scan(
+        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+    ) -> Iterator[RecordBatch]:
+        """All matching records."""
+        layout = self._require("scan")
+        fields, texts = _fields(layout, vectors=vectors)
+        size = min(batch_size, RESULTS)
+        for page in self._store.pages("scan", expression(where, layout), fields, size):
+            try:
+                parts = self._store.texts("scan", page, texts)
+            except TransientError:
+                keys = [row["id"] for row in page]
+                yield self._read("scan", keys, layout, vectors=vectors)
+            else:
+                yield record_batch(page, parts, layout, vectors=vectors)
+
+    def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Answer one leg, or the weighted sum of dense and sparse where the engine has it."""
+        layout = self._require("search")
+        for query in queries:
+            check_query(query, layout.schema)
+        searcher = Searcher(self._store, layout, self.capabilities.fusions)
+        return retry.call(lambda: searcher.answer(queries))
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many records match."""
+        return self._store.count(expression(where, self._require("count")))
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        """Merge notes; None removes a key."""
+        self._require("annotate")
+        with self._database.writing():
+            about = self._store.about("annotate")
+            merged = {**about.notes, **notes}
+            kept = {name: value for name, value in merged.items() if value is not None}
+            self._store.describe_as(replace(about, notes=kept))
+
+    def describe(self) -> CollectionInfo:
+        """Schema, fingerprint and notes as Milvus holds them."""
+        self._require("describe")
+        about = self._store.about("describe")
+        engine = self._known_engine().name
+        return CollectionInfo(self.collection, about.layout.schema, about.notes, engine)
+
+    def close(self) -> None:
+        """Close the connection, and Milvus Lite with its lock."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------ parts
+
+    def _known_engine(self, operation: str = "connect") -> Engine:
+        if self._engine is None:
+            self._engine = self._database.engine(operation)
+        return self._engine
+
+    def _planned(self, schema: CollectionSchema) -> Layout:
+        """How the collection is stored if it is made now."""
+        engine, options = self._known_engine(), self._options
+        return Layout(
+            schema,
+            "text" if engine.lite else "array",
+            options.dense_index or ("FLAT" if engine.lite else "HNSW"),
+            options.partition_key,
+            engine.struct_arrays if options.struct_array is None else options.struct_array,
+        )
+
+    def _require(self, operation: str) -> Layout:
+        """How the collection is stored; opens it when first used."""
+        if self._layout is None:
+            if not (self._database.present and self._store.exists(operation)):
+                raise CollectionNotFound(
+                    f"there is no collection {self.collection!r}; ensure(schema) or an ingestion "
+                    "makes it",
+                    connector=NAME,
+                    operation=operation,
+                )
+            layout = self._store.about(operation).layout
+            self._check_partition_key(layout, operation)
+            self._store.load(operation)
+            self._layout = layout
+        return self._layout
+
+    def _verify(self, layout: Layout, schema: CollectionSchema) -> None:
+        if differences := schema.differences(layout.schema):
+            raise SchemaMismatch(
+                f"collection {self.collection!r} differs: {'; '.join(differences)}",
+                connector=NAME,
+                operation="ensure",
+            )
+        self._check_partition_key(layout, "ensure")
+
+    def _check_partition_key(self, layout: Layout, operation: str) -> None:
+        wanted = self._options.partition_key
+        if wanted is not None and wanted != layout.partition_key:
+            raise SchemaMismatch(
+                f"collection {self.collection!r} is partitioned by {layout.partition_key!r}, "
+                f"not {wanted!r}",
+                connector=NAME,
+                operation=operation,
+            )
+
+    def _read(
+        self, operation: str, keys: Sequence[str], layout: Layout, *, vectors: bool
+    ) -> RecordBatch:
+        fields, texts = _fields(layout, vectors=vectors)
+
+        def once() -> RecordBatch:
+            by_key = {row["id"]: row for row in self._store.rows(operation, unique, fields)}
+            found = [by_key[one] for one in keys if one in by_key]
+            parts = self._store.texts(operation, list(by_key.values()), texts)
+            return record_batch(found, parts, layout, vectors=vectors)
+
+        unique = list(dict.fromkeys(keys))
+        return retry.call(once)
+
+
+def _fields(layout: Layout, *, vectors: bool) -> tuple[list[str], list[str]]:
+    """The fields to read, and which of them may be kept in parts."""
+    if not vectors:
+        return list(SCALARS), ["payload"]
+    legs = [leg for leg in layout.schema.legs if leg != "multivector"]
+    return [*SCALARS, "tokens", "token_parts", *legs], ["payload", "tokens"]

@@ -1,0 +1,130 @@
+"""The connection: a server by URL, or Milvus Lite in this process, and how it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pymilvus import MilvusClient
+
+from m3connect import retry
+from m3connect.errors import PermanentError, Unsupported
+from m3connect_milvus import lite
+from m3connect_milvus.engine import Engine
+from m3connect_milvus.errors import NAME, translated
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Database:
+    """A connection that opens when first used.
+
+    Args:
+        url: the server's; None for Milvus Lite.
+        path: Milvus Lite's folder.
+        token: ``user:password`` or an API key.
+        name: of the database in the server.
+        timeout: seconds that one request may take.
+        tls: gRPC's TLS options by pymilvus' names.
+    """
+
+    url: str | None
+    path: Path
+    token: str | None
+    name: str | None
+    timeout: float
+    tls: dict[str, Any] = field(default_factory=dict)
+    _client: MilvusClient | None = None
+    _lite: lite.Lite | None = None
+    _closed: bool = False
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+
+    def call(self, operation: str, method: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Make an idempotent request: ``method`` of the client, with the time-out."""
+
+        def request(client: MilvusClient) -> T:
+            return method(client, *arguments, **options, timeout=self.timeout)
+
+        return self.do(operation, request)
+
+    def do(self, operation: str, request: Callable[[MilvusClient], T]) -> T:
+        """Make an idempotent request; transient failures are retried.
+
+        Raises:
+            ConnectorError: what the driver raised, as ours.
+        """
+
+        def once() -> T:
+            client = self._opened(operation)
+            with translated(operation):
+                return request(client)
+
+        return retry.call(once)
+
+    def engine(self, operation: str) -> Engine:
+        """What answers."""
+        if self.url is None:
+            return Engine.parse(f"milvus_lite-{version('milvus-lite')}")
+        try:
+            return Engine.parse(self.call(operation, MilvusClient.get_server_version))
+        except Unsupported:
+            return Engine.parse("")
+
+    @property
+    def present(self) -> bool:
+        """Whether opening it would not create it; closed ones count, they say so themselves."""
+        return self.url is not None or self._closed or self.path.exists()
+
+    def writing(self) -> AbstractContextManager[object]:
+        """Held while writing: Milvus Lite takes one writer at a time, a server any number."""
+        return contextlib.nullcontext() if self._lite is None else self._lite.writing
+
+    def close(self) -> None:
+        """Close the connection and, after its last user in this process, Milvus Lite."""
+        self._closed = True
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._lite is not None:
+            lite.release(self.path)
+            self._lite = None
+
+    def _opened(self, operation: str) -> MilvusClient:
+        if self._closed:
+            raise PermanentError("the connector is closed", connector=NAME, operation=operation)
+        with self._opening:
+            if self._client is None:
+                _silence_driver()
+                self._client = self._connect(self.url or self._start_lite())
+            return self._client
+
+    def _start_lite(self) -> str:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._lite is None:
+            self._lite = lite.acquire(self.path)
+        return self._lite.url
+
+    def _connect(self, url: str) -> MilvusClient:
+        with translated("connect"):
+            return MilvusClient(
+                url,
+                token=self.token or "",
+                db_name=self.name or "",
+                timeout=self.timeout,
+                dedicated=True,
+                **self.tls,
+            )
+
+
+def _silence_driver() -> None:
+    """Keep pymilvus from printing what is raised as well, or is as it should be in Lite."""
+    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
+    logging.getLogger("pymilvus.client.iterator").setLevel(logging.ERROR)

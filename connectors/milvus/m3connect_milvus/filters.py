@@ -1,0 +1,110 @@
+"""Filters as Milvus expressions.
+
+An expression holds hexadecimal facts and hashes only, never a field name or a value from outside,
+so nothing in a filter can break out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from m3connect.errors import InvalidFilter
+from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from m3connect_milvus import facts
+from m3connect_milvus.facts import CODES, VALUES, FactStore
+from m3connect_milvus.keys import digest, one_of
+from m3connect_milvus.layout import Layout
+from m3connect_milvus.ordering import (
+    GREATEST,
+    LEAST,
+    cover,
+    date_characters,
+    date_code,
+    number_characters,
+    number_code,
+)
+
+ALWAYS, NEVER = '(id != "")', '(id == "")'
+
+
+def expression(condition: Filter | None, layout: Layout) -> str:
+    """The Milvus expression of a filter; empty for None.
+
+    Raises:
+        InvalidFilter: not a filter.
+    """
+    if condition is None:
+        return ""
+    text = _node(condition, layout.store)
+    partitions = _partitions(condition, layout.partition_key)
+    return f"{one_of('partition', partitions)} and {text}" if partitions else text
+
+
+def _partitions(condition: Filter, partition_key: str | None) -> list[str]:
+    """The partitions that a filter keeps to, so that the others are not searched."""
+    match condition:
+        case Eq(field, str() as value) if field == partition_key:
+            return [digest(value)]
+        case In(field, values) if field == partition_key:
+            return [digest(value) for value in values if isinstance(value, str)]
+        case And(parts):
+            found = (_partitions(part, partition_key) for part in parts)
+            return next((partitions for partitions in found if partitions), [])
+    return []
+
+
+def _node(condition: Filter, store: FactStore) -> str:
+    match condition:
+        case Eq(field, value):
+            return store.any_of(VALUES, [facts.value_fact(field, value)])
+        case In(field, values):
+            wanted = [facts.value_fact(field, value) for value in values]
+            return store.any_of(VALUES, wanted) if wanted else NEVER
+        case Exists(field):
+            return store.any_of(VALUES, [facts.value_path(field)])
+        case Range():
+            wanted = _range(condition)
+            return store.any_of(CODES, wanted) if wanted else NEVER
+        case And(parts):
+            return _join(" and ", parts, store) if parts else ALWAYS
+        case Or(parts):
+            return _join(" or ", parts, store) if parts else NEVER
+        case Not(part):
+            return f"not ({_node(part, store)})"
+    raise InvalidFilter(f"{condition!r} is no filter", connector="milvus", operation="filter")
+
+
+def _join(word: str, parts: Sequence[Filter], store: FactStore) -> str:
+    return f"({word.join(_node(part, store) for part in parts)})"
+
+
+def _range(condition: Range) -> list[str]:
+    """The prefixes of the facts of all values within the bounds."""
+    if condition.is_date:
+        codes = {name: date_code(instant) for name, instant in condition.instants.items()}
+        return _between(codes, facts.date_path(condition.field), date_characters)
+    codes = {
+        name: number_code(bound)
+        for name, bound in condition.bounds.items()
+        if isinstance(bound, int | float)
+    }
+    return _between(codes, facts.number_path(condition.field), number_characters)
+
+
+def _between(codes: dict[str, str], path: str, following: Callable[[str], str]) -> list[str]:
+    low, with_low = max((codes.get("gte", LEAST), True), (codes.get("gt", LEAST), False), key=_low)
+    high, with_high = min(
+        (codes.get("lte", GREATEST), True), (codes.get("lt", GREATEST), False), key=_high
+    )
+    found = cover(low, high, following, with_low=with_low, with_high=with_high)
+    return [path + prefix for prefix in found]
+
+
+def _low(bound: tuple[str, bool]) -> tuple[str, bool]:
+    """Of two lower bounds the greater is stricter; of equal ones the one that excludes itself."""
+    code, included = bound
+    return code, not included
+
+
+def _high(bound: tuple[str, bool]) -> tuple[str, bool]:
+    return bound

@@ -1,0 +1,211 @@
+"""How a collection lies in Milvus: its fields and indexes.
+
+Two Milvus collections make one of ours. ``NAME`` has one row a record. ``NAME__parts`` has the
+texts that are too long for a field, in parts, and one row that says what the collection is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from pymilvus import CollectionSchema as MilvusSchema
+from pymilvus import DataType, MilvusClient
+from pymilvus.milvus_client.index import IndexParams
+
+from m3connect.contract import CollectionSchema
+from m3connect.errors import ConfigError, Unsupported
+from m3connect_milvus.engine import Engine
+from m3connect_milvus.errors import NAME
+from m3connect_milvus.facts import CODES, VALUES, ArrayFacts, FactStore, TextFacts
+from m3connect_milvus.keys import CHARACTERS
+
+TEXT_BYTES = 65_535
+"""Bytes of a VARCHAR value; what is longer is kept in parts."""
+RESULTS = 16_384
+"""The largest limit of a search or query, and the most queries of one search."""
+DENSE_WIDTHS = range(2, 32_769)
+TOKENS_FIELD = "multivector"
+"""The struct array for searching multi-vectors, where the server has it."""
+TOKENS_VECTOR = f"{TOKENS_FIELD}[vector]"
+MOST_TOKENS = 4096
+"""Elements of a Milvus array."""
+NO_VECTOR = (0.0, 0.0)
+_NAME_CHARACTERS = 255
+_PARTS_SUFFIX = "__parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one collection is stored; kept in the collection itself.
+
+    Args:
+        schema: what it holds.
+        facts: ``text`` or ``array``, see :mod:`m3connect_milvus.facts`.
+        dense_index: the index type of the dense vectors.
+        partition_key: the payload field by which records are partitioned.
+        struct_array: whether multi-vectors are kept in a form that the engine searches.
+    """
+
+    schema: CollectionSchema
+    facts: str
+    dense_index: str
+    partition_key: str | None
+    struct_array: bool
+
+    @property
+    def store(self) -> FactStore:
+        """How the engine keeps facts."""
+        return TextFacts if self.facts == "text" else ArrayFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; :meth:`from_json` reads them back."""
+        return asdict(self) | {"schema": self.schema.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From what :meth:`to_json` gave."""
+        return cls(**{**values, "schema": CollectionSchema.from_json(values["schema"])})
+
+    def with_fields_of(self, schema: CollectionSchema) -> Layout:
+        """With the payload fields of another schema added."""
+        fields = {**self.schema.payload_fields, **schema.payload_fields}
+        return replace(self, schema=replace(self.schema, payload_fields=fields))
+
+
+def parts_name(collection: str) -> str:
+    """The name of the collection's second half.
+
+    Raises:
+        ConfigError: the collection's name is none for Milvus.
+    """
+    letters = collection.replace("_", "a")
+    fits = len(collection) + len(_PARTS_SUFFIX) <= _NAME_CHARACTERS
+    if not (letters.isascii() and letters.isalnum() and not letters[0].isdigit() and fits):
+        raise ConfigError(
+            f"Milvus takes collection names of ASCII letters, digits and underscores that do not "
+            f"begin with a digit, up to {_NAME_CHARACTERS - len(_PARTS_SUFFIX)} characters, "
+            f"not {collection!r}"
+        )
+    return collection + _PARTS_SUFFIX
+
+
+def check_engine(schema: CollectionSchema, engine: Engine) -> None:
+    """Refuse what the engine cannot hold, before anything is made.
+
+    Raises:
+        Unsupported: names the version or the width.
+    """
+    if engine.before(2, 4) and schema.sparse:
+        raise _unsupported(f"{engine.name} has no sparse vectors; 2.4 has")
+    if engine.before(2, 3):
+        raise _unsupported(f"{engine.name} has no arrays; 2.3 has")
+    if schema.dense_width is not None and schema.dense_width not in DENSE_WIDTHS:
+        raise _unsupported(f"dense vectors are 2 to 32,768 wide, not {schema.dense_width}")
+
+
+def _unsupported(message: str) -> Unsupported:
+    return Unsupported(message, connector=NAME, operation="ensure")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A Milvus collection to be: fields and indexes."""
+
+    fields: MilvusSchema
+    indexes: IndexParams
+
+    @classmethod
+    def of_fields(cls, **fields: Mapping[str, Any]) -> Self:
+        """With these fields; the first is the primary key."""
+        definition = cls(
+            MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False),
+            MilvusClient.prepare_index_params(),
+        )
+        for at, (name, options) in enumerate(fields.items()):
+            definition.fields.add_field(name, is_primary=at == 0, **options)
+        return definition
+
+    def add_vector(self, name: str, options: Mapping[str, Any], index: Mapping[str, Any]) -> None:
+        """Add a vector field with its index; vectors are compared by inner product."""
+        self.fields.add_field(name, **options)
+        self.indexes.add_index(name, **{"index_name": name, "metric_type": "IP", **index})
+
+
+_KEY = {"datatype": DataType.VARCHAR, "max_length": CHARACTERS}
+_TEXT = {"datatype": DataType.VARCHAR, "max_length": TEXT_BYTES}
+_INTEGER = {"datatype": DataType.INT64}
+_HNSW: dict[str, Any] = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
+DENSE_INDEXES: dict[str, dict[str, Any]] = {
+    "FLAT": {"index_type": "FLAT"},
+    "HNSW": _HNSW,
+    "AUTOINDEX": {"index_type": "AUTOINDEX"},
+}
+"""Index types of dense vectors; FLAT is exact."""
+
+
+def records_definition(layout: Layout, engine: Engine) -> Definition:
+    """The collection with one row a record."""
+    definition = Definition.of_fields(
+        id=_KEY,
+        record_id=_TEXT,
+        payload=_TEXT,
+        payload_parts=_INTEGER,
+        tokens=_TEXT,
+        token_parts=_INTEGER,
+        generation=_KEY,
+        n_tokens=_INTEGER,
+        truncated={"datatype": DataType.BOOL},
+        **dict.fromkeys((VALUES, CODES), layout.store.field_type),
+    )
+    if layout.partition_key is not None:
+        definition.fields.add_field("partition", is_partition_key=True, **_KEY)
+    if layout.facts == "array" and not engine.before(2, 5):
+        for name in (VALUES, CODES):
+            definition.indexes.add_index(name, index_name=name, index_type="INVERTED")
+    _add_vectors(definition, layout)
+    return definition
+
+
+def _add_vectors(definition: Definition, layout: Layout) -> None:
+    schema = layout.schema
+    if schema.dense_width is not None:
+        dense = {"datatype": DataType.FLOAT_VECTOR, "dim": schema.dense_width}
+        definition.add_vector("dense", dense, DENSE_INDEXES[layout.dense_index])
+    if schema.sparse:
+        sparse = {"datatype": DataType.SPARSE_FLOAT_VECTOR}
+        definition.add_vector("sparse", sparse, {"index_type": "SPARSE_INVERTED_INDEX"})
+    if schema.dense_width is None and not schema.sparse:
+        _add_required_vector(definition)
+    if layout.struct_array and schema.multivector_width is not None:
+        token = MilvusClient.create_struct_field_schema()
+        token.add_field("vector", DataType.FLOAT_VECTOR, dim=schema.multivector_width)
+        definition.fields.add_field(
+            TOKENS_FIELD,
+            DataType.ARRAY,
+            element_type=DataType.STRUCT,
+            struct_schema=token,
+            max_capacity=MOST_TOKENS,
+        )
+        definition.indexes.add_index(
+            TOKENS_VECTOR, index_name=TOKENS_FIELD, metric_type="MAX_SIM_IP", **_HNSW
+        )
+
+
+def parts_definition() -> Definition:
+    """The collection of long texts' parts and of the row that describes the collection."""
+    definition = Definition.of_fields(
+        id={"datatype": DataType.VARCHAR, "max_length": 3 * CHARACTERS},
+        record=_KEY,
+        generation=_KEY,
+        text=_TEXT,
+    )
+    _add_required_vector(definition)
+    return definition
+
+
+def _add_required_vector(definition: Definition) -> None:
+    """Milvus takes no collection without a vector; this is the smallest."""
+    options = {"datatype": DataType.FLOAT_VECTOR, "dim": len(NO_VECTOR)}
+    definition.add_vector("unused", options, {"index_type": "FLAT"})

@@ -1,0 +1,287 @@
+"""Records as Milvus rows and back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m3connect.errors import InputError
+from m3connect.types import (
+    Embeddings,
+    MultiVectors,
+    Payload,
+    RecordBatch,
+    SparseVector,
+    SparseVectors,
+    TokenArray,
+)
+from m3connect_milvus.facts import CODES, MOST, VALUES, facts, prefixes
+from m3connect_milvus.keys import digest
+from m3connect_milvus.layout import (
+    MOST_TOKENS,
+    NO_VECTOR,
+    TEXT_BYTES,
+    TOKENS_FIELD,
+    Layout,
+)
+
+Row = Mapping[str, Any]
+
+NO_TERM = 1_048_575
+"""Stored for a text without sparse terms, since Milvus takes no empty sparse vector. It lies above
+every tokenizer's vocabulary, and low, because old servers allocate up to the largest term."""
+TERMS = 2**32 - 1
+"""Sparse indices are below this."""
+SCALARS = (
+    "record_id",
+    "payload",
+    "payload_parts",
+    "generation",
+    "n_tokens",
+    "truncated",
+)
+"""The fields of a record without its vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRows:
+    """What is written for one record.
+
+    Args:
+        record: its row.
+        parts: rows of its texts that are too long for a field.
+    """
+
+    record: Row
+    parts: Sequence[Row]
+
+
+def check_rows(batch: RecordBatch, layout: Layout) -> None:
+    """Refuse what only Milvus cannot take; the contract's ``check_records`` comes before.
+
+    Raises:
+        InputError: names the record and the field.
+    """
+    sparse, multi = batch.embeddings.sparse, batch.embeddings.multivector
+    if sparse is not None:
+        bad = (sparse.indices == NO_TERM) | (sparse.indices >= TERMS)
+        if bad.any():
+            at = int(np.flatnonzero(bad)[0])
+            row = int(np.searchsorted(sparse.indptr, at, side="right")) - 1
+            raise InputError(
+                f"record {batch.ids[row]!r}: Milvus cannot store the sparse index "
+                f"{sparse.indices[at]}; indices are below {TERMS}, and {NO_TERM} is reserved"
+            )
+    if multi is not None and layout.struct_array:
+        lengths = np.diff(multi.offsets)
+        if lengths.max(initial=0) > MOST_TOKENS:
+            raise InputError(
+                f"record {batch.ids[int(lengths.argmax())]!r}: {lengths.max()} token vectors; a "
+                f"Milvus array holds {MOST_TOKENS}: chunk smaller (--chunk-tokens)"
+            )
+
+
+def rows(batch: RecordBatch, layout: Layout) -> list[RecordRows]:
+    """The rows of each of a batch's checked records.
+
+    Raises:
+        InputError: a payload has more filterable values than a Milvus array has elements, or no
+            string in the partition key's field; names the record.
+    """
+    made = []
+    for at, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+        one = batch.embeddings[at]
+        row = {
+            "id": digest(id_),
+            "record_id": id_,
+            "n_tokens": int(one.n_tokens[0]),
+            "truncated": bool(one.truncated[0]),
+            **_fact_fields(id_, payload, layout),
+            **_vector_fields(one, layout),
+        }
+        texts = {"payload": json.dumps(payload, ensure_ascii=False), "tokens": ""}
+        if one.multivector is not None:
+            texts["tokens"] = tokens_text(one.multivector[0], layout)
+        made.append(_with_texts(row, texts))
+    return made
+
+
+def _fact_fields(id_: str, payload: Payload, layout: Layout) -> dict[str, Any]:
+    try:
+        found = facts(payload)
+    except InputError as error:
+        raise InputError(f"record {id_!r}: {error}") from error
+    fields: dict[str, Any] = {}
+    for name, one in ((VALUES, found.values), (CODES, found.codes)):
+        if (count := len(prefixes(name, one))) > MOST:
+            raise InputError(
+                f"record {id_!r}: the payload has too many values to filter by ({count} entries in "
+                f"the field {name!r}, a Milvus array holds {MOST}); keep long lists out of it"
+            )
+        fields[name] = layout.store.store(name, one)
+    if layout.partition_key is not None:
+        fields["partition"] = partition(id_, payload, layout.partition_key)
+    return fields
+
+
+def partition(id_: str, payload: Payload, field: str) -> str:
+    """What decides a record's partition: a hash of the partition key's value.
+
+    Raises:
+        InputError: there is no string in the field.
+    """
+    value = payload.get(field)
+    if not isinstance(value, str):
+        raise InputError(
+            f"record {id_!r}: the partition key {field!r} must be a string, got {value!r}"
+        )
+    return digest(value)
+
+
+def _vector_fields(one: Embeddings, layout: Layout) -> dict[str, Any]:
+    """The vectors of a batch of one as fields that the engine searches."""
+    fields: dict[str, Any] = {}
+    if one.dense is not None:
+        fields["dense"] = one.dense[0].astype(np.float32, copy=False)
+    if one.sparse is not None:
+        fields["sparse"] = sparse_field(one.sparse[0]) or {NO_TERM: 1.0}
+    if one.dense is None and one.sparse is None:
+        fields["unused"] = list(NO_VECTOR)
+    if one.multivector is not None and layout.struct_array:
+        vectors = stored_tokens(one.multivector[0], layout).astype(np.float32)
+        fields[TOKENS_FIELD] = [{"vector": vector} for vector in vectors]
+    return fields
+
+
+def sparse_field(vector: SparseVector) -> dict[int, float]:
+    """A sparse vector as pymilvus takes it."""
+    return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
+
+
+def stored_tokens(tokens: TokenArray, layout: Layout) -> TokenArray:
+    """Token vectors in the precision that the collection keeps."""
+    return tokens.astype(layout.schema.multivector_dtype)
+
+
+def tokens_text(tokens: TokenArray, layout: Layout) -> str:
+    """Token vectors as text: little-endian values in base64."""
+    values = stored_tokens(tokens, layout)
+    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
+
+
+def tokens_of(text: str, layout: Layout) -> TokenArray:
+    """What :func:`tokens_text` made into text, ``[tokens, C]``."""
+    stored = np.dtype(layout.schema.multivector_dtype)
+    flat = np.frombuffer(base64.b64decode(text), stored.newbyteorder("<"))
+    return flat.astype(stored, copy=False).reshape(-1, layout.schema.multivector_width or 1)
+
+
+# ---------------------------------------------------------------------------------- long texts
+
+_PART_CHARACTERS = TEXT_BYTES // 4
+"""So many characters fit a field whatever they are: one takes at most four bytes in UTF-8."""
+
+
+COUNTS = {"payload": "payload_parts", "tokens": "token_parts"}
+"""The fields that say in how many parts a text is kept."""
+
+
+def _with_texts(row: Row, texts: Mapping[str, str]) -> RecordRows:
+    """A row with texts in its fields, or in parts where they are too long."""
+    pieces = {name: list(_pieces(text)) for name, text in texts.items()}
+    long = "".join(text for name, text in texts.items() if pieces[name])
+    record = {
+        **row,
+        **{name: "" if pieces[name] else text for name, text in texts.items()},
+        **{COUNTS[name]: len(cut) for name, cut in pieces.items()},
+        "generation": digest(row["id"], long) if long else "",
+    }
+    parts = [
+        {
+            "id": part_id(record, name, number),
+            "record": record["id"],
+            "generation": record["generation"],
+            "text": piece,
+            "unused": list(NO_VECTOR),
+        }
+        for name, cut in pieces.items()
+        for number, piece in enumerate(cut)
+    ]
+    return RecordRows(record, parts)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The parts of a text that does not fit a field; none when it does."""
+    size = TEXT_BYTES if text.isascii() else _PART_CHARACTERS
+    if len(text) > size and len(text.encode()) > TEXT_BYTES:
+        for start in range(0, len(text), size):
+            yield text[start : start + size]
+
+
+def part_id(row: Row, name: str, number: int) -> str:
+    """The primary key of a part.
+
+    A record written anew gets new ones, so that a reader never joins parts of two versions.
+    """
+    return f"{row['id']}-{row['generation']}-{name[0]}{number}"
+
+
+def part_ids(row: Row, names: Sequence[str]) -> list[str]:
+    """The primary keys of the parts of some of a row's texts."""
+    return [part_id(row, name, at) for name in names for at in range(row[COUNTS[name]])]
+
+
+def whole_text(row: Row, name: str, parts: Mapping[str, str]) -> str:
+    """A text of a row, put together where it is kept in parts."""
+    return "".join(parts[id_] for id_ in part_ids(row, [name])) or str(row[name])
+
+
+# ------------------------------------------------------------------------------------- and back
+
+
+def record_batch(
+    found: Sequence[Row], parts: Mapping[str, str], layout: Layout, *, vectors: bool
+) -> RecordBatch:
+    """Rows as records; without ``vectors`` the embeddings have no legs."""
+    return RecordBatch(
+        [row["record_id"] for row in found],
+        [payload_of(row, parts) for row in found],
+        _embeddings(found, parts, layout, vectors=vectors),
+    )
+
+
+def payload_of(row: Row, parts: Mapping[str, str]) -> dict[str, Any]:
+    """The payload of a row."""
+    payload: dict[str, Any] = json.loads(whole_text(row, "payload", parts))
+    return payload
+
+
+def _embeddings(
+    found: Sequence[Row], parts: Mapping[str, str], layout: Layout, *, vectors: bool
+) -> Embeddings:
+    schema = layout.schema
+    dense = sparse = multi = None
+    if vectors and schema.dense_width is not None:
+        dense = np.array([row["dense"] for row in found], np.float32)
+        dense = dense.reshape(-1, schema.dense_width)
+    if vectors and schema.sparse:
+        sparse = SparseVectors.from_rows([_sparse_of(row["sparse"]) for row in found])
+    if vectors and schema.multivector_width is not None:
+        tokens = [tokens_of(whole_text(row, "tokens", parts), layout) for row in found]
+        multi = MultiVectors.from_rows(tokens, width=schema.multivector_width)
+    return Embeddings(
+        dense,
+        sparse,
+        multi,
+        np.array([row["n_tokens"] for row in found], np.int32),
+        np.array([row["truncated"] for row in found], np.bool_),
+    )
+
+
+def _sparse_of(field: Mapping[int, float]) -> dict[int, float]:
+    return {index: weight for index, weight in sorted(field.items()) if index != NO_TERM}

@@ -1,0 +1,261 @@
+"""Queries as Milvus searches: what can be asked together, what is asked, what comes back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pymilvus import AnnSearchRequest, MilvusClient, WeightedRanker
+from pymilvus.client.embedding_list import EmbeddingList
+
+from m3connect.errors import InputError, Unsupported
+from m3connect.types import Hit, Leg, Query, Weighted
+from m3connect_milvus.errors import NAME
+from m3connect_milvus.filters import expression
+from m3connect_milvus.layout import RESULTS, TOKENS_VECTOR, Layout
+from m3connect_milvus.mapping import NO_TERM, Row, payload_of, sparse_field
+from m3connect_milvus.store import Store
+
+_TOGETHER = 16
+"""Queries of one request: their hits must fit one answer."""
+_FIELDS: dict[Leg, str] = {"dense": "dense", "sparse": "sparse", "multivector": TOKENS_VECTOR}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All of a query but its vectors: queries of one shape are asked in one request.
+
+    Args:
+        legs: what is searched.
+        depths: candidates of each leg.
+        weights: of each leg in the sum; a leg alone may have one too.
+        filter: a Milvus expression.
+        limit: hits wanted.
+        payload: whether hits carry their payload.
+    """
+
+    legs: tuple[Leg, ...]
+    depths: tuple[int, ...]
+    weights: tuple[float, ...]
+    filter: str
+    limit: int
+    payload: bool
+
+    @property
+    def scale(self) -> float:
+        """What the engine's scores are multiplied by: it takes weights from 0 to 1."""
+        return self.weights[0] if len(self.legs) == 1 else max(1.0, *self.weights)
+
+    @property
+    def output(self) -> list[str]:
+        """The fields that come with a hit."""
+        fields = ["record_id"]
+        return [*fields, "payload", "payload_parts", "generation"] if self.payload else fields
+
+
+def shape_of(query: Query, layout: Layout, native: frozenset[str]) -> Shape | None:
+    """The shape of a checked query; None when nothing can match.
+
+    Args:
+        query: what is asked.
+        layout: how the collection is stored.
+        native: the fusions that the engine has.
+
+    Raises:
+        Unsupported: the engine does not answer it in one request.
+        InputError: it wants more results than Milvus gives.
+    """
+    wanted = _wanted(query, layout, native)
+    if max(query.limit, *(depth for _, depth, _ in wanted)) > RESULTS:
+        raise InputError(f"Milvus returns at most {RESULTS} results")
+    asked = [part for part in wanted if part[0] != "sparse" or _sparse(query)]
+    if not asked:
+        return None
+    legs, depths, weights = zip(*asked, strict=True)
+    limit = min(query.limit, *depths) if len(legs) == 1 else query.limit
+    where = expression(query.filter, layout)
+    return Shape(legs, depths, weights, where, limit, query.payload)
+
+
+def _wanted(query: Query, layout: Layout, native: frozenset[str]) -> list[tuple[Leg, int, float]]:
+    """The legs to search, each with its depth and weight."""
+    if len(query.legs) == 1:
+        (leg,) = query.legs
+        if leg == "multivector" and not layout.struct_array:
+            raise _unsupported("multi-vectors are not searched here, only stored")
+        return [(leg, query.limit, 1.0)]
+    fusion = query.fusion
+    if query.multivector is not None or not isinstance(fusion, Weighted) or fusion.rescore:
+        raise _unsupported(f"Milvus does not fuse {query.legs} by {fusion} in one request")
+    if "weighted" not in native:
+        raise _unsupported("this version changes the scores before it adds them")
+    return [
+        ("dense", query.dense_depth, fusion.dense),
+        ("sparse", query.sparse_depth, fusion.sparse),
+    ]
+
+
+def _unsupported(message: str) -> Unsupported:
+    return Unsupported(message, connector=NAME, operation="search")
+
+
+def _sparse(query: Query) -> dict[int, float]:
+    """The terms of a query that can match."""
+    if query.sparse is None:
+        return {}
+    return {term: weight for term, weight in sparse_field(query.sparse).items() if term != NO_TERM}
+
+
+def _vector(query: Query, leg: Leg) -> Any:
+    if leg == "dense":
+        return query.dense
+    if leg == "sparse":
+        return _sparse(query)
+    return None if query.multivector is None else EmbeddingList(np.float32(query.multivector))
+
+
+def search_params(leg: Leg, layout: Layout, size: int) -> dict[str, Any]:
+    """The parameters of one leg's search for ``size`` results."""
+    if leg == "sparse":
+        return {"metric_type": "IP"}
+    metric = "IP" if leg == "dense" else "MAX_SIM_IP"
+    if leg == "dense" and layout.dense_index != "HNSW":
+        return {"metric_type": metric}
+    # Wider than asked, so that the approximate index misses little.
+    return {"metric_type": metric, "params": {"ef": max(128, 2 * size)}}
+
+
+# ---------------------------------------------------------------------------------- asking
+
+_Found = list[tuple[float, Row]]
+"""Scores and rows, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """Answers queries on one collection.
+
+    Args:
+        store: its data.
+        layout: how it is stored.
+        native: the fusions that the engine has.
+    """
+
+    store: Store
+    layout: Layout
+    native: frozenset[str]
+
+    def answer(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """The hits of each query.
+
+        Raises:
+            TransientError: a record was rewritten meanwhile.
+        """
+        found: list[_Found] = [[] for _ in queries]
+        for shape, positions in self._grouped(queries):
+            results = self._best(shape, [queries[at] for at in positions], shape.limit + 1)
+            for at, result in zip(positions, results, strict=True):
+                found[at] = result[: shape.limit]
+        rows = [row for result in found for _, row in result if "payload" in row]
+        parts = self.store.texts("search", rows, ["payload"])
+        return [_hits(result, parts) for result in found]
+
+    def _grouped(self, queries: Sequence[Query]) -> Iterator[tuple[Shape, list[int]]]:
+        """The positions of queries that are asked together."""
+        groups: defaultdict[Shape, list[int]] = defaultdict(list)
+        for at, query in enumerate(queries):
+            if (shape := shape_of(query, self.layout, self.native)) is not None:
+                groups[shape].append(at)
+        for shape, positions in groups.items():
+            for start in range(0, len(positions), _TOGETHER):
+                yield shape, positions[start : start + _TOGETHER]
+
+    def _best(self, shape: Shape, queries: Sequence[Query], size: int) -> list[_Found]:
+        """Results by (-score, id), with everything that ties at the limit.
+
+        The engine orders ties as it likes, so where one may be cut more is asked for.
+        """
+        size = min(size, RESULTS)
+        results = self._ask(shape, queries, size)
+        cut = [at for at, found in enumerate(results) if _tie_is_cut(found, shape.limit, size)]
+        if cut:
+            wider = self._best(shape, [queries[at] for at in cut], 2 * size)
+            for at, found in zip(cut, wider, strict=True):
+                results[at] = found
+        return [sorted(found, key=lambda one: (-one[0], one[1]["record_id"])) for found in results]
+
+    def _ask(self, shape: Shape, queries: Sequence[Query], size: int) -> list[_Found]:
+        answers = (
+            self._fused(shape, queries, size)
+            if len(shape.legs) > 1
+            else self._single(shape, queries, size)
+        )
+        return [
+            [
+                (hit["distance"] * _scale(shape, query), {"id": hit["id"], **hit["entity"]})
+                for hit in hits
+                # A sparse search may fill up with records that share no term.
+                if shape.legs != ("sparse",) or hit["distance"] > 0
+            ]
+            for query, hits in zip(queries, answers, strict=True)
+        ]
+
+    def _single(self, shape: Shape, queries: Sequence[Query], size: int) -> Any:
+        (leg,) = shape.legs
+        return self.store.database.call(
+            "search",
+            MilvusClient.search,
+            self.store.records,
+            data=[_vector(query, leg) for query in queries],
+            anns_field=_FIELDS[leg],
+            filter=shape.filter,
+            limit=size,
+            output_fields=shape.output,
+            search_params=search_params(leg, self.layout, size),
+            consistency_level=self.store.consistency,
+        )
+
+    def _fused(self, shape: Shape, queries: Sequence[Query], size: int) -> Any:
+        legs = [
+            AnnSearchRequest(
+                [_vector(query, leg) for query in queries],
+                _FIELDS[leg],
+                search_params(leg, self.layout, depth),
+                depth,
+                expr=shape.filter,
+            )
+            for leg, depth in zip(shape.legs, shape.depths, strict=True)
+        ]
+        weights = [weight / shape.scale for weight in shape.weights]
+        return self.store.database.call(
+            "search",
+            MilvusClient.hybrid_search,
+            self.store.records,
+            legs,
+            WeightedRanker(*weights, norm_score=False),
+            limit=size,
+            output_fields=shape.output,
+            consistency_level=self.store.consistency,
+        )
+
+
+def _tie_is_cut(found: _Found, limit: int, size: int) -> bool:
+    full = limit < len(found) == size < RESULTS
+    return full and found[limit - 1][0] == found[-1][0]
+
+
+def _scale(shape: Shape, query: Query) -> float:
+    """MAX_SIM sums over the query's tokens, the score is their mean."""
+    if shape.legs == ("multivector",) and query.multivector is not None:
+        return shape.scale / len(query.multivector)
+    return shape.scale
+
+
+def _hits(found: _Found, parts: Mapping[str, str]) -> list[Hit]:
+    return [
+        Hit(row["record_id"], score, rank, payload_of(row, parts) if "payload" in row else {})
+        for rank, (score, row) in enumerate(found, start=1)
+    ]

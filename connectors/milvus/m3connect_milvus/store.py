@@ -1,0 +1,279 @@
+"""Reading and writing the two Milvus collections that make one of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pymilvus import MilvusClient
+
+from m3connect.errors import InputError, SchemaMismatch, TransientError
+from m3connect_milvus.database import Database
+from m3connect_milvus.engine import Engine
+from m3connect_milvus.errors import NAME
+from m3connect_milvus.keys import one_of
+from m3connect_milvus.layout import (
+    NO_VECTOR,
+    TEXT_BYTES,
+    Definition,
+    Layout,
+    parts_definition,
+    records_definition,
+)
+from m3connect_milvus.mapping import RecordRows, Row, part_ids
+
+T = TypeVar("T")
+
+_KEYS = 1000
+"""Keys of one request."""
+_PARTS = 256
+"""Parts of one request: 16 MiB, where Milvus takes 64 MiB and gives 100."""
+_ABOUT = "about"
+"""The key of the row that describes the collection; no record's parts begin with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a collection says of itself.
+
+    Args:
+        layout: how it is stored.
+        notes: what users noted.
+    """
+
+    layout: Layout
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """One collection's data.
+
+    Args:
+        database: where it is.
+        records: the name of the collection with one row a record.
+        parts: the name of the collection of long texts' parts.
+        consistency: the consistency level of reads.
+    """
+
+    database: Database
+    records: str
+    parts: str
+    consistency: str
+
+    # ------------------------------------------------------------------------ the collections
+
+    def exists(self, operation: str) -> bool:
+        """Whether there is such a collection."""
+        return self._has(operation, self.records)
+
+    def create(self, about: About, engine: Engine, *, described: bool) -> None:
+        """Make what is missing of the collection, indexes included, and load it.
+
+        The records' collection comes last, so one that exists has all the rest.
+
+        Args:
+            about: what it is.
+            engine: what answers.
+            described: whether the collection says so already.
+        """
+        self._make(self.parts, parts_definition())
+        if not described:
+            self.describe_as(about)
+        self._make(self.records, records_definition(about.layout, engine))
+
+    def _make(self, name: str, definition: Definition) -> None:
+        if not self._has("ensure", name):
+            self.database.call(
+                "ensure",
+                MilvusClient.create_collection,
+                name,
+                schema=definition.fields,
+                consistency_level=self.consistency,
+            )
+        made = self.database.call("ensure", MilvusClient.list_indexes, name)
+        for index in definition.indexes:
+            if index.index_name not in made:
+                one = MilvusClient.prepare_index_params()
+                one.append(index)
+                # Not waited for: that takes half a second each, and loading waits for them all.
+                self.database.call("ensure", MilvusClient.create_index, name, one, sync=False)
+        self._load("ensure", name)
+
+    def _has(self, operation: str, name: str) -> bool:
+        return bool(self.database.call(operation, MilvusClient.has_collection, name))
+
+    def load(self, operation: str) -> None:
+        """Make the collection readable, after its database was opened or restarted."""
+        for name in (self.records, self.parts):
+            self._load(operation, name)
+
+    def _load(self, operation: str, name: str) -> None:
+        self.database.call(operation, MilvusClient.load_collection, name)
+
+    def flush(self) -> None:
+        """Seal and index what was written."""
+        for name in (self.records, self.parts):
+            self.database.call("flush", MilvusClient.flush, name)
+        self.load("flush")
+
+    # ------------------------------------------------------------------------- the description
+
+    def about(self, operation: str) -> About:
+        """What the collection says of itself.
+
+        Raises:
+            SchemaMismatch: it says nothing.
+        """
+        if self._has(operation, self.parts):
+            self._load(operation, self.parts)
+            for row in self._query(operation, self.parts, one_of("id", [_ABOUT]), ["text"]):
+                values = json.loads(row["text"])
+                return About(Layout.from_json(values["layout"]), values["notes"])
+        raise SchemaMismatch(
+            f"collection {self.records!r} was not made by m3connect; choose another name",
+            connector=NAME,
+            operation=operation,
+        )
+
+    def describe_as(self, about: About) -> None:
+        """Replace what the collection says of itself.
+
+        Raises:
+            InputError: the notes are too long.
+        """
+        text = json.dumps({"layout": about.layout.to_json(), "notes": dict(about.notes)})
+        if len(text) > TEXT_BYTES:
+            raise InputError(f"the notes are too long: {len(text)} bytes of {TEXT_BYTES}")
+        row = {"id": _ABOUT, "record": "", "generation": "", "text": text}
+        self._upsert("annotate", self.parts, [row | {"unused": list(NO_VECTOR)}])
+
+    # ------------------------------------------------------------------------------- reading
+
+    def rows(self, operation: str, keys: Sequence[str], fields: Sequence[str]) -> list[Row]:
+        """The rows with these primary keys, in no particular order."""
+        return [
+            row
+            for some in _cut(keys, _KEYS)
+            for row in self._query(operation, self.records, one_of("id", some), fields)
+        ]
+
+    def texts(self, operation: str, rows: Sequence[Row], names: Sequence[str]) -> dict[str, str]:
+        """The parts of the rows' long texts by primary key.
+
+        Raises:
+            TransientError: a record was rewritten after its row was read.
+        """
+        wanted = list(dict.fromkeys(id_ for row in rows for id_ in part_ids(row, names)))
+        parts = {
+            row["id"]: row["text"]
+            for some in _cut(wanted, _PARTS)
+            for row in self._query(operation, self.parts, one_of("id", some), ["text"])
+        }
+        if len(parts) < len(wanted):
+            raise TransientError(
+                "records were rewritten while they were read", connector=NAME, operation=operation
+            )
+        return parts
+
+    def pages(
+        self, operation: str, expression: str, fields: Sequence[str], size: int
+    ) -> Iterator[list[Row]]:
+        """All rows that meet an expression."""
+        iterator = self.database.call(
+            operation,
+            MilvusClient.query_iterator,
+            self.records,
+            batch_size=size,
+            filter=expression,
+            output_fields=["id", *fields],
+            consistency_level=self.consistency,
+        )
+        try:
+            while page := self.database.do(operation, lambda _: iterator.next()):
+                yield list(page)
+        finally:
+            iterator.close()
+
+    def count(self, expression: str) -> int:
+        """How many rows meet an expression."""
+        (row,) = self._query("count", self.records, expression, ["count(*)"])
+        return int(row["count(*)"])
+
+    def _query(
+        self, operation: str, name: str, expression: str, fields: Sequence[str]
+    ) -> list[Row]:
+        found = self.database.call(
+            operation,
+            MilvusClient.query,
+            name,
+            filter=expression,
+            output_fields=list(fields),
+            consistency_level=self.consistency,
+        )
+        return list(found)
+
+    # ------------------------------------------------------------------------------- writing
+
+    def write(self, made: Sequence[RecordRows]) -> None:
+        """Write records: first their long texts, then the rows, then what became stale goes.
+
+        A reader sees the old version or the new. Repeated after a crash, it leaves nothing over.
+        """
+        records = [one.record for one in made]
+        keys = [row["id"] for row in records]
+        rewritten = [row["id"] for row in self.rows("upsert", keys, ["id"])]
+        for some in _cut([part for one in made for part in one.parts], _PARTS):
+            self._upsert("upsert", self.parts, some)
+        self._upsert("upsert", self.records, records)
+        if rewritten:
+            current = one_of("generation", [row["generation"] for row in records])
+            stale = f"{one_of('record', rewritten)} and not ({current})"
+            self._delete("upsert", self.parts, stale)
+
+    def remove(self, keys: Sequence[str]) -> int:
+        """Delete records by primary key; returns how many there were."""
+        removed = 0
+        for some in _cut(keys, _KEYS):
+            removed += len(self.rows("delete", some, ["id"]))
+            self._delete("delete", self.records, one_of("id", some))
+            self._delete("delete", self.parts, one_of("record", some))
+        return removed
+
+    def _upsert(self, operation: str, name: str, rows: Sequence[Row]) -> None:
+        whole = [
+            {
+                field: _Whole(value) if isinstance(value, str) else value
+                for field, value in row.items()
+            }
+            for row in rows
+        ]
+        self.database.call(operation, MilvusClient.upsert, name, whole)
+
+    def _delete(self, operation: str, name: str, expression: str) -> None:
+        self.database.call(
+            operation,
+            MilvusClient.delete,
+            name,
+            filter=expression,
+            consistency_level=self.consistency,
+        )
+
+
+class _Whole(str):
+    """A text that pymilvus checks once.
+
+    It means to check a list of texts, but is given one text of a row and so checks each character,
+    which takes longer than all the rest of an upsert.
+    """
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[str]:
+        yield self
+
+
+def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
