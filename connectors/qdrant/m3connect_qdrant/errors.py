@@ -121,7 +121,7 @@ def translate(error: Exception, operation: str) -> ConnectorError:
             return _of_grpc(error, operation)
         case ResponseHandlingException(source=source):
             return _of_transport(source, operation)
-        case json.JSONDecodeError():
+        case json.JSONDecodeError() | AssertionError():  # the client asserts that there is a result
             message = "the answer is not Qdrant's; does the URL lead to a Qdrant server?"
             return PermanentError(message, connector=NAME, operation=operation)
         case QdrantException():  # a Retry-After that is a date

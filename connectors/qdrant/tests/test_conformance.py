@@ -1,4 +1,4 @@
-"""The conformance suite, on the engines that run in this process."""
+"""The conformance suite: engines in this process, and the wire to a stand-in for a server."""
 
 from __future__ import annotations
 
@@ -27,3 +27,15 @@ class TestEmbedded(ConnectorConformance):
     @pytest.fixture
     def reopen(self, tmp_path: Path) -> Callable[[], QdrantConnector]:
         return lambda: connect(collection="conformance", path=str(tmp_path))
+
+
+class TestGrpc(ConnectorConformance):
+    @pytest.fixture
+    def connector(self, by_grpc: QdrantConnector) -> QdrantConnector:
+        return by_grpc
+
+
+class TestRest(ConnectorConformance):
+    @pytest.fixture
+    def connector(self, rest: QdrantConnector) -> QdrantConnector:
+        return rest
