@@ -1,10 +1,11 @@
 """Documents into a collection: read, cut, encoded, written, and resumable at any point."""
 
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.embedded import EmbeddedSource
+from m3connect.ingestion.embedded import EmbeddedSource, are_embedded
 from m3connect.ingestion.estimate import estimate
 from m3connect.ingestion.pipeline import ingest, open_source
 from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
+from m3connect.ingestion.sources import count, find, read
 
 __all__ = [
     "DocumentSource",
@@ -12,7 +13,11 @@ __all__ = [
     "Failure",
     "IngestEstimate",
     "IngestReport",
+    "are_embedded",
+    "count",
     "estimate",
+    "find",
     "ingest",
     "open_source",
+    "read",
 ]

@@ -130,11 +130,14 @@ def batched(
     total = 0
     for item in items:
         size = weight(item)
-        if batch and (len(batch) == count or total + size > limit):
+        if batch and total + size > limit:
             yield batch
             batch, total = [], 0
         batch.append(item)
         total += size
+        if len(batch) == count:
+            yield batch
+            batch, total = [], 0
     if batch:
         yield batch
 

@@ -120,30 +120,30 @@ def from_arrow(
     return _checked(first.schema, chain([first], batches), made_by)
 
 
-def from_files(
-    files: Sequence[SourceFile], made_by: Fingerprint | None = None
-) -> EmbeddedSource | None:
-    """Embeddings in Parquet files as ``m3connect encode`` writes them; None if none holds any.
-
-    Args:
-        files: to look into.
-        made_by: the model to assume where the files name none.
+def are_embedded(files: Sequence[SourceFile]) -> bool:
+    """Whether files hold embeddings, as ``m3connect encode`` writes them.
 
     Raises:
-        ConfigError: some files hold embeddings and others do not, or their columns differ.
+        ConfigError: some do and others do not, or their columns or models differ.
+        InputError: a Parquet file cannot be read.
     """
     if not files or any(file.suffix != ".parquet" for file in files):
-        return None
+        return False
     schemas = [_parquet_schema(file) for file in files]
     if not any(_is_embedded(schema) for schema in schemas):
-        return None
+        return False
     for file, schema in zip(files, schemas, strict=True):
         if not schema.equals(schemas[0], check_metadata=True):
             raise ConfigError(
                 f"{file.name} and {files[0].name} differ in their columns or their model; "
                 "ingest them one by one"
             )
-    return _checked(schemas[0], _parquet_batches(files), made_by)
+    return True
+
+
+def from_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EmbeddedSource:
+    """Embeddings in Parquet files; see :func:`are_embedded` and :func:`from_arrow`."""
+    return _checked(_parquet_schema(files[0]), _parquet_batches(files), made_by)
 
 
 def _admitted(run: Run, rows: pa.RecordBatch, legs: Sequence[Leg], seen: set[str]) -> list[_Record]:

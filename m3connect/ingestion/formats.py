@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
@@ -60,15 +59,15 @@ def read_csv(stream: IO[bytes], *, delimiter: str) -> Iterator[Row]:
     # The library's limit of 128 KiB a field would refuse long documents.
     csv.field_size_limit(sys.maxsize)
     # Undecodable bytes become surrogates, so that they cost one row and not the rest of the file.
-    lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.DictReader(lines, delimiter=delimiter)
-    names = rows.fieldnames or []
-    if len(set(names)) < len(names):
-        raise InputError(f"the header names a field twice: {', '.join(names)}")
-    start = rows.reader.line_num + 1
-    for row in rows:
-        yield start, _csv_record(row)
+    with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as lines:
+        rows = csv.DictReader(lines, delimiter=delimiter)
+        names = rows.fieldnames or []
+        if len(set(names)) < len(names):
+            raise InputError(f"the header names a field twice: {', '.join(names)}")
         start = rows.reader.line_num + 1
+        for row in rows:
+            yield start, _csv_record(row)
+            start = rows.reader.line_num + 1
 
 
 def _csv_record(row: dict[str | Any, str | Any]) -> Mapping[str, Any] | str:
@@ -125,20 +124,28 @@ def read_markdown(stream: IO[bytes]) -> Page:
 
 
 def read_html(stream: IO[bytes]) -> Page:
-    """HTML as Markdown, in the encoding that it declares; scripts and styles are left out."""
-    from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
+    """HTML as Markdown, in the encoding it declares or UTF-8; scripts and styles are left out."""
+    from bs4 import BeautifulSoup
     from markdownify import MarkdownConverter
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML is fine
-        soup = BeautifulSoup(stream.read(), "html.parser")
-    if soup.contains_replacement_characters:
-        raise InputError("bytes that the page's encoding cannot hold; save it as UTF-8")
+    soup = BeautifulSoup(_decode_html(stream.read()), "html.parser")
     title = soup.title.get_text(strip=True) if soup.title else None
     for tag in soup(["head", "script", "style", "template", "noscript"]):
         tag.decompose()
     text = MarkdownConverter(heading_style="ATX").convert_soup(soup)
     return Page(text.strip(), title or None, "markdown")
+
+
+def _decode_html(content: bytes) -> str:
+    """Strictly: guessing, as the parser would, depends on what else is installed."""
+    from bs4.dammit import EncodingDetector
+
+    content, marked = EncodingDetector.strip_byte_order_mark(content)
+    declared = EncodingDetector.find_declared_encoding(content, is_html=True)
+    try:
+        return content.decode(marked or declared or "utf-8")
+    except LookupError as error:
+        raise InputError(f"the page declares the unknown encoding {declared!r}") from error
 
 
 def read_office(stream: IO[bytes], *, suffix: str) -> Page:

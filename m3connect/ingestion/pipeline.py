@@ -19,7 +19,7 @@ from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatc
 from m3connect.ingestion import sources
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.embedded import EmbeddedSource, from_arrow, from_files
+from m3connect.ingestion.embedded import EmbeddedSource, are_embedded, from_arrow, from_files
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.run import Progress, Run
 from m3connect.types import LEGS, Document, Leg
@@ -31,6 +31,8 @@ Source: TypeAlias = (
     | pa.Table
     | pa.RecordBatch
     | Iterable[pa.RecordBatch]
+    | DocumentSource
+    | EmbeddedSource
 )
 
 
@@ -58,7 +60,8 @@ def ingest(
 
     Args:
         source: paths (see :func:`m3connect.ingestion.sources.read`), documents, or embeddings: a
-            Parquet file of ``m3connect encode`` or Arrow batches, which are stored as they are.
+            Parquet file of ``m3connect encode`` or Arrow batches, which are stored as they are. What
+            :func:`open_source` gave is taken too; the options of reading and cutting are then its.
         encoder: the model; None for embeddings.
         connector: the collection.
         id_field, text_field, metadata_fields: of records in files; see ``read``.
@@ -117,6 +120,8 @@ def open_source(
         ConfigError: a bad path or option, or no encoder for what is not encoded.
         InputError: a source of another type, or Arrow columns that are no embeddings.
     """
+    if isinstance(source, DocumentSource | EmbeddedSource):
+        return source
     made_by = encoder.info.fingerprint if encoder is not None else None
     if isinstance(source, pa.Table | pa.RecordBatch):
         return from_arrow(source, made_by)
@@ -127,9 +132,9 @@ def open_source(
         return from_arrow(everything, made_by)
     if isinstance(first, str | os.PathLike):
         paths = list(everything)
-        embedded = from_files(sources.find(paths), made_by)
-        if embedded is not None:
-            return embedded
+        files = sources.find(paths)
+        if are_embedded(files):
+            return from_files(files, made_by)
         everything = sources.read(
             paths, id_field=id_field, text_field=text_field, metadata_fields=metadata_fields
         )
@@ -178,8 +183,8 @@ def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
     if stored is not None and schema.fingerprint is None:
         raise FingerprintMismatch(
             f"collection {connector.collection!r} was made by {stored.model!r}; these embeddings "
-            "do not say which model made them. Give the model (--model), or ingest into a new "
-            "collection (--collection NAME)."
+            "do not say which model made them. Write them with 'm3connect encode', which records "
+            "it, or ingest into a new collection (--collection NAME)."
         )
     if stored is not None and schema.fingerprint is not None:
         schema.fingerprint.require(stored, collection=connector.collection, writing=True)

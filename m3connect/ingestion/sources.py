@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import io
 import logging
 import os
 import posixpath
@@ -217,8 +216,10 @@ def _rows(file: SourceFile) -> int:
             import pyarrow.parquet as pq
 
             return int(pq.ParquetFile(stream).metadata.num_rows)
-        blocks = iter(lambda: stream.read(io.DEFAULT_BUFFER_SIZE * 16), b"")
-        lines = sum(block.count(b"\n") for block in blocks)
+        lines, last = 0, b"\n"
+        while block := stream.read(1 << 20):
+            lines, last = lines + block.count(b"\n"), block[-1:]
+    lines += last != b"\n"
     return lines if file.suffix in {".jsonl", ".ndjson"} else max(lines - 1, 0)
 
 

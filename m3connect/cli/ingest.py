@@ -1,0 +1,245 @@
+"""``m3connect ingest``: documents into a collection, or an estimate of what that would take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from m3connect.cli import options
+from m3connect.cli.options import (
+    ApiKey,
+    Backend,
+    Collection,
+    Device,
+    Dtype,
+    Json,
+    Model,
+    Path,
+    Target,
+    TargetOption,
+    Url,
+)
+
+if TYPE_CHECKING:
+    from m3connect.contract import FieldKind
+    from m3connect.ingestion import IngestEstimate, IngestReport
+    from m3connect.types import Leg
+
+PARTIAL_FAILURE = 4  # exit code
+
+_SOURCE, _CHUNKS = "Source", "Passages"
+
+
+def ingest(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Files, folders, globs, URLs, or - for JSON lines on stdin."
+        ),
+    ],
+    *,
+    id_field: Annotated[
+        str | None,
+        typer.Option(
+            help="Field with a record's id. Default: id or _id, else file:line.",
+            rich_help_panel=_SOURCE,
+            show_default=False,
+        ),
+    ] = None,
+    text_field: Annotated[
+        str, typer.Option(help="Field with a record's text.", rich_help_panel=_SOURCE)
+    ] = "text",
+    metadata_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Field to keep as metadata; repeatable. Default: all others.",
+            rich_help_panel=_SOURCE,
+        ),
+    ] = None,
+    index_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:KIND",
+            help="Metadata to index for fast filters, such as lang:keyword or year:integer; "
+            "repeatable.",
+            rich_help_panel="Target",
+        ),
+    ] = None,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens of a passage. Default: 256, or the model's limit if that is less.",
+            rich_help_panel=_CHUNKS,
+            show_default=False,
+        ),
+    ] = None,
+    chunk_overlap: Annotated[
+        int,
+        typer.Option(
+            help="Tokens that a passage repeats of the one before.", rich_help_panel=_CHUNKS
+        ),
+    ] = 0,
+    modes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Representations to store. Default: dense,sparse,multivector.",
+            rich_help_panel="Model",
+            show_default=False,
+        ),
+    ] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens encoded in one pass. Default: what suits the device.",
+            rich_help_panel="Model",
+            show_default=False,
+        ),
+    ] = None,
+    dead_letters: Annotated[
+        FilePath, typer.Option(help="Where documents that fail are listed, with the reason.")
+    ] = FilePath("dead-letters.jsonl"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
+    ] = False,
+    target: Target = options.DEFAULT_TARGET,
+    url: Url = None,
+    path: Path = None,
+    api_key: ApiKey = None,
+    target_option: TargetOption = None,
+    collection: Collection = options.DEFAULT_COLLECTION,
+    model: Model = options.DEFAULT_MODEL,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Read documents, cut them into passages, encode them and write them to a collection.
+
+    Run it again at any time: what is unchanged is skipped, and what was interrupted is completed.
+    Formats: jsonl, csv, tsv, parquet, txt, md, html, each also .gz; pdf, docx, pptx, xlsx with
+    `pip install "m3connect[files]"`; a Parquet file of `m3connect encode` is stored as it is.
+
+    - `m3connect ingest docs/`
+    - `m3connect ingest corpus.jsonl.gz --text-field body --index-field lang:keyword`
+    - `cat corpus.jsonl | m3connect ingest - --url http://localhost:6333 --collection handbook`
+    - `m3connect ingest "s3://bucket/docs/**/*.md" --target milvus --model BAAI/bge-m3 --dry-run`
+
+    Exit code 4: some documents failed and are listed in --dead-letters; all others are in.
+    """
+    from m3connect import ingestion
+    from m3connect.cli.progress import progress_bar
+
+    files = ingestion.find(paths)
+    encoder = None
+    if not ingestion.are_embedded(files):
+        encoder = options.load_encoder(model, backend, device, dtype, batch_tokens)
+    source = ingestion.open_source(
+        paths,
+        encoder,
+        id_field=id_field,
+        text_field=text_field,
+        metadata_fields=metadata_field,
+        chunk_tokens=chunk_tokens,
+        chunk_overlap=chunk_overlap,
+    )
+    legs, total = _legs(modes), ingestion.count(files)
+    with (
+        options.open_connector(target, collection, url, path, api_key, target_option) as connector,
+        progress_bar() as draw,
+    ):
+
+        def progress(done: IngestReport) -> None:
+            draw("documents", done.unchanged + done.written + done.failed, total)
+
+        if dry_run:
+            estimated = ingestion.estimate(source, connector, legs=legs, progress=progress)
+        else:
+            report = ingestion.ingest(
+                source,
+                encoder,
+                connector,
+                legs=legs,
+                index_fields=_index_fields(index_field or []),
+                dead_letters=dead_letters,
+                progress=progress,
+            )
+    if dry_run:
+        _print_estimate(estimated, as_json=as_json)
+        return
+    _print_report(report, collection, dead_letters, as_json=as_json)
+    if report.failed:
+        raise typer.Exit(PARTIAL_FAILURE)
+
+
+def _print_report(
+    report: IngestReport, collection: str, dead_letters: FilePath, *, as_json: bool
+) -> None:
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    elif report.read == report.unchanged:
+        typer.echo(
+            f"{report.read} documents read, all unchanged in {collection!r}: nothing to do "
+            f"({report.seconds:.1f} s)"
+        )
+    else:
+        typer.echo(
+            f"{report.read} documents read: {report.written} written to {collection!r} as "
+            f"{report.chunks} passages, {report.unchanged} unchanged, {report.failed} failed "
+            f"({report.tokens:,} tokens, {report.seconds:.1f} s)"
+        )
+    if report.truncated:
+        typer.echo(f"{report.truncated} passages were longer than the model takes", err=True)
+    if report.failed:
+        typer.echo(f"{report.failed} documents failed; {dead_letters} says why", err=True)
+
+
+def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(estimated.to_json()))
+        return
+    typer.echo(
+        f"{estimated.read} documents read: {estimated.unchanged} unchanged, {estimated.failed} "
+        f"would fail; {estimated.chunks} passages to encode, {estimated.tokens:,} tokens, about "
+        f"{estimated.seconds:.0f} s and {estimated.bytes / 1e6:.1f} MB of texts and vectors. "
+        "Nothing was written."
+    )
+
+
+def _legs(modes: str | None) -> tuple[Leg, ...] | None:
+    """``dense,sparse`` as legs.
+
+    >>> _legs("dense, sparse")
+    ('dense', 'sparse')
+    """
+    from m3connect.types import LEGS
+
+    if modes is None:
+        return None
+    named = {part.strip() for part in modes.split(",")}
+    if unknown := named - set(LEGS):
+        raise typer.BadParameter(f"--modes takes {', '.join(LEGS)}, got {sorted(unknown)}")
+    return tuple(leg for leg in LEGS if leg in named)
+
+
+def _index_fields(fields: list[str]) -> dict[str, FieldKind]:
+    """``NAME:KIND`` pairs.
+
+    >>> _index_fields(["lang:keyword", "author.born:integer"])
+    {'lang': 'keyword', 'author.born': 'integer'}
+    """
+    from m3connect.contract import FieldKind
+
+    kinds = {str(kind): kind for kind in get_args(FieldKind)}
+    pairs: dict[str, FieldKind] = {}
+    for field in fields:
+        name, _, kind = field.rpartition(":")
+        if not name or kind not in kinds:
+            raise typer.BadParameter(
+                f"--index-field takes NAME:KIND with a kind of {', '.join(kinds)}, got {field!r}"
+            )
+        pairs[name] = kinds[kind]
+    return pairs
