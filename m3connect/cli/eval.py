@@ -56,6 +56,12 @@ def evaluate(
         list[str] | None,
         typer.Option(help="bm25 (stemmed words) or bm25-model (the model's tokens); repeatable."),
     ] = None,
+    storage: Annotated[
+        str,
+        typer.Option(
+            help="Also try smaller multi-vectors, between commas: int8, binary, pool2, pool2-int8."
+        ),
+    ] = "",
     metrics: Annotated[
         str, typer.Option(help="Between commas, such as ndcg@10,recall@100,answer_recall@20.")
     ] = "ndcg@10,mrr@10,recall@10,recall@100",
@@ -127,6 +133,7 @@ def evaluate(
                 encoder,
                 modes=() if live_target else chosen,
                 baselines=baselines,
+                storages=eval_options.split(storage),
                 preset=settings,
                 names=names,
                 cache=cache or eval_options.default_cache(),

@@ -72,6 +72,14 @@ class OfflineSearch:
         self.progress = progress
         self._rankings: dict[Leg, exact.Ranking] = {}
 
+    def over(self, store: EmbeddingStore) -> OfflineSearch:
+        """The same search with other multi-vectors of the same documents."""
+        other = OfflineSearch(
+            self.ids, store, self.queries, self.preset, limit=self.limit, progress=self.progress
+        )
+        other._rankings["dense"] = self.ranking("dense")
+        return other
+
     def run(self, mode: Mode) -> Iterator[Answer]:
         """The mode's answers, one a query and in their order."""
         if self.preset.quantised and mode in {"sparse", "dense+sparse"}:

@@ -133,6 +133,8 @@ def _row(row: Row, result: Result, best: Row | None, first: str) -> dict[str, An
         found = interval(values)
         figures[metric] = {"mean": found.mean, "low": found.low, "high": found.high}
     shown: dict[str, Any] = {"metrics": figures, "seconds": round(row.seconds, 3)}
+    if row.size is not None:
+        shown["bytes_per_document"] = round(row.size, 1)
     if row.live:
         shown["live"] = dict(row.live)
     if best is not None and row is not best:

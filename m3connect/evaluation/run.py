@@ -7,15 +7,14 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from m3connect.contract import Encoder, Kind
-from m3connect.evaluation import answers, bm25, extra, metrics, store
+from m3connect.evaluation import answers, bm25, extra, metrics, storage, store
 from m3connect.evaluation.datasets import Dataset, TextQuery
 from m3connect.evaluation.metrics import Figures
 from m3connect.evaluation.modes import MODES, Mode, Preset, legs_of, preset_for
@@ -39,12 +38,14 @@ class Row:
         name: of the mode or baseline.
         figures: ``float64 [Q]`` by metric.
         seconds: that its search took; encoding is not in it.
+        size: mean bytes of what the row needs of a document, None where it is not known.
         live: what only a database has: latency percentiles and agreement with exact search.
     """
 
     name: str
     figures: Figures
     seconds: float
+    size: float | None = None
     live: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -82,6 +83,7 @@ def evaluate(
     *,
     modes: Sequence[Mode] = MODES,
     baselines: Sequence[Baseline] = (),
+    storages: Sequence[str] = (),
     preset: Preset | None = None,
     names: Sequence[str] = metrics.DEFAULT,
     cache: Path | None = None,
@@ -95,6 +97,7 @@ def evaluate(
         encoder: the model.
         modes: what to measure.
         baselines: lexical rows to put beside.
+        storages: smaller forms of the multi-vectors to try in the mode ``multivector``.
         preset: depths, weights and candidates; default: the paper's, with the model's weights.
         names: metrics; ``answer_recall@K`` needs queries with answers.
         cache: folder that keeps embeddings between runs; None keeps none.
@@ -107,24 +110,29 @@ def evaluate(
     """
     extra.check()
     check(names, dataset)
+    for name in storages:
+        storage.parse(name)
     preset = preset or preset_for(encoder.info)
     limit = cutoff(names)
     rows: list[Row] = []
     warnings = list(dataset.warnings)
-    with ExitStack() as stack:
-        if modes:
-            folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            corpus, queries = encode(dataset, encoder, needed(modes), folder, progress=progress)
+    if modes or storages:
+        legs = needed((*modes, "multivector") if storages else modes)
+        with tempfile.TemporaryDirectory() as scratch:
+            corpus, queries = encode(
+                dataset, encoder, legs, cache or Path(scratch), progress=progress
+            )
             warnings += _truncation(corpus, queries)
             search = OfflineSearch(
                 dataset.ids, corpus, queries, preset, limit=limit, progress=progress
             )
-            rows += [measure(mode, dataset, search.run(mode), names, record) for mode in modes]
-        for baseline in baselines:
-            analyse = bm25.words if baseline == "bm25" else bm25.tokens(encoder.tokenizer)
-            index = bm25.Bm25(dataset.documents(), len(dataset.ids), analyse, progress=progress)
-            found = index.run(dataset.queries, limit)
-            rows.append(measure(baseline, dataset, found, names, record))
+            rows += _mode_rows(dataset, search, modes, names, record)
+            rows += _storage_rows(dataset, search, storages, names, record, Path(scratch))
+    for baseline in baselines:
+        analyse = bm25.words if baseline == "bm25" else bm25.tokens(encoder.tokenizer)
+        index = bm25.Bm25(dataset.documents(), len(dataset.ids), analyse, progress=progress)
+        found = index.run(dataset.queries, limit)
+        rows.append(measure(baseline, dataset, found, names, record))
     return Result(
         dataset.name,
         len(dataset.ids),
@@ -162,6 +170,35 @@ def encode(
     queries = Embeddings.concat(stored("query", asked, len(asked), digest).shards)
     texts = (document.text for document in dataset.documents())
     return stored("passage", texts, len(dataset.ids), dataset.content), queries
+
+
+def _mode_rows(
+    dataset: Dataset,
+    search: OfflineSearch,
+    modes: Sequence[Mode],
+    names: Sequence[str],
+    record: Recorder | None,
+) -> Iterator[Row]:
+    sizes = storage.bytes_per_document(search.store.shards, "float16")
+    for mode in modes:
+        row = measure(mode, dataset, search.run(mode), names, record)
+        yield replace(row, size=sum(sizes[leg] for leg in legs_of(mode)))
+
+
+def _storage_rows(
+    dataset: Dataset,
+    search: OfflineSearch,
+    storages: Sequence[str],
+    names: Sequence[str],
+    record: Recorder | None,
+    scratch: Path,
+) -> Iterator[Row]:
+    for name in storages:
+        smaller = storage.convert(search.store, name, scratch / name, progress=search.progress)
+        found = search.over(smaller).run("multivector")
+        row = measure(f"multivector {name}", dataset, found, names, record)
+        sizes = storage.bytes_per_document(smaller.shards, name)
+        yield replace(row, size=sizes["dense"] + sizes["multivector"])
 
 
 def measure(

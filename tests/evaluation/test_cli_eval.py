@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli import eval as command
 from m3connect.cli import options
+from m3connect.cli.eval import evaluate as eval_command
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import datasets
@@ -21,7 +21,7 @@ def run(monkeypatch, tmp_path):
     """Call the command with arguments; errors of ours are raised."""
     monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
     app = typer.Typer()
-    app.command()(command.evaluate)
+    app.command()(eval_command)
 
     def call(*arguments):
         return CliRunner().invoke(

@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli import mine as command
 from m3connect.cli import options
+from m3connect.cli.mine import mine as mine_command
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError
 from m3connect.evaluation import mining, mining_report, modes, run
@@ -160,7 +160,7 @@ def test_the_command_writes_training_data_and_a_report(folder, tmp_path, monkeyp
     """Lines have query, pos and neg as texts; the report has counts, quantiles and samples."""
     monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
     app = typer.Typer()
-    app.command()(command.mine)
+    app.command()(mine_command)
     out, report = tmp_path / "train.jsonl", tmp_path / "report.md"
     arguments = [
         "--dataset",

@@ -1,6 +1,7 @@
 """Teacher scores: in place, in order, streamed, and the formula's."""
 
 import json
+import sys
 
 import pytest
 import typer
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from m3connect import scoring
 from m3connect.cli import options
-from m3connect.cli import score as command
+from m3connect.cli.score import score as score_command
 from m3connect.errors import InputError
 from m3connect.evaluation import teacher
 from m3connect.testing.fakes import HashEncoder
@@ -64,9 +65,13 @@ def test_the_models_own_score_is_the_weighted_sum(weights):
 def test_the_command_scores_a_file(tmp_path, monkeypatch):
     """The output has the input's lines with scores; a cross-encoder can be the teacher."""
     monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
-    monkeypatch.setattr(command, "load_cross_encoder", lambda *_: lambda pairs: [7.0] * len(pairs))
+    monkeypatch.setattr(
+        sys.modules["m3connect.cli.score"],
+        "load_cross_encoder",
+        lambda *_: lambda pairs: [7.0] * len(pairs),
+    )
     app = typer.Typer()
-    app.command()(command.score)
+    app.command()(score_command)
     source, out = write(tmp_path / "in.jsonl"), tmp_path / "out.jsonl"
     for more, positive in (([], None), (["--cross-encoder", "any"], 7.0)):
         arguments = [str(source), "--output", str(out), *more]

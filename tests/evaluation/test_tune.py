@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from m3connect.cli import options
-from m3connect.cli import tune as command
+from m3connect.cli.tune import tune as tune_command
 from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError
 from m3connect.evaluation import tune
@@ -135,7 +135,7 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     monkeypatch.setattr(tune, "SPARSE_WEIGHTS", (0.3, 4.0))
     monkeypatch.setattr(tune, "RRF_K", (60.0,))
     app = typer.Typer()
-    app.command()(command.tune)
+    app.command()(tune_command)
 
     def run(*more):
         arguments = ["--dataset", str(tmp_path), "--target", "memory", "--json", *more]
