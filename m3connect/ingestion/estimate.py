@@ -12,6 +12,7 @@ from m3connect.ingestion.embedded import EmbeddedSource
 from m3connect.ingestion.pipeline import choose_legs, collection_exists
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
 from m3connect.ingestion.run import Progress, Run
+from m3connect.retry import record_bytes
 from m3connect.types import Leg
 
 SAMPLE = 32  # passages encoded to measure speed and size
@@ -39,7 +40,8 @@ def estimate(
     exists = collection_exists(connector, source.schema(chosen, {}))
     with Run(connector, DeadLetters(), progress, exists=exists, dry=True) as run:
         if isinstance(source, EmbeddedSource):
-            size = sum(work.batch.embeddings.nbytes for work in source.works(run, chosen))
+            batches = (work.batch for work in source.works(run, chosen))
+            size = sum(record_bytes(batch, row) for batch in batches for row in range(len(batch)))
             tokens, seconds = 0, 0.0
         else:
             tokens, seconds, size = _documents(source, run, chosen)
