@@ -1,4 +1,7 @@
-"""Random operations on every engine that starts here, compared with the oracle step by step."""
+"""Random operations on every engine that starts here, compared with the oracle step by step.
+
+Other seeds: ``M3CONNECT_TEST_SEEDS=3,4,5 pytest tests/congruence``.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from tests.congruence.twins import Twins
 from tests.servers.elasticsearch.node import NEWEST, Node, NodeUnavailable
 
 STEPS = 250
-SEEDS = [1, 2]
+SEEDS = [int(seed) for seed in os.environ.get("M3CONNECT_TEST_SEEDS", "1,2").split(",")]
 
 Open = Callable[[], Connector]
 
