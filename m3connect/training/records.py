@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ class Records:
     def __init__(self, name: str, lines: IO[bytes]) -> None:
         self.name = name
         self._file = lines
+        weakref.finalize(self, lines.close)
         self._starts = array("q")
         self._numbers = array("q")
         at = 0

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recomputed
@@ -16,6 +14,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer, weights_hash
 from m3connect.model.config import M3Config
+from m3connect.model.export import save_m3
 from m3connect.model.hub import resolve
 from m3connect.model.m3 import M3Model
 from m3connect.model.packed import PackedTensors
@@ -119,13 +118,7 @@ def recompute_layers(model: M3Model) -> None:
 
 
 def save_subject(subject: Subject, folder: Path) -> None:
-    """Write the model as a checkpoint: ``model.safetensors``, ``m3.json``, the tokenizer's file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in subject.model.tensors().items()
-    }
+    """Write the model as a checkpoint in our own layout."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in subject.model.tensors().items()}
     config = subject.config.model_copy(update={"weights_hash": weights_hash(tensors)})
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "m3.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    for file in subject.folder.glob("tokenizer.json*"):
-        shutil.copyfile(file, folder / file.name)
+    save_m3(config, tensors, subject.folder, folder)

@@ -1,0 +1,260 @@
+"""Whole runs on the tiny model."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from m3connect.errors import CheckpointError, ConfigError, InputError
+from m3connect.model.checkpoint import open_checkpoint
+from m3connect.model.weights import load_model
+from m3connect.training.config import read_recipe
+from m3connect.training.loop import train
+from m3connect.training.monitor import read_log
+
+RECIPE = """
+output = "{output}"
+[model]
+name = "{checkpoint}"
+[[data]]
+path = "{examples}"
+[batching]
+query_length = 16
+passage_length = 32
+edges = [8, 32]
+sizes = 8
+negatives = 2
+[optimizer]
+learning_rate = 3e-3
+epochs = 2
+[run]
+sub_batch_tokens = 60
+log_every = 1
+checkpoint_every = 4
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, checkpoint, examples):
+    """A function that reads the toy recipe with some keys set."""
+    path = tmp_path / "recipe.toml"
+    text = RECIPE.format(output=tmp_path / "run", checkpoint=checkpoint, examples=examples)
+    path.write_text(text)
+    return lambda *overrides: read_recipe(path, overrides)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_run_learns_and_leaves_a_checkpoint(recipe, tmp_path):
+    """The loss falls, the log has a line a step, and the result opens as a model."""
+    folder = train(recipe("optimizer.epochs=8", "objective.self_distill_from=3"))
+    log = read_log(tmp_path / "run/log.jsonl")
+    assert [entry["step"] for entry in log] == list(range(1, len(log) + 1))
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+    assert {"dense", "sparse", "multivector", "integrated", "grad_norm"} <= set(log[0])
+    assert "distilled" not in log[2]
+    assert "distilled" in log[3]
+    checkpoint = open_checkpoint(folder)
+    load_model(checkpoint)
+    assert checkpoint.config.weights_hash != "random"
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(recipe, tmp_path):
+    """A run that stopped and was resumed ends with the weights of one that was not."""
+    dropout = "model.dropout=0.2"
+    whole = weights(train(recipe(dropout, f"output={tmp_path}/whole")))
+
+    def interrupt(subject):
+        raise KeyboardInterrupt
+
+    measured = ["evaluation.datasets=['none']", "evaluation.every=6"]
+    broken = recipe(dropout, *measured)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, evaluate=interrupt)
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
+        "step-000000",
+        "step-000004",
+    ]
+    resumed = weights(train(recipe(dropout), resume=True))
+    assert resumed.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    "settings", [["run.gradient_cache=false"], ["run.gradient_checkpointing=true"]]
+)
+def test_memory_savers_change_no_step(recipe, tmp_path, settings):
+    """Without the cache, or with layers computed again, every step has the same loss and gradient."""
+    train(recipe())
+    train(recipe(f"output={tmp_path}/other", *settings))
+    log, other = (read_log(tmp_path / name / "log.jsonl") for name in ("run", "other"))
+    for name in ("loss", "grad_norm"):
+        expected = [entry[name] for entry in log]
+        assert [entry[name] for entry in other] == pytest.approx(expected, rel=1e-3)
+
+
+def test_accumulated_batches_make_one_step(recipe, tmp_path):
+    """A step takes two batches of an epoch's seven; the odd one is left out."""
+    train(recipe())
+    train(recipe(f"output={tmp_path}/accumulated", "optimizer.accumulate=2"))
+    single, double = (read_log(tmp_path / name / "log.jsonl") for name in ("run", "accumulated"))
+    assert [len(single), len(double)] == [14, 6]
+    assert double[0]["tokens"] == single[1]["tokens"]
+    assert double[0]["loss"] == pytest.approx(single[0]["loss"], rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "still"),
+    [
+        (["model.frozen='embeddings'"], ("embeddings.",)),
+        (["model.frozen='encoder'"], ("embeddings.", "encoder.")),
+        (
+            ["model.frozen='embeddings'", "model.frozen_layers=1"],
+            ("embeddings.", "encoder.layer.0"),
+        ),
+        (["objective.legs=['dense']"], ("sparse_linear", "colbert_linear")),
+        (
+            ["objective.legs=['sparse']", "model.frozen='encoder'"],
+            ("embeddings.", "encoder.", "colbert_linear"),
+        ),
+    ],
+)
+def test_what_is_frozen_stays(recipe, checkpoint, settings, still):
+    """Frozen parts and heads without a loss keep their values; all layers and heads else move."""
+    before, after = weights(checkpoint), weights(train(recipe(*settings)))
+    moved = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert not {name for name in moved if name.startswith(still)}
+    matrices = {name for name in before if name.endswith("weight") and "LayerNorm" not in name}
+    learning = {name for name in matrices if not name.startswith((*still, "embeddings"))}
+    assert learning
+    assert learning <= moved
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (["model.name=nowhere"], ConfigError, "no model 'nowhere'"),
+        (["data=[{path='none.jsonl'}]"], InputError, "none.jsonl: no such file"),
+        (["batching.sizes=100"], InputError, "48 examples do not fill a batch of 100 .*sizes"),
+        (["batching.passage_length=33", "batching.edges=[33]"], ConfigError, "from 3 to 32 tokens"),
+        (["model.multivector_width=9"], ConfigError, "wider than the head's 8"),
+        (["model.frozen='embeddings'", "model.frozen_layers=3"], ConfigError, "has 2 layers"),
+        (["objective.matryoshka=[32]"], ConfigError, "the dense vector has 16 values"),
+        (["optimizer.accumulate=50"], InputError, "lower optimizer.accumulate"),
+        (
+            [
+                "model.start='base'",
+                "model.sparse_head='ridge'",
+                "model.multivector_head='identity'",
+            ],
+            ConfigError,
+            "no trained part of its own",
+        ),
+        (["model.frozen='encoder'", "objective.legs=['dense']"], ConfigError, "freezes everything"),
+    ],
+)
+def test_a_bad_recipe_fails_before_the_first_step(recipe, tmp_path, settings, error, message):
+    """What is wrong is found before anything is trained, and the message says what to change."""
+    with pytest.raises(error, match=message):
+        train(recipe(*settings))
+    assert not (tmp_path / "run/log.jsonl").exists()
+
+
+def test_a_missing_head_is_never_random(recipe, checkpoint):
+    """A checkpoint without its lexical head is refused."""
+    tensors = {name: value for name, value in weights(checkpoint).items() if "sparse" not in name}
+    save_file(tensors, checkpoint / "model.safetensors")
+    with pytest.raises(CheckpointError, match="sparse_linear"):
+        train(recipe())
+
+
+def test_an_output_folder_holds_one_run(recipe):
+    """A second run neither mixes with the first nor replaces it; another recipe cannot resume it."""
+    train(recipe("optimizer.steps=1"))
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(recipe("optimizer.steps=1"))
+    with pytest.raises(ConfigError, match="another seed"):
+        train(recipe("optimizer.steps=1", "seed=5"), resume=True)
+
+
+def test_nothing_to_resume_is_an_error(recipe):
+    """Resuming needs a run."""
+    with pytest.raises(ConfigError, match="no run to resume"):
+        train(recipe(), resume=True)
+
+
+def test_the_best_model_is_kept_and_patience_ends_the_run(recipe, tmp_path):
+    """The best measured weights are the result; two measurements without gain stop the run."""
+    scores = iter([0.1, 0.5, 0.4, 0.5, 0.9])
+    seen = []
+
+    def evaluate(subject):
+        seen.append(subject.model.heads.sparse_linear.bias.item())
+        return {"all": next(scores)}
+
+    settings = ["evaluation.datasets=['x']", "evaluation.every=2", "evaluation.patience=2"]
+    folder = train(recipe(*settings), evaluate=evaluate)
+    assert folder == tmp_path / "run/best"
+    assert len(seen) == 4
+    assert weights(folder)["sparse_linear.bias"].item() == seen[1]
+    log = read_log(tmp_path / "run/log.jsonl")
+    assert [entry["dev_all"] for entry in log if "dev_all" in entry] == [0.1, 0.5, 0.4, 0.5]
+
+
+def test_a_dying_sparse_head_is_reported(recipe, checkpoint, caplog):
+    """Passages without lexical terms raise an alarm that names the remedies."""
+    tensors = weights(checkpoint)
+    tensors["sparse_linear.bias"] = torch.tensor([-9.0])
+    save_file(tensors, checkpoint / "model.safetensors")
+    train(recipe("optimizer.steps=1"))
+    assert "sparse head is dying" in caplog.text
+
+
+def test_matryoshka_trains_narrow_dense_vectors(recipe, tmp_path):
+    """The loss of the first values alone is there and falls."""
+    train(recipe("objective.matryoshka=[4, 8]", "optimizer.epochs=8"))
+    log = read_log(tmp_path / "run/log.jsonl")
+    assert log[-1]["dense_4"] < log[0]["dense_4"]
+
+
+def test_teacher_scores_are_used(recipe, tmp_path):
+    """Both forms of distillation from the data's scores train, and change the loss."""
+    losses = set()
+    for form in ("none", "kl", "m3"):
+        train(recipe(f"objective.teacher={form}", f"output={tmp_path}/{form}", "optimizer.steps=2"))
+        losses.add(round(read_log(tmp_path / form / "log.jsonl")[0]["loss"], 4))
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batching.size=8", "batching.size: Extra inputs"),
+        ("batching.tokens=8", "either sizes or tokens"),
+        ("batching.edges=[32, 8]", "must rise"),
+        ("batching.in_batch=false", None),
+        ("objective.temperature=0", "objective.temperature"),
+        ("objective.legs=['dense', 'dense']", "each trained representation once"),
+        ("optimizer", "expected table.key=value"),
+    ],
+)
+def test_a_recipe_is_checked_as_it_is_read(recipe, text, message):
+    """Unknown keys and values that make no sense are named; what is fine is taken."""
+    if message is None:
+        assert recipe(text).batching.in_batch is False
+        return
+    with pytest.raises(ConfigError, match=message):
+        recipe(text)
+
+
+def test_the_seed_decides(recipe, tmp_path):
+    """The same recipe gives the same weights; another seed gives others."""
+    first, again, other = (
+        weights(train(recipe(f"output={tmp_path}/{name}", f"seed={seed}", "optimizer.steps=2")))
+        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    name = "encoder.layer.0.output.dense.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
