@@ -109,7 +109,7 @@ def evaluate(
     - `m3connect eval --dataset legal --target qdrant --collection legal`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, live, report, run
+    from m3connect.evaluation import extra, files, live, report, run
 
     extra.check()
     if live_target is not None and len(dataset) > 1:
@@ -126,7 +126,7 @@ def evaluate(
     settings = eval_options.choose_preset(encoder.info, preset, fusion, weights, rrf_k)
     results = []
     for each in opened:
-        record = report.RunFiles(output / "runs", each.name) if output else None
+        record = files.RunFiles(output / "runs", each.name) if output else None
         with progress_bar(quiet=not sys.stderr.isatty()) as progress:
             result = run.evaluate(
                 each,
@@ -159,7 +159,7 @@ def evaluate(
                 result = replace(there, rows=(*there.rows, *result.rows))
         results.append(result)
     if output is not None:
-        report.write(results, output)
+        files.write(results, output)
     if as_json:
         typer.echo(json.dumps(report.summary(results)))
     else:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from m3connect.evaluation import published, report
+from m3connect.evaluation import files, published, report
 from m3connect.evaluation.datasets import TextQuery
 from m3connect.evaluation.run import Result, Row, evaluate
 from m3connect.testing.fakes import HashEncoder
@@ -70,11 +70,11 @@ def test_languages_are_a_table_of_their_own():
 
 def test_files_can_be_read_back(dataset, tmp_path):
     """Results, each query's figures and TREC runs land in the folder and agree with the summary."""
-    record = report.RunFiles(tmp_path / "runs", dataset.name)
+    record = files.RunFiles(tmp_path / "runs", dataset.name)
     for _ in range(2):  # a second run replaces the first
         found = evaluate(dataset, HashEncoder(), modes=("dense",), record=record)
-        record = report.RunFiles(tmp_path / "runs", dataset.name)
-    report.write([found], tmp_path)
+        record = files.RunFiles(tmp_path / "runs", dataset.name)
+    files.write([found], tmp_path)
     summary = report.summary([found])["tiny"]["dense"]
     stored = json.loads((tmp_path / "results.json").read_text())[0]
     assert stored["rows"]["dense"]["metrics"]["ndcg@10"]["mean"] == summary["ndcg@10"]
@@ -90,6 +90,7 @@ def test_files_can_be_read_back(dataset, tmp_path):
     assert len(run) == 12 * 36
     assert run[0][0] == "q00"
     assert run[0][3] == "1"
+    assert "<svg" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "results.md").read_text().startswith("| ndcg@10 | dense |")
 
 

@@ -1,0 +1,77 @@
+"""Results as files: JSON, Markdown, HTML, each query's figures, and TREC runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from m3connect.evaluation import html, report
+from m3connect.evaluation.run import Answer, Result
+
+
+def write(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Put ``results.json``, ``results.md``, ``report.html`` and each query's figures into a folder.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = list(dict.fromkeys(name for result in results for name in _metrics(result)))
+    tables = "\n\n".join(report.markdown(results, metric) for metric in asked)
+    if any(row.live for result in results for row in result.rows):
+        tables += "\n\n" + report.live_table(results)
+    written = {
+        "results.json": json.dumps([report.details(result) for result in results], indent=1),
+        "results.md": tables + "\n",
+        "report.html": html.page(results),
+    }
+    written |= {f"{_safe(result.dataset)}.queries.jsonl": _queries(result) for result in results}
+    for name, text in written.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in written]
+
+
+class RunFiles:
+    """Writes answers as TREC run files: query, Q0, document, rank, score, row, with tabs between.
+
+    Args:
+        folder: for the files, ``DATASET.ROW.trec``.
+        dataset: its name.
+    """
+
+    def __init__(self, folder: Path, dataset: str) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._begun: set[str] = set()
+
+    def __call__(self, row: str, query: str, answer: Answer) -> None:
+        """Append one answer; the first of a row begins its file anew."""
+        path = self.folder / f"{_safe(self.dataset)}.{_safe(row)}.trec"
+        mode = "a" if row in self._begun else "w"
+        self._begun.add(row)
+        with path.open(mode, encoding="utf-8") as file:
+            for rank, (document, score) in enumerate(answer.items(), start=1):
+                file.write(f"{query}\tQ0\t{document}\t{rank}\t{score!r}\t{row}\n")
+
+
+def _metrics(result: Result) -> list[str]:
+    return list(result.rows[0].figures) if result.rows else []
+
+
+def _queries(result: Result) -> str:
+    """One JSON line a query: its figures in every row."""
+    lines = []
+    for place, query in enumerate(result.queries):
+        figures: Mapping[str, Any] = {
+            row.name: {name: float(values[place]) for name, values in row.figures.items()}
+            for row in result.rows
+        }
+        lines.append(json.dumps({"id": query.id, "lang": query.language, "rows": figures}))
+    return "\n".join(lines) + "\n"
+
+
+def _safe(name: str) -> str:
+    return name.replace("/", ".")
