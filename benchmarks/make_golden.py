@@ -7,6 +7,8 @@ m3connect). Each checkpoint is an XLM-R body with random weights in the publishe
 BAAI/bge-m3, written by transformers and torch themselves; beside it lies ``expected.npz``.
 """
 
+# ruff: noqa: RUF001, S106 - texts of many scripts; token names are no passwords
+
 from __future__ import annotations
 
 import argparse
@@ -17,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from tokenizers import Regex
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
 MAX_LENGTH = 48
@@ -118,7 +119,7 @@ def make_checkpoint(case: Case, folder: Path) -> None:
     )
     body = XLMRobertaModel(config)
     with torch.no_grad():
-        for name, parameter in body.named_parameters():
+        for parameter in body.parameters():
             if parameter.ndim == 1:  # biases and LayerNorms are 0 and 1 otherwise
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     body.save_pretrained(folder, safe_serialization=case.safetensors)

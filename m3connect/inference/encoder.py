@@ -50,6 +50,9 @@ class M3Encoder:
         max_length: tokens after which a text is cut, None for the model's own limit.
         batch_tokens: token budget of a batch, None for what suits the device.
         multivector_dtype: how token vectors are returned.
+
+    Raises:
+        ConfigError: ``max_length`` or ``batch_tokens`` is out of range.
     """
 
     def __init__(
@@ -66,8 +69,12 @@ class M3Encoder:
         self.config = config
         self.tokenizer = tokenizer
         self.backend = backend
-        self.batch_tokens = batch_tokens or backend.batch_tokens
-        self._text = TextTokenizer(tokenizer, config, max_length or config.max_length)
+        self.batch_tokens = backend.batch_tokens if batch_tokens is None else batch_tokens
+        if self.batch_tokens < 1:
+            raise ConfigError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        self._text = TextTokenizer(
+            tokenizer, config, config.max_length if max_length is None else max_length
+        )
         self._tokenizer_hash = tokenizer_hash
         self._fold = CaseFolding(tokenizer) if config.fold_case else None
         self._multivector_dtype = np.dtype(multivector_dtype)
@@ -251,7 +258,7 @@ def _backend(
     if backend == "torch":
         from m3connect.inference.torch_backend import TorchBackend
 
-        return TorchBackend(checkpoint, device, dtype, threads)
+        return TorchBackend.load(checkpoint, device, dtype, threads)
     if dtype not in ("auto", "float32"):
         raise ConfigError(f"ONNX Runtime computes in float32, not {dtype}; use --backend torch")
     from m3connect.inference.onnx_backend import OnnxBackend

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,37 +21,45 @@ except ImportError as error:
         "(--backend onnx)"
     ) from error
 
+from m3connect.model.m3 import M3Model
 from m3connect.model.weights import load_model
 
 
 class TorchBackend:
-    """Runs a checkpoint on torch.
+    """Runs a model on torch.
 
     Args:
-        checkpoint: of any layout.
-        device: as torch names it; ``auto`` is the first GPU, else the CPU.
-        dtype: as torch names it; ``auto`` is float32 on a CPU and float16 elsewhere.
-        threads: for the whole process; None leaves it as it is.
-
-    Raises:
-        ConfigError: torch does not know the device, or it is not there.
-        CheckpointError: a file is missing, broken or misshapen.
+        model: in evaluation mode, on its device and in its precision.
     """
 
     name = "torch"
 
-    def __init__(
-        self, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None
-    ) -> None:
+    def __init__(self, model: M3Model) -> None:
+        self._model = model
+        self._device = next(model.parameters()).device
+        self.device = str(self._device)
+        self.batch_tokens = 1024 if self._device.type == "cpu" else 16384
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None) -> Self:
+        """Load a checkpoint.
+
+        Args:
+            checkpoint: of any layout.
+            device: as torch names it; ``auto`` is the first GPU, else the CPU.
+            dtype: as torch names it; ``auto`` is float32 on a CPU and float16 elsewhere.
+            threads: for the whole process; None leaves it as it is.
+
+        Raises:
+            ConfigError: torch does not know the device, or it is not there.
+            CheckpointError: a file is missing, broken or misshapen.
+        """
         if threads is not None:
             torch.set_num_threads(threads)
-        self._device = _device(device)
-        self.device = str(self._device)
-        on_cpu = self._device.type == "cpu"
-        self.batch_tokens = 1024 if on_cpu else 16384
+        place = _device(device)
         if dtype == "auto":
-            dtype = "float32" if on_cpu else "float16"
-        self._model = load_model(checkpoint, dtype=getattr(torch, dtype), device=self._device)
+            dtype = "float32" if place.type == "cpu" else "float16"
+        return cls(load_model(checkpoint, dtype=getattr(torch, dtype), device=place))
 
     @torch.inference_mode()
     def run(

@@ -43,7 +43,7 @@ def resolve(name: str, *, revision: str | None = None, cache_dir: Path | None = 
     if name in models:
         return models[name]
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ConfigError(

@@ -1,0 +1,112 @@
+"""An export is the same model in other files."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from m3connect.errors import ConfigError
+from m3connect.inference import M3Encoder
+from m3connect.model.checkpoint import open_checkpoint
+from m3connect.model.export import export
+from m3connect.model.onnx_graph import build
+from m3connect.model.weights import load_model
+
+TEXTS = ["the river rises in the hills", "", "x 🚀"]
+
+
+@pytest.mark.parametrize("layout", ["m3", "onnx", "bge-m3"])
+def test_every_layout_gives_the_same_model(vary, tmp_path, layout):
+    """Outputs, identity and all that is set about the model survive the export."""
+    source = vary(pooling="mean", query_prefix="river: ", fold_case=True)
+    export(open_checkpoint(source), layout, tmp_path / layout)
+    before, after = M3Encoder.load(source, backend="torch"), M3Encoder.load(tmp_path / layout)
+    assert after.config == before.config
+    assert after.info == before.info
+    found, expected = (each.encode(TEXTS, kind="query") for each in (after, before))
+    np.testing.assert_allclose(found.dense, expected.dense, atol=1e-6)
+    np.testing.assert_array_equal(found.sparse.indices, expected.sparse.indices)
+    np.testing.assert_allclose(
+        found.multivector.vectors.astype("f4"),
+        expected.multivector.vectors.astype("f4"),
+        atol=1e-3,
+    )
+
+
+def test_onnx_runs_without_us(tiny_m3):
+    """Any ONNX Runtime opens the graph, finds its weights, and gives all three outputs."""
+    onnx.checker.check_model(tiny_m3 / "graph.onnx", full_check=True)
+    session = onnxruntime.InferenceSession(tiny_m3 / "graph.onnx")
+    ids = np.array([[0, 9, 8, 2], [0, 7, 2, 1]])
+    mask = (ids != 1).astype(np.int64)
+    dense, sparse, multivector = session.run(None, {"input_ids": ids, "attention_mask": mask})
+    with torch.inference_mode():
+        expected = load_model(open_checkpoint(tiny_m3))(
+            torch.from_numpy(ids), torch.from_numpy(mask).bool()
+        )
+    np.testing.assert_allclose(dense, expected.dense, atol=1e-6)
+    np.testing.assert_allclose(sparse[mask == 1], expected.sparse[mask == 1], atol=1e-5)
+    np.testing.assert_allclose(multivector[mask == 1], expected.multivector[mask == 1], atol=1e-6)
+
+
+def test_a_graph_that_takes_embeddings_is_the_same_network(tiny_m3):
+    """Looking up word embeddings outside the graph changes nothing."""
+    checkpoint = open_checkpoint(tiny_m3)
+    graph = build(checkpoint.config, "rows")
+    tensors = {name: tensor.numpy() for name, tensor in load_model(checkpoint).tensors().items()}
+    words = tensors.pop("embeddings.word_embeddings.weight")
+    options = onnxruntime.SessionOptions()
+    options.add_external_initializers(
+        list(tensors), [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in tensors.values()]
+    )
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    ids, mask = np.array([[0, 9, 8, 2]]), np.ones((1, 4), np.int64)
+    found = session.run(None, {"rows": words[ids], "attention_mask": mask})
+    expected = onnxruntime.InferenceSession(tiny_m3 / "graph.onnx").run(
+        None, {"input_ids": ids, "attention_mask": mask}
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_transformers_reads_the_published_layout(tiny_m3, tmp_path):
+    """Body and tokenizer load there by their usual classes, without a missing weight."""
+    export(open_checkpoint(tiny_m3), "bge-m3", tmp_path / "published")
+    body, loading = AutoModel.from_pretrained(
+        tmp_path / "published", add_pooling_layer=False, output_loading_info=True
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "published")
+    inputs = tokenizer(TEXTS, return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        states = body.eval()(**inputs).last_hidden_state[:, 0]
+    dense = torch.nn.functional.normalize(states, dim=-1)
+    expected = M3Encoder.load(tiny_m3).encode(TEXTS).dense
+    np.testing.assert_allclose(dense, expected, atol=1e-6)
+
+
+def test_nothing_is_overwritten(tiny_m3, tmp_path):
+    """A folder with something in it is refused, and stays as it is."""
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        export(open_checkpoint(tiny_m3), "m3", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_unknown_layout_is_refused(tiny_m3, tmp_path):
+    """The message lists those that are known."""
+    with pytest.raises(ConfigError, match="bge-m3"):
+        export(open_checkpoint(tiny_m3), "gguf", tmp_path / "x")
+
+
+def test_a_tokenizer_without_notes_gets_some(tiny_m3, tmp_path):
+    """FlagEmbedding looks up special tokens by their roles; the export names them."""
+    export(open_checkpoint(tiny_m3), "bge-m3", tmp_path / "published")
+    notes = json.loads((tmp_path / "published" / "tokenizer_config.json").read_text())
+    roles = ("cls_token", "eos_token", "pad_token", "unk_token", "mask_token")
+    assert [notes[role] for role in roles] == ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
