@@ -1,13 +1,13 @@
 """The filter language: its three forms and its meaning."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from m3connect.errors import InputError
-from m3connect.filters import And, Eq, Exists, F, In, Not, Or, Range, matches, parse
+from m3connect.filters import And, Eq, Exists, F, In, Not, Or, Range, matches, parse, parse_date
 
 PAYLOAD = {
     "lang": "de",
@@ -194,3 +194,21 @@ def test_de_morgan(left, right, payload):
     assert matches(Not(And((left, right))), payload) == matches(
         Or((Not(left), Not(right))), payload
     )
+
+
+def test_a_filter_nested_beyond_reason_is_an_input_error():
+    """Deep nesting in the text form is refused, not a crash."""
+    with pytest.raises(InputError, match="nested too deeply"):
+        parse("(" * 100_000 + "a exists" + ")" * 100_000)
+
+
+def test_midnight_is_zero_hours():
+    """24:00 is no time of day, whatever the Python version makes of it."""
+    assert parse_date("2024-02-28T24:00:00Z") is None
+    assert parse_date("2024-02-28T23:59:59Z") is not None
+
+
+def test_a_date_bound_outside_the_calendar_is_an_input_error():
+    """A bound whose UTC instant has no year is refused when the filter is made."""
+    with pytest.raises(InputError, match="outside the years"):
+        Range("when", gt=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))
