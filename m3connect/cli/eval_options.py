@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 Datasets = Annotated[
     list[str],
-    typer.Option("--dataset", help="Folder in the BEIR layout, or a published name; repeatable."),
+    typer.Option(
+        "--dataset",
+        help="Folder in the BEIR layout, or beir-NAME, nanobeir-NAME, miracl-LANG, mldr-LANG, "
+        "mkqa-LANG; repeatable.",
+    ),
 ]
 Qrels = Annotated[
     str | None,
@@ -73,14 +77,17 @@ def split(text: str) -> tuple[str, ...]:
 def open_dataset(
     name: str, qrels: str | None, language: str, limit_queries: int | None, seed: int
 ) -> Dataset:
-    """The test collection that the options name.
+    """The test collection that the options name: a folder, or a published one.
 
     Raises:
-        InputError: it is missing or malformed.
+        InputError: it is missing or malformed, or cannot be fetched.
     """
-    from m3connect.evaluation import datasets
+    from m3connect.evaluation import datasets, hub
 
-    dataset = datasets.load(name, qrels=qrels, language=language)
+    folder = Path(name)
+    if not folder.exists() and hub.is_name(name):
+        folder = hub.folder(name, default_cache().parent / "datasets")
+    dataset = datasets.load(folder, qrels=qrels, language=language)
     return dataset if limit_queries is None else dataset.sample(limit_queries, seed=seed)
 
 

@@ -5,8 +5,9 @@
     DIR/qrels.tsv       query-id, corpus-id, relevance      (or DIR/qrels/test.tsv)
 
 ``id`` serves for ``_id``, every file may be gzipped, and judgements may also be TREC's four columns
-or JSON lines. Judgements under another name (``qrels.mono.tsv``, ``qrels/dev.tsv``) are chosen by it.
-What cannot be right is an error with file and line; what is merely odd is counted and reported.
+or JSON lines. Judgements under another name (``qrels.mono.tsv``, ``qrels/dev.tsv``) are chosen by
+it. Where the judgements are empty, the queries with answers count. What cannot be right is an error
+with file and line; what is merely odd is counted and reported.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Dataset:
         name: of the collection, with the judgements' name where it is not the usual one.
         folder: where it lies.
         ids: document ids in file order.
-        queries: the judged ones, in file order.
+        queries: those with judgements or answers, in file order.
         qrels: judgements of these queries.
         content: hash of the documents, so that cached embeddings are never another corpus's.
         language: of texts that do not name theirs.
@@ -113,10 +114,11 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
     asked = _read_queries(_find(folder, "queries"), language)
     judged, repeated = _read_qrels(_find_qrels(folder, qrels))
     known = set(ids)
-    kept = tuple(query for query in asked.values() if query.id in judged)
+    kept = tuple(q for q in asked.values() if q.id in judged or (not judged and q.answers))
     if not kept:
         raise InputError(f"{folder}: no query has a judgement; do the ids of the files agree?")
-    unknown = sum(doc not in known for query in kept for doc in judged[query.id])
+    qrels_kept = {query.id: judged.get(query.id, {}) for query in kept}
+    unknown = sum(doc not in known for found in qrels_kept.values() for doc in found)
     counts = {
         "documents without text": empty,
         "queries without judgements left out": len(asked) - len(kept),
@@ -126,7 +128,7 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
         "judgements of unknown documents (kept: they count as never found)": unknown,
         "judgements given twice": repeated,
         "queries without a relevant document (kept: they score 0)": sum(
-            max(judged[query.id].values()) <= 0 for query in kept
+            bool(found) and max(found.values()) <= 0 for found in qrels_kept.values()
         ),
     }
     return Dataset(
@@ -134,7 +136,7 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
         folder,
         tuple(ids),
         kept,
-        {query.id: judged[query.id] for query in kept},
+        qrels_kept,
         content,
         language,
         tuple(f"{count} {what}" for what, count in counts.items() if count),

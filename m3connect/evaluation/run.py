@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from m3connect.contract import Encoder, Kind
+from m3connect.errors import InputError
 from m3connect.evaluation import answers, bm25, extra, metrics, storage, store
 from m3connect.evaluation.datasets import Dataset, TextQuery
 from m3connect.evaluation.metrics import Figures
@@ -225,10 +226,12 @@ def check(names: Sequence[str], dataset: Dataset) -> None:
 
     Raises:
         ConfigError: an unknown metric.
-        InputError: a query without answers.
+        InputError: no judgements, or a query without answers.
     """
     plain, by_answer = _kinds(names)
     metrics.check(plain)
+    if plain and not any(dataset.qrels.values()):
+        raise InputError(f"{dataset.name} has no judgements: measure answer_recall@K")
     if by_answer:
         answers.check(dataset.queries)
 
