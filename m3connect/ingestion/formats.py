@@ -152,8 +152,9 @@ def read_office(stream: IO[bytes], *, suffix: str) -> Page:
     """PDF and office files as Markdown, through markitdown (extra ``files``)."""
     from markitdown import MarkItDownException, StreamInfo
 
+    content = io.BytesIO(stream.read())
     try:
-        result = _markitdown().convert_stream(stream, stream_info=StreamInfo(extension=suffix))
+        result = _markitdown().convert_stream(content, stream_info=StreamInfo(extension=suffix))
     except MarkItDownException as error:
         raise InputError(f"markitdown cannot read it: {error}") from error
     return Page(result.markdown, result.title, "markdown")

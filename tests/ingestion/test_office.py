@@ -1,0 +1,53 @@
+"""PDF and office files, where the extra ``files`` is installed."""
+
+import gzip
+import io
+
+import pytest
+
+from m3connect.ingestion.report import Failure
+from m3connect.ingestion.sources import read
+
+pytest.importorskip("markitdown", reason='needs pip install "m3connect[files]"')
+
+PDF = b"""%PDF-1.4
+1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
+2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
+3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 300]/Contents 4 0 R
+/Resources<</Font<</F1 5 0 R>>>>>>endobj
+4 0 obj<</Length 44>>stream
+BT /F1 24 Tf 50 150 Td (Hello from PDF) Tj ET
+endstream endobj
+5 0 obj<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>endobj
+trailer<</Root 1 0 R>>
+%%EOF"""
+
+
+def workbook():
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["name", "age"])
+    book.active.append(["Zoë", 3])
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+def test_office_files_become_markdown(tmp_path):
+    """Also compressed."""
+    (tmp_path / "a.pdf").write_bytes(PDF)
+    (tmp_path / "b.xlsx.gz").write_bytes(gzip.compress(workbook()))
+    pdf, sheet = read([tmp_path])
+    assert (pdf.id, pdf.text.strip(), pdf.format) == ("a.pdf", "Hello from PDF", "markdown")
+    assert "| Zoë | 3 |" in sheet.text
+
+
+def test_a_damaged_office_file_is_a_failure(tmp_path):
+    """And the next file is read."""
+    whole = workbook()
+    (tmp_path / "a.xlsx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "b.pdf").write_bytes(PDF)
+    failure, document = read([tmp_path])
+    assert isinstance(failure, Failure)
+    assert failure.where == "a.xlsx"
+    assert document.id == "b.pdf"
