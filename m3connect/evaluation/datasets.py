@@ -77,7 +77,7 @@ class Dataset:
 
     def documents(self) -> Iterator[Document]:
         """The corpus in file order, read anew; the text is the title and the text."""
-        return _documents(_find(self.folder, "corpus"), self.language)
+        return read_corpus(corpus_file(self.folder), self.language)
 
     def sample(self, size: int, *, seed: int = 0) -> Dataset:
         """The same collection with at most ``size`` of its queries, drawn at random."""
@@ -110,7 +110,7 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
     """
     folder = Path(folder)
     name = folder.resolve().name + (f"/{qrels}" if qrels else "")
-    ids, content, empty = _scan_corpus(_find(folder, "corpus"))
+    ids, content, empty = _scan_corpus(corpus_file(folder))
     asked = _read_queries(_find(folder, "queries"), language)
     judged, repeated = _read_qrels(_find_qrels(folder, qrels))
     known = set(ids)
@@ -141,6 +141,31 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
         language,
         tuple(f"{count} {what}" for what, count in counts.items() if count),
     )
+
+
+def corpus_file(folder: Path) -> Path:
+    """The corpus of a test collection.
+
+    Raises:
+        InputError: there is none.
+    """
+    return _find(folder, "corpus")
+
+
+def read_corpus(path: Path, language: str = "") -> Iterator[Document]:
+    """The documents of a corpus file in order; the text is the title and the text.
+
+    Args:
+        path: JSON lines, gzipped or not.
+        language: of documents that do not name theirs.
+
+    Raises:
+        InputError: a malformed line.
+    """
+    for where, values in _objects(path):
+        text = f"{values.get('title') or ''} {_text(where, values, 'text')}".strip()
+        id_ = _identifier(where, values, ("_id", "id"))
+        yield Document(id_, text, {"lang": values.get("lang") or language})
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -208,19 +233,12 @@ def _text(where: str, values: Mapping[str, Any], key: str) -> str:
 # --------------------------------------------------------------------------------------- records
 
 
-def _documents(path: Path, language: str = "") -> Iterator[Document]:
-    for where, values in _objects(path):
-        text = f"{values.get('title') or ''} {_text(where, values, 'text')}".strip()
-        id_ = _identifier(where, values, ("_id", "id"))
-        yield Document(id_, text, {"lang": values.get("lang") or language})
-
-
 def _scan_corpus(path: Path) -> tuple[list[str], str, int]:
     """Ids, a hash of ids and texts, and how many documents are empty."""
     digest = hashlib.blake2b(digest_size=16)
     ids: dict[str, None] = {}
     empty = 0
-    for document in _documents(path):
+    for document in read_corpus(path):
         if document.id in ids:
             raise InputError(f"{path}: document id {document.id!r} occurs twice")
         ids[document.id] = None

@@ -1,0 +1,144 @@
+"""``m3connect synthesize``: a test collection for a corpus without queries."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m3connect.cli import eval_options, options
+from m3connect.cli.eval_options import Cache, Language, Seed
+from m3connect.cli.options import Backend, Device, Dtype, Model
+from m3connect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from m3connect.contract import Encoder
+    from m3connect.evaluation.store import Progress
+
+
+def synthesize(
+    corpus: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl or corpus.jsonl.gz.")],
+    output: Annotated[Path, typer.Option(help="Folder for the test collection.")],
+    *,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="OPENAI_BASE_URL",
+            help="Endpoint, up to and without /chat/completions. Nothing is asked without one.",
+            show_default=False,
+        ),
+    ] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="The endpoint's name of the model.", show_default=False)
+    ] = None,
+    api_key: Annotated[
+        str, typer.Option(envvar="OPENAI_API_KEY", help="Its key.", show_default=False)
+    ] = "",
+    prompt: Annotated[
+        str, typer.Option(help="mldr (the M3 paper's), search, or a file with {text} in it.")
+    ] = "mldr",
+    limit: Annotated[
+        int | None,
+        typer.Option(help="At most so many documents, drawn at random.", show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    language: Language = "",
+    per_minute: Annotated[float, typer.Option(help="Requests a minute at most.")] = 60.0,
+    temperature: Annotated[float, typer.Option(help="Of the language model.")] = 0.7,
+    found_within: Annotated[
+        int, typer.Option(help="Keep a query if its document is among so many hits; 0 keeps all.")
+    ] = 20,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Ask nothing; print requests, tokens and cost.")
+    ] = False,
+    price_in: Annotated[float, typer.Option(help="Of a million tokens read.")] = 0.0,
+    price_out: Annotated[float, typer.Option(help="Of a million tokens written.")] = 0.0,
+    cache: Cache = None,
+    model: Model = options.DEFAULT_MODEL,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Let a language model write one query a document, and keep those that find it.
+
+    - `m3connect synthesize docs --output docs-eval --dry-run --price-in 0.15 --price-out 0.6`
+    - `m3connect synthesize docs --output docs-eval --base-url http://localhost:8000/v1 --llm NAME`
+    """
+    from m3connect.cli.progress import progress_bar
+    from m3connect.evaluation import datasets, extra, synthesize
+    from m3connect.evaluation.endpoint import Endpoint, Settings
+
+    extra.check()
+    template = _template(prompt)
+    source = datasets.corpus_file(corpus)
+    documents = synthesize.sample(datasets.read_corpus(source, language), limit, seed)
+    encoder = options.load_encoder(model, backend, device, dtype)
+    tokenizer = encoder.tokenizer
+    plan = synthesize.plan(
+        documents, output, template, lambda text: len(tokenizer.encode(text).ids), seed=seed
+    )
+    typer.echo(
+        f"{plan.requests} requests ({plan.done} answered before), about {plan.tokens_in} tokens "
+        f"read and {plan.tokens_out} written, cost about {plan.cost(price_in, price_out):.2f}",
+        err=not dry_run,
+    )
+    if dry_run:
+        return
+    if plan.requests and not (base_url and llm):
+        raise ConfigError("name the endpoint and its model: --base-url URL --llm NAME")
+    endpoint = Endpoint(
+        Settings(base_url or "", llm or "", api_key, temperature, per_minute=per_minute)
+    )
+    dropped: Counter[str] = Counter()
+    with progress_bar(quiet=not sys.stderr.isatty()) as progress:
+        answers = synthesize.write(
+            documents,
+            output,
+            template,
+            lambda text, seed: endpoint.ask(text, seed=seed),
+            seed=seed,
+            progress=progress,
+        )
+        queries = synthesize.clean(answers, dropped)
+        shutil.copyfile(source, output / source.name)
+        languages = {each.id: str(each.metadata.get("lang") or "") for each in documents}
+        synthesize.save(queries, languages, output)
+        if found_within and queries:
+            home = cache or eval_options.default_cache()
+            found = _search(output, encoder, found_within, home, progress)
+            queries = synthesize.round_trip(queries, found, dropped)
+            synthesize.save(queries, languages, output)
+    typer.echo(f"{len(queries)} queries in {output}")
+    for reason, count in dropped.items():
+        typer.secho(f"{count} dropped: {reason}", fg="yellow", err=True)
+
+
+def _search(
+    folder: Path, encoder: Encoder, depth: int, cache: Path, progress: Progress
+) -> list[list[str]]:
+    """Documents that each query of a collection finds, with dense and sparse together."""
+    from m3connect.evaluation import datasets, run
+    from m3connect.evaluation.modes import preset_for
+    from m3connect.evaluation.offline import OfflineSearch
+
+    dataset = datasets.load(folder)
+    store, queries = run.encode(dataset, encoder, ("dense", "sparse"), cache, progress=progress)
+    search = OfflineSearch(
+        dataset.ids, store, queries, preset_for(encoder.info), limit=depth, progress=progress
+    )
+    return [list(answer) for answer in search.run("dense+sparse")]
+
+
+def _template(prompt: str) -> str:
+    from m3connect.evaluation.synthesize import PROMPTS
+
+    if prompt in PROMPTS:
+        return PROMPTS[prompt]
+    path = Path(prompt)
+    if not path.is_file():
+        raise ConfigError(f"no prompt {prompt!r}: {', '.join(PROMPTS)}, or a file with {{text}}")
+    return path.read_text(encoding="utf-8")
