@@ -1,0 +1,188 @@
+"""``m3connect encode``: texts in, one Parquet file of embeddings out."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from m3connect import cli
+from m3connect.cli.encode import write_parquet
+from m3connect.contract import Fingerprint
+from m3connect.inference import M3Encoder
+from m3connect.types import Document, Embeddings
+
+ROWS = [{"id": f"doc-{number}", "text": "river " * number} for number in range(40)]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path, tiny_m3):
+    """Run ``m3connect encode`` on the tiny model; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["encode", "--output", "out.parquet", "--model", str(tiny_m3), *arguments])
+        return exit_.value.code, *capsys.readouterr()
+
+    return call
+
+
+def write_jsonl(path, rows):
+    """One object a line."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_file_holds_the_embeddings_in_order(run, tmp_path, tiny_m3):
+    """Columns and types are the documented ones; values are the encoder's; ids keep their order."""
+    write_jsonl(tmp_path / "in.jsonl", ROWS)
+    code, out, _ = run("in.jsonl", "--json")
+    summary = json.loads(out)
+    assert code == 0
+    assert (summary["read"], summary["encoded"], summary["failed"]) == (40, 40, 0)
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.schema.remove_metadata() == pa.schema(
+        {
+            "id": pa.string(),
+            "text": pa.string(),
+            "dense": pa.list_(pa.float32(), 32),
+            "sparse_indices": pa.list_(pa.uint32()),
+            "sparse_values": pa.list_(pa.float32()),
+            "multivector": pa.list_(pa.list_(pa.float16(), 16)),
+            "n_tokens": pa.int32(),
+            "truncated": pa.bool_(),
+        }
+    )
+    assert table["id"].to_pylist() == [row["id"] for row in ROWS]
+    encoder = M3Encoder.load(tiny_m3)
+    expected = encoder.encode([row["text"] for row in ROWS])
+    found = Embeddings.from_arrow(table)
+    np.testing.assert_allclose(found.dense, expected.dense, atol=1e-6)
+    np.testing.assert_array_equal(found.sparse.indices, expected.sparse.indices)
+    np.testing.assert_array_equal(found.truncated, expected.truncated)
+    assert summary["tokens"] == expected.n_tokens.sum()
+    assert summary["truncated"] == expected.truncated.sum()
+
+
+def test_the_file_says_which_model_made_it(run, tmp_path, tiny_m3):
+    """Its metadata is the fingerprint, with the representations that are in the file."""
+    write_jsonl(tmp_path / "in.jsonl", ROWS[:3])
+    run("in.jsonl", "--modes", "sparse,dense", "--max-length", "50")
+    schema = pq.read_schema(tmp_path / "out.parquet")
+    stored = Fingerprint.from_json(json.loads(schema.metadata[b"m3connect.fingerprint"]))
+    expected = M3Encoder.load(tiny_m3, max_length=50).info.fingerprint
+    assert stored.legs == ("dense", "sparse")
+    assert (stored.weights, stored.tokenizer) == (expected.weights, expected.tokenizer)
+    assert stored.max_length == 50
+    assert "multivector" not in schema.names
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.parquet", "in.txt"])
+def test_other_formats(run, tmp_path, name):
+    """A row of a table is a text, and so is a line of a text file that is not blank."""
+    rows = [{"id": "a", "text": "the river"}, {"id": "b", "text": "the sea"}]
+    table = pa.Table.from_pylist(rows)
+    if name == "in.csv":
+        pyarrow.csv.write_csv(table, tmp_path / name)
+    elif name == "in.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        (tmp_path / name).write_text("the river\n\n  the sea \n")
+    assert run(name)[0] == 0
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found["text"].to_pylist() == ["the river", "the sea"]
+    ids = ["in.txt:1", "in.txt:3"] if name == "in.txt" else ["a", "b"]
+    assert found["id"].to_pylist() == ids
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_written(run, tmp_path):
+    """A row without text, or with half a character, is told on stderr; the exit code is 4."""
+    bad = [{"id": "none"}, {"id": "half", "text": "a \ud800"}]
+    write_jsonl(tmp_path / "in.jsonl", [ROWS[1], *bad, ROWS[2]])
+    code, out, err = run("in.jsonl", "--json")
+    summary = json.loads(out)
+    assert code == 4
+    assert (summary["read"], summary["encoded"], summary["failed"]) == (4, 2, 2)
+    assert "in.jsonl:2" in err
+    assert "'half': not valid unicode" in err
+    assert pq.read_table(tmp_path / "out.parquet")["id"].to_pylist() == ["doc-1", "doc-2"]
+
+
+def test_queries_are_encoded_as_queries(run, tmp_path, vary):
+    """``--as query`` takes the query's prefix."""
+    folder = vary(query_prefix="river: ")
+    (tmp_path / "in.txt").write_text("sea\n")
+    run("in.txt", "--as", "query", "--model", str(folder))
+    found = Embeddings.from_arrow(pq.read_table(tmp_path / "out.parquet"))
+    expected = M3Encoder.load(folder).encode(["sea"], kind="query")
+    np.testing.assert_allclose(found.dense, expected.dense, atol=1e-6)
+
+
+def test_no_texts_give_an_empty_file(run, tmp_path):
+    """The columns are there, so that whoever reads it needs no special case."""
+    (tmp_path / "in.jsonl").write_text("")
+    assert run("in.jsonl")[0] == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert len(table) == 0
+    assert len(Embeddings.from_arrow(table)) == 0
+
+
+def test_what_is_refused(run, tmp_path):
+    """A missing input and an unknown mode are usage errors, and nothing is written."""
+    (tmp_path / "in.txt").write_text("x\n")
+    assert run("nowhere.jsonl")[0] == 2
+    code, _, err = run("in.txt", "--modes", "colbert")
+    assert code == 2
+    assert "multivector" in err
+    assert not list(tmp_path.glob("out.parquet*"))
+
+
+def test_an_interruption_leaves_no_half_file(tmp_path, tiny_m3):
+    """The file has its name only when it is complete; an older one stays until then."""
+    target = tmp_path / "out.parquet"
+    target.write_bytes(b"older")
+
+    def documents():
+        for number in range(400):
+            yield Document(str(number), "river " * 20)
+        raise KeyboardInterrupt
+
+    encoder = M3Encoder.load(tiny_m3, batch_tokens=100)
+    with pytest.raises(KeyboardInterrupt):
+        write_parquet(
+            documents(),
+            encoder,
+            target,
+            kind="passage",
+            legs=["dense"],
+            progress=lambda report: None,
+        )
+    assert target.read_bytes() == b"older"
+    assert [file.name for file in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_rows_are_written_as_they_come(tmp_path, tiny_m3):
+    """Memory stays bounded: no more documents wait than one window of the encoder holds."""
+    seen, written = 0, []
+
+    def documents():
+        nonlocal seen
+        for number in range(2000):
+            seen += 1
+            yield Document(str(number), "river " * 20)
+
+    encoder = M3Encoder.load(tiny_m3, batch_tokens=100)
+    report = write_parquet(
+        documents(),
+        encoder,
+        tmp_path / "out.parquet",
+        kind="passage",
+        legs=["dense"],
+        progress=lambda report: written.append((seen, report.encoded)),
+    )
+    assert report.encoded == 2000
+    assert len(written) > 10
+    assert max(read - encoded for read, encoded in written) == 0
+    assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == len(written)
