@@ -10,7 +10,7 @@ from typing import Any
 from elasticsearch import Elasticsearch
 
 from m3connect import retry
-from m3connect.errors import PermanentError, Unsupported
+from m3connect.errors import PermanentError, TransientError, Unsupported
 from m3connect.retry import RetryPolicy
 from m3connect_elasticsearch.errors import NAME, translated
 
@@ -48,6 +48,8 @@ class Server:
             raise PermanentError("the connector is closed", connector=NAME, operation=operation)
         with translated(operation):
             answer = request(self.client).body
+        if answer in (None, ""):  # what is left when the connection ends within the headers
+            raise TransientError("the answer is empty", connector=NAME, operation=operation)
         if not isinstance(answer, dict):
             raise PermanentError(
                 f"the answer is no JSON object but {str(answer)[:80]!r}: is a proxy in between?",
