@@ -1,0 +1,251 @@
+"""Tokens a second of one-pass encoding on a CPU, beside FlagEmbedding.
+
+    python benchmarks/encode.py [--peer-python ENV/bin/python] [--threads 2] [--rounds 3]
+
+The same random checkpoint (12 layers, 384 wide, as m3-mini), the same texts, all three outputs, in
+float32. Every engine runs in a process of its own; they take turns, so that another load on the
+machine meets all of them; medians are reported. The peer's environment needs FlagEmbedding 1.4 and
+transformers 4. FlagEmbedding's default batch of 256 takes minutes, so it runs once and only on the
+mixed texts.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from m3connect import M3Encoder
+from m3connect.model.checkpoint import Checkpoint, read_tokenizer
+from m3connect.model.config import BodyConfig, M3Config
+from m3connect.model.export import export, save_published
+from m3connect.model.hub import resolve
+from m3connect.model.m3 import M3Model
+from m3connect.model.tokenize import TextTokenizer
+
+WORKER = Path(__file__).with_name("encode_worker.py")
+QUERY = "how much protein should a woman eat per day"
+QUERY_REPEATS = 30
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One row of the table.
+
+    Args:
+        name: for people.
+        kind: what the worker runs.
+        batch: batch size, where the engine wants one.
+        once: whether it is so slow that it runs once, on the mixed texts.
+    """
+
+    name: str
+    kind: str
+    batch: int = 0
+    once: bool = False
+
+
+OURS = [Engine("m3connect, ONNX Runtime", "onnx"), Engine("m3connect, torch", "torch")]
+PEERS = [
+    Engine("FlagEmbedding, batch 8", "flagembedding", 8),
+    Engine("FlagEmbedding, batch 32", "flagembedding", 32),
+    Engine("FlagEmbedding, batch 256 (default)", "flagembedding", 256, once=True),
+]
+
+
+class Worker:
+    """A process that has loaded an engine."""
+
+    def __init__(self, python: str, kind: str, folder: Path, threads: int) -> None:
+        checkpoint = folder / ("published" if kind == "flagembedding" else "exported")
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "passive",
+            "TOKENIZERS_PARALLELISM": "true",
+        }
+        self.process = subprocess.Popen(
+            [python, WORKER, kind, checkpoint, folder / "texts.json", str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        self.loaded = self._answer()
+
+    def seconds(self, workload: str, batch: int) -> float:
+        """Encode a workload once."""
+        assert self.process.stdin is not None
+        print(
+            json.dumps({"workload": workload, "batch": batch}),
+            file=self.process.stdin,
+            flush=True,
+        )
+        return self._answer()
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+    def _answer(self) -> float:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"worker ended: {self.process.args}; run it by hand to see why")
+        return float(json.loads(line))
+
+
+def texts(tokenizer: Tokenizer, *, small: bool) -> dict[str, list[str]]:
+    """English-like words in three mixes of lengths."""
+    words = [
+        piece[1:]
+        for piece in (tokenizer.id_to_token(id_) for id_ in range(10_000, 40_000))
+        if piece[0] == "\u2581" and piece[1:].isascii() and piece[1:].isalpha() and len(piece) > 3
+    ]
+    rng, lengths = random.Random(0), np.random.default_rng(0)
+
+    def text(tokens: int) -> str:
+        return " ".join(rng.choices(words, k=max(1, tokens - 2)))
+
+    share = 8 if small else 1
+    mixed = np.clip(lengths.lognormal(4.7, 0.75, 256 // share), 4, 512).astype(int)
+    return {
+        "mixed": [text(int(tokens)) for tokens in mixed],
+        "uniform 32": [text(32) for _ in range(512 // share)],
+        "uniform 512": [text(512) for _ in range(48 // share)],
+        "query": [QUERY],
+    }
+
+
+def make_checkpoints(folder: Path, source: Path, tokenizer: Tokenizer) -> M3Config:
+    """The same random weights for the peer and for us."""
+    torch.manual_seed(0)
+    body = BodyConfig(
+        model_type="xlm-roberta",
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=1536,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+    )
+    config = M3Config(
+        name="random",
+        body=body,
+        multivector_width=384,
+        max_length=512,
+        special_ids=(0, 1, 2, 3),
+        weights_hash="random",
+    )
+    save_published(config, M3Model(config).tensors(), source, folder / "published")
+    export(Checkpoint(folder / "published", "bge-m3", config), "onnx", folder / "exported")
+    return config
+
+
+def measure(engine: Engine, worker: Worker, rounds: int, found: dict[str, list[float]]) -> None:
+    """One turn of an engine: every workload once, and some queries."""
+    for workload in ("mixed",) if engine.once else ("mixed", "uniform 32", "uniform 512"):
+        found.setdefault(workload, []).append(worker.seconds(workload, engine.batch))
+    if not engine.once:
+        repeats = QUERY_REPEATS // rounds
+        answers = [worker.seconds("query", engine.batch) for _ in range(repeats)]
+        found.setdefault("query", []).extend(answers)
+
+
+def print_table(
+    engines: list[Engine],
+    workers: dict[str, Worker],
+    found: dict[str, dict[str, list[float]]],
+    tokens: dict[str, int],
+) -> None:
+    """Medians, as Markdown."""
+    names = ("mixed", "uniform 32", "uniform 512")
+    print(f"| tokens/s | {' | '.join(names)} | one query, ms | load, s |")
+    print("|---|---|---|---|---|---|")
+    for engine in engines:
+        times = found[engine.name]
+        cells = [
+            f"{tokens[name] / statistics.median(times[name]):,.0f}" if name in times else ""
+            for name in names
+        ]
+        query = f"{statistics.median(times['query']) * 1e3:.1f}" if "query" in times else ""
+        load = f"{workers[engine.kind].loaded:.1f}"
+        print(f"| {engine.name} | {' | '.join(cells)} | {query} | {load} |")
+
+
+def print_m3_mini(threads: int) -> None:
+    """The bundled model: load time and one query."""
+    started = time.perf_counter()
+    encoder = M3Encoder.load("m3-mini", threads=threads)
+    loaded = time.perf_counter() - started
+    times = []
+    for _ in range(QUERY_REPEATS):
+        started = time.perf_counter()
+        encoder.encode([QUERY], kind="query")
+        times.append(time.perf_counter() - started)
+    print(
+        f"\nm3-mini on {threads} thread(s): loaded in {loaded:.2f} s, "
+        f"one query {statistics.median(times) * 1e3:.1f} ms"
+    )
+
+
+def main() -> None:
+    """Print one Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-python", help="interpreter of the environment with FlagEmbedding")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="an eighth of the texts")
+    options = parser.parse_args()
+
+    source = resolve("m3-mini")
+    tokenizer = read_tokenizer(source)[0]
+    workloads = texts(tokenizer, small=options.small)
+    engines = OURS + (PEERS if options.peer_python else [])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "texts.json").write_text(json.dumps(workloads))
+        config = make_checkpoints(folder, source, tokenizer)
+        count = TextTokenizer(tokenizer, config, config.max_length)
+        lengths = {name: count(each, "passage").lengths for name, each in workloads.items()}
+        workers = {
+            kind: Worker(
+                options.peer_python if kind == "flagembedding" else sys.executable,
+                kind,
+                folder,
+                options.threads,
+            )
+            for kind in dict.fromkeys(engine.kind for engine in engines)
+        }
+        found: dict[str, dict[str, list[float]]] = {engine.name: {} for engine in engines}
+        for turn in range(options.rounds):
+            for engine in engines:
+                if not (engine.once and turn):
+                    measure(engine, workers[engine.kind], options.rounds, found[engine.name])
+        print(f"{options.threads} thread(s), medians of {options.rounds} rounds; tokens of a text:")
+        for name, counted in lengths.items():
+            print(f"- {name}: {len(counted)} texts, mean {counted.mean():.0f}, max {counted.max()}")
+        print()
+        tokens = {name: int(counted.sum()) for name, counted in lengths.items()}
+        print_table(engines, workers, found, tokens)
+        for worker in workers.values():
+            worker.stop()
+    for threads in sorted({1, options.threads}):
+        print_m3_mini(threads)
+
+
+if __name__ == "__main__":
+    main()
