@@ -1,0 +1,1 @@
+"""m3connect inside other libraries: thin, each file behind an extra of its own."""
