@@ -6,19 +6,23 @@ Other seeds: ``M3CONNECT_TEST_SEEDS=3,4,5 pytest tests/congruence``.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from m3connect.contract import Connector
 from m3connect.registry import available, connect
+from m3connect.retry import RetryPolicy
 from tests.congruence.twins import Twins
 from tests.servers.elasticsearch.node import NEWEST, Node, NodeUnavailable
+from tests.servers.proxy import Answer, Cut, Delay, Drop, FaultProxy, HalfClose, Truncate
 
-STEPS = 250
+STEPS = 200
 SEEDS = [int(seed) for seed in os.environ.get("M3CONNECT_TEST_SEEDS", "1,2").split(",")]
 
 Open = Callable[[], Connector]
@@ -79,3 +83,29 @@ def test_elasticsearch(seed: int, elasticsearch_url: str, names: Iterator[str]) 
     collection = next(names)
     engine = opener("elasticsearch", url=elasticsearch_url, collection=collection)
     Twins(engine, seed, durable=True).run(STEPS)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("seed", SEEDS[:1])
+def test_elasticsearch_through_faults(
+    seed: int, elasticsearch_url: str, names: Iterator[str]
+) -> None:
+    """Refused, cut and shortened exchanges are retried: no record is lost, none is doubled."""
+    rng = random.Random(seed)
+    faults = [Drop(), Cut(), Cut(50), Truncate(), Truncate(50), HalfClose(), Answer(503)]
+    faults += [Answer(429, {"Retry-After": "0"}), Answer(502), Delay(0.05)]
+    server = urlsplit(elasticsearch_url)
+    with FaultProxy(server.hostname, server.port) as proxy:
+        engine = opener(
+            "elasticsearch",
+            url=proxy.url,
+            collection=next(names),
+            retry=RetryPolicy(attempts=8, initial=0.01, maximum=0.05),
+        )
+
+        def disturb() -> None:
+            if not proxy.left and rng.random() < 0.3:
+                proxy.spoil(*rng.sample(faults, 2))
+
+        Twins(engine, seed, durable=True, disturb=disturb).run(STEPS)
+        assert proxy.exchanges > STEPS

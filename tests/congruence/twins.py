@@ -28,13 +28,21 @@ class Twins:
             ``durable`` is False.
         seed: of all choices.
         durable: whether the collection outlives its connection.
+        disturb: called before each operation that may be repeated without a trace, which is all
+            but deletion: a second attempt finds nothing to count.
     """
 
     def __init__(
-        self, open_connector: Callable[[], Connector], seed: int, *, durable: bool
+        self,
+        open_connector: Callable[[], Connector],
+        seed: int,
+        *,
+        durable: bool,
+        disturb: Callable[[], None] | None = None,
     ) -> None:
         self.open = open_connector
         self.seed = seed
+        self.disturb = disturb
         self.rng = random.Random(seed)
         self.connector = open_connector()
         self.memory = MemoryConnector(collection="oracle")
@@ -57,6 +65,8 @@ class Twins:
         operations, weights = zip(*self.operations, strict=True)
         for step in range(steps):
             operation = self.rng.choices(operations, weights)[0]
+            if self.disturb and operation not in (self.delete_ids, self.delete_matching):
+                self.disturb()
             try:
                 done.append(operation())
             except Exception as error:
