@@ -19,6 +19,7 @@ __all__ = ["connect"]
 
 ConsistencyLevel = Literal["Strong", "Session", "Bounded", "Eventually"]
 DenseIndex = Literal["FLAT", "HNSW", "AUTOINDEX"]
+DenseType = Literal["float32", "float16"]
 
 
 def connect(
@@ -32,6 +33,7 @@ def connect(
     consistency_level: ConsistencyLevel = "Strong",
     partition_key: str | None = None,
     dense_index: DenseIndex | None = None,
+    dense_dtype: DenseType = "float32",
     struct_array: bool | None = None,
     ca_certificate: str | Path | None = None,
     client_certificate: str | Path | None = None,
@@ -54,6 +56,7 @@ def connect(
             as a tenant's name; a filter on it searches that partition only.
         dense_index: index of the dense vectors of a new collection; FLAT is exact. By default FLAT
             in Milvus Lite and HNSW on a server.
+        dense_dtype: how the dense vectors of a new collection are stored; Milvus Lite has no float16.
         struct_array: whether a new collection also keeps its multi-vectors in a form that the
             server searches (Milvus 2.6.4 or later); by default where the server can.
         ca_certificate, client_certificate, client_key: PEM files for TLS.
@@ -66,6 +69,7 @@ def connect(
     from m3connect_milvus.database import Database
 
     _check_choice("consistency_level", consistency_level, ConsistencyLevel)
+    _check_choice("dense_dtype", dense_dtype, DenseType)
     if dense_index is not None:
         _check_choice("dense_index", dense_index, DenseIndex)
     if url is not None and path is not None:
@@ -81,7 +85,7 @@ def connect(
             tls=_tls(ca_certificate, client_certificate, client_key, server_name),
         ),
         consistency=consistency_level,
-        options=Options(dense_index, partition_key, struct_array),
+        options=Options(dense_index, dense_dtype, partition_key, struct_array),
     )
 
 

@@ -19,7 +19,7 @@ from m3connect.contract import (
 )
 from m3connect.errors import CollectionNotFound, SchemaMismatch, TransientError
 from m3connect.filters import Filter
-from m3connect.types import Hit, Leg, Query, RecordBatch
+from m3connect.types import LEGS, Hit, Query, RecordBatch
 from m3connect_milvus.database import Database
 from m3connect_milvus.engine import Engine
 from m3connect_milvus.errors import NAME
@@ -40,11 +40,13 @@ class Options:
     Args:
         dense_index: ``FLAT``, ``HNSW`` or ``AUTOINDEX``; None for FLAT in Milvus Lite and HNSW on
             a server.
+        dense_dtype: ``float32`` or ``float16``.
         partition_key: the payload field by which records are partitioned.
         struct_array: whether multi-vectors are searched by the engine; None where it can.
     """
 
     dense_index: str | None = None
+    dense_dtype: str = "float32"
     partition_key: str | None = None
     struct_array: bool | None = None
 
@@ -76,13 +78,12 @@ class MilvusConnector:
         """What the engine does itself; asks a server for its version once."""
         engine = self._known_engine()
         layout = self._layout or self._planned(CollectionSchema(None, False, None))
-        legs: set[Leg] = {"dense", "sparse"}
-        if layout.struct_array:
-            legs.add("multivector")
+        stores = frozenset(LEGS) if engine.sparse_vectors else frozenset(LEGS) - {"sparse"}
         return Capabilities(
             engine=engine.name,
             embedded=self._database.url is None,
-            legs=frozenset(legs),
+            legs=stores if layout.struct_array else stores - {"multivector"},
+            stores=stores,
             fusions=frozenset({"weighted"}) if engine.raw_weighted else frozenset(),
             exact=layout.dense_index == "FLAT",
             limits=LIMITS,
@@ -99,8 +100,8 @@ class MilvusConnector:
         with self._database.writing():
             known = self._store.about("ensure") if self._store.exists("ensure") else None
             if known is None:
-                check_engine(schema, engine)
                 about = About(self._planned(schema), {})
+                check_engine(about.layout, engine)
             else:
                 self._verify(known.layout, schema)
                 about = replace(known, layout=known.layout.with_fields_of(schema))
@@ -214,6 +215,7 @@ class MilvusConnector:
             schema,
             "text" if engine.lite else "array",
             options.dense_index or ("FLAT" if engine.lite else "HNSW"),
+            options.dense_dtype,
             options.partition_key,
             engine.struct_arrays if options.struct_array is None else options.struct_array,
         )

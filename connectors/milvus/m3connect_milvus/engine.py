@@ -43,6 +43,11 @@ class Engine:
         return not self.lite and bool(self.version) and self.version < version
 
     @property
+    def sparse_vectors(self) -> bool:
+        """Whether it has sparse vectors, and more than one vector a record."""
+        return not self.before(2, 4)
+
+    @property
     def raw_weighted(self) -> bool:
         """Whether its weighted ranker can leave scores as they are (``norm_score``).
 

@@ -44,6 +44,7 @@ class Layout:
         schema: what it holds.
         facts: ``text`` or ``array``, see :mod:`m3connect_milvus.facts`.
         dense_index: the index type of the dense vectors.
+        dense_dtype: how they are stored, ``float32`` or ``float16``.
         partition_key: the payload field by which records are partitioned.
         struct_array: whether multi-vectors are kept in a form that the engine searches.
     """
@@ -51,6 +52,7 @@ class Layout:
     schema: CollectionSchema
     facts: str
     dense_index: str
+    dense_dtype: str
     partition_key: str | None
     struct_array: bool
 
@@ -91,16 +93,21 @@ def parts_name(collection: str) -> str:
     return collection + _PARTS_SUFFIX
 
 
-def check_engine(schema: CollectionSchema, engine: Engine) -> None:
+def check_engine(layout: Layout, engine: Engine) -> None:
     """Refuse what the engine cannot hold, before anything is made.
 
     Raises:
-        Unsupported: names the version or the width.
+        Unsupported: names the version that can, or the width.
     """
-    if engine.before(2, 4) and schema.sparse:
+    schema = layout.schema
+    if schema.sparse and not engine.sparse_vectors:
         raise _unsupported(f"{engine.name} has no sparse vectors; 2.4 has")
     if engine.before(2, 3):
         raise _unsupported(f"{engine.name} has no arrays; 2.3 has")
+    if layout.dense_dtype == "float16" and (engine.lite or engine.before(2, 4)):
+        raise _unsupported(f"{engine.name} has no float16 vectors; a server from 2.4 has")
+    if layout.struct_array and not engine.struct_arrays:
+        raise _unsupported(f"{engine.name} does not search multi-vectors; 2.6.4 does")
     if schema.dense_width is not None and schema.dense_width not in DENSE_WIDTHS:
         raise _unsupported(f"dense vectors are 2 to 32,768 wide, not {schema.dense_width}")
 
@@ -143,6 +150,7 @@ DENSE_INDEXES: dict[str, dict[str, Any]] = {
     "AUTOINDEX": {"index_type": "AUTOINDEX"},
 }
 """Index types of dense vectors; FLAT is exact."""
+DENSE_TYPES = {"float32": DataType.FLOAT_VECTOR, "float16": DataType.FLOAT16_VECTOR}
 
 
 def records_definition(layout: Layout, engine: Engine) -> Definition:
@@ -171,7 +179,7 @@ def records_definition(layout: Layout, engine: Engine) -> Definition:
 def _add_vectors(definition: Definition, layout: Layout) -> None:
     schema = layout.schema
     if schema.dense_width is not None:
-        dense = {"datatype": DataType.FLOAT_VECTOR, "dim": schema.dense_width}
+        dense = {"datatype": DENSE_TYPES[layout.dense_dtype], "dim": schema.dense_width}
         definition.add_vector("dense", dense, DENSE_INDEXES[layout.dense_index])
     if schema.sparse:
         sparse = {"datatype": DataType.SPARSE_FLOAT_VECTOR}

@@ -12,6 +12,7 @@ import numpy as np
 
 from m3connect.errors import InputError
 from m3connect.types import (
+    LEGS,
     Embeddings,
     MultiVectors,
     Payload,
@@ -67,7 +68,13 @@ def check_rows(batch: RecordBatch, layout: Layout) -> None:
     Raises:
         InputError: names the record and the field.
     """
-    sparse, multi = batch.embeddings.sparse, batch.embeddings.multivector
+    dense, sparse, multi = (getattr(batch.embeddings, leg) for leg in LEGS)
+    if dense is not None and layout.dense_dtype == "float16":
+        large = np.abs(dense).max(axis=1, initial=0) > np.finfo(np.float16).max
+        if large.any():
+            raise InputError(
+                f"record {batch.ids[int(large.argmax())]!r}: a dense value exceeds float16's range"
+            )
     if sparse is not None:
         bad = (sparse.indices == NO_TERM) | (sparse.indices >= TERMS)
         if bad.any():
@@ -147,7 +154,7 @@ def _vector_fields(one: Embeddings, layout: Layout) -> dict[str, Any]:
     """The vectors of a batch of one as fields that the engine searches."""
     fields: dict[str, Any] = {}
     if one.dense is not None:
-        fields["dense"] = one.dense[0].astype(np.float32, copy=False)
+        fields["dense"] = one.dense[0].astype(layout.dense_dtype, copy=False)
     if one.sparse is not None:
         fields["sparse"] = sparse_field(one.sparse[0]) or {NO_TERM: 1.0}
     if one.dense is None and one.sparse is None:
@@ -267,7 +274,7 @@ def _embeddings(
     schema = layout.schema
     dense = sparse = multi = None
     if vectors and schema.dense_width is not None:
-        dense = np.array([row["dense"] for row in found], np.float32)
+        dense = np.array([_dense_of(row["dense"]) for row in found], np.float32)
         dense = dense.reshape(-1, schema.dense_width)
     if vectors and schema.sparse:
         sparse = SparseVectors.from_rows([_sparse_of(row["sparse"]) for row in found])
@@ -281,6 +288,13 @@ def _embeddings(
         np.array([row["n_tokens"] for row in found], np.int32),
         np.array([row["truncated"] for row in found], np.bool_),
     )
+
+
+def _dense_of(field: list[float] | list[bytes]) -> Any:
+    """Float16 vectors come as bytes."""
+    if isinstance(field[0], bytes):
+        return np.frombuffer(b"".join(field), "<f2")
+    return field
 
 
 def _sparse_of(field: Mapping[int, float]) -> dict[int, float]:

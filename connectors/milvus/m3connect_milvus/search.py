@@ -109,9 +109,9 @@ def _sparse(query: Query) -> dict[int, float]:
     return {term: weight for term, weight in sparse_field(query.sparse).items() if term != NO_TERM}
 
 
-def _vector(query: Query, leg: Leg) -> Any:
+def _vector(query: Query, leg: Leg, layout: Layout) -> Any:
     if leg == "dense":
-        return query.dense
+        return None if query.dense is None else query.dense.astype(layout.dense_dtype)
     if leg == "sparse":
         return _sparse(query)
     return None if query.multivector is None else EmbeddingList(np.float32(query.multivector))
@@ -209,7 +209,7 @@ class Searcher:
             "search",
             MilvusClient.search,
             self.store.records,
-            data=[_vector(query, leg) for query in queries],
+            data=[_vector(query, leg, self.layout) for query in queries],
             anns_field=_FIELDS[leg],
             filter=shape.filter,
             limit=size,
@@ -221,7 +221,7 @@ class Searcher:
     def _fused(self, shape: Shape, queries: Sequence[Query], size: int) -> Any:
         legs = [
             AnnSearchRequest(
-                [_vector(query, leg) for query in queries],
+                [_vector(query, leg, self.layout) for query in queries],
                 _FIELDS[leg],
                 search_params(leg, self.layout, depth),
                 depth,
