@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from elastic_transport.client_utils import DEFAULT
@@ -71,6 +72,8 @@ def connect(
         raise ConfigError(f"candidates must be from 1 to 10,000, got {candidates}")
     if (username is None) != (password is None):
         raise ConfigError("username and password belong together")
+    if ca_certs is not None and not Path(ca_certs).is_file():
+        raise ConfigError(f"ca_certs: there is no file {ca_certs}")
     try:
         client = Elasticsearch(
             url,
@@ -81,7 +84,7 @@ def connect(
             max_retries=0,
             retry_on_timeout=False,
         )
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise ConfigError(f"elasticsearch at {url!r}: {error}") from error
     options = Options(dense_index, candidates, shards, replicas, server_fusion, rank_vectors)
     return ElasticsearchConnector(Index(Server(client, retry), collection), options)

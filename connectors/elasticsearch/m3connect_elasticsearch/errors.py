@@ -12,6 +12,7 @@ everything else                                                 PermanentError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -36,6 +37,9 @@ NAME = "elasticsearch"
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _CONFLICT = 409
 _LONGEST_MESSAGE = 500
+_PRESSURE = re.compile(
+    r"(?P<stage>primary|coordinating)_operation_bytes=(?P<wanted>\d+), max_\w+=(?P<most>\d+)"
+)
 
 
 @contextmanager
@@ -83,10 +87,10 @@ def from_answer(
             "; the index takes no writes, as on a disk that is nearly full: free space, then lift "
             "the block"
         )
+    elif status == 413 or _never_fits(detail):
+        kind = RequestTooLarge
     elif status in _TRANSIENT:
         return TransientError(message, connector=NAME, operation=operation, retry_after=retry_after)
-    elif status == 413:
-        kind = RequestTooLarge
     elif "license.expired.feature" in detail:
         kind, message = Unsupported, f"{message}; the cluster's licence does not include it"
     elif "media_type_header_exception" in types:
@@ -156,6 +160,19 @@ def _types(detail: Mapping[str, Any]) -> set[str]:
         if isinstance(cause, Mapping):
             found |= _types(cause)
     return found
+
+
+def _never_fits(detail: Mapping[str, Any]) -> bool:
+    """Whether a node that does nothing else would refuse it too.
+
+    What a node holds of requests is limited, to a tenth of its heap by default. Version 9 sets
+    aside four times the largest document of a request, beside the request itself.
+    """
+    found = _PRESSURE.search(str(detail.get("reason")))
+    if found is None:
+        return False
+    wanted, most = int(found["wanted"]), int(found["most"])
+    return wanted * (1.25 if found["stage"] == "primary" else 1) > most
 
 
 def _message(status: int, detail: Mapping[str, Any], body: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from elasticsearch import Elasticsearch
 
 from m3connect import retry
-from m3connect.errors import ConnectorError, SchemaMismatch
+from m3connect.errors import AuthError, ConnectorError, SchemaMismatch
 from m3connect_elasticsearch.errors import NAME, from_answer
 from m3connect_elasticsearch.mapping import Body, Layout, mappings
 from m3connect_elasticsearch.server import Answer, Server
@@ -30,7 +30,8 @@ class Index:
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.name = name
-        self._unseen_writes = False
+        # Another connection may have written, and closed, before this one was made.
+        self._may_be_behind = True
 
     def ask(self, operation: str, request: Callable[[Elasticsearch], Any]) -> Answer:
         """As :meth:`Server.ask`."""
@@ -86,32 +87,41 @@ class Index:
             operation: what it is for.
             lines: actions, each followed by its document if it has one.
         """
-        self._unseen_writes = True
-        return self.server.ask_once(
-            operation, lambda client: client.bulk(index=self.name, operations=lines)
-        )
+        try:
+            return self.server.ask_once(
+                operation, lambda client: client.bulk(index=self.name, operations=lines)
+            )
+        finally:
+            self._may_be_behind = True
 
-    def refresh(self, operation: str, *, force: bool = False) -> None:
-        """Make writes findable; without ``force`` only if this object wrote since the last time."""
-        if not (self._unseen_writes or force):
-            return
-        self._unseen_writes = False
+    def refresh(self, operation: str) -> None:
+        """Make all that was acknowledged findable."""
+        self._may_be_behind = False
         try:
             self.ask(operation, lambda client: client.indices.refresh(index=self.name))
         except ConnectorError:
-            self._unseen_writes = True
+            self._may_be_behind = True
             raise
+
+    def _catch_up(self, operation: str) -> None:
+        """Refresh before a read, the first time and whenever this object has written since."""
+        if self._may_be_behind:
+            try:
+                self.refresh(operation)
+            except AuthError:
+                # Who may not refresh sees what the server shows by itself within a second or so.
+                self._may_be_behind = False
 
     # ------------------------------------------------------------------------------------- reads
 
     def search(self, operation: str, body: Body) -> Answer:
         """The answer to one search of all shards."""
-        self.refresh(operation)
+        self._catch_up(operation)
         return self.ask(operation, partial(_search, index=self.name, body=body))
 
     def search_many(self, operation: str, bodies: Sequence[Body]) -> Iterator[Answer]:
         """The answers to many searches, in few requests."""
-        self.refresh(operation)
+        self._catch_up(operation)
         for start in range(0, len(bodies), _SEARCHES_PER_REQUEST):
             part = bodies[start : start + _SEARCHES_PER_REQUEST]
             yield from retry.call(partial(self._msearch, operation, part), self.server.policy)
@@ -129,34 +139,25 @@ class Index:
 
     def pages(self, operation: str, body: Body, size: int) -> Iterator[list[Body]]:
         """Every hit of a search once, in pages, of the index as it is now."""
-        self.refresh(operation)
-        opened = self.ask(
+        self._catch_up(operation)
+        pit = self.ask(
             operation,
             lambda client: client.open_point_in_time(index=self.name, keep_alive=_KEEP_ALIVE),
-        )
-        pit = opened["id"]
+        )["id"]
+        page = body | {"sort": ["_shard_doc"], "size": size, "track_total_hits": False}
         try:
-            yield from self._pages(operation, body, size, pit)
+            hits = None
+            while hits is None or len(hits) == size:
+                page |= {"pit": {"id": pit, "keep_alive": _KEEP_ALIVE}}
+                answer = self.ask(operation, partial(_search, body=page))
+                pit, hits = answer["pit_id"], answer["hits"]["hits"]
+                if hits:
+                    yield hits
+                    page["search_after"] = hits[-1]["sort"]
         finally:
             # It ends by itself: that it could not be ended now is no failure of the scan.
             with contextlib.suppress(ConnectorError):
                 self.server.ask_once(operation, lambda client: client.close_point_in_time(id=pit))
-
-    def _pages(self, operation: str, body: Body, size: int, pit: str) -> Iterator[list[Body]]:
-        page = body | {
-            "pit": {"id": pit, "keep_alive": _KEEP_ALIVE},
-            "sort": ["_shard_doc"],
-            "size": size,
-            "track_total_hits": False,
-        }
-        while True:
-            answer = self.ask(operation, partial(_search, body=page))
-            hits = answer["hits"]["hits"]
-            if hits:
-                yield hits
-            if len(hits) < size:
-                return
-            page = page | {"search_after": hits[-1]["sort"]}
 
 
 def _search(client: Elasticsearch, body: Body, index: str | None = None) -> Any:

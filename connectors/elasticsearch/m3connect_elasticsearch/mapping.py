@@ -81,7 +81,12 @@ class Layout:
         values = meta.get("m3connect")
         if values is None:
             return None
-        return cls(**{**values, "schema": CollectionSchema.from_json(values["schema"])})
+        return cls(
+            CollectionSchema.from_json(values["schema"]),
+            values["dense_index"],
+            values["rank_vectors"],
+            values["notes"],
+        )
 
 
 def key(id_: str) -> str:

@@ -5,6 +5,7 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.Map;
 import java.util.Set;
+import org.elasticsearch.common.Priority;
 import org.elasticsearch.common.logging.LogConfigurator;
 import org.elasticsearch.common.settings.Settings;
 import org.elasticsearch.core.TimeValue;
@@ -60,8 +61,8 @@ public class JarNode extends Node {
 
     private static void awaitShards(Node node) {
         TimeValue patience = TimeValue.timeValueSeconds(30);
-        node.client().admin().cluster().prepareHealth(patience).setWaitForNoInitializingShards(true)
-            .setWaitForYellowStatus().setTimeout(patience).get();
+        node.client().admin().cluster().prepareHealth(patience).setWaitForEvents(Priority.LANGUID)
+            .setWaitForNoInitializingShards(true).setWaitForYellowStatus().setTimeout(patience).get();
     }
 
     private void closeQuietly() {

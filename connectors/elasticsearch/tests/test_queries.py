@@ -1,0 +1,173 @@
+"""Searches as they are sent, and answers as they are read."""
+
+import base64
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from m3connect.errors import Unsupported
+from m3connect.filters import F
+from m3connect.types import Query, Rrf, SparseVector
+from m3connect_elasticsearch.queries import read_hits, search_body
+
+DENSE = np.array([0.5, -1.0], np.float32)
+SPARSE = SparseVector(np.array([7, 4_000_000_000], np.uint32), np.array([0.5, 2.0], np.float32))
+BOTH = Query(dense=DENSE, sparse=SPARSE, fusion=Rrf(), payload=False)
+FILTER = {"term": {"facts": "4:langsde"}}
+ORDER = [{"_score": "desc"}, {"id": "asc"}]
+KNN = {
+    "field": "dense",
+    "query_vector": [0.5, -1.0],
+    "k": 1000,
+    "num_candidates": 1000,
+    "rescore_vector": {"oversample": 1.0},
+}
+TERMS = {
+    "sparse_vector": {
+        "field": "sparse",
+        "query_vector": {"7": 0.5, "4000000000": 2.0},
+        "prune": False,
+    }
+}
+
+
+def body(query, *, candidates=1000, weighs_rrf=True):
+    return search_body(query, candidates=candidates, weighs_rrf=weighs_rrf)
+
+
+def test_a_dense_search():
+    """All candidates are kept, scored by their full vectors, and sorted by score and id."""
+    assert body(Query(dense=DENSE, filter=F("lang") == "de")) == {
+        "query": {"knn": {**KNN, "filter": FILTER}},
+        "sort": ORDER,
+        "size": 10,
+        "_source": ["payload"],
+        "docvalue_fields": ["id"],
+        "track_total_hits": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("limit", "candidates", "considered"),
+    [(10, 1000, 1000), (10, 50, 50), (800, 1000, 1600), (9000, 1000, 10_000)],
+)
+def test_a_dense_search_considers_more_than_it_returns(limit, candidates, considered):
+    """At least the option's candidates, at least twice the limit, at most what a server takes."""
+    knn = body(Query(dense=DENSE, limit=limit), candidates=candidates)["query"]["knn"]
+    assert knn["k"] == knn["num_candidates"] == considered
+
+
+def test_a_sparse_search():
+    """Pruning is off, the filter does not score, and the exact weights come along."""
+    assert body(Query(sparse=SPARSE, filter=F("lang") == "de", payload=False)) == {
+        "query": {"bool": {"must": [TERMS], "filter": [FILTER]}},
+        "sort": ORDER,
+        "size": 28,
+        "_source": False,
+        "docvalue_fields": ["id", "exact.sparse"],
+        "track_total_hits": False,
+    }
+    assert body(Query(sparse=SPARSE, limit=10_000))["size"] == 10_000
+
+
+def test_a_multivector_search_is_the_mean_made_positive():
+    """With rank_vectors the server scores MaxSim by script, which must not be negative."""
+    tokens = np.array([[0.5, 1.0], [1.0, 0.0]], np.float32)
+    scored = body(Query(multivector=tokens))["query"]["script_score"]
+    assert scored["query"] == {"match_all": {}}
+    assert scored["script"]["params"] == {"query": [[0.5, 1.0], [1.0, 0.0]], "n": 2}
+    assert "maxSimDotProduct(params.query, 'tokens') / params.n" in scored["script"]["source"]
+    assert (
+        body(Query(multivector=tokens, filter=F("lang") == "de"))["query"]["script_score"]["query"]
+        == FILTER
+    )
+
+
+def test_rank_fusion_by_the_server():
+    """Both legs as they are sent alone, to the same depth; as many hits as the window holds."""
+    assert body(BOTH) == {
+        "retriever": {
+            "rrf": {
+                "retrievers": [
+                    {"standard": {"query": {"knn": KNN}, "sort": ORDER}},
+                    {"standard": {"query": TERMS, "sort": ORDER}},
+                ],
+                "rank_constant": 60,
+                "rank_window_size": 100,
+            }
+        },
+        "size": 100,
+        "_source": False,
+        "docvalue_fields": ["id"],
+        "track_total_hits": False,
+    }
+
+
+def test_weighted_rank_fusion_by_the_server():
+    """Weights stand beside the retrievers, from version 9.2 on."""
+    weighted = replace(BOTH, fusion=Rrf(k=10, dense=2.0, sparse=0.0))
+    rrf = body(weighted)["retriever"]["rrf"]
+    assert rrf["rank_constant"] == 10
+    assert [one["weight"] for one in rrf["retrievers"]] == [2.0, 0.0]
+    assert all("standard" in one["retriever"] for one in rrf["retrievers"])
+    with pytest.raises(Unsupported, match=r"9\.2"):
+        body(weighted, weighs_rrf=False)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        replace(BOTH, dense_depth=50),
+        replace(BOTH, limit=101),
+        replace(BOTH, fusion=Rrf(k=1.5)),
+    ],
+)
+def test_what_the_servers_rank_fusion_cannot_mean_is_refused(query):
+    """Unequal depths, more hits than the window and a broken k are not quietly changed."""
+    with pytest.raises(Unsupported, match="without server_fusion"):
+        body(query)
+
+
+def hit(id_, score, *, sparse=None, payload=None):
+    fields = {"id": [id_]}
+    if sparse is not None:
+        raw = (
+            np.array(list(sparse), "<u4").tobytes() + np.array([*sparse.values()], "<f4").tobytes()
+        )
+        fields["exact.sparse"] = [base64.b64encode(raw).decode()]
+    return {"_score": score, "fields": fields} | ({"_source": payload} if payload else {})
+
+
+def answer(*hits):
+    return {"hits": {"hits": list(hits)}}
+
+
+def test_inner_products_come_back():
+    """1 + s and 1 / (1 - s) are undone, and the payload is read."""
+    found = answer(hit("b", 1.75, payload={"payload": '{"n": 1}'}), hit("a", 1.0), hit("c", 0.2))
+    hits = read_hits(Query(dense=DENSE), found)
+    assert [(h.id, h.score, h.rank, h.payload) for h in hits] == [
+        ("b", 0.75, 1, {"n": 1}),
+        ("a", 0.0, 2, {}),
+        ("c", -4.0, 3, {}),
+    ]
+
+
+def test_sparse_hits_are_scored_by_their_exact_weights():
+    """The engine's order of nearly equal scores is put right, and the limit holds."""
+    found = answer(
+        hit("a", 9.0, sparse={7: 1.0}),
+        hit("b", 8.9, sparse={7: 1.002}),
+        hit("c", 8.8, sparse={4_000_000_000: 0.2503, 9: 5.0}),
+    )
+    hits = read_hits(Query(sparse=SPARSE, limit=2), found)
+    assert [(h.id, h.rank) for h in hits] == [("b", 1), ("c", 2)]
+    assert [h.score for h in hits] == pytest.approx([0.501, 0.5006], rel=1e-6)
+
+
+def test_fused_ties_are_ordered_by_id_and_cut():
+    """The server settles ties in its own order; hits come by score and id, to the limit."""
+    found = answer(hit("b", 0.5), hit("a", 0.5), hit("c", 0.25))
+    hits = read_hits(replace(BOTH, limit=2), found)
+    assert [(h.id, h.score, h.rank) for h in hits] == [("a", 0.5, 1), ("b", 0.5, 2)]
