@@ -5,6 +5,7 @@ Parameters are Anserini's, k1 0.9 and b 0.4.
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -116,6 +117,7 @@ class Bm25:
     ) -> None:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for DEBUG on import
         self.analyse = analyse
         self.ids: list[str] = []
         self.vocabulary: dict[str, int] = {}

@@ -217,7 +217,7 @@ def _live(
     answers: list[Answer] = []
     for found, expected in zip(asked.found, exact.run(asked.mode), strict=True):
         best = list(expected)[:OVERLAP]
-        overlaps.append(len(set(found) & set(best)) / max(1, len(best)))
+        overlaps.append(_overlap(found, best))
         hits = [Hit(id_, score, 0) for id_, score in expected.items()]
         answers.append(_by_document(hits, contents.documents))
     reference = run.measure(row.name, dataset, answers, names)
@@ -227,6 +227,17 @@ def _live(
         f"overlap@{OVERLAP}": float(np.mean(overlaps)),
         f"{first} exact": float(reference.figures[first].mean()),
     }
+
+
+def _overlap(found: Sequence[str], best: Sequence[str]) -> float:
+    """Share of the exact answer that was found; nothing found where there is nothing is right.
+
+    >>> _overlap(["a", "x"], ["a", "b"]), _overlap([], []), _overlap(["x"], [])
+    (0.5, 1.0, 0.0)
+    """
+    if not best:
+        return float(not found)
+    return len(set(found) & set(best)) / len(best)
 
 
 def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector: Connector) -> int:

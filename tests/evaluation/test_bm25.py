@@ -63,3 +63,10 @@ def test_the_models_tokens_can_be_the_terms():
         ["a"],
         ["c"],
     ]
+
+
+def test_indexing_says_nothing(caplog):
+    """The library's own debugging lines do not reach the user."""
+    with caplog.at_level("DEBUG"):
+        Bm25([Document("a", "sky", {})], 1)
+    assert caplog.records == []
