@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from m3connect.errors import ConfigError
+from m3connect.retry import DEFAULT_POLICY, RetryPolicy
 
 if TYPE_CHECKING:
     from m3connect_milvus.connector import MilvusConnector
@@ -39,6 +40,7 @@ def connect(
     client_certificate: str | Path | None = None,
     client_key: str | Path | None = None,
     server_name: str | None = None,
+    retry: RetryPolicy = DEFAULT_POLICY,
 ) -> MilvusConnector:
     """One collection in Milvus. Nothing is opened, sent or created yet.
 
@@ -61,6 +63,7 @@ def connect(
             server searches (Milvus 2.6.4 or later); by default where the server can.
         ca_certificate, client_certificate, client_key: PEM files for TLS.
         server_name: the name in the server's certificate, if it is not the URL's.
+        retry: how transient failures are retried.
 
     Raises:
         ConfigError: an option is bad.
@@ -82,6 +85,7 @@ def connect(
             token=token,
             name=database,
             timeout=timeout,
+            policy=retry,
             tls=_tls(ca_certificate, client_certificate, client_key, server_name),
         ),
         consistency=consistency_level,

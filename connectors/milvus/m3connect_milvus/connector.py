@@ -123,7 +123,7 @@ class MilvusConnector:
             with self._database.writing():
                 self._store.write([made[id_] for id_ in part.ids])
 
-        retry.deliver(batch, send, LIMITS)
+        retry.deliver(batch, send, LIMITS, self._database.policy)
 
     def flush(self) -> None:
         """Seal, index and load what was written, so that it is found fast."""
@@ -169,7 +169,7 @@ class MilvusConnector:
         for query in queries:
             check_query(query, layout.schema)
         searcher = Searcher(self._store, layout, self.capabilities.fusions)
-        return retry.call(lambda: searcher.answer(queries))
+        return self._database.retried(lambda: searcher.answer(queries))
 
     def count(self, where: Filter | None = None) -> int:
         """How many records match."""
@@ -267,7 +267,7 @@ class MilvusConnector:
             return record_batch(found, parts, layout, vectors=vectors)
 
         unique = list(dict.fromkeys(keys))
-        return retry.call(once)
+        return self._database.retried(once)
 
 
 def _fields(layout: Layout, *, vectors: bool) -> tuple[list[str], list[str]]:

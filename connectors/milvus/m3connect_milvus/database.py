@@ -33,6 +33,7 @@ class Database:
         token: ``user:password`` or an API key.
         name: of the database in the server.
         timeout: seconds that one request may take.
+        policy: how transient failures are retried.
         tls: gRPC's TLS options by pymilvus' names.
     """
 
@@ -41,6 +42,7 @@ class Database:
     token: str | None
     name: str | None
     timeout: float
+    policy: retry.RetryPolicy
     tls: dict[str, Any] = field(default_factory=dict)
     _client: MilvusClient | None = None
     _lite: lite.Lite | None = None
@@ -67,7 +69,11 @@ class Database:
             with translated(operation):
                 return request(client)
 
-        return retry.call(once)
+        return self.retried(once)
+
+    def retried(self, operation: Callable[[], T]) -> T:
+        """Run what may fail for a moment, such as several requests that belong together."""
+        return retry.call(operation, self.policy)
 
     def engine(self, operation: str) -> Engine:
         """What answers."""
@@ -125,6 +131,5 @@ class Database:
 
 
 def _silence_driver() -> None:
-    """Keep pymilvus from printing what is raised as well, or is as it should be in Lite."""
-    logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
-    logging.getLogger("pymilvus.client.iterator").setLevel(logging.ERROR)
+    """Keep pymilvus from printing tracebacks of what it raises as well, and warnings about Lite."""
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)

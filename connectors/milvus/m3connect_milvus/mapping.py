@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,15 +22,8 @@ from m3connect.types import (
 )
 from m3connect_milvus.facts import CODES, MOST, VALUES, facts, prefixes
 from m3connect_milvus.keys import digest
-from m3connect_milvus.layout import (
-    MOST_TOKENS,
-    NO_VECTOR,
-    TEXT_BYTES,
-    TOKENS_FIELD,
-    Layout,
-)
-
-Row = Mapping[str, Any]
+from m3connect_milvus.layout import MOST_TOKENS, NO_VECTOR, TOKENS_FIELD, Layout
+from m3connect_milvus.texts import RecordRows, Row, whole_text, with_texts
 
 NO_TERM = 1_048_575
 """Stored for a text without sparse terms, since Milvus takes no empty sparse vector. It lies above
@@ -47,19 +39,6 @@ SCALARS = (
     "truncated",
 )
 """The fields of a record without its vectors."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordRows:
-    """What is written for one record.
-
-    Args:
-        record: its row.
-        parts: rows of its texts that are too long for a field.
-    """
-
-    record: Row
-    parts: Sequence[Row]
 
 
 def check_rows(batch: RecordBatch, layout: Layout) -> None:
@@ -114,7 +93,7 @@ def rows(batch: RecordBatch, layout: Layout) -> list[RecordRows]:
         texts = {"payload": json.dumps(payload, ensure_ascii=False), "tokens": ""}
         if one.multivector is not None:
             texts["tokens"] = tokens_text(one.multivector[0], layout)
-        made.append(_with_texts(row, texts))
+        made.append(with_texts(row, texts))
     return made
 
 
@@ -186,66 +165,6 @@ def tokens_of(text: str, layout: Layout) -> TokenArray:
     stored = np.dtype(layout.schema.multivector_dtype)
     flat = np.frombuffer(base64.b64decode(text), stored.newbyteorder("<"))
     return flat.astype(stored, copy=False).reshape(-1, layout.schema.multivector_width or 1)
-
-
-# ---------------------------------------------------------------------------------- long texts
-
-_PART_CHARACTERS = TEXT_BYTES // 4
-"""So many characters fit a field whatever they are: one takes at most four bytes in UTF-8."""
-
-
-COUNTS = {"payload": "payload_parts", "tokens": "token_parts"}
-"""The fields that say in how many parts a text is kept."""
-
-
-def _with_texts(row: Row, texts: Mapping[str, str]) -> RecordRows:
-    """A row with texts in its fields, or in parts where they are too long."""
-    pieces = {name: list(_pieces(text)) for name, text in texts.items()}
-    long = "".join(text for name, text in texts.items() if pieces[name])
-    record = {
-        **row,
-        **{name: "" if pieces[name] else text for name, text in texts.items()},
-        **{COUNTS[name]: len(cut) for name, cut in pieces.items()},
-        "generation": digest(row["id"], long) if long else "",
-    }
-    parts = [
-        {
-            "id": part_id(record, name, number),
-            "record": record["id"],
-            "generation": record["generation"],
-            "text": piece,
-            "unused": list(NO_VECTOR),
-        }
-        for name, cut in pieces.items()
-        for number, piece in enumerate(cut)
-    ]
-    return RecordRows(record, parts)
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """The parts of a text that does not fit a field; none when it does."""
-    size = TEXT_BYTES if text.isascii() else _PART_CHARACTERS
-    if len(text) > size and len(text.encode()) > TEXT_BYTES:
-        for start in range(0, len(text), size):
-            yield text[start : start + size]
-
-
-def part_id(row: Row, name: str, number: int) -> str:
-    """The primary key of a part.
-
-    A record written anew gets new ones, so that a reader never joins parts of two versions.
-    """
-    return f"{row['id']}-{row['generation']}-{name[0]}{number}"
-
-
-def part_ids(row: Row, names: Sequence[str]) -> list[str]:
-    """The primary keys of the parts of some of a row's texts."""
-    return [part_id(row, name, at) for name in names for at in range(row[COUNTS[name]])]
-
-
-def whole_text(row: Row, name: str, parts: Mapping[str, str]) -> str:
-    """A text of a row, put together where it is kept in parts."""
-    return "".join(parts[id_] for id_ in part_ids(row, [name])) or str(row[name])
 
 
 # ------------------------------------------------------------------------------------- and back

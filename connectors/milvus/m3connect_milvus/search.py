@@ -16,8 +16,9 @@ from m3connect.types import Hit, Leg, Query, Weighted
 from m3connect_milvus.errors import NAME
 from m3connect_milvus.filters import expression
 from m3connect_milvus.layout import RESULTS, TOKENS_VECTOR, Layout
-from m3connect_milvus.mapping import NO_TERM, Row, payload_of, sparse_field
+from m3connect_milvus.mapping import NO_TERM, payload_of, sparse_field
 from m3connect_milvus.store import Store
+from m3connect_milvus.texts import Row
 
 _TOGETHER = 16
 """Queries of one request: their hits must fit one answer."""
@@ -117,7 +118,7 @@ def _vector(query: Query, leg: Leg, layout: Layout) -> Any:
     return None if query.multivector is None else EmbeddingList(np.float32(query.multivector))
 
 
-def search_params(leg: Leg, layout: Layout, size: int) -> dict[str, Any]:
+def _params(leg: Leg, layout: Layout, size: int) -> dict[str, Any]:
     """The parameters of one leg's search for ``size`` results."""
     if leg == "sparse":
         return {"metric_type": "IP"}
@@ -214,7 +215,7 @@ class Searcher:
             filter=shape.filter,
             limit=size,
             output_fields=shape.output,
-            search_params=search_params(leg, self.layout, size),
+            search_params=_params(leg, self.layout, size),
             consistency_level=self.store.consistency,
         )
 
@@ -223,7 +224,7 @@ class Searcher:
             AnnSearchRequest(
                 [_vector(query, leg, self.layout) for query in queries],
                 _FIELDS[leg],
-                search_params(leg, self.layout, depth),
+                _params(leg, self.layout, depth),
                 depth,
                 expr=shape.filter,
             )

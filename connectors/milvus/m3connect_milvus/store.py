@@ -22,7 +22,7 @@ from m3connect_milvus.layout import (
     parts_definition,
     records_definition,
 )
-from m3connect_milvus.mapping import RecordRows, Row, part_ids
+from m3connect_milvus.texts import RecordRows, Row, part_ids
 
 T = TypeVar("T")
 

@@ -86,7 +86,7 @@ def test_a_crash_between_two_steps_is_healed_by_repeating(filled, monkeypatch, s
 
 def part_keys(connector):
     """The keys that the stored rows' texts have."""
-    from m3connect_milvus.mapping import part_ids
+    from m3connect_milvus.texts import part_ids
 
     store = connector._store
     fields = ["payload_parts", "token_parts", "generation"]
