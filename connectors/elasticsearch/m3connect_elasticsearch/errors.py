@@ -2,7 +2,7 @@
 
 what happened                                                   becomes
 408 429 500 502 503 504, lost connection, time-out, cut answer  TransientError
-413                                                             RequestTooLarge
+413, 429 of a request beyond the node's memory for requests     RequestTooLarge
 401 403                                                         AuthError
 403 of the licence, 400 of a client of another major version    Unsupported
 404 index_not_found_exception                                   CollectionNotFound
@@ -102,8 +102,8 @@ def from_answer(
     return kind(message, connector=NAME, operation=operation)
 
 
-def check_items(operation: str, answer: Mapping[str, Any], ids: Sequence[str]) -> list[Any]:
-    """The items of a bulk answer, if none failed.
+def check_items(operation: str, answer: Mapping[str, Any], ids: Sequence[str]) -> None:
+    """Raise the error of an item of a bulk answer that failed, if any did.
 
     Args:
         operation: what the request was for.
@@ -111,8 +111,8 @@ def check_items(operation: str, answer: Mapping[str, Any], ids: Sequence[str]) -
         ids: what to call the items' records.
 
     Raises:
-        ConnectorError: of an item that failed, a lasting failure before a transient one. A version
-            conflict is none: what was to be deleted has changed, and is another record now.
+        ConnectorError: a lasting failure before a transient one. A version conflict is none: what
+            was to be deleted has changed, and is another record now.
     """
     items = [result for item in answer["items"] for result in item.values()]
     failures = [
@@ -123,7 +123,6 @@ def check_items(operation: str, answer: Mapping[str, Any], ids: Sequence[str]) -
     lasting = [error for error in failures if not isinstance(error, TransientError)]
     if failures:
         raise (lasting or failures)[0]
-    return items
 
 
 def _from_transport(error: elastic_transport.TransportError, operation: str) -> ConnectorError:
@@ -199,4 +198,4 @@ def _retry_after(header: str | None) -> float | None:
         moment = parsedate_to_datetime(header)
     except ValueError:
         return None
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return max(0.0, (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds())

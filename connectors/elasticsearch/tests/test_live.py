@@ -14,16 +14,18 @@ from m3connect import planner
 from m3connect.contract import CollectionSchema
 from m3connect.errors import (
     CollectionNotFound,
+    InvalidFilter,
     PermanentError,
     RequestTooLarge,
     SchemaMismatch,
 )
-from m3connect.filters import F, matches
+from m3connect.filters import And, F, Not, Or, matches
 from m3connect.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.types import Query, RecordBatch
 from m3connect_elasticsearch import connect
 from m3connect_elasticsearch.connector import LIMITS
+from m3connect_elasticsearch.filters import compile_filter
 
 pytestmark = pytest.mark.live
 
@@ -203,6 +205,30 @@ def test_long_lists_of_values(opened):
     batch = replace(corpus.records(11, 10, BARE), payloads=[{"n": n * 9000} for n in range(10)])
     connector.upsert(batch)
     assert connector.count(F("n").isin(range(70_000))) == 8
+
+
+def test_the_deepest_filter_is_taken(opened):
+    """Whatever compiles is nested no deeper than the node takes, in every kind of request."""
+    connector = opened()
+    connector.ensure(corpus.SCHEMA)
+    batch = replace(corpus.records(14, 3), payloads=[{"n": n} for n in range(3)])
+    connector.upsert(batch)
+    deepest = And(())
+    while compiles(deeper := Not(Or((deepest, F("n") == 1)))):
+        deepest = deeper
+    wanted = [id_ for id_, p in zip(batch.ids, batch.payloads, strict=True) if matches(deepest, p)]
+    assert connector.count(deepest) == len(wanted)
+    (hits,) = connector.search([corpus.query(14, "dense", filter=deepest)])
+    assert sorted(hit.id for hit in hits) == sorted(wanted)
+    connector.search([corpus.query(14, "sparse", filter=deepest)])
+
+
+def compiles(condition):
+    try:
+        compile_filter(condition)
+    except InvalidFilter:
+        return False
+    return True
 
 
 def test_requests_that_a_node_finds_too_large(strained_node):
