@@ -25,6 +25,7 @@ from m3connect.cli.mine import mine
 from m3connect.cli.models import models
 from m3connect.cli.score import score
 from m3connect.cli.search import search
+from m3connect.cli.train import train
 from m3connect.cli.tune import tune
 from m3connect.errors import (
     ConfigError,
@@ -55,7 +56,13 @@ app = typer.Typer(
 for _panel, _commands in {
     "Documents to search": {"ingest": ingest, "search": search, "encode": encode},
     "Collections": {"copy": copy, "verify": verify},
-    "Measure and train": {"eval": evaluate, "tune": tune, "mine": mine, "score": score},
+    "Measure and train": {
+        "eval": evaluate,
+        "tune": tune,
+        "mine": mine,
+        "score": score,
+        "train": train,
+    },
     "Models and machine": {"models": models, "export": export, "doctor": doctor},
 }.items():
     for _name, _command in _commands.items():

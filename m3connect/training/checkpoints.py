@@ -14,10 +14,16 @@ from accelerate import Accelerator
 from torch.optim.lr_scheduler import LRScheduler
 
 from m3connect.errors import ConfigError
-from m3connect.training.config import Recipe
+from m3connect.training.config import AnyRecipe, read_recipe
 from m3connect.training.progress import Progress
 
-_MAY_CHANGE = {"output", "data_directory", "run", "evaluation"}
+_MAY_CHANGE: dict[str, Any] = {
+    "output": True,
+    "data_directory": True,
+    "run": True,
+    "evaluation": True,
+    "optimizer": {"steps"},
+}
 
 
 class Checkpoints:
@@ -31,7 +37,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, accelerator: Accelerator, recipe: Recipe, schedule: LRScheduler, progress: Progress
+        self, accelerator: Accelerator, recipe: AnyRecipe, schedule: LRScheduler, progress: Progress
     ) -> None:
         accelerator.register_for_checkpointing(schedule, progress)
         self.accelerator = accelerator
@@ -65,7 +71,7 @@ class Checkpoints:
         self.accelerator.load_state(str(found[-1]))
 
 
-def claim_output(recipe: Recipe, *, resume: bool) -> None:
+def claim_output(recipe: AnyRecipe, *, resume: bool) -> None:
     """Make the output folder this recipe's.
 
     Raises:
@@ -82,7 +88,7 @@ def claim_output(recipe: Recipe, *, resume: bool) -> None:
         return
     if not file.exists():
         raise ConfigError(f"{recipe.output} holds no run to resume")
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = _fixed(read_recipe(file))
     differs = [key for key, value in _fixed(recipe).items() if before.get(key) != value]
     if differs:
         raise ConfigError(
@@ -91,7 +97,7 @@ def claim_output(recipe: Recipe, *, resume: bool) -> None:
         )
 
 
-def _fixed(recipe: Recipe) -> dict[str, Any]:
+def _fixed(recipe: AnyRecipe) -> dict[str, Any]:
     """What must be the same after a restart."""
     values: dict[str, Any] = json.loads(recipe.model_dump_json(exclude=_MAY_CHANGE))
     return values

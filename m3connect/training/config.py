@@ -6,6 +6,7 @@ overrides one. Lengths are in tokens, special tokens included.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,16 @@ PAPER_SIZES: dict[str, tuple[int, ...]] = {
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _check_ranges(edges: Sequence[int], sizes: int | Sequence[int], longest: int) -> None:
+    if not edges or list(edges) != sorted(set(edges)):
+        raise ValueError(f"edges {list(edges)} must rise")
+    if longest > edges[-1]:
+        raise ValueError(f"texts of {longest} tokens are beyond the last of edges, {edges[-1]}")
+    numbers = [sizes] if isinstance(sizes, int) else sizes
+    if min(numbers) < 1 or (not isinstance(sizes, int) and len(sizes) != len(edges)):
+        raise ValueError(f"sizes must be one positive number, or one for each of {list(edges)}")
 
 
 class ModelTable(_Table):
@@ -114,15 +125,8 @@ class BatchingTable(_Table):
     def _sizes_fit(self) -> Self:
         if (self.sizes is None) == (self.tokens is None):
             raise ValueError("set either sizes or tokens")
-        if list(self.edges) != sorted(set(self.edges)) or not self.edges:
-            raise ValueError(f"edges {self.edges} must rise")
-        if max(self.query_length, self.passage_length) > self.edges[-1]:
-            raise ValueError(f"texts of {self.passage_length} tokens are beyond the last of edges")
-        sizes = PAPER_SIZES.get(self.sizes, ()) if isinstance(self.sizes, str) else self.sizes
-        if isinstance(sizes, tuple) and (len(sizes) != len(self.edges) or min(sizes) < 1):
-            raise ValueError(f"sizes must hold one positive number for each of {self.edges}")
-        if isinstance(sizes, int) and sizes < 1:
-            raise ValueError("sizes must be positive")
+        sizes = PAPER_SIZES[self.sizes] if isinstance(self.sizes, str) else self.sizes
+        _check_ranges(self.edges, sizes or 1, max(self.query_length, self.passage_length))
         if not self.in_batch and not self.negatives:
             raise ValueError(
                 "in_batch = false with negatives = 0 leaves nothing to tell the positive from"
@@ -224,6 +228,7 @@ class EvaluationTable(_Table):
     Args:
         datasets: folders in the BEIR layout, relative to the data directory.
         queries: at most so many of each.
+        documents: so many of each, the relevant ones among them.
         every: in steps; also at the end.
         mode: whose mean nDCG@10 decides which checkpoint is the best.
         patience: stop after so many measurements without a better one; None for never.
@@ -231,13 +236,14 @@ class EvaluationTable(_Table):
 
     datasets: tuple[str, ...] = Field(min_length=1)
     queries: int = Field(default=200, gt=0)
+    documents: int = Field(default=1000, gt=0)
     every: int = Field(gt=0)
-    mode: str = "all"
+    mode: Literal["dense", "sparse", "multivector", "dense+sparse", "all"] = "all"
     patience: int | None = Field(default=None, gt=0)
 
 
 class Recipe(_Table):
-    """A training run.
+    """Contrastive training with one, two or all three representations.
 
     Args:
         output: folder of the checkpoints, the log and the report.
@@ -245,6 +251,7 @@ class Recipe(_Table):
         seed: of everything random.
     """
 
+    stage: Literal["contrastive"] = "contrastive"
     output: Path
     data_directory: Path = Path()
     seed: int = Field(default=0, ge=0)
@@ -257,11 +264,51 @@ class Recipe(_Table):
     evaluation: EvaluationTable | None = None
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+class RetroMaeRecipe(_Table):
+    """Pre-training of the encoder; see ``retromae.py``.
+
+    Args:
+        output, data_directory, seed: as in :class:`Recipe`.
+        model: the checkpoint to start from; its heads are left as they are.
+        max_length: tokens a text is cut to. Beyond the model's own limit, positions are added.
+        texts: files with ``text`` in each record, or folders with a ``corpus.jsonl``.
+        edges, sizes: length ranges, and texts per process and batch in each (one number for all).
+        encoder_mask, decoder_mask: shares of tokens hidden from the encoder and from the decoder.
+    """
+
+    stage: Literal["retromae"]
+    output: Path
+    data_directory: Path = Path()
+    seed: int = Field(default=0, ge=0)
+    model: str
+    max_length: int = Field(default=512, gt=4)
+    texts: tuple[str, ...] = Field(min_length=1)
+    edges: tuple[int, ...] = PAPER_EDGES
+    sizes: int | tuple[int, ...] = 32
+    encoder_mask: float = Field(default=0.3, gt=0, lt=1)
+    decoder_mask: float = Field(default=0.5, gt=0, lt=1)
+    optimizer: OptimizerTable
+    run: RunTable = RunTable()
+    evaluation: None = None
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        _check_ranges(self.edges, self.sizes, self.max_length)
+        return self
+
+    def size(self, bucket: int) -> int:
+        """Texts per process and batch in a length range."""
+        return self.sizes[bucket] if isinstance(self.sizes, tuple) else self.sizes
+
+
+AnyRecipe = Recipe | RetroMaeRecipe
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read a recipe.
 
     Args:
-        path: the TOML file.
+        path: the TOML file, or the JSON of a run's ``recipe.json``.
         overrides: ``table.key=value`` each, the value in TOML, or a bare string.
 
     Raises:
@@ -269,15 +316,17 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             names it.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is neither TOML nor JSON: {error}") from error
     for override in overrides:
         _apply(content, override)
+    kind = RetroMaeRecipe if content.get("stage") == "retromae" else Recipe
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         details = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()

@@ -1,8 +1,10 @@
 """The training loop. :func:`train` is the main path:
 
-    plan an epoch -> batches -> representations -> (gather) -> scores -> losses -> a step
+    plan an epoch -> batches -> gradients -> a step -> log, measure, checkpoint
 
-It runs once, or once a process under ``torchrun`` or ``accelerate launch``.
+What a batch is and where its gradients come from is the task's business: ``contrastive.py``
+(queries and passages -> representations -> scores -> losses) or ``retromae.py``. It runs once, or
+once a process under ``torchrun`` or ``accelerate launch``.
 """
 
 from __future__ import annotations
@@ -10,39 +12,64 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
-from torch import Tensor
+from torch import Tensor, nn
 
 from m3connect.errors import InputError
 from m3connect.training.checkpoints import Checkpoints, claim_output
-from m3connect.training.collate import Batch
-from m3connect.training.config import Recipe
-from m3connect.training.encoding import Reps
-from m3connect.training.feed import Feed
-from m3connect.training.gradcache import cached_backward, plain_backward
-from m3connect.training.heads import shape_heads, start_heads
-from m3connect.training.monitor import LOG_NAME, Monitor, lexical_health
-from m3connect.training.objective import make_criterion
+from m3connect.training.config import AnyRecipe, OptimizerTable, Recipe
+from m3connect.training.contrastive import Contrastive
+from m3connect.training.monitor import LOG_NAME, Monitor
 from m3connect.training.optimizer import make_optimizer, make_schedule
 from m3connect.training.planning import PlannedBatch
 from m3connect.training.progress import Progress
-from m3connect.training.subject import Subject, freeze, open_subject, recompute_layers, save_subject
+from m3connect.training.retromae import RetroMae
+from m3connect.training.subject import Subject, save_subject
 
 Evaluate = Callable[[Subject], Mapping[str, float]]
 """Mean nDCG@10 by mode on the development sets."""
 
 
-def train(recipe: Recipe, *, evaluate: Evaluate | None = None, resume: bool = False) -> Path:
+class Task(Protocol):
+    """What is learnt."""
+
+    subject: Subject
+    """The model that the run leaves."""
+    module: nn.Module
+    """What moves: the model, and what helps to train it."""
+
+    def plan(self, epoch: int, processes: int) -> list[PlannedBatch]:
+        """The batches of an epoch."""
+
+    def start(self, plan: Sequence[PlannedBatch]) -> None:
+        """Make the module ready for the first step."""
+
+    def restart(self) -> None:
+        """Give the module the shape of the run's checkpoints."""
+
+    def batch(self, planned: PlannedBatch, epoch: int, rank: int, processes: int) -> Any:
+        """A process's part of a batch; it has ``to(device)`` and ``tokens``."""
+
+    def backward(
+        self, model: nn.Module, batch: Any, step: int, share: float, accelerator: Accelerator
+    ) -> Mapping[str, Tensor]:
+        """Add ``share`` of a batch's gradients; returns the loss and its parts."""
+
+
+def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool = False) -> Path:
     """Run a recipe.
 
     Args:
         recipe: what to do.
         evaluate: measures the model where the recipe has an ``[evaluation]`` table.
-        resume: go on from the last checkpoint in the recipe's output folder.
+        resume: go on from the last checkpoint in the recipe's output folder. Of the recipe, paths,
+            ``run``, ``evaluation`` and ``optimizer.steps`` may have changed: fewer steps let the
+            learning rate fall to 0 earlier.
 
     Returns:
         the folder of the trained model: the best that was measured, else the last.
@@ -52,7 +79,8 @@ def train(recipe: Recipe, *, evaluate: Evaluate | None = None, resume: bool = Fa
         InputError: data that is missing or malformed, or too little for a batch.
         CheckpointError: the model that it starts from cannot be loaded.
     """
-    run = Run(recipe, resume=resume)
+    task = Contrastive(recipe) if isinstance(recipe, Recipe) else RetroMae(recipe)
+    run = Run(recipe, task, resume=resume)
     for batches in run.batches():
         run.step(batches)
         if run.due(recipe.run.log_every):
@@ -71,54 +99,46 @@ class Run:
 
     Args:
         recipe: what to do.
+        task: what is learnt.
         resume: go on from the last checkpoint.
     """
 
-    def __init__(self, recipe: Recipe, *, resume: bool) -> None:
+    def __init__(self, recipe: AnyRecipe, task: Task, *, resume: bool) -> None:
         self.recipe = recipe
-        self.accelerator = Accelerator(mixed_precision=recipe.run.precision)
+        self.task = task
+        self.accelerator = make_accelerator(recipe.run.precision)
         set_seed(recipe.seed)
-        self.subject = open_subject(recipe)
-        self.subject.model.to(self.accelerator.device)
-        self.feed = Feed(recipe, self.subject)
-        self.criterion = make_criterion(recipe)
+        task.module.to(self.accelerator.device)
         self.progress = Progress()
         if self.accelerator.is_main_process:
             claim_output(recipe, resume=resume)
         if resume:
-            shape_heads(self.subject.model, recipe.model)
+            task.restart()
         else:
-            self._start()
-        freeze(self.subject.model, recipe.model, recipe.objective.legs)
-        if recipe.run.gradient_checkpointing:
-            recompute_layers(self.subject.model)
-        optimizer = make_optimizer(self.subject.model, recipe.optimizer)
+            self.progress.begin(self._plan(0))
+            self.progress.total = total_steps(recipe.optimizer, self.progress.plan)
+            task.start(self.progress.plan)
+        optimizer = make_optimizer(task.module, recipe.optimizer)
         self.schedule = make_schedule(optimizer, recipe.optimizer, self.progress)
-        self.model, self.optimizer = self.accelerator.prepare(self.subject.model, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(task.module, optimizer)
         self.checkpoints = Checkpoints(self.accelerator, recipe, self.schedule, self.progress)
         if resume:
             self.checkpoints.restore()
+            self.progress.total = total_steps(recipe.optimizer, self.progress.plan)
         else:
             self.checkpoints.save()
         main = self.accelerator.is_main_process
         self.monitor = Monitor(recipe.output / LOG_NAME if main else None)
 
-    def _start(self) -> None:
-        """What happens once, before the first step: the plan, the heads' start."""
-        self.progress.begin(self._plan(0))
-        self.progress.total = total_steps(self.recipe, self.progress.plan)
-        passages = self.feed.head_passages(self.progress.plan)
-        start_heads(self.subject.model, self.recipe.model, passages)
-
     def _plan(self, epoch: int) -> list[PlannedBatch]:
         """An epoch's plan, made by one process for all."""
         found: list[list[PlannedBatch] | None] = [None]
         if self.accelerator.is_main_process:
-            found = [self.feed.plan(epoch, self.accelerator.num_processes)]
+            found = [self.task.plan(epoch, self.accelerator.num_processes)]
         broadcast_object_list(found)
         return found[0] or []
 
-    def batches(self) -> Iterator[list[Batch]]:
+    def batches(self) -> Iterator[list[Any]]:
         """This process's batches of each step that is left."""
         progress, count = self.progress, self.recipe.optimizer.accumulate
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -128,17 +148,20 @@ class Run:
                 progress.begin(self._plan(progress.epoch))
             chosen = progress.plan[progress.position : progress.position + count]
             progress.position += count
-            batches = [self.feed.batch(part, progress.epoch, rank, processes) for part in chosen]
+            batches = [self.task.batch(part, progress.epoch, rank, processes) for part in chosen]
             yield [batch.to(self.accelerator.device) for batch in batches]
 
-    def step(self, batches: Sequence[Batch]) -> None:
+    def step(self, batches: Sequence[Any]) -> None:
         """One step of the optimizer."""
         began = time.monotonic()
         self.model.train()
         for number, batch in enumerate(batches, start=1):
             exchange = number == len(batches)
             with nullcontext() if exchange else self.accelerator.no_sync(self.model):
-                self._backward(batch, len(batches))
+                figures = self.task.backward(
+                    self.model, batch, self.progress.step, 1 / len(batches), self.accelerator
+                )
+            self.monitor.add(figures)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip)
         self.optimizer.step()
         self.monitor.add(
@@ -150,29 +173,6 @@ class Run:
         tokens = sum(batch.tokens for batch in batches)
         self.progress.tokens += tokens * self.accelerator.num_processes
         self.progress.seconds += time.monotonic() - began
-
-    def _backward(self, batch: Batch, of: int) -> None:
-        """Gradients of one of a step's batches."""
-        start = self.recipe.objective.self_distill_from
-        self_distill = start is not None and self.progress.step >= start
-
-        def loss_of(reps: Sequence[Reps]) -> Tensor:
-            loss, parts = self.criterion(reps[0], reps[1], batch, self_distill=self_distill)
-            self.monitor.add({"loss": loss.detach(), **parts})
-            if "sparse" in reps[1]:
-                self.monitor.add(lexical_health(reps[1]["sparse"], batch.passages))
-            return loss / of
-
-        texts = (batch.queries, batch.passages)
-        run, legs = self.recipe.run, self.recipe.objective.legs
-        go_back = self.accelerator.backward
-        if run.gradient_cache:
-            no_sync = partial(self.accelerator.no_sync, self.model)
-            cached_backward(
-                self.model, texts, loss_of, legs, run.sub_batch_tokens, go_back, no_sync
-            )
-        else:
-            plain_backward(self.model, texts, loss_of, legs, run.sub_batch_tokens, go_back)
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
@@ -192,8 +192,8 @@ class Run:
         """Development figures; the best model so far is kept."""
         found: list[Mapping[str, float]] = [{}]
         if self.accelerator.is_main_process:
-            self.subject.model.eval()
-            found = [evaluate(self.subject)]
+            self.task.subject.model.eval()
+            found = [evaluate(self.task.subject)]
         broadcast_object_list(found)
         self.monitor.measured(self.progress.step, found[0])
         table = self.recipe.evaluation
@@ -209,17 +209,21 @@ class Run:
 
     def _save(self, name: str) -> None:
         if self.accelerator.is_main_process:
-            save_subject(self.subject, self.recipe.output / name)
+            save_subject(self.task.subject, self.recipe.output / name)
         self.accelerator.wait_for_everyone()
 
 
-def total_steps(recipe: Recipe, plan: Sequence[PlannedBatch]) -> int:
+def make_accelerator(precision: str) -> Accelerator:
+    """On a machine without accelerators, processes share the work only if told that CPUs do it."""
+    return Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
+
+
+def total_steps(table: OptimizerTable, plan: Sequence[PlannedBatch]) -> int:
     """Steps of the whole run, if later epochs have as many batches as the first.
 
     Raises:
         InputError: there are not enough batches for one step.
     """
-    table = recipe.optimizer
     steps = len(plan) // table.accumulate
     if not steps:
         raise InputError(

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from m3connect.model.m3 import M3Model
+from m3connect.model.tensors import HEADS
 from m3connect.training.config import OptimizerTable
 from m3connect.training.progress import Progress
 
 
-def make_optimizer(model: M3Model, table: OptimizerTable) -> torch.optim.Optimizer:
-    """Everything that may learn; weight decay pulls on the encoder's matrices only."""
-    encoder = [weight for weight in model.backbone.parameters() if weight.requires_grad]
-    heads = [weight for weight in model.heads.parameters() if weight.requires_grad]
+def make_optimizer(module: nn.Module, table: OptimizerTable) -> torch.optim.Optimizer:
+    """Everything that may learn; weight decay pulls on matrices only, and not on heads."""
+    learning = [item for item in module.named_parameters() if item[1].requires_grad]
+    heads = [weight for name, weight in learning if _of_head(name)]
+    body = [weight for name, weight in learning if not _of_head(name)]
+    matrices = [weight for weight in body if weight.dim() > 1]
+    vectors = [weight for weight in body if weight.dim() <= 1]
     rate = table.learning_rate
     groups = [
-        {
-            "params": [weight for weight in encoder if weight.dim() > 1],
-            "lr": rate,
-            "weight_decay": table.weight_decay,
-        },
-        {
-            "params": [weight for weight in encoder if weight.dim() <= 1],
-            "lr": rate,
-            "weight_decay": 0.0,
-        },
+        {"params": matrices, "lr": rate, "weight_decay": table.weight_decay},
+        {"params": vectors, "lr": rate, "weight_decay": 0.0},
         {"params": heads, "lr": table.head_learning_rate or rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]])
+
+
+def _of_head(name: str) -> bool:
+    return any(part in HEADS for part in name.split("."))
 
 
 def make_schedule(

@@ -140,14 +140,24 @@ def plan_epoch(
             if vectors is not None:
                 rng = generator(deck.seed, epoch, dataset, bucket)
                 members = members[grouped(vectors[members], deck.batching.neighbours, rng)]
-            size = deck.batching.size(bucket) * processes
-            for start in range(0, len(members), size):
-                part = members[start : start + size]
-                part = part[: len(part) - len(part) % processes]
-                if len(part) >= deck.batching.smallest * processes:
-                    batches.append(PlannedBatch(dataset, rows[part], bucket))
+            size, smallest = deck.batching.size(bucket), deck.batching.smallest
+            parts = cut(rows[members], size, smallest, processes)
+            batches += [PlannedBatch(dataset, part, bucket) for part in parts]
     order = generator(deck.seed, epoch).permutation(len(batches))
     return [batches[at] for at in order]
+
+
+def cut(rows: Rows, size: int, smallest: int, processes: int) -> list[Rows]:
+    """Parts that every process gets as much of; what is too small at the end is left out.
+
+    >>> [part.tolist() for part in cut(np.arange(7), 2, 1, 2)]
+    [[0, 1, 2, 3], [4, 5]]
+    """
+    parts = [
+        rows[start : start + size * processes] for start in range(0, len(rows), size * processes)
+    ]
+    even = [part[: len(part) - len(part) % processes] for part in parts]
+    return [part for part in even if len(part) >= smallest * processes]
 
 
 def _check_enough(deck: Deck, dataset: int, examples: int, processes: int) -> None:

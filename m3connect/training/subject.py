@@ -73,6 +73,17 @@ def open_subject(recipe: Recipe) -> Subject:
     return Subject(model, read_tokenizer(checkpoint.path)[0], checkpoint.path)
 
 
+def load_subject(name: str) -> Subject:
+    """A checkpoint as it is.
+
+    Raises:
+        ConfigError: the name is unknown.
+        CheckpointError: a file is missing, broken or misshapen.
+    """
+    checkpoint = open_checkpoint(resolve(name), name)
+    return Subject(load_model(checkpoint), read_tokenizer(checkpoint.path)[0], checkpoint.path)
+
+
 def _with_dropout(config: M3Config, rate: float) -> M3Config:
     rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
     return config.model_copy(update={"body": config.body.model_copy(update=rates)})

@@ -1,0 +1,157 @@
+"""The contrastive task: queries against passages, with one, two or all three representations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from m3connect.model.folding import CaseFolding
+from m3connect.model.m3 import M3Model
+from m3connect.model.tokenize import TextTokenizer
+from m3connect.training.collate import Batch, Collator, Texts
+from m3connect.training.config import Recipe
+from m3connect.training.drawing import Drawn
+from m3connect.training.encoding import Reps, encode, sub_batches
+from m3connect.training.examples import open_source
+from m3connect.training.gradcache import cached_backward, plain_backward
+from m3connect.training.heads import shape_heads, start_heads
+from m3connect.training.monitor import lexical_health
+from m3connect.training.objective import make_criterion
+from m3connect.training.planning import Deck, PlannedBatch, plan_epoch
+from m3connect.training.subject import Subject, freeze, open_subject, recompute_layers
+from m3connect.types import FloatArray
+
+HEAD_PASSAGES = 1000
+"""Passages whose token states heads start from."""
+_HEAD_BATCH = 16
+_PLACING_LENGTH = 64
+"""Tokens that decide who is whose neighbour: the start of a text tells its topic."""
+
+
+class Contrastive:
+    """What :class:`m3connect.training.loop.Run` needs to know of the task.
+
+    Args:
+        recipe: says what and how.
+
+    Raises:
+        InputError: a dataset is missing, empty or malformed.
+        ConfigError: the recipe does not suit the model.
+        CheckpointError: the model cannot be loaded.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.subject: Subject = open_subject(recipe)
+        self.module: nn.Module = self.subject.model
+        self.criterion = make_criterion(recipe)
+        sources = [open_source(recipe.data_directory / table.path) for table in recipe.data]
+        table = recipe.batching
+        teacher = recipe.objective.teacher != "none"
+        self.deck = Deck(sources, recipe.data, table, recipe.seed, teacher=teacher)
+        self.collator = self._collator(table.query_length, table.passage_length)
+
+    def _collator(self, query_length: int, passage_length: int) -> Collator:
+        config, tokenizer = self.subject.config, self.subject.tokenizer
+        return Collator(
+            config,
+            TextTokenizer(tokenizer, config, query_length),
+            TextTokenizer(tokenizer, config, passage_length),
+            fold=CaseFolding(tokenizer) if config.fold_case else None,
+        )
+
+    def start(self, plan: Sequence[PlannedBatch]) -> None:
+        """Before the first step of a new run: the heads."""
+        start_heads(self.subject.model, self.recipe.model, self._head_passages(plan))
+        self._arrange()
+
+    def restart(self) -> None:
+        """Before a checkpoint is loaded: the heads' shapes."""
+        shape_heads(self.subject.model, self.recipe.model)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        freeze(self.subject.model, self.recipe.model, self.recipe.objective.legs)
+        if self.recipe.run.gradient_checkpointing:
+            recompute_layers(self.subject.model)
+
+    def plan(self, epoch: int, processes: int, *, neighbours: bool = True) -> list[PlannedBatch]:
+        """An epoch's batches; neighbours are found with the model as it is now.
+
+        Raises:
+            InputError: a dataset does not fill a batch, or lacks negatives or teacher scores.
+        """
+        place = self._place if neighbours and self.recipe.batching.neighbours > 1 else None
+        return plan_epoch(self.deck, epoch, processes, self.collator.lengths, place)
+
+    def batch(self, planned: PlannedBatch, epoch: int, rank: int, processes: int) -> Batch:
+        """A process's part of a planned batch."""
+        part = np.array_split(planned.rows, processes)[rank]
+        return self.collator.batch(
+            [self.deck.drawn(epoch, planned.dataset, row) for row in part.tolist()]
+        )
+
+    def backward(
+        self, model: nn.Module, batch: Batch, step: int, share: float, accelerator: Accelerator
+    ) -> Mapping[str, Tensor]:
+        """Add a batch's gradients; returns the loss and its parts.
+
+        Args:
+            model: the module, wrapped for its processes.
+            batch: this process's.
+            step: of the optimizer, from 0.
+            share: of the batch in the step.
+            accelerator: goes back, and exchanges gradients.
+        """
+        begin = self.recipe.objective.self_distill_from
+        figures: dict[str, Tensor] = {}
+
+        def loss_of(reps: Sequence[Reps]) -> Tensor:
+            distil = begin is not None and step >= begin
+            loss, parts = self.criterion(reps[0], reps[1], batch, self_distill=distil)
+            figures.update(parts, loss=loss.detach())
+            if "sparse" in reps[1]:
+                figures.update(lexical_health(reps[1]["sparse"], batch.passages))
+            return loss * share
+
+        run, legs = self.recipe.run, self.recipe.objective.legs
+        texts, go_back = (batch.queries, batch.passages), accelerator.backward
+        if run.gradient_cache:
+            quiet = partial(accelerator.no_sync, model)
+            cached_backward(model, texts, loss_of, legs, run.sub_batch_tokens, go_back, quiet)
+        else:
+            plain_backward(model, texts, loss_of, legs, run.sub_batch_tokens, go_back)
+        return figures
+
+    def _head_passages(self, plan: Sequence[PlannedBatch]) -> Iterator[Texts]:
+        """Some passages of the epoch's, of like length together."""
+        drawn = (
+            self.deck.drawn(0, batch.dataset, row) for batch in plan for row in batch.rows.tolist()
+        )
+        texts = sorted((example.passages[0] for example in islice(drawn, HEAD_PASSAGES)), key=len)
+        device = next(self.subject.model.parameters()).device
+        for start in range(0, len(texts), _HEAD_BATCH):
+            yield self.collator.texts(texts[start : start + _HEAD_BATCH], "passage").to(device)
+
+    def _place(self, drawn: Sequence[Drawn]) -> FloatArray:
+        """The sum of query and positive in the dense space."""
+        model, table = self.subject.model.eval(), self.recipe.batching
+        short = self._collator(
+            min(_PLACING_LENGTH, table.query_length), min(_PLACING_LENGTH, table.passage_length)
+        )
+        queries = short.texts([example.query for example in drawn], "query")
+        passages = short.texts([example.passages[0] for example in drawn], "passage")
+        vectors: FloatArray = (self._dense(model, queries) + self._dense(model, passages)).numpy()
+        return vectors
+
+    @torch.no_grad()
+    def _dense(self, model: M3Model, texts: Texts) -> Tensor:
+        texts = texts.to(next(model.parameters()).device)
+        parts = sub_batches(texts, self.recipe.run.sub_batch_tokens)
+        return encode(model, texts, parts, ("dense",))["dense"].float().cpu()

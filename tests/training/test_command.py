@@ -1,0 +1,164 @@
+"""The command line: dry runs, reports, development figures, many processes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from m3connect.cli import app
+from m3connect.training.config import read_recipe
+from m3connect.training.contrastive import Contrastive
+from m3connect.training.encoding import forward
+from m3connect.training.forecast import forecast
+from m3connect.training.monitor import read_log
+
+RECIPE = """
+output = "{folder}/run"
+data_directory = "{folder}"
+[model]
+name = "{checkpoint}"
+[[data]]
+path = "examples.jsonl"
+[batching]
+query_length = 16
+passage_length = 32
+edges = [8, 32]
+sizes = 8
+[optimizer]
+learning_rate = 1e-3
+[run]
+log_every = 1
+sub_batch_tokens = 100000
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, checkpoint, examples):
+    """The toy recipe's file."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE.format(folder=tmp_path, checkpoint=checkpoint))
+    return path
+
+
+@pytest.fixture
+def development(tmp_path, examples):
+    """A collection in which every example's positive is to be found."""
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    records = [json.loads(line) for line in examples.read_text().splitlines()]
+    with (
+        (folder / "corpus.jsonl").open("w") as corpus,
+        (folder / "queries.jsonl").open("w") as queries,
+    ):
+        rows = ["query-id\tcorpus-id\tscore"]
+        for number, record in enumerate(records):
+            corpus.write(json.dumps({"_id": f"d{number}", "text": record["pos"][0]}) + "\n")
+            queries.write(json.dumps({"_id": f"q{number}", "text": record["query"]}) + "\n")
+            rows.append(f"q{number}\td{number}\t1")
+    (folder / "qrels.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def run(*arguments):
+    """The command's exit code and output."""
+    return CliRunner().invoke(app, ["train", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_a_run_ends_with_a_model_and_a_report(recipe, tmp_path):
+    """The command names what it made; the report holds curves and needs nothing from the network."""
+    result = run(recipe, "--json")
+    found = json.loads(result.stdout)
+    assert (tmp_path / "run/last/model.safetensors").is_file()
+    assert found["model"] == str(tmp_path / "run/last")
+    page = (tmp_path / "run/report.html").read_text()
+    assert page.count("<svg") >= 5
+    assert "Lexical terms of a passage" in page
+    assert "<script" not in page
+
+
+def test_development_figures_are_measured_in_every_mode(recipe, development, tmp_path):
+    """Small copies of the development sets are measured on the way; the best model is kept."""
+    settings = [
+        "evaluation.datasets=['dev']",
+        "evaluation.every=3",
+        "evaluation.queries=10",
+        "evaluation.documents=20",
+    ]
+    result = run(recipe, "--json", *[item for value in settings for item in ("--set", value)])
+    assert json.loads(result.stdout)["model"] == str(tmp_path / "run/best")
+    measured = [entry for entry in read_log(tmp_path / "run/log.jsonl") if "dev_all" in entry]
+    assert [entry["step"] for entry in measured] == [3, 6, 7]
+    assert all(0 < entry[f"dev_{mode}"] <= 1 for entry in measured for mode in ("dense", "all"))
+    copy = tmp_path / "run/development/dev"
+    assert len((copy / "corpus.jsonl").read_text().splitlines()) == 20
+    assert len((copy / "queries.jsonl").read_text().splitlines()) == 10
+
+
+def test_a_dry_run_plans_and_trains_nothing(recipe, tmp_path):
+    """Examples by dataset and length, steps, tokens, memory and time; no output folder."""
+    found = json.loads(run(recipe, "--dry-run", "--json").stdout)
+    assert sum(line["examples"] for line in found["lines"]) == 48
+    assert found["steps"] == sum(line["batches"] for line in found["lines"])
+    assert found["tokens"] > 0
+    assert found["seconds"] > 0
+    assert not (tmp_path / "run").exists()
+    assert "queries a batch" in run(recipe, "--dry-run").stdout
+
+
+def test_estimated_memory_is_near_what_is_kept(recipe):
+    """The estimate of a batch's activations is within a third of what autograd keeps."""
+    plan = read_recipe(recipe, ["batching.edges=[32]", "run.gradient_cache=false"])
+    estimate = forecast(plan).memory["activations"]
+    task = Contrastive(plan)
+    task.restart()
+    sizes = []
+    for planned in task.plan(0, 1):
+        batch, kept = task.batch(planned, 0, 0, 1), {}
+
+        def keep(tensor, kept=kept):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            graphs = [
+                forward(task.module.train(), texts, torch.arange(len(texts)), ("dense",))
+                for texts in (batch.queries, batch.passages)
+            ]
+        weights = {weight.untyped_storage().data_ptr() for weight in task.module.parameters()}
+        sizes.append(sum(size for place, size in kept.items() if place not in weights))
+        del graphs
+    assert estimate == pytest.approx(max(sizes), rel=0.35)
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(recipe):
+    """A bad key is named without a traceback."""
+    command = [sys.executable, "-m", "m3connect.training", str(recipe), "--set", "batching.size=3"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "batching.size" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_two_processes_train_one_model(recipe, tmp_path):
+    """Under torchrun two processes share the batches, write one log and one model, and agree."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "m3connect.training",
+        str(recipe),
+        "--json",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["model"] == str(tmp_path / "run/last")
+    log = read_log(tmp_path / "run/log.jsonl")
+    assert [entry["step"] for entry in log] == [1, 2, 3]
+    assert (tmp_path / "run/last/model.safetensors").is_file()
