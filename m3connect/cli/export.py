@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-FormatName = Literal["onnx", "m3", "bge-m3"]
+FormatName = Literal[
+    "onnx", "m3", "bge-m3", "sentence-transformers", "sentence-transformers-multivector"
+]
 
 
 def export(
@@ -20,7 +22,8 @@ def export(
         typer.Option(
             "--format",
             help="onnx: for ONNX Runtime, without torch. m3: one safetensors file and m3.json. "
-            "bge-m3: the published layout, for FlagEmbedding.",
+            "bge-m3: the published layout, for FlagEmbedding. sentence-transformers: the dense "
+            "vector alone; -multivector: the token vectors alone.",
         ),
     ],
     output: Annotated[FilePath, typer.Option(help="Folder to write; new or empty.")],

@@ -75,7 +75,7 @@ def _session(
     # Waiting threads that spin take the cores from those that work, as soon as a machine does
     # anything else: one query can then take twenty times as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if packed is not None:
+    if packed is not None:  # ONNX Runtime copies what it is given here
         names = [name for name in packed if name != WORD_EMBEDDINGS]
         values = [
             onnxruntime.OrtValue.ortvalue_from_numpy(packed[name].astype(np.float32, copy=False))

@@ -57,7 +57,7 @@ def resolve(name: str, *, revision: str | None = None, cache_dir: Path | None = 
 def _download(name: str, revision: str | None, cache_dir: Path | None) -> Path:
     """Fetch the files that are needed, and pickled weights only where there are no others."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         for weights in (_SAFETENSORS, _PICKLES):
@@ -72,7 +72,7 @@ def _download(name: str, revision: str | None, cache_dir: Path | None) -> Path:
             )
             if any(match for pattern in weights for match in folder.glob(pattern)):
                 return folder
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{name} cannot be downloaded and is not in the cache: {error}"
         ) from error

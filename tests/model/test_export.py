@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.multi_vector_encoder import MultiVectorEncoder
 from transformers import AutoModel, AutoTokenizer
 
 from m3connect.errors import ConfigError
@@ -88,6 +90,38 @@ def test_transformers_reads_the_published_layout(tiny_m3, tmp_path):
     dense = torch.nn.functional.normalize(states, dim=-1)
     expected = M3Encoder.load(tiny_m3).encode(TEXTS).dense
     np.testing.assert_allclose(dense, expected, atol=1e-6)
+
+
+def test_sentence_transformers_reads_the_dense_vector(vary, tmp_path):
+    """Its queries and documents have our dense vectors, prefixes and pooling included."""
+    source = vary(pooling="mean", query_prefix="river: ", passage_prefix="sea: ")
+    export(open_checkpoint(source), "sentence-transformers", tmp_path / "exported")
+    model = SentenceTransformer(str(tmp_path / "exported"), device="cpu")
+    encoder = M3Encoder.load(source)
+    texts = [text for text in TEXTS if text]  # an empty one keeps the prefix's space there
+    for kind, theirs in (("query", model.encode_query), ("passage", model.encode_document)):
+        expected = encoder.encode(texts, kind=kind).dense
+        np.testing.assert_allclose(theirs(texts), expected, atol=1e-5)
+
+
+def test_sentence_transformers_reads_the_token_vectors(tiny_m3, tmp_path):
+    """Its multi-vector encoder gives our token vectors, without the first special token."""
+    export(open_checkpoint(tiny_m3), "sentence-transformers-multivector", tmp_path / "exported")
+    model = MultiVectorEncoder(str(tmp_path / "exported"), device="cpu")
+    expected = M3Encoder.load(tiny_m3, multivector_dtype="float32").encode(TEXTS).multivector
+    for theirs in (model.encode_query(TEXTS), model.encode_document(TEXTS)):
+        for row, found in enumerate(theirs):
+            np.testing.assert_allclose(found, expected[row], atol=1e-5)
+
+
+def test_prefixes_keep_a_model_from_sentence_transformers_token_vectors(vary, tmp_path):
+    """What cannot be expressed is refused, with the ways out."""
+    with pytest.raises(ConfigError, match="--format bge-m3"):
+        export(
+            open_checkpoint(vary(query_prefix="river: ")),
+            "sentence-transformers-multivector",
+            tmp_path / "exported",
+        )
 
 
 def test_nothing_is_overwritten(tiny_m3, tmp_path):
