@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,11 +75,8 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer, config: M3Config, max_length: int) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self._prefixes: dict[Kind, str] = {
-            "query": config.query_prefix,
-            "passage": config.passage_prefix,
-        }
-        self._leading: dict[Kind, int] = {
+        self._prefixes = {kind: config.prefix(kind) for kind in get_args(Kind)}
+        self._leading = {
             kind: len(tokenizer.encode(prefix.rstrip()).ids) - 1
             for kind, prefix in self._prefixes.items()
         }
