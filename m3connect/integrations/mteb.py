@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +98,9 @@ class SearchModel:
         self.encoder = encoder
         self.mode = mode
         self.preset = preset or preset_for(encoder.info)
-        self._scratch = tempfile.TemporaryDirectory() if cache is None else None
-        self._cache = Path(self._scratch.name) if self._scratch is not None else cache
+        self._cache = cache or Path(tempfile.mkdtemp(prefix="m3connect-"))
+        if cache is None:
+            weakref.finalize(self, shutil.rmtree, self._cache, ignore_errors=True)
         self._ids: tuple[str, ...] = ()
         self._store: store.EmbeddingStore | None = None
 
@@ -150,15 +153,10 @@ class SearchModel:
         search = OfflineSearch(self._ids, self._store, encoded, self.preset, limit=top_k)
         if top_ranked is None:
             return dict(zip(ids, search.run(self.mode), strict=True))
-        return {id_: self._rerank(search, row, top_ranked[id_]) for row, id_ in enumerate(ids)}
-
-    def _rerank(
-        self, search: OfflineSearch, row: int, candidates: Sequence[str]
-    ) -> dict[str, float]:
-        return mining.OfflineSource(search, self.mode).score(row, candidates)
+        source = mining.OfflineSource(search, self.mode)
+        return {id_: source.score(row, top_ranked[id_]) for row, id_ in enumerate(ids)}
 
     def _encoded(self, texts: Sequence[str], kind: Kind) -> store.EmbeddingStore:
-        assert self._cache is not None
         legs = legs_of(self.mode)
         content = hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
         folder = self._cache / store.key(self.encoder, content, kind=kind, legs=legs)

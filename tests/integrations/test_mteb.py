@@ -1,5 +1,6 @@
 """mteb measures an encoder in every mode, on a task made here, and gets our figures."""
 
+import gc
 import warnings
 
 import numpy as np
@@ -171,3 +172,14 @@ def test_search_needs_an_index_and_texts():
         SearchModel(HashEncoder(), "dense").search(Rows.from_list(QUERIES), top_k=1)
     with pytest.raises(InputError, match="only texts"):
         DenseModel(HashEncoder()).encode([{"text": [["turn"]]}])
+
+
+def test_embeddings_live_as_long_as_the_model():
+    """Without a cache the files go with the object."""
+    model = SearchModel(HashEncoder(), "dense")
+    model.index(Rows.from_list(DOCUMENTS))
+    folder = model._cache
+    assert list(folder.iterdir())
+    del model
+    gc.collect()
+    assert not folder.exists()
