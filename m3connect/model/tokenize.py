@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import get_args
 
 import numpy as np
@@ -98,20 +99,21 @@ class TextTokenizer:
             InputError: something is not a string; says which.
         """
         prefix = self._prefixes[kind]
-        prepared = [prefix + _clean(text, number) for number, text in enumerate(texts)]
+        prepared = [(prefix + _clean(text, number)).rstrip() for number, text in enumerate(texts)]
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(prepared)]
         truncated = np.array([len(row) > self.max_length for row in rows], np.bool_)
         for number in np.flatnonzero(truncated):
             rows[number] = [*rows[number][: self.max_length - 1], rows[number][-1]]
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        ids = np.fromiter((id_ for row in rows for id_ in row), np.int64, offsets[-1])
+        ids = np.fromiter(chain.from_iterable(rows), np.int64, offsets[-1])
         return TokenIds(offsets, ids, truncated)
 
 
 def _clean(text: object, number: int) -> str:
     if not isinstance(text, str):
         raise InputError(f"text {number} is {type(text).__name__}, not a string")
-    text = text.rstrip()
-    if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

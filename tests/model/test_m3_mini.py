@@ -88,6 +88,13 @@ def test_both_backends_agree(encoder):
     np.testing.assert_allclose(found.multivector.vectors, half, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_an_empty_text_is_its_end_token(encoder, text):
+    """Neither the prefix nor its space is taken for content."""
+    assert encoder.tokens(text, kind="query") == ["</s>"]
+    assert len(encoder.encode([text], legs=["sparse"]).sparse[0]) == 0
+
+
 def test_it_finds_translations(encoder):
     """Each of five sentences is nearest to its translation, by dense vectors and by MaxSim."""
     english = [
