@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from m3connect.contract import Encoder
@@ -56,10 +58,17 @@ class Chunker:
                 f"--chunk-overlap must be between 0 and {self.tokens - 1}, got {overlap}"
             )
         self.overlap = overlap
-        tokenizer = encoder.tokenizer
-        self._text = TextSplitter.from_huggingface_tokenizer(tokenizer, self.tokens, overlap)
-        self._markdown = MarkdownSplitter.from_huggingface_tokenizer(
-            tokenizer, self.tokens, overlap
+        self._tokenizer = encoder.tokenizer
+
+    # Each takes about a second with a large vocabulary, and most corpora need one of them.
+    @cached_property
+    def _text(self) -> TextSplitter:
+        return TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.tokens, self.overlap)
+
+    @cached_property
+    def _markdown(self) -> MarkdownSplitter:
+        return MarkdownSplitter.from_huggingface_tokenizer(
+            self._tokenizer, self.tokens, self.overlap
         )
 
     @property

@@ -1,0 +1,136 @@
+"""What ingestion costs beyond encoding, in time and in memory.
+
+Run: python benchmarks/ingest.py [--docs 1000] [--repeat 3] [--memory 2000 20000]
+
+Time: m3-mini encodes the passages alone, in one call; then the same documents are ingested into an
+embedded Qdrant collection. Both in turn, best of each. Memory: the peak of a process that ingests
+so many documents, once into a target that keeps nothing and once into embedded Qdrant, whose own
+memory grows with what it holds. There the forward pass is left out, since it does not matter and
+takes hours: the vectors have m3-mini's shapes.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from m3connect import Document, Embeddings, M3Encoder, connect, ingest
+from m3connect.contract import Connector, Encoder
+from m3connect.ingestion.chunking import Chunker
+from m3connect.memory import MemoryConnector
+from m3connect.types import LEGS, MultiVectors, SparseVectors
+
+CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
+
+
+class Sink(MemoryConnector):
+    """A collection that acknowledges everything and keeps nothing."""
+
+    def upsert(self, batch: object) -> None:
+        """Forget it."""
+
+
+class Shapes:
+    """m3-mini without its forward pass: real tokens, and vectors of ones in the real shapes."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.info = encoder.info
+        self.tokenizer = encoder.tokenizer
+
+    def encode(self, texts: list[str], *, kind: str = "passage", legs: object = LEGS) -> Embeddings:
+        """Everything but the values."""
+        del kind, legs
+        ids = [np.unique(found.ids) for found in self.tokenizer.encode_batch(list(texts))]
+        lengths = np.array([len(found) for found in ids])
+        width = self.info.fingerprint.multivector_width
+        return Embeddings(
+            np.ones((len(ids), self.info.fingerprint.dense_width), np.float32),
+            SparseVectors(
+                np.cumsum([0, *lengths]),
+                np.concatenate(ids).astype(np.uint32),
+                np.ones(lengths.sum(), np.float32),
+            ),
+            MultiVectors(np.cumsum([0, *lengths]), np.ones((lengths.sum(), width), np.float16)),
+            lengths.astype(np.int32),
+            np.zeros(len(ids), np.bool_),
+        )
+
+
+def main() -> None:
+    """Print one Markdown table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--docs", type=int, default=1000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--memory", type=int, nargs="*", default=[2000, 20_000])
+    parser.add_argument("--peak-of", nargs=2, metavar=("TARGET", "N"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak_of:
+        print(peak(options.peak_of[0], int(options.peak_of[1])))
+        return
+    print("| measured | value |\n|---|---|")
+    # First, since a child's peak begins at what its parent holds when it starts.
+    for target, n in itertools.product(("nothing kept", "qdrant"), options.memory):
+        command = [sys.executable, __file__, "--peak-of", target, str(n)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        print(f"| peak memory, {n} documents, {target} | {done.stdout.strip()} MiB |")
+    if options.docs:
+        alone, whole, passages, tokens = times(options.docs, options.repeat, options.threads)
+        print(f"| {passages} passages, {tokens} tokens: encoding alone | {alone:.2f} s |")
+        print(f"| ingestion into embedded Qdrant | {whole:.2f} s |")
+        print(f"| ingestion / encoding | {whole / alone:.3f} |")
+
+
+def documents(n: int) -> Iterator[Document]:
+    """The sample corpus over and over, each document with a name of its own."""
+    with CORPUS.open(encoding="utf-8") as lines:
+        pages = [json.loads(line) for line in lines]
+    for at, page in zip(range(n), itertools.cycle(pages), strict=False):
+        yield Document(f"{page['id']}-{at}", f"{at}\n{page['text']}", {"lang": page["lang"]})
+
+
+def times(n: int, repeat: int, threads: int | None) -> tuple[float, float, int, int]:
+    """Seconds to encode alone and to ingest, the best of each; passages and tokens."""
+    encoder = M3Encoder.load("m3-mini", threads=threads)
+    chunker = Chunker(encoder)
+    texts = [chunk.text for document in documents(n) for chunk in chunker.chunks(document)]
+    encoder.encode(texts[:32])
+    alone, whole = [], []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        tokens = int(encoder.encode(texts).n_tokens.sum())
+        alone.append(time.perf_counter() - start)
+        with tempfile.TemporaryDirectory() as folder, open_target("qdrant", folder) as target:
+            start = time.perf_counter()
+            ingest(documents(n), encoder, target)
+            whole.append(time.perf_counter() - start)
+    return min(alone), min(whole), len(texts), tokens
+
+
+def peak(target: str, n: int) -> int:
+    """This process's largest memory in MiB after ingesting ``n`` documents."""
+    encoder = Shapes(M3Encoder.load("m3-mini"))
+    with tempfile.TemporaryDirectory() as folder, open_target(target, folder) as collection:
+        ingest(documents(n), encoder, collection)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def open_target(name: str, folder: str) -> Connector:
+    """Embedded Qdrant, or what keeps nothing."""
+    if name == "qdrant":
+        return connect("qdrant", collection="benchmark", path=folder)
+    return Sink(collection="benchmark")
+
+
+if __name__ == "__main__":
+    main()
