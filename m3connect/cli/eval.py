@@ -39,7 +39,7 @@ from m3connect.cli.options import Path as EnginePath
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from m3connect.evaluation.run import Result
+    from m3connect.evaluation.measure import Result
 
 
 def evaluate(
@@ -54,7 +54,10 @@ def evaluate(
     ] = "dense,sparse,multivector,dense+sparse,all",
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="bm25 (stemmed words) or bm25-model (the model's tokens); repeatable."),
+        typer.Option(
+            help="bm25 (stemmed words), bm25-model (the model's tokens), dense+bm25 (their best rank "
+            "fusion); repeatable."
+        ),
     ] = None,
     storage: Annotated[
         str,
@@ -109,7 +112,7 @@ def evaluate(
     - `m3connect eval --dataset legal --target qdrant --collection legal`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, files, live, report, run
+    from m3connect.evaluation import extra, files, live, measure, report, run
 
     extra.check()
     if live_target is not None and len(dataset) > 1:
@@ -121,7 +124,7 @@ def evaluate(
         eval_options.open_dataset(name, qrels, language, limit_queries, seed) for name in dataset
     ]
     for each in opened:
-        run.check(names, each)
+        measure.check(names, each)
     encoder = options.load_encoder(model, backend, device, dtype)
     settings = eval_options.choose_preset(encoder.info, preset, fusion, weights, rrf_k)
     results = []
@@ -132,7 +135,7 @@ def evaluate(
                 each,
                 encoder,
                 modes=() if live_target else chosen,
-                baselines=baselines,
+                beside=baselines,
                 storages=eval_options.split(storage),
                 preset=settings,
                 names=names,

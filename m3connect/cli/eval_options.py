@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from m3connect.contract import ModelInfo
     from m3connect.evaluation.datasets import Dataset
     from m3connect.evaluation.modes import Mode, Preset
-    from m3connect.evaluation.run import Baseline
+    from m3connect.evaluation.baselines import Baseline
 
 Datasets = Annotated[
     list[str],
@@ -111,7 +111,7 @@ def parse_baselines(names: Sequence[str]) -> tuple[Baseline, ...]:
     Raises:
         ConfigError: an unknown baseline.
     """
-    from m3connect.evaluation.run import Baseline
+    from m3connect.evaluation.baselines import Baseline
 
     known: tuple[Baseline, ...] = get_args(Baseline)
     if unknown := set(names) - set(known):

@@ -76,7 +76,7 @@ def tune(
     - `m3connect tune --dataset dev --target qdrant --collection handbook`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, live, run
+    from m3connect.evaluation import extra, live, measure, run
     from m3connect.evaluation import tune as tuning
     from m3connect.evaluation.modes import for_database, preset_for
     from m3connect.evaluation.offline import OfflineSearch
@@ -84,7 +84,7 @@ def tune(
 
     extra.check()
     opened = eval_options.open_dataset(dataset, qrels, language, limit_queries, seed)
-    run.check([metric], opened)
+    measure.check([metric], opened)
     tuning.split(opened, held_out=held_out, seed=seed)
     encoder = options.load_encoder(model, backend, device, dtype)
     default = for_database(preset_for(encoder.info), 100)
@@ -109,7 +109,7 @@ def tune(
             ids, store, documents = contents.ids, contents.store, dict(contents.documents)
             texts = [query.text for query in opened.queries]
             queries = encoder.encode(texts, kind="query", legs=legs)
-        limit = run.cutoff([metric]) * max(1, round(len(ids) / len(opened.ids)))
+        limit = measure.cutoff([metric]) * max(1, round(len(ids) / len(opened.ids)))
         search = OfflineSearch(ids, store, queries, deepest, limit=limit, progress=progress)
         tuned = tuning.tune(
             opened,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from m3connect.evaluation import html, report
-from m3connect.evaluation.run import Answer, Result
+from m3connect.evaluation.measure import Answer, Result
 
 
 def write(results: Sequence[Result], folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from m3connect.evaluation import charts, report
-from m3connect.evaluation.run import Result, Row
+from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.significance import Interval, interval
 
 _STYLE = """

@@ -17,11 +17,11 @@ import numpy as np
 from m3connect import planner
 from m3connect.contract import Connector, Encoder
 from m3connect.errors import InputError
-from m3connect.evaluation import extra, metrics, run, store
+from m3connect.evaluation import extra, measure, metrics, run, store
 from m3connect.evaluation.datasets import Dataset
+from m3connect.evaluation.measure import Answer, Recorder, Result, Row
 from m3connect.evaluation.modes import MODES, Mode, Preset, for_database, preset_for, to_query
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.run import Answer, Recorder, Result, Row
 from m3connect.evaluation.store import EmbeddingStore, Progress, silent
 from m3connect.types import Embeddings, Hit, Leg
 
@@ -80,7 +80,7 @@ def evaluate(
         ConnectorError: the database failed.
     """
     extra.check()
-    run.check(names, dataset)
+    measure.check(names, dataset)
     info = connector.describe()
     require(connector, encoder)
     preset = for_database(preset or preset_for(encoder.info), depth)
@@ -99,7 +99,7 @@ def evaluate(
         rows = []
         for mode in modes:
             asked = _Asked(connector, mode, preset, queries, limit, progress)
-            row = run.measure(mode, dataset, asked.answers(contents), names, record)
+            row = measure.measure(mode, dataset, asked.answers(contents), names, record)
             rows.append(replace(row, live=_live(row, asked, exact, contents, dataset, names)))
     return Result(
         dataset.name,
@@ -220,7 +220,7 @@ def _live(
         overlaps.append(_overlap(found, best))
         hits = [Hit(id_, score, 0) for id_, score in expected.items()]
         answers.append(_by_document(hits, contents.documents))
-    reference = run.measure(row.name, dataset, answers, names)
+    reference = measure.measure(row.name, dataset, answers, names)
     first = names[0]
     return {
         **figures,
@@ -244,7 +244,7 @@ def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector
     """Records to ask for, so that they make as many documents as the metrics look at."""
     records = max(1, round(len(contents.ids) / len(dataset.ids)))
     most = connector.capabilities.limits.results
-    wanted = run.cutoff(names) * records
+    wanted = measure.cutoff(names) * records
     return wanted if most is None else min(wanted, most)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from m3connect.evaluation import metrics, published
-from m3connect.evaluation.run import Result, Row
+from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.significance import compare, interval
 
 
@@ -23,18 +24,17 @@ def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]
 def details(result: Result) -> dict[str, Any]:
     """Everything that was measured on one dataset, as JSON values.
 
-    Every figure has its 95 % interval, and in the first metric every row is compared with the best
-    one. ``published`` holds the M3 paper's figures where it has them.
+    Every figure has its 95 % interval, and in the first metric every two rows are compared.
+    ``published`` holds the M3 paper's figures where it has them.
     """
-    first = next(iter(result.rows[0].figures), "") if result.rows else ""
-    best = max(result.rows, key=lambda row: row.figures[first].mean(), default=None)
     return {
         "dataset": result.dataset,
         "documents": result.documents,
         "queries": len(result.queries),
         "settings": dict(result.settings),
         "warnings": list(result.warnings),
-        "rows": {row.name: _row(row, result, best, first) for row in result.rows},
+        "rows": {row.name: _row(row, result) for row in result.rows},
+        "comparisons": [_pair(*pair) for pair in combinations(result.rows, 2)],
         "published": published.figures(result.dataset),
     }
 
@@ -80,7 +80,7 @@ def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _row(row: Row, result: Result, best: Row | None, first: str) -> dict[str, Any]:
+def _row(row: Row, result: Result) -> dict[str, Any]:
     figures = {}
     for metric, values in row.figures.items():
         found = interval(values)
@@ -90,21 +90,26 @@ def _row(row: Row, result: Result, best: Row | None, first: str) -> dict[str, An
         shown["bytes_per_document"] = round(row.size, 1)
     if row.live:
         shown["live"] = dict(row.live)
-    if best is not None and row is not best:
-        against = compare(row.figures[first], best.figures[first])
-        shown["against_best"] = {
-            "metric": first,
-            "best": best.name,
-            "difference": against.difference.mean,
-            "low": against.difference.low,
-            "high": against.difference.high,
-            "p_value": against.p_value,
-        }
     shown["languages"] = {
         language: {name: float(values[places].mean()) for name, values in row.figures.items()}
         for language, places in result.languages().items()
     }
     return shown
+
+
+def _pair(one: Row, other: Row) -> dict[str, Any]:
+    """How far the first metric of one row is from that of another."""
+    metric = next(iter(one.figures))
+    found = compare(one.figures[metric], other.figures[metric])
+    return {
+        "row": one.name,
+        "minus": other.name,
+        "metric": metric,
+        "difference": found.difference.mean,
+        "low": found.difference.low,
+        "high": found.difference.high,
+        "p_value": found.p_value,
+    }
 
 
 def _cells(result: Result, metric: str) -> dict[str, str]:

@@ -5,77 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from m3connect.contract import Encoder, Kind
-from m3connect.errors import InputError
-from m3connect.evaluation import answers, bm25, extra, metrics, storage, store
-from m3connect.evaluation.datasets import Dataset, TextQuery
-from m3connect.evaluation.metrics import Figures
+from m3connect.evaluation import baselines, extra, metrics, storage, store
+from m3connect.evaluation.baselines import Baseline
+from m3connect.evaluation.datasets import Dataset
+from m3connect.evaluation.measure import Recorder, Result, Row, check, cutoff, measure
 from m3connect.evaluation.modes import MODES, Mode, Preset, legs_of, preset_for
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.store import EmbeddingStore, Progress, silent
 from m3connect.types import LEGS, Embeddings, Leg
-
-Baseline = Literal["bm25", "bm25-model"]
-"""BM25 over stemmed words, and over the model's own tokens."""
-
-Answer = Mapping[str, float]
-Recorder = Callable[[str, str, Answer], None]
-"""Called with a row's name, a query's id and the query's answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One mode or baseline on one dataset.
-
-    Args:
-        name: of the mode or baseline.
-        figures: ``float64 [Q]`` by metric.
-        seconds: that its search took; encoding is not in it.
-        size: mean bytes of what the row needs of a document, None where it is not known.
-        live: what only a database has: latency percentiles and agreement with exact search.
-    """
-
-    name: str
-    figures: Figures
-    seconds: float
-    size: float | None = None
-    live: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What was measured on one dataset.
-
-    Args:
-        dataset: its name.
-        documents: how many it has.
-        queries: in the order of the figures.
-        rows: one a mode and baseline.
-        settings: what it was measured with, as JSON values.
-        warnings: what was odd.
-    """
-
-    dataset: str
-    documents: int
-    queries: tuple[TextQuery, ...]
-    rows: tuple[Row, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    def languages(self) -> dict[str, list[int]]:
-        """The places of each language's queries, when they name two languages or more."""
-        places: dict[str, list[int]] = {}
-        for place, query in enumerate(self.queries):
-            places.setdefault(query.language, []).append(place)
-        return dict(sorted(places.items())) if len(places) > 1 else {}
 
 
 def evaluate(
@@ -83,7 +27,7 @@ def evaluate(
     encoder: Encoder,
     *,
     modes: Sequence[Mode] = MODES,
-    baselines: Sequence[Baseline] = (),
+    beside: Sequence[Baseline] = (),
     storages: Sequence[str] = (),
     preset: Preset | None = None,
     names: Sequence[str] = metrics.DEFAULT,
@@ -97,7 +41,7 @@ def evaluate(
         dataset: corpus, queries and judgements.
         encoder: the model.
         modes: what to measure.
-        baselines: lexical rows to put beside.
+        beside: baselines to put beside.
         storages: smaller forms of the multi-vectors to try in the mode ``multivector``.
         preset: depths, weights and candidates; default: the paper's, with the model's weights.
         names: metrics; ``answer_recall@K`` needs queries with answers.
@@ -117,9 +61,13 @@ def evaluate(
     limit = cutoff(names)
     rows: list[Row] = []
     warnings = list(dataset.warnings)
-    if modes or storages:
-        legs = needed((*modes, "multivector") if storages else modes)
-        with tempfile.TemporaryDirectory() as scratch:
+    wanted: list[Mode] = list(modes)
+    wanted += ["multivector"] if storages else []
+    wanted += ["dense"] if "dense+bm25" in beside else []
+    with tempfile.TemporaryDirectory() as scratch:
+        search = None
+        if wanted:
+            legs = needed(wanted)
             corpus, queries = encode(
                 dataset, encoder, legs, cache or Path(scratch), progress=progress
             )
@@ -129,11 +77,9 @@ def evaluate(
             )
             rows += _mode_rows(dataset, search, modes, names, record)
             rows += _storage_rows(dataset, search, storages, names, record, Path(scratch))
-    for baseline in baselines:
-        analyse = bm25.words if baseline == "bm25" else bm25.tokens(encoder.tokenizer)
-        index = bm25.Bm25(dataset.documents(), len(dataset.ids), analyse, progress=progress)
-        found = index.run(dataset.queries, limit)
-        rows.append(measure(baseline, dataset, found, names, record))
+        rows += baselines.rows(
+            dataset, encoder, beside, search, names=names, record=record, progress=progress
+        )
     return Result(
         dataset.name,
         len(dataset.ids),
@@ -202,40 +148,6 @@ def _storage_rows(
         yield replace(row, size=sizes["dense"] + sizes["multivector"])
 
 
-def measure(
-    name: str,
-    dataset: Dataset,
-    found: Iterable[Answer],
-    names: Sequence[str],
-    record: Recorder | None = None,
-) -> Row:
-    """A row from one answer a query, in the order of the dataset's queries."""
-    start = time.perf_counter()
-    run: Iterable[tuple[str, Answer]] = _recorded(name, dataset, found, record)
-    plain, by_answer = _kinds(names)
-    if by_answer:
-        run = list(run)
-    figures = metrics.evaluate(run, dataset.qrels, plain)
-    if by_answer:
-        figures |= answers.evaluate(list(run), dataset.queries, dataset.documents(), by_answer)
-    return Row(name, {metric: figures[metric] for metric in names}, time.perf_counter() - start)
-
-
-def check(names: Sequence[str], dataset: Dataset) -> None:
-    """See that metrics exist and that the queries have what they need.
-
-    Raises:
-        ConfigError: an unknown metric.
-        InputError: no judgements, or a query without answers.
-    """
-    plain, by_answer = _kinds(names)
-    metrics.check(plain)
-    if plain and not any(dataset.qrels.values()):
-        raise InputError(f"{dataset.name} has no judgements: measure answer_recall@K")
-    if by_answer:
-        answers.check(dataset.queries)
-
-
 def needed(modes: Iterable[Mode]) -> tuple[Leg, ...]:
     """The representations that modes need.
 
@@ -244,30 +156,6 @@ def needed(modes: Iterable[Mode]) -> tuple[Leg, ...]:
     """
     wanted = {leg for mode in modes for leg in legs_of(mode)}
     return tuple(leg for leg in LEGS if leg in wanted)
-
-
-def cutoff(names: Sequence[str]) -> int:
-    """The deepest rank that metrics look at.
-
-    >>> cutoff(["ndcg@10", "answer_recall@20"])
-    20
-    """
-    return max(metrics.cut(name) for name in names)
-
-
-def _kinds(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The metrics that need judgements, and those that need answers."""
-    by_answer = [name for name in names if name.partition("@")[0] == "answer_recall"]
-    return [name for name in names if name not in by_answer], by_answer
-
-
-def _recorded(
-    name: str, dataset: Dataset, found: Iterable[Answer], record: Recorder | None
-) -> Iterator[tuple[str, Answer]]:
-    for query, answer in zip(dataset.queries, found, strict=True):
-        if record is not None:
-            record(name, query.id, answer)
-        yield query.id, answer
 
 
 def _truncation(corpus: EmbeddingStore, queries: Embeddings) -> list[str]:

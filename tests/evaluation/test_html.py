@@ -11,7 +11,7 @@ import pytest
 from m3connect.evaluation import charts, html
 from m3connect.evaluation.charts import Point
 from m3connect.evaluation.datasets import TextQuery
-from m3connect.evaluation.run import Result, Row
+from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.significance import Interval
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3connect.errors import ConfigError, InputError
-from m3connect.evaluation import datasets, hub, run
+from m3connect.evaluation import datasets, hub, measure, run
 from m3connect.testing.fakes import HashEncoder
 
 
@@ -127,7 +127,7 @@ def test_mkqa_is_measured_by_answers(tmp_path, fetch):
     """Without judgements only answer recall makes sense, and it works."""
     dataset = datasets.load(hub.folder("mkqa-de", tmp_path / "cache", fetch))
     with pytest.raises(InputError, match="measure answer_recall@K"):
-        run.check(["ndcg@10"], dataset)
+        measure.check(["ndcg@10"], dataset)
     names = ["answer_recall@1", "answer_recall@20"]
     (row,) = run.evaluate(dataset, HashEncoder(), modes=("dense",), names=names).rows
     assert row.figures["answer_recall@20"].tolist() == [1.0]

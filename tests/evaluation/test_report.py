@@ -8,7 +8,8 @@ import pytest
 
 from m3connect.evaluation import files, published, report
 from m3connect.evaluation.datasets import TextQuery
-from m3connect.evaluation.run import Result, Row, evaluate
+from m3connect.evaluation.measure import Result, Row
+from m3connect.evaluation.run import evaluate
 from m3connect.testing.fakes import HashEncoder
 
 
@@ -48,11 +49,11 @@ def test_details_hold_intervals_comparisons_and_languages():
     found = report.details(result(dense=BAD, all=GOOD))
     best = found["rows"]["all"]
     assert best["metrics"]["ndcg@10"]["low"] < 0.85 < best["metrics"]["ndcg@10"]["high"]
-    assert "against_best" not in best
     assert best["languages"]["de"] == {"ndcg@10": pytest.approx(0.8)}
-    against = found["rows"]["dense"]["against_best"]
-    assert against["difference"] == pytest.approx(-0.75)
-    assert against["p_value"] < 0.05
+    (pair,) = found["comparisons"]
+    assert (pair["row"], pair["minus"], pair["metric"]) == ("dense", "all", "ndcg@10")
+    assert pair["difference"] == pytest.approx(-0.75)
+    assert pair["p_value"] < 0.05
     assert found["published"]["all"] == {"ndcg@10": 0.579}
     json.dumps(found)
 

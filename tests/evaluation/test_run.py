@@ -27,7 +27,7 @@ def test_measures_every_mode_and_baseline(dataset):
     result = evaluate(
         dataset,
         HashEncoder(),
-        baselines=("bm25",),
+        beside=("bm25",),
         record=lambda row, query, answer: recorded.setdefault(row, {}).update({query: answer}),
     )
     assert [row.name for row in result.rows] == [*MODES, "bm25"]
@@ -58,7 +58,7 @@ def test_a_cache_spares_encoding_and_changes_nothing(dataset, tmp_path):
 def test_baselines_need_no_encoding(dataset):
     """Without modes nothing is encoded."""
     encoder = Counting()
-    result = evaluate(dataset, encoder, modes=(), baselines=("bm25", "bm25-model"))
+    result = evaluate(dataset, encoder, modes=(), beside=("bm25", "bm25-model"))
     assert encoder.encoded == 0
     assert [row.name for row in result.rows] == ["bm25", "bm25-model"]
 
