@@ -127,10 +127,12 @@ def check_items(operation: str, answer: Mapping[str, Any], ids: Sequence[str]) -
 
 def _from_transport(error: elastic_transport.TransportError, operation: str) -> ConnectorError:
     message = f"{type(error).__name__}: {error.message}"
+    kind: type[ConnectorError] = TransientError
     if isinstance(error, elastic_transport.TlsError):
-        hint = f"{message}; is ca_certs the server's authority?"
-        return PermanentError(hint, connector=NAME, operation=operation)
-    return TransientError(message, connector=NAME, operation=operation)
+        kind, message = PermanentError, f"{message}; is ca_certs the server's authority?"
+    elif isinstance(error, elastic_transport.ConnectionError):
+        message += "; is the server running, and the url right?"
+    return kind(message, connector=NAME, operation=operation)
 
 
 def _wrong_client() -> str:
