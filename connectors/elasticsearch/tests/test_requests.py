@@ -145,6 +145,7 @@ def test_a_server_that_is_too_old_is_named(fake, to_fake):
         ((404, refused("index_not_found_exception")), CollectionNotFound),
         ((404, "<html>no such page</html>"), PermanentError),
         ((200, "<html>welcome</html>"), PermanentError),
+        ((200, ""), TransientError),
         ((200, {}, {"X-Elastic-Product": "Other"}), PermanentError),
         ((200, "{cut", {"Content-Type": "application/json"}), TransientError),
         ((400, refused("media_type_header_exception")), Unsupported),
