@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -142,6 +143,23 @@ def test_without_in_batch_negatives_only_the_own_group_counts(model, collator):
     )
     assert loss > 0
     assert all(gradient.abs().max() > 0 for gradient in found.values())
+
+
+def test_the_vocabulary_has_no_size(model, collator):
+    """Term ids beyond any vocabulary train as well: nothing is made that has its size."""
+    batch = collator.batch(drawn(6))
+    criterion = Criterion(PAPER)
+    found = []
+    for shift in (0, 10**12):
+        shifted = replace(
+            batch,
+            queries=replace(batch.queries, terms=batch.queries.terms + shift),
+            passages=replace(batch.passages, terms=batch.passages.terms + shift),
+        )
+        found.append(
+            gradients(model, shifted, backward=plain_backward, budget=10**6, criterion=criterion)
+        )
+    assert_same(*found, 0)
 
 
 # ----------------------------------------------------------------------------------- processes
