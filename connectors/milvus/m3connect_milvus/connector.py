@@ -28,7 +28,7 @@ from m3connect_milvus.keys import digest
 from m3connect_milvus.layout import RESULTS, TEXT_BYTES, Layout, check_engine, parts_name
 from m3connect_milvus.mapping import SCALARS, check_rows, record_batch, rows
 from m3connect_milvus.search import Searcher
-from m3connect_milvus.store import About, Store
+from m3connect_milvus.store import ROWS, About, Store
 
 LIMITS = Limits(id_bytes=TEXT_BYTES, results=RESULTS)
 
@@ -153,15 +153,17 @@ class MilvusConnector:
         """All matching records."""
         layout = self._require("scan")
         fields, texts = _fields(layout, vectors=vectors)
-        size = min(batch_size, RESULTS)
+        size = ROWS if vectors else 4 * ROWS
         for page in self._store.pages("scan", expression(where, layout), fields, size):
             try:
                 parts = self._store.texts("scan", page, texts)
             except TransientError:
                 keys = [row["id"] for row in page]
-                yield self._read("scan", keys, layout, vectors=vectors)
+                batch = self._read("scan", keys, layout, vectors=vectors)
             else:
-                yield record_batch(page, parts, layout, vectors=vectors)
+                batch = record_batch(page, parts, layout, vectors=vectors)
+            for start in range(0, len(batch), batch_size):
+                yield batch[start : start + batch_size]
 
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer one leg, or the weighted sum of dense and sparse where the engine has it."""

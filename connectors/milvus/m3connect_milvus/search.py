@@ -20,8 +20,8 @@ from m3connect_milvus.mapping import NO_TERM, payload_of, sparse_field
 from m3connect_milvus.store import Store
 from m3connect_milvus.texts import Row
 
-_TOGETHER = 16
-"""Queries of one request: their hits must fit one answer."""
+_QUERIES, _HITS = 16, 1500
+"""Queries of one request, and hits, since their payloads must fit one answer of 100 MiB."""
 _FIELDS: dict[Leg, str] = {"dense": "dense", "sparse": "sparse", "multivector": TOKENS_VECTOR}
 
 
@@ -171,8 +171,9 @@ class Searcher:
             if (shape := shape_of(query, self.layout, self.native)) is not None:
                 groups[shape].append(at)
         for shape, positions in groups.items():
-            for start in range(0, len(positions), _TOGETHER):
-                yield shape, positions[start : start + _TOGETHER]
+            size = max(1, min(_QUERIES, _HITS // shape.limit))
+            for start in range(0, len(positions), size):
+                yield shape, positions[start : start + size]
 
     def _best(self, shape: Shape, queries: Sequence[Query], size: int) -> list[_Found]:
         """Results by (-score, id), with everything that ties at the limit.

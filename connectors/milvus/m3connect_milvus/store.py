@@ -26,8 +26,10 @@ from m3connect_milvus.texts import RecordRows, Row, part_ids
 
 T = TypeVar("T")
 
+ROWS = 256
+"""Rows with texts and vectors of one answer: Milvus gives up to 100 MiB."""
 _KEYS = 1000
-"""Keys of one request."""
+"""Keys of one request that gets and sends nothing else."""
 _PARTS = 256
 """Parts of one request: 16 MiB, where Milvus takes 64 MiB and gives 100."""
 _ABOUT = "about"
@@ -154,9 +156,10 @@ class Store:
 
     def rows(self, operation: str, keys: Sequence[str], fields: Sequence[str]) -> list[Row]:
         """The rows with these primary keys, in no particular order."""
+        size = _KEYS if list(fields) == ["id"] else ROWS
         return [
             row
-            for some in _cut(keys, _KEYS)
+            for some in _cut(keys, size)
             for row in self._query(operation, self.records, one_of("id", some), fields)
         ]
 
