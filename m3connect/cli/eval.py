@@ -99,6 +99,14 @@ def evaluate(
     api_key: ApiKey = None,
     target_option: TargetOption = None,
     model: Model = options.DEFAULT_MODEL,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens after which texts are cut. Default: the model's limit.",
+            rich_help_panel="Model",
+            show_default=False,
+        ),
+    ] = None,
     backend: Backend = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -125,7 +133,7 @@ def evaluate(
     ]
     for each in opened:
         measure.check(names, each)
-    encoder = options.load_encoder(model, backend, device, dtype)
+    encoder = options.load_encoder(model, backend, device, dtype, max_length=max_length)
     settings = eval_options.choose_preset(encoder.info, preset, fusion, weights, rrf_k)
     results = []
     for each in opened:

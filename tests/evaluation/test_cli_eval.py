@@ -19,7 +19,11 @@ from m3connect.types import RecordBatch
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Call the command with arguments; errors of ours are raised."""
-    monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
+    monkeypatch.setattr(
+        options,
+        "load_encoder",
+        lambda *_, max_length: HashEncoder(max_length=max_length or 512),
+    )
     app = typer.Typer()
     app.command()(eval_command)
 
@@ -57,6 +61,12 @@ def test_tables_and_files(run, folder, tmp_path):
     assert stored["queries"] == 5
     assert stored["settings"]["preset"]["triple"]["k"] == 60
     assert (out / "runs" / "tiny.all.trec").exists()
+
+
+def test_texts_can_be_cut(run, folder):
+    """``--max-length`` is the encoder's, and what it cut is reported."""
+    outcome = run("--dataset", folder, "--modes", "dense", "--max-length", 6)
+    assert "36 of 36 documents are longer than the model reads and were cut" in outcome.stderr
 
 
 @pytest.mark.parametrize(
