@@ -111,28 +111,40 @@ class _Best:
         self.depth = depth
         self.by_id = by_id
         self.bar = np.full(queries, -np.inf, np.float32)  # a new score must reach it
-        self.owners = np.empty(0, np.int64)
-        self.rows = np.empty(0, np.int64)
-        self.scores = np.empty(0, np.float32)
+        self.owners = [np.empty(0, np.int64)]
+        self.rows = [np.empty(0, np.int64)]
+        self.scores = [np.empty(0, np.float32)]
+        self.waiting = 0
 
-    def add(self, first: int, scores_QB: FloatArray) -> None:  # noqa: N803 - shapes in names
-        """Merge a block's scores; minus infinity is never a result."""
-        promising = (scores_QB >= self.bar[:, None]) & np.isfinite(scores_QB)
+    def add(self, first: int, scores: FloatArray) -> None:
+        """Take in a block's ``[Q, B]`` scores; minus infinity is never a result."""
+        promising = (scores >= self.bar[:, None]) & np.isfinite(scores)
         owners, columns = np.nonzero(promising)
-        owners = np.concatenate([self.owners, owners])
-        rows = np.concatenate([self.rows, columns + first])
-        scores = np.concatenate([self.scores, scores_QB[promising]])
+        self.owners.append(owners)
+        self.rows.append(columns + first)
+        self.scores.append(scores[promising])
+        self.waiting += len(owners)
+        if self.waiting >= len(self.bar) * self.depth:  # sorting is dear: only when it pays
+            self._cut()
+
+    def ranking(self) -> Ranking:
+        """What was best in the end."""
+        self._cut()
+        indptr = np.searchsorted(self.owners[0], np.arange(len(self.bar) + 1)).astype(np.int64)
+        return Ranking(indptr, self.rows[0], self.scores[0])
+
+    def _cut(self) -> None:
+        """Keep the best of what came in, sorted, and raise the bar."""
+        owners, rows = np.concatenate(self.owners), np.concatenate(self.rows)
+        scores = np.concatenate(self.scores)
         order = np.lexsort((self.by_id[rows], -scores, owners))
         owners = owners[order]
         place = np.arange(len(owners)) - np.searchsorted(owners, owners)
-        kept = order[place < self.depth]
-        last = order[place == self.depth - 1]
-        self.owners, self.rows, self.scores = owners[place < self.depth], rows[kept], scores[kept]
-        self.bar[owners[place == self.depth - 1]] = scores[last]
-
-    def ranking(self) -> Ranking:
-        indptr = np.searchsorted(self.owners, np.arange(len(self.bar) + 1)).astype(np.int64)
-        return Ranking(indptr, self.rows, self.scores)
+        kept, last = place < self.depth, place == self.depth - 1
+        self.bar[owners[last]] = scores[order[last]]
+        self.owners, self.rows = [owners[kept]], [rows[order[kept]]]
+        self.scores = [scores[order[kept]]]
+        self.waiting = 0
 
 
 def _joined(parts: list[Ranking]) -> Ranking:
