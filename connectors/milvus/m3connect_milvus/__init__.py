@@ -29,6 +29,7 @@ def connect(
     url: str | None = None,
     path: str | Path | None = None,
     token: str | None = None,
+    api_key: str | None = None,
     database: str | None = None,
     timeout: float = 60.0,
     consistency_level: ConsistencyLevel = "Strong",
@@ -50,6 +51,7 @@ def connect(
             Lite runs in this process.
         path: Milvus Lite's folder; ``.m3connect/milvus/<collection>.db`` in the current folder.
         token: ``user:password``, or an API key.
+        api_key: the same by the name that the command line has for it.
         database: the server's database, if not its default.
         timeout: seconds that one request may take.
         consistency_level: ``Strong`` reads see every earlier write; the others are faster and may
@@ -77,12 +79,14 @@ def connect(
         _check_choice("dense_index", dense_index, DenseIndex)
     if url is not None and path is not None:
         raise ConfigError("give a url for a server or a path for Milvus Lite, not both")
+    if token is not None and api_key is not None:
+        raise ConfigError("token and api_key are the same option; give one")
     return MilvusConnector(
         collection=collection,
         database=Database(
             url=url,
             path=Path(path or Path(".m3connect", "milvus", f"{collection}.db")),
-            token=token,
+            token=token or api_key,
             name=database,
             timeout=timeout,
             policy=retry,

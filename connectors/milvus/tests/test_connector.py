@@ -153,6 +153,7 @@ def test_names_that_milvus_refuses_are_refused_at_once(name):
         ({"dense_index": "IVF"}, "dense_index is one of FLAT, HNSW, AUTOINDEX"),
         ({"dense_dtype": "int8"}, "dense_dtype is one of"),
         ({"url": "http://x", "path": "y"}, "not both"),
+        ({"url": "http://x", "token": "a:b", "api_key": "a:b"}, "give one"),
         ({"url": "https://x", "client_certificate": "c.pem"}, "client_key"),
         ({"url": "https://x", "client_certificate": "c", "client_key": "k"}, "ca_certificate"),
     ],

@@ -45,7 +45,7 @@ def opened(server):
     connectors = []
 
     def open_(collection, **options):
-        connector = connect(collection=collection, url=server.url, token=TOKEN, **options)
+        connector = connect(collection=collection, url=server.url, api_key=TOKEN, **options)
         connectors.append(connector)
         return connector
 
