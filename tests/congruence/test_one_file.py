@@ -1,0 +1,87 @@
+"""One Parquet file of embeddings lands in three databases, and a query ranks alike in each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from m3connect.contract import Connector
+from m3connect.filters import F
+from m3connect.inference import M3Encoder
+from m3connect.ingestion import ingest
+from m3connect.memory import MemoryConnector
+from m3connect.registry import connect
+from m3connect.retrieval import MODES, search_many
+from m3connect.types import Rrf, Weighted
+from tests.servers.elasticsearch.node import NEWEST, Node, live_node
+
+CORPUS = Path(__file__).parents[2] / "examples" / "data" / "tldr.jsonl"
+QUERIES = ["copy files over ssh", "wie viel Speicherplatz ist frei?", "git stash"]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> M3Encoder:
+    return M3Encoder.load("m3-mini")
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with live_node(NEWEST) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def file(encoder: M3Encoder, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The beginnings of 120 pages in eight languages, encoded once, as a Parquet file."""
+    rows = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()[::3]]
+    texts = [row["text"][:160] for row in rows]
+    table = encoder.encode(texts).to_arrow()
+    for name in ("lang", "id"):
+        table = table.add_column(0, name, pa.array([row[name] for row in rows]))
+    table = table.add_column(0, "text", pa.array(texts))
+    path = str(tmp_path_factory.mktemp("one") / "embeddings.parquet")
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.mark.live
+def test_one_file_three_databases_one_ranking(
+    encoder: M3Encoder, file: str, node: Node, tmp_path: Path
+) -> None:
+    """Every mode, fusion and filter gives the oracle's ids, order and scores everywhere."""
+    with ExitStack() as stack:
+        oracle = MemoryConnector(collection="one_file")
+        databases: list[Connector] = [
+            stack.enter_context(connect(name, collection="one_file", **options))
+            for name, options in {
+                "qdrant": {"path": str(tmp_path / "qdrant")},
+                "milvus": {"path": str(tmp_path / "milvus.db")},
+                "elasticsearch": {"url": node.url},
+            }.items()
+        ]
+        for database in (oracle, *databases):
+            report = ingest(file, None, database)
+            assert (report.read, report.written, report.failed) == (123, 123, 0)
+        for mode in MODES:
+            for fusion in (Weighted(), Rrf(), Weighted(0.2, 0.8, 0.5, rescore=False)):
+                for condition in (None, F("lang").isin(["en", "de", "zh"])):
+                    asked = {"mode": mode, "fusion": fusion, "filter": condition, "depth": 30}
+                    expected = search_many(oracle, encoder, QUERIES, **asked)
+                    for database in databases:
+                        found = search_many(database, encoder, QUERIES, **asked)
+                        for wanted, got in zip(expected, found, strict=True):
+                            where = (database.name, mode, fusion, condition)
+                            assert [hit.id for hit in got] == [hit.id for hit in wanted], where
+                            np.testing.assert_allclose(
+                                [hit.score for hit in got],
+                                [hit.score for hit in wanted],
+                                atol=1e-4,
+                                err_msg=str(where),
+                            )
