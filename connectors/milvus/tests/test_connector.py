@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +29,7 @@ from m3connect.testing import corpus
 from m3connect.types import RecordBatch
 from m3connect_milvus import connect, lite
 from m3connect_milvus.database import Database
+from m3connect_milvus.store import Store
 
 
 def test_it_is_found_by_name(tmp_path):
@@ -273,15 +276,35 @@ def test_an_index_type_is_kept_with_the_collection(tmp_path):
         assert not connector.capabilities.exact
 
 
-def test_threads_may_write_to_lite_at_once(lite):
-    """Milvus Lite takes one writer at a time; the connector sees to it."""
-    from concurrent.futures import ThreadPoolExecutor
-
+def test_threads_write_to_lite_one_at_a_time(lite, monkeypatch):
+    """Milvus Lite takes one writer at a time; all that threads write at once is there."""
     lite.ensure(corpus.SCHEMA)
+    writing, overlaps = threading.Lock(), []
+    original = Store.write
+
+    def write(store, made):
+        overlaps.append(not writing.acquire(blocking=False))
+        original(store, made)
+        writing.release()
+
+    monkeypatch.setattr(Store, "write", write)
     batches = [corpus.records(seed, 40, prefix=f"{seed}-") for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lite.upsert, batches))
+    assert overlaps == [False] * 8
     assert lite.count() == 320
+
+
+def test_a_request_holds_a_key_once(server):
+    """Servers refuse, or double, a key that is twice in a request: the last record is sent."""
+    connector, sent = server
+    connector.ensure(corpus.SCHEMA)
+    batch = corpus.records(6, 3)
+    twice = RecordBatch(["a", "b", "a"], [{"at": 0}, {"at": 1}, {"at": 2}], batch.embeddings)
+    connector.upsert(twice)
+    (request,) = [one for one in sent.upserts if one.collection_name == "test"]
+    assert request.num_rows == 2
+    assert list(connector.fetch(["a", "b"]).payloads) == [{"at": 2}, {"at": 1}]
 
 
 # ----------------------------------------------------------------- why the connector does not trust

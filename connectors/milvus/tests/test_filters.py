@@ -145,6 +145,15 @@ def test_a_filter_on_the_partition_key_keeps_to_partitions(condition, tenants):
     assert text.startswith("partition in") == bool(tenants)
 
 
+def test_facts_tell_types_apart():
+    """1 is 1.0, but neither True nor "1"; an object is a value, and what is in it another."""
+    one = facts({"a": 1}).values
+    assert one == facts({"a": [1.0]}).values
+    assert one.isdisjoint(facts({"a": True}).values | facts({"a": "1"}).values)
+    assert len(facts({"a": {"b": 1}}).values) == 2
+    assert facts({"a": [None, [], [[None]]], "b.c": 1, "": 2}).values == set()
+
+
 def test_a_payload_of_many_values_fits_or_is_named():
     """The facts of everyday payloads are few; an integer without a code is refused."""
     everyday = facts({"text": "t" * 5000, "year": 2024, "price": 0.1, "day": "2024-02-29"})

@@ -242,6 +242,22 @@ def test_max_sim_is_divided_by_the_query_tokens(server, monkeypatch):
     assert found.score == 6.0 / len(query.multivector)
 
 
+def test_a_sparse_hit_shares_a_term(lite, monkeypatch):
+    """Hits without a common term, with which an engine may fill up, are left out."""
+    filled(lite, corpus.records(11, 3))
+    hits = [{"id": "0", "distance": 0.0, "entity": {"record_id": "a"}}]
+    original = Database.call
+
+    def call(database, operation, method, *arguments, **options):
+        if method.__name__ == "search":
+            return [hits]
+        return original(database, operation, method, *arguments, **options)
+
+    monkeypatch.setattr(Database, "call", call)
+    assert lite.search([corpus.query(11, "sparse", payload=False)]) == [[]]
+    assert len(lite.search([corpus.query(11, "dense", payload=False)])[0]) == 1
+
+
 def test_hits_carry_payloads_of_any_length(lite):
     """A payload kept in parts comes with its hit, once asked for."""
     batch = corpus.records(10, 2)
