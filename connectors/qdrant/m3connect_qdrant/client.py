@@ -199,14 +199,14 @@ class ServerEngine(MemoryEngine):
     def optimize(self) -> None:
         """Wait for the server to index what was written, as long as a request may take."""
         deadline = time.monotonic() + self.timeout
-        while self._info().status == models.CollectionStatus.YELLOW:
+        while (info := self._info()).status == models.CollectionStatus.YELLOW:
             if time.monotonic() > deadline:
                 log.info("%s is still being indexed; it answers all the same", self.collection)
                 return
             time.sleep(0.2)
-        if self._info().status == models.CollectionStatus.RED:
+        if info.status == models.CollectionStatus.RED:
             raise PermanentError(
-                f"the server cannot index {self.collection!r}: {self._info().optimizer_status}",
+                f"the server cannot index {self.collection!r}: {info.optimizer_status}",
                 connector=NAME,
                 operation="flush",
             )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from qdrant_client import models
@@ -22,13 +20,16 @@ from m3connect.contract import (
     check_query,
     check_records,
 )
-from m3connect.errors import CollectionNotFound, ConfigError, PermanentError, SchemaMismatch
+from m3connect.errors import (
+    CollectionNotFound,
+    PermanentError,
+    SchemaMismatch,
+    Unsupported,
+)
 from m3connect.filters import Filter
 from m3connect.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.types import LEGS, Hit, Query, RecordBatch
 from m3connect_qdrant import mapping
-from m3connect_qdrant.client import MemoryEngine, ServerEngine
-from m3connect_qdrant.edge import EdgeEngine
 from m3connect_qdrant.engine import Engine
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
 from m3connect_qdrant.filters import compile_filter, indexes
@@ -42,70 +43,11 @@ from m3connect_qdrant.queries import (
     request,
 )
 
-DEFAULT_PATH = ".m3connect/qdrant"
 READ_AT_ONCE = 64
 """Records with vectors in one answer: at most 64 x 4 MiB."""
 QUERIES_AT_ONCE = 64
 
 T = TypeVar("T")
-
-_NAME = re.compile(r'[^<>:"/\\|?*\x00-\x1f]{1,255}')
-
-
-def connect(
-    *,
-    collection: str,
-    url: str | None = None,
-    path: str | None = None,
-    api_key: str | None = None,
-    timeout: float = 60.0,
-    prefer_grpc: bool = True,
-    grpc_port: int = 6334,
-    exact: bool = False,
-    multivector_storage: MultivectorStorage | None = None,
-) -> QdrantConnector:
-    """A collection in Qdrant; nothing is opened, sent or created yet.
-
-    Args:
-        collection: its name.
-        url: of a server, such as ``http://localhost:6333``; ``https`` for TLS.
-        path: without ``url``, the folder of the embedded collections, or ``:memory:``.
-        api_key: the server's key or a token.
-        timeout: seconds for one request to a server.
-        prefer_grpc: whether a server is spoken to by gRPC rather than REST.
-        grpc_port: the server's port for it.
-        exact: whether dense vectors are searched without the graph: exact, slower.
-        multivector_storage: how a new collection stores token values, if not as its schema says:
-            ``turbo4``, ``turbo8`` and ``turbo16`` are compressed. Not every server takes each.
-
-    Raises:
-        ConfigError: a bad option.
-    """
-    if not _NAME.fullmatch(collection) or not collection.strip("."):
-        raise ConfigError(
-            f"{collection!r} is no collection name: 1 to 255 characters, none of "
-            '< > : " / \\ | ? * and no control character'
-        )
-    if url is not None and path is not None:
-        raise ConfigError("give url (a server) or path (embedded), not both")
-    if multivector_storage not in {None, *get_args(MultivectorStorage)}:
-        known = ", ".join(get_args(MultivectorStorage))
-        raise ConfigError(f"multivector_storage is one of {known}, not {multivector_storage!r}")
-    engine: Engine
-    if url is not None:
-        engine = ServerEngine(
-            collection,
-            url,
-            api_key=api_key,
-            timeout=timeout,
-            prefer_grpc=prefer_grpc,
-            grpc_port=grpc_port,
-        )
-    elif path == ":memory:":
-        engine = MemoryEngine(collection)
-    else:
-        engine = EdgeEngine(Path(path or DEFAULT_PATH) / collection)
-    return QdrantConnector(collection, engine, exact=exact, storage=multivector_storage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +67,7 @@ class _Metadata:
 
 
 class QdrantConnector:
-    """See :class:`m3connect.contract.Connector`; :func:`connect` makes one.
+    """See :class:`m3connect.contract.Connector`; :func:`m3connect_qdrant.connect` makes one.
 
     Args:
         collection: the collection's name.
@@ -351,8 +293,23 @@ class QdrantConnector:
         sparse = mapping.sparse_params(schema)
         text = _Metadata(schema, {}).to_text()
         # Another process may be faster; then its collection is verified like any other.
-        with suppress(CollectionExists):
+        with suppress(CollectionExists), self._storage_refused():
             self._call("ensure", self._engine.create, vectors, sparse, text)
+
+    @contextmanager
+    def _storage_refused(self) -> Iterator[None]:
+        """Tell a server that lacks a storage from other refusals: only asking shows which it has."""
+        try:
+            yield
+        except PermanentError as error:
+            if self._storage is None or type(error) is not PermanentError:
+                raise
+            raise Unsupported(
+                f"multivector_storage={self._storage!r} was refused ({error}); float16 and "
+                "float32 work everywhere",
+                connector=NAME,
+                operation="ensure",
+            ) from error
 
     def _add_indexes(self, schema: CollectionSchema) -> None:
         if not schema.payload_fields:

@@ -71,6 +71,11 @@ _SERVER_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
     (r"larger than (allowed|max)", RequestTooLarge, ""),
     (r"split your request", RequestTooLarge, ""),
     (r'for "upsert limit"', RequestTooLarge, ""),
+    (
+        r"^UNAVAILABLE .*connect",
+        TransientError,
+        "is the server up and its gRPC port open? prefer_grpc=false speaks REST instead",
+    ),
     (r"Insufficient storage", PermanentError, "make room, or delete something"),
     (
         r"Index required but not found",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
@@ -132,7 +133,10 @@ def _token(value: Any) -> str:
 
 
 def _key(field: str, fact: str) -> str:
-    return f'{RESERVED}.facts."{_quoted(field)}".{fact}'
+    # Quoted only where it must be: so Qdrant spells the keys of its indexes.
+    path = _quoted(field)
+    path = path if re.fullmatch(r"[\w-]+", path) else f'"{path}"'
+    return f"{RESERVED}.facts.{path}.{fact}"
 
 
 def _quoted(path: str) -> str:

@@ -4,7 +4,7 @@ They show what goes over the wire and back; queued faults are answered first, wi
 codes that a real server 1.19.0 was seen to send.
 """
 
-# ruff: noqa: N802 - the methods have the names of HTTP verbs and of the protocol
+# ruff: noqa: N802, N815 - the methods have the names of HTTP verbs and of the protocol
 
 from __future__ import annotations
 

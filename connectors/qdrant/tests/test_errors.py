@@ -402,6 +402,18 @@ def test_a_lost_server_is_named() -> None:
             _ = connector.capabilities
 
 
+def test_a_closed_grpc_port_is_hinted_at() -> None:
+    """A server that is reached by gRPC alone may listen for REST only."""
+    engine = ServerEngine(
+        "docs", "http://127.0.0.1:1", api_key=None, timeout=2, prefer_grpc=True, grpc_port=1
+    )
+    with (
+        QdrantConnector("docs", engine, policy=RetryPolicy(attempts=1)) as connector,
+        pytest.raises(TransientError, match="prefer_grpc=false"),
+    ):
+        connector.count()
+
+
 def test_a_filter_on_an_unindexed_field_says_what_to_index(
     store: Any, rest: QdrantConnector
 ) -> None:

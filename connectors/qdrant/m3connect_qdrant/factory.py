@@ -1,0 +1,73 @@
+"""Opens a collection from options: chooses the engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from m3connect.errors import ConfigError
+from m3connect_qdrant.client import MemoryEngine, ServerEngine
+from m3connect_qdrant.connector import QdrantConnector
+from m3connect_qdrant.edge import EdgeEngine
+from m3connect_qdrant.engine import Engine
+from m3connect_qdrant.mapping import MultivectorStorage
+
+DEFAULT_PATH = ".m3connect/qdrant"
+_NAME = re.compile(r'[^<>:"/\\|?*\x00-\x1f]{1,255}')
+
+
+def connect(
+    *,
+    collection: str,
+    url: str | None = None,
+    path: str | None = None,
+    api_key: str | None = None,
+    timeout: float = 60.0,
+    prefer_grpc: bool = True,
+    grpc_port: int = 6334,
+    exact: bool = False,
+    multivector_storage: MultivectorStorage | None = None,
+) -> QdrantConnector:
+    """A collection in Qdrant; nothing is opened, sent or created yet.
+
+    Args:
+        collection: its name.
+        url: of a server, such as ``http://localhost:6333``; ``https`` for TLS.
+        path: without ``url``, the folder of the embedded collections, or ``:memory:``.
+        api_key: the server's key or a token.
+        timeout: seconds for one request to a server.
+        prefer_grpc: whether a server is spoken to by gRPC rather than REST.
+        grpc_port: the server's port for it.
+        exact: whether dense vectors are searched without the graph: exact, slower.
+        multivector_storage: how a new collection stores token values, if not as its schema says:
+            ``turbo4``, ``turbo8`` and ``turbo16`` are compressed. Not every server takes each.
+
+    Raises:
+        ConfigError: a bad option.
+    """
+    if not _NAME.fullmatch(collection) or not collection.strip("."):
+        raise ConfigError(
+            f"{collection!r} is no collection name: 1 to 255 characters, none of "
+            '< > : " / \\ | ? * and no control character'
+        )
+    if url is not None and path is not None:
+        raise ConfigError("give url (a server) or path (embedded), not both")
+    if multivector_storage not in {None, *get_args(MultivectorStorage)}:
+        known = ", ".join(get_args(MultivectorStorage))
+        raise ConfigError(f"multivector_storage is one of {known}, not {multivector_storage!r}")
+    engine: Engine
+    if url is not None:
+        engine = ServerEngine(
+            collection,
+            url,
+            api_key=api_key,
+            timeout=timeout,
+            prefer_grpc=prefer_grpc,
+            grpc_port=grpc_port,
+        )
+    elif path == ":memory:":
+        engine = MemoryEngine(collection)
+    else:
+        engine = EdgeEngine(Path(path or DEFAULT_PATH) / collection)
+    return QdrantConnector(collection, engine, exact=exact, storage=multivector_storage)

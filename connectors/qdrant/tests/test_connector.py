@@ -1,0 +1,312 @@
+"""The connector itself: options, creation, indexes, ties, batches, what a server is asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from qdrant_client import models
+
+from m3connect.contract import CollectionSchema
+from m3connect.errors import (
+    ConfigError,
+    PermanentError,
+    SchemaMismatch,
+    TransientError,
+    Unsupported,
+)
+from m3connect.filters import F
+from m3connect.registry import connect as connect_by_name
+from m3connect.testing import corpus
+from m3connect.testing.conformance.compare import check_hits, check_records, oracle
+from m3connect.types import Query, RecordBatch, SparseVectors, Weighted
+from m3connect_qdrant import QdrantConnector, connect
+from m3connect_qdrant.client import MemoryEngine, ServerEngine
+from m3connect_qdrant.edge import EdgeEngine
+from m3connect_qdrant.engine import Engine
+
+
+class Counting(MemoryEngine):
+    """Counts the messages that a search takes."""
+
+    def __init__(self) -> None:
+        super().__init__("docs")
+        self.asked: list[int] = []
+
+    def query(self, requests: Any) -> Any:
+        self.asked.append(len(requests))
+        return super().query(requests)
+
+
+# ------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": "http://localhost:6333", "path": "data"},
+        {"multivector_storage": "uint8"},
+        {"collection": ""},
+        {"collection": "a/b"},
+        {"collection": ".."},
+        {"collection": "x" * 256},
+        {"collection": "a\nb"},
+        {"nonsense": 1},
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    """A wrong option is told when connecting, by name."""
+    with pytest.raises(ConfigError):
+        connect_by_name("qdrant", **{"collection": "docs", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "engine", "embedded"),
+    [
+        ({}, EdgeEngine, True),
+        ({"path": "somewhere"}, EdgeEngine, True),
+        ({"path": ":memory:"}, MemoryEngine, True),
+        ({"url": "https://qdrant.example:6333", "api_key": "secret"}, ServerEngine, False),
+        ({"url": "http://localhost:6333", "prefer_grpc": False}, ServerEngine, False),
+    ],
+)
+def test_options_choose_the_engine(
+    options: dict[str, Any], engine: type[Engine], embedded: bool
+) -> None:
+    """Without a URL the engine is embedded; connecting touches neither disk nor network."""
+    with connect(collection="Möbel & mehr", **options) as connector:
+        assert type(connector._engine) is engine
+        assert connector._engine.embedded is embedded
+
+
+def test_capabilities_tell_engine_and_exactness(rest: QdrantConnector, store: Any) -> None:
+    """A server is asked for its version once; an exact search is declared as such."""
+    assert rest.capabilities.engine == "qdrant 1.19.0 (REST)"
+    assert rest.capabilities.exact is False
+    assert store.asked == ["GET /"]
+    with connect(collection="docs", path=":memory:") as memory:
+        assert memory.capabilities.exact
+    with connect(collection="docs", exact=True) as embedded:
+        assert embedded.capabilities.exact
+
+
+# ---------------------------------------------------------------------------------- collections
+
+
+def test_an_old_server_is_refused(rest: QdrantConnector, store: Any) -> None:
+    """A server that would drop the collection's metadata is told from its version."""
+    store.version = "1.15.4"
+    with pytest.raises(Unsupported, match=r"1\.15\.4, at least 1\.16"):
+        rest.ensure(corpus.SCHEMA)
+    assert "PUT /collections/docs" not in store.asked
+
+
+def test_a_foreign_collection_is_left_alone(rest: QdrantConnector, store: Any) -> None:
+    """A collection that someone else made is neither used nor changed."""
+    store.create_collection(
+        "docs", vectors_config=models.VectorParams(size=3, distance=models.Distance.COSINE)
+    )
+    for attempt in (lambda: rest.ensure(corpus.SCHEMA), rest.describe, rest.count):
+        with pytest.raises(SchemaMismatch, match="not made by m3connect"):
+            attempt()
+    assert set(store.asked) == {"GET /collections/docs"}
+
+
+def test_a_collection_made_meanwhile_is_verified(
+    rest: QdrantConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two creators at once, the second checks what the first has made."""
+    create = rest._engine.create
+
+    def overtaken(*args: Any) -> None:
+        create(*args)
+        create(*args)
+
+    monkeypatch.setattr(rest._engine, "create", overtaken)
+    rest.ensure(corpus.SCHEMA)
+    assert rest.describe().schema == corpus.SCHEMA
+    other = CollectionSchema(dense_width=3, sparse=False, multivector_width=None)
+    with pytest.raises(SchemaMismatch, match="dense_width"):
+        rest.ensure(other)
+
+
+@pytest.mark.parametrize("name", ["rest", "by_grpc"])
+def test_indexes_are_made_before_records_and_only_once(
+    name: str, store: Any, request: pytest.FixtureRequest
+) -> None:
+    """Each payload field gets the indexes that its filters use; later ones are added."""
+    connector: QdrantConnector = request.getfixturevalue(name)
+    connector.ensure(replace(corpus.SCHEMA, payload_fields={"lang": "keyword"}))
+    assert {*store.info("docs").payload_schema} == {"_m3.facts.lang.values"}
+    asked = len(store.asked)
+    wider = replace(corpus.SCHEMA, payload_fields={"lang": "keyword", "when": "datetime"})
+    connector.ensure(wider)
+    schema = {key: info.data_type for key, info in store.info("docs").payload_schema.items()}
+    assert schema == {
+        "_m3.facts.lang.values": "keyword",
+        "_m3.facts.when.values": "keyword",
+        "_m3.facts.when.dates": "datetime",
+    }
+    route = "PUT /collections/docs/index" if name == "rest" else "CreateFieldIndex"
+    assert store.asked[asked:].count(route) == 2
+    assert connector.describe().schema == wider
+
+
+@pytest.mark.parametrize("name", ["rest", "by_grpc"])
+def test_a_storage_that_the_server_lacks_is_told(
+    name: str, store: Any, request: pytest.FixtureRequest
+) -> None:
+    """Compressed storage that a server refuses is an error that offers what it takes."""
+    connector: QdrantConnector = request.getfixturevalue(name)
+    connector._storage = "turbo8"
+    text = "data did not match any variant of untagged enum VectorsConfig"
+    refusals = {
+        "rest": lambda handler: handler.refuse(400, text),
+        "by_grpc": lambda context: context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT, "Cannot convert datatype: 5"
+        ),
+    }
+
+    def then(answer: Any) -> None:
+        (answer.obey if name == "rest" else lambda: None)()
+
+    # The collection is looked up, the version asked, the creation refused.
+    store.faults.extend([then, then, refusals[name]])
+    with pytest.raises(Unsupported, match=r"turbo8.*float16"):
+        connector.ensure(corpus.SCHEMA)
+
+
+def test_flush_waits_for_the_server_to_index(rest: QdrantConnector, store: Any) -> None:
+    """Yellow is waited for, but not longer than a request may take; red is an error."""
+    rest.ensure(corpus.SCHEMA)
+    engine = rest._engine
+    assert isinstance(engine, ServerEngine)
+    store.status = models.CollectionStatus.YELLOW
+
+    def turn_green(handler: Any) -> None:
+        store.status = models.CollectionStatus.GREEN
+        handler.obey()
+
+    asked = len(store.asked)
+    store.faults.extend([lambda handler: handler.obey(), turn_green])
+    rest.flush()
+    assert len(store.asked) == asked + 2
+    store.status = models.CollectionStatus.YELLOW
+    engine.timeout = 0
+    rest.flush()
+    store.status = models.CollectionStatus.RED
+    with pytest.raises(PermanentError, match="cannot index"):
+        rest.flush()
+
+
+def test_an_unfinished_write_is_not_called_done(
+    rest: QdrantConnector, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that has only queued a write has it sent again."""
+    rest.ensure(corpus.SCHEMA)
+
+    def queued(handler: Any) -> None:
+        reply = handler.reply
+
+        def say(status: int, body: Any, headers: Any = None) -> None:
+            body["result"]["status"] = "wait_timeout"
+            reply(status, body, headers)
+
+        handler.reply = say
+        handler.obey()
+
+    store.faults.append(queued)
+    rest.upsert(corpus.records(1, 3))
+    assert store.asked.count("PUT /collections/docs/points") == 2
+    assert rest.count() == 3
+    store.faults.extend([queued] * 4)
+    with pytest.raises(TransientError, match="not finished"):
+        rest.upsert(corpus.records(1, 3))
+
+
+# -------------------------------------------------------------------------------------- records
+
+
+def test_requests_fit_a_server(rest: QdrantConnector, store: Any) -> None:
+    """Long passages travel in several requests, each below the 32 MiB that REST takes."""
+    schema = replace(corpus.SCHEMA, multivector_width=512)
+    batch = corpus.records(6, 3, schema)
+    multi = batch.embeddings.multivector
+    assert multi is not None
+    rng = np.random.default_rng(6)
+    long = [rng.normal(size=(1100, 512)).astype(np.float16) for _ in range(3)]
+    embeddings = replace(batch.embeddings, multivector=type(multi).from_rows(long))
+    batch = replace(batch, embeddings=embeddings)
+    rest.ensure(schema)
+    rest.upsert(batch)
+    assert store.asked.count("PUT /collections/docs/points") == 3
+    check_records(batch, rest.fetch(batch.ids), schema)
+
+
+# --------------------------------------------------------------------------------------- search
+
+
+def test_many_queries_travel_together() -> None:
+    """A hundred queries take two messages, one that cannot match takes none."""
+    engine = Counting()
+    with QdrantConnector("docs", engine) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(corpus.records(7, 30))
+        connector.search([corpus.query(seed, "dense") for seed in range(100)])
+        assert engine.asked == [64, 36]
+        nothing = Query(sparse=SparseVectors.from_rows([{}])[0])
+        assert connector.search([nothing]) == [[]]
+        assert len(engine.asked) == 2
+
+
+def test_ties_across_the_limit_are_ordered_by_id() -> None:
+    """Five hundred equal records, ten wanted: the first ten ids, in a few messages."""
+    engine = Counting()
+    one = corpus.records(8, 1)
+    same = one.take(np.zeros(500, np.intp))
+    ids = [f"{number * 7919 % 500:03}" for number in range(500)]
+    batch = RecordBatch(ids, same.payloads, same.embeddings)
+    with QdrantConnector("docs", engine) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(batch)
+        memory = oracle(batch, corpus.SCHEMA)
+        for query in (
+            corpus.query(8, "dense"),
+            corpus.query(8, "dense", "multivector", fusion=Weighted(), dense_depth=500),
+        ):
+            (hits,) = connector.search([query])
+            check_hits(memory, query, hits, "ties")
+            assert [hit.id for hit in hits] == sorted(ids)[:10]
+        assert len(engine.asked) == 8
+
+
+def test_a_query_beside_a_tied_one_is_asked_once() -> None:
+    """Only the query whose limit cuts a tie is asked again."""
+    engine = Counting()
+    batch = corpus.records(9, 40)
+    with QdrantConnector("docs", engine) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(batch)
+        tied = Query(dense=np.zeros(16, np.float32), limit=10)
+        hits, plain = connector.search([tied, corpus.query(9, "dense")])
+        assert [hit.id for hit in hits] == sorted(batch.ids)[:10]
+        assert len(plain) == 10
+        assert engine.asked == [2, 1, 1]
+
+
+def test_exact_search_is_asked_of_the_engine(rest: QdrantConnector, store: Any) -> None:
+    """With exact=True a dense search says so."""
+    rest.ensure(corpus.SCHEMA)
+    rest._exact = True
+    bodies: list[bytes] = []
+
+    def look(handler: Any) -> None:
+        bodies.append(handler.body)
+        handler.obey()
+
+    store.faults.append(look)
+    rest.search([corpus.query(1, "dense", filter=F("lang").exists())])
+    assert b'"exact":true' in bodies[0]
