@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -98,26 +97,30 @@ _Record = tuple[RecordBatch, str]  # one record, and the hash of its version
 
 
 def from_arrow(
-    source: pa.Table | pa.RecordBatch | Iterable[pa.RecordBatch], made_by: Fingerprint | None
+    columns: pa.Schema, batches: Iterable[pa.RecordBatch], made_by: Fingerprint | None
 ) -> EmbeddedSource:
-    """Embeddings in memory, or as a stream of Arrow batches.
+    """Embeddings as a stream of Arrow batches.
 
     Args:
-        source: the rows.
+        columns: the schema of all batches.
+        batches: the rows.
         made_by: the model to assume where the schema's metadata names none.
 
     Raises:
-        InputError: a column is missing or has a reserved name, or there is no batch.
+        InputError: a column is missing or has a reserved name.
     """
-    if isinstance(source, pa.Table):
-        return _checked(source.schema, source.to_batches(), made_by)
-    if isinstance(source, pa.RecordBatch):
-        return _checked(source.schema, [source], made_by)
-    batches = iter(source)
-    first = next(batches, None)
-    if first is None:
-        raise InputError("the source holds no batch, so its columns are unknown")
-    return _checked(first.schema, chain([first], batches), made_by)
+    if not _is_embedded(columns) or "id" not in columns.names:
+        raise InputError(
+            "these Arrow columns are no embeddings: they need id, n_tokens, truncated and one of "
+            f"dense, sparse_indices, multivector; there are {', '.join(columns.names)}"
+        )
+    for name in columns.names:
+        if name == FIELD or name.startswith(RESERVED_PREFIX):
+            raise InputError(f"column {name!r} has a reserved name; rename it")
+    stored = (columns.metadata or {}).get(FINGERPRINT_KEY)
+    if stored:
+        made_by = Fingerprint.from_json(json.loads(stored))
+    return EmbeddedSource(columns, batches, made_by)
 
 
 def are_embedded(files: Sequence[SourceFile]) -> bool:
@@ -143,7 +146,7 @@ def are_embedded(files: Sequence[SourceFile]) -> bool:
 
 def from_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EmbeddedSource:
     """Embeddings in Parquet files; see :func:`are_embedded` and :func:`from_arrow`."""
-    return _checked(_parquet_schema(files[0]), _parquet_batches(files), made_by)
+    return from_arrow(_parquet_schema(files[0]), _parquet_batches(files), made_by)
 
 
 def _admitted(run: Run, rows: pa.RecordBatch, legs: Sequence[Leg], seen: set[str]) -> list[_Record]:
@@ -187,23 +190,6 @@ def _digest(embeddings: Embeddings) -> str:
 def _only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
     others: dict[str, Any] = {leg: None for leg in LEGS if leg not in legs}
     return replace(embeddings, **others)
-
-
-def _checked(
-    columns: pa.Schema, batches: Iterable[pa.RecordBatch], made_by: Fingerprint | None
-) -> EmbeddedSource:
-    if not _is_embedded(columns) or "id" not in columns.names:
-        raise InputError(
-            "these Arrow columns are no embeddings: they need id, n_tokens, truncated and one of "
-            f"dense, sparse_indices, multivector; there are {', '.join(columns.names)}"
-        )
-    for name in columns.names:
-        if name == FIELD or name.startswith(RESERVED_PREFIX):
-            raise InputError(f"column {name!r} has a reserved name; rename it")
-    stored = (columns.metadata or {}).get(FINGERPRINT_KEY)
-    if stored:
-        made_by = Fingerprint.from_json(json.loads(stored))
-    return EmbeddedSource(columns, batches, made_by)
 
 
 def _is_embedded(columns: pa.Schema) -> bool:

@@ -123,13 +123,17 @@ def open_source(
     if isinstance(source, DocumentSource | EmbeddedSource):
         return source
     made_by = encoder.info.fingerprint if encoder is not None else None
-    if isinstance(source, pa.Table | pa.RecordBatch):
-        return from_arrow(source, made_by)
+    if isinstance(source, pa.Table):
+        source = source.to_reader()
+    elif isinstance(source, pa.RecordBatch):
+        source = [source]
+    if isinstance(source, pa.RecordBatchReader):
+        return from_arrow(source.schema, source, made_by)
     items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
     first = next(items, None)
     everything: Iterator[Any] = chain([first] if first is not None else [], items)
     if isinstance(first, pa.RecordBatch):
-        return from_arrow(everything, made_by)
+        return from_arrow(first.schema, everything, made_by)
     if isinstance(first, str | os.PathLike):
         paths = list(everything)
         files = sources.find(paths)

@@ -73,6 +73,12 @@ def test_every_arrow_form_gives_the_same_collection(encoder, connector, tmp_path
     assert connector.describe().schema == expected.describe().schema
 
 
+def test_an_empty_table_makes_the_collection(encoder, connector):
+    """Its columns say what the collection holds."""
+    assert ingest(table(encoder).slice(0, 0), None, connector).read == 0
+    assert connector.describe().schema.legs == ("dense", "sparse", "multivector")
+
+
 def test_only_what_changed_is_written_again(encoder, connector):
     """A row changes with its payload or with its vectors."""
     ingest(table(encoder, year=[2020] * 10), None, connector)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from types import SimpleNamespace
 
 import fsspec
@@ -162,15 +163,16 @@ def test_an_id_is_found_or_made(tmp_path, record, id_, metadata):
 
 
 def test_parquet_values_become_json(tmp_path):
-    """Dates are ISO 8601, also inside lists and structs."""
+    """Dates are ISO 8601 and decimals numbers, also inside lists and structs."""
     path = tmp_path / "rows.parquet"
     moment = datetime(2024, 5, 1, 12, tzinfo=UTC)
-    row = {"id": "a", "text": "t", "at": moment, "nested": {"days": [date(2024, 5, 1)]}}
+    nested = {"days": [date(2024, 5, 1)], "price": Decimal("1.50")}
+    row = {"id": "a", "text": "t", "at": moment, "nested": nested}
     pq.write_table(pa.Table.from_pylist([row]), path)
     (document,) = read([path])
     assert document.metadata == {
         "at": "2024-05-01T12:00:00+00:00",
-        "nested": {"days": ["2024-05-01"]},
+        "nested": {"days": ["2024-05-01"], "price": 1.5},
     }
 
 
@@ -178,6 +180,7 @@ def test_parquet_values_become_json(tmp_path):
     ("name", "content", "where", "reason"),
     [
         ("x.jsonl", b'{"id": "a", "text":', "x.jsonl:1", "not JSON: .* at column"),
+        ("x.jsonl", b"[" * 200_000, "x.jsonl:1", "nested too deeply"),
         ("x.jsonl", b"[1]", "x.jsonl:1", "must be a JSON object, this one is list"),
         ("x.jsonl", b'{"text": "\xff"}', "x.jsonl:1", "not UTF-8: byte 0xff at byte 11"),
         ("x.jsonl", b'{"id": "a", "body": "t"}', "x.jsonl:1", "'text' is no text: None; .*body"),
@@ -219,6 +222,7 @@ def test_a_csv_field_may_be_long(tmp_path):
         ("x.txt", b"\xff\xfe"),
         ("x.html", '<meta charset="utf-8"><p>é'.encode("latin-1")),
         ("x.html", b"<div>" * 5000),
+        ("x.html", b'<meta charset="klingon"><p>x'),
         ("x.jsonl.gz", b"not gzip"),
         ("x.jsonl.gz", gzip.compress(b'{"id": 1')[:-9]),
         ("x.parquet", b"PAR1 no more"),
