@@ -243,7 +243,9 @@ def _embeddings(records: Sequence[_Record], schema: CollectionSchema | None) -> 
         sparse = SparseVectors.from_rows([r.sparse for r in records if r.sparse is not None])
     if schema is not None and schema.multivector_width is not None:
         tokens = [r.multivector for r in records if r.multivector is not None]
-        multi = MultiVectors.from_rows(tokens, width=schema.multivector_width)
+        multi = MultiVectors.from_rows(
+            tokens, width=schema.multivector_width, dtype=schema.multivector_dtype
+        )
     return Embeddings(
         dense,
         sparse,

@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from m3connect import fusion, scoring
-from m3connect.contract import Capabilities, Connector, check_query, fusion_kind
+from m3connect.contract import (
+    Capabilities,
+    CollectionSchema,
+    Connector,
+    check_query,
+    fusion_kind,
+)
 from m3connect.errors import InputError
 from m3connect.filters import And, Filter, Not, Or, matches
 from m3connect.types import (
@@ -71,21 +77,28 @@ def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Pl
     return Plan(False, False, reason, (*steps, f"{_fusion_text(query)} on the client"))
 
 
-def run(connector: Connector, queries: Sequence[Query], *, native: bool = True) -> list[list[Hit]]:
+def run(
+    connector: Connector,
+    queries: Sequence[Query],
+    *,
+    native: bool = True,
+    schema: CollectionSchema | None = None,
+) -> list[list[Hit]]:
     """Answer queries, natively where possible and otherwise composed; one list of hits a query.
 
     Args:
         connector: an existing collection.
         queries: any mix of queries.
         native: False forbids native fusion and reranking, to compare the two ways.
+        schema: of the collection, where the caller knows it; saves a request.
 
     Raises:
         InputError: a bad query.
         ConnectorError: whatever the connector raises.
     """
-    schema = connector.describe().schema
+    known = schema or connector.describe().schema
     for query in queries:
-        check_query(query, schema)
+        check_query(query, known)
     capabilities = connector.capabilities
     plans = [plan(query, capabilities, native=native) for query in queries]
     answers: list[list[Hit]] = [[] for _ in queries]

@@ -91,8 +91,9 @@ def search_many(
     rerank: int | None = None,
 ) -> list[list[Hit]]:
     """:func:`search` for many texts, encoded and sent together; one list of hits a text."""
+    info = connector.describe()
     queries = build_queries(
-        connector.describe(),
+        info,
         encoder,
         texts,
         mode=mode,
@@ -102,7 +103,7 @@ def search_many(
         depth=depth,
         rerank=rerank,
     )
-    return planner.run(connector, queries)
+    return planner.run(connector, queries, schema=info.schema)
 
 
 def build_queries(

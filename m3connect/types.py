@@ -211,11 +211,17 @@ class MultiVectors:
         )
 
     @classmethod
-    def from_rows(cls, rows: Sequence[TokenArray], *, width: int | None = None) -> MultiVectors:
-        """From one ``[tokens, C]`` array a text; ``width`` is needed when there is no text."""
+    def from_rows(
+        cls,
+        rows: Sequence[TokenArray],
+        *,
+        width: int = 0,
+        dtype: Literal["float16", "float32"] = "float32",
+    ) -> MultiVectors:
+        """From one ``[tokens, C]`` array a text; ``width`` and ``dtype`` are for no text at all."""
         offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
         if not rows:
-            return cls(offsets, np.empty((0, width or 0), np.float32))
+            return cls(offsets, np.empty((0, width), dtype))
         return cls(offsets, np.concatenate(rows))
 
     @property

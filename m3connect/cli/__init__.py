@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from m3connect.cli.mine import mine
 from m3connect.cli.models import models
 from m3connect.cli.score import score
 from m3connect.cli.search import search
+from m3connect.cli.synthesize import synthesize
 from m3connect.cli.train import train
 from m3connect.cli.tune import tune
 from m3connect.errors import (
@@ -53,7 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for _panel, _commands in {
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Documents to search": {"ingest": ingest, "search": search, "encode": encode},
     "Collections": {"copy": copy, "verify": verify},
     "Measure and train": {
@@ -61,10 +63,12 @@ for _panel, _commands in {
         "tune": tune,
         "mine": mine,
         "score": score,
+        "synthesize": synthesize,
         "train": train,
     },
     "Models and machine": {"models": models, "export": export, "doctor": doctor},
-}.items():
+}
+for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
         app.command(_name, rich_help_panel=_panel)(_command)
 
@@ -94,6 +98,9 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits the process with one of the codes above."""
+    # OpenMP threads that spin at barriers make a query many times slower on a busy machine. It has
+    # to be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     group: Any = get_command(app)
     for command in group.commands.values():
         _add_environment(command)

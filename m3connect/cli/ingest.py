@@ -26,7 +26,6 @@ from m3connect.cli.options import (
 if TYPE_CHECKING:
     from m3connect.contract import FieldKind
     from m3connect.ingestion import IngestEstimate, IngestReport
-    from m3connect.types import Leg
 
 PARTIAL_FAILURE = 4  # exit code
 
@@ -146,7 +145,8 @@ def ingest(
         chunk_tokens=chunk_tokens,
         chunk_overlap=chunk_overlap,
     )
-    legs, total = _legs(modes), ingestion.count(files)
+    legs = options.parse_legs(modes) if modes is not None else None
+    total = ingestion.count(files)
     with (
         options.open_connector(target, collection, url, path, api_key, target_option) as connector,
         progress_bar() as draw,
@@ -207,22 +207,6 @@ def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:
         f"{estimated.seconds:.0f} s and {estimated.bytes / 1e6:.1f} MB of texts and vectors. "
         "Nothing was written."
     )
-
-
-def _legs(modes: str | None) -> tuple[Leg, ...] | None:
-    """``dense,sparse`` as legs.
-
-    >>> _legs("dense, sparse")
-    ('dense', 'sparse')
-    """
-    from m3connect.types import LEGS
-
-    if modes is None:
-        return None
-    named = {part.strip() for part in modes.split(",")}
-    if unknown := named - set(LEGS):
-        raise typer.BadParameter(f"--modes takes {', '.join(LEGS)}, got {sorted(unknown)}")
-    return tuple(leg for leg in LEGS if leg in named)
 
 
 def _index_fields(fields: list[str]) -> dict[str, FieldKind]:

@@ -153,7 +153,9 @@ class _Run:
         from m3connect.retrieval import build_queries
 
         built = build_queries(self.info, self.encoder, texts, mode=mode, **self.choices)
-        return list(zip(built, planner.run(self.connector, built), strict=True))
+        return list(
+            zip(built, planner.run(self.connector, built, schema=self.info.schema), strict=True)
+        )
 
     def explain(self, text: str, query: Query, hits: list[Hit]) -> Why:
         """How the query was answered, and its hits taken apart."""
