@@ -70,7 +70,7 @@ def ingest(
         legs: representations to store; default all that the encoder makes and the database stores.
         index_fields: metadata fields to index for fast filters, with their kinds.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
-        progress: called with the counts so far, several times a second at best.
+        progress: called with the counts so far, after each piece of work.
 
     Raises:
         ConfigError: a bad path or option; nothing was written.
