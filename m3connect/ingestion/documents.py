@@ -172,7 +172,7 @@ def _fault(document: Document, seen: set[str]) -> str | None:
     if not document.text.strip():
         return "the document is empty"
     for name in document.metadata:
-        if name in PASSAGE_FIELDS or name.startswith(RESERVED_PREFIX):
+        if name in PASSAGE_FIELDS or str(name).startswith(RESERVED_PREFIX):
             return (
                 f"metadata field {name!r} is reserved; rename it, or name the fields to keep "
                 "(--metadata-field)"

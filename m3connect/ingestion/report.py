@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from m3connect.errors import ConfigError
+
 log = logging.getLogger(__name__)
 
 
@@ -97,12 +99,19 @@ class DeadLetters:
         self._file: IO[str] | None = None
 
     def add(self, failure: Failure) -> None:
-        """Record one failure."""
+        """Record one failure.
+
+        Raises:
+            ConfigError: the file cannot be made.
+        """
         if self.path is None:
             log.warning("%s: %s", failure.id or failure.where, failure.reason)
             return
         if self._file is None:
-            self._file = self.path.open("w", encoding="utf-8")
+            try:
+                self._file = self.path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"--dead-letters {self.path}: {error.strerror}") from error
         # Escaped, because a bad id may hold lone surrogates, which UTF-8 cannot.
         self._file.write(json.dumps(asdict(failure)) + "\n")
         self._file.flush()

@@ -130,7 +130,7 @@ def test_embeddings_need_no_model(run, tmp_path, collection):
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such file or folder"),
-        (["corpus.jsonl", "--modes", "dense,colbert"], "got ['colbert']"),
+        (["corpus.jsonl", "--modes", "dense,colbert"], "got 'dense,colbert'"),
         (["corpus.jsonl", "--index-field", "lang"], "NAME:KIND"),
         (["corpus.jsonl", "--index-field", "lang:text"], "keyword, integer"),
         (["corpus.jsonl", "--chunk-tokens", "100000"], "--chunk-tokens must be between"),

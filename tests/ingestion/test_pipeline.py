@@ -196,9 +196,10 @@ def test_bad_documents_are_set_aside_and_the_run_goes_on(encoder, connector, tmp
         Document("object", "text", {"x": object()}),
         Document("surrogate", "a\ud800"),
         Document("id\udc00", "text"),
+        Document("key", "text", {5: "not a name"}),
     ]
     report = ingest([Document("good", "text"), *bad], encoder, connector, dead_letters=letters)
-    assert (report.read, report.written, report.failed) == (11, 1, 10)
+    assert (report.read, report.written, report.failed) == (12, 1, 11)
     assert report.read == report.unchanged + report.written + report.failed
     assert stored(connector) == ["good#0"]
     written = [json.loads(line) for line in letters.read_text().splitlines()]
@@ -215,6 +216,14 @@ def test_bad_documents_are_set_aside_and_the_run_goes_on(encoder, connector, tmp
         "id\udc00": "not valid unicode",
     }.items():
         assert reason in reasons[id_]
+
+
+def test_a_dead_letter_file_that_cannot_be_made_ends_the_run(encoder, connector, tmp_path):
+    """A failure is never dropped."""
+    with pytest.raises(ConfigError, match=r"--dead-letters .*No such file"):
+        ingest(
+            [Document("blank", "")], encoder, connector, dead_letters=tmp_path / "no" / "x.jsonl"
+        )
 
 
 def test_without_a_file_failures_are_logged(encoder, connector, caplog):
