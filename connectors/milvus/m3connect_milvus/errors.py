@@ -121,9 +121,9 @@ def _of_status(status: grpc.StatusCode, details: str) -> type[ConnectorError]:
 def _text(error: BaseException) -> str:
     if isinstance(error, grpc.RpcError):
         return f"{error.code().name}: {error.details()}"
+    if isinstance(error.__cause__, grpc.RpcError):
+        return _text(error.__cause__)
     if isinstance(error, driver.MilvusException):
         code = error.code.name if isinstance(error.code, grpc.StatusCode) else int(error.code)
-        cause = error.__cause__
-        because = f" ({_text(cause)})" if isinstance(cause, grpc.RpcError) else ""
-        return f"{error.message or type(error).__name__} [code {code}]{because}"
+        return f"{error.message or type(error).__name__} [code {code}]"
     return str(error) or type(error).__name__
