@@ -7,7 +7,8 @@ import argparse
 import tempfile
 import time
 
-from workload import MODES, percentiles, queries, query, records, schema
+from timing import timed
+from workload import MODES, queries, query, records, schema
 
 from m3connect import connect, planner
 
@@ -38,7 +39,7 @@ def main() -> None:
         vectors = queries(options.queries, width=options.width)
         for mode in MODES:
             asked = [query(one, mode) for one in vectors]
-            p50, p99 = percentiles(lambda one: planner.run(collection, [one]), asked)
+            _, p50, p99 = timed(lambda one: planner.run(collection, [one]), asked)
             print(f"| {mode} | {p50:.1f} | {p99:.1f} |")
 
 

@@ -1,53 +1,75 @@
-"""Seeded random records and queries in the shape of bge-m3's output, and how calls are timed."""
+"""Seeded random records and queries in the shape of bge-m3's output."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from m3connect.contract import CollectionSchema
 from m3connect.types import (
+    LEGS,
     Embeddings,
+    FloatArray,
+    Leg,
     MultiVectors,
     Query,
     RecordBatch,
+    Rrf,
     SparseVector,
     SparseVectors,
     Weighted,
 )
 
 VOCABULARY = 250_002
-MODES = ("dense", "sparse", "multivector", "hybrid", "all")
+MODES: dict[str, tuple[Leg, ...]] = {
+    "dense": ("dense",),
+    "sparse": ("sparse",),
+    "rrf": ("dense", "sparse"),
+    "hybrid": ("dense", "sparse"),
+    "multivector": LEGS,
+    "all": LEGS,
+}
+"""Every mode that is measured, and the legs of its queries."""
+_FUSIONS = {"rrf": Rrf(), "multivector": Weighted(0.0, 0.0, 1.0, rescore=False)}
 
 
-def schema(width: int) -> CollectionSchema:
-    """All three representations, ``width`` wide."""
-    return CollectionSchema(width, sparse=True, multivector_width=width)
+def schema(width: int, legs: Sequence[Leg] = LEGS) -> CollectionSchema:
+    """The representations, ``width`` wide."""
+    return CollectionSchema(
+        width if "dense" in legs else None,
+        sparse="sparse" in legs,
+        multivector_width=width if "multivector" in legs else None,
+    )
 
 
 def records(
-    n: int, *, width: int = 1024, terms: int = 120, tokens: int = 20, seed: int = 0, step: int = 500
+    n: int,
+    *,
+    legs: Sequence[Leg] = LEGS,
+    width: int = 1024,
+    terms: int = 120,
+    tokens: int = 20,
+    seed: int = 0,
+    step: int = 500,
 ) -> Iterator[RecordBatch]:
-    """``n`` records in batches; a few topics, so that neighbours exist."""
+    """The first ``n`` records in batches; a few topics, so that neighbours exist."""
     centres = np.random.default_rng(seed).normal(size=(64, width)).astype(np.float32)
     for start in range(0, n, step):
-        size = min(step, n - start)
         rng = np.random.default_rng([seed, start])
-        topics = rng.integers(0, len(centres), size)
-        dense = _unit(centres[topics] + rng.normal(size=(size, width)).astype(np.float32))
-        sparse = SparseVectors.from_rows([_terms(rng, terms) for _ in range(size)])
-        vectors = np.repeat(dense, tokens, axis=0) + 0.5 * rng.normal(
-            size=(size * tokens, width)
-        ).astype(np.float32) / np.sqrt(width)
-        offsets = np.arange(size + 1, dtype=np.int64) * tokens
-        multi = MultiVectors(offsets, _unit(vectors).astype(np.float16))
-        yield RecordBatch(
-            [f"record-{start + row}" for row in range(size)],
-            [{"text": f"record {start + row}", "topic": int(topics[row])} for row in range(size)],
+        topics = rng.integers(0, len(centres), step)
+        dense = _unit(centres[topics] + rng.normal(size=(step, width)).astype(np.float32))
+        sparse = SparseVectors.from_rows([_terms(rng, terms) for _ in range(step)])
+        batch = RecordBatch(
+            [f"record-{start + row}" for row in range(step)],
+            [{"text": f"record {start + row}", "topic": int(topics[row])} for row in range(step)],
             Embeddings(
-                dense, sparse, multi, np.full(size, tokens, np.int32), np.zeros(size, np.bool_)
+                dense if "dense" in legs else None,
+                sparse if "sparse" in legs else None,
+                _tokens(rng, dense, tokens) if "multivector" in legs else None,
+                np.full(step, tokens, np.int32),
+                np.zeros(step, np.bool_),
             ),
         )
+        yield batch[: n - start]
 
 
 def queries(
@@ -65,26 +87,21 @@ def queries(
 
 
 def query(vectors: dict, mode: str, *, limit: int = 10) -> Query:
-    """A query in one of the modes of ``m3connect search``."""
-    legs = {"hybrid": ["dense", "sparse"], "all": list(vectors), "multivector": list(vectors)}
-    late_only = Weighted(0.0, 0.0, 1.0, rescore=False)
+    """A query in one of the modes of ``m3connect search``; ``rrf`` is hybrid, fused by ranks."""
     return Query(
-        **{leg: vectors[leg] for leg in legs.get(mode, [mode])},
-        fusion=late_only if mode == "multivector" else Weighted(),
+        **{leg: vectors[leg] for leg in MODES[mode]},
+        fusion=_FUSIONS.get(mode, Weighted()),
         limit=limit,
     )
 
 
-def percentiles(call: Callable[[Query], object], asked: Sequence[Query]) -> tuple[float, float]:
-    """p50 and p99 of one call a query, in milliseconds, after a warm-up of five."""
-    for one in asked[:5]:
-        call(one)
-    times = []
-    for one in asked:
-        start = time.perf_counter()
-        call(one)
-        times.append((time.perf_counter() - start) * 1e3)
-    return float(np.percentile(times, 50)), float(np.percentile(times, 99))
+def _tokens(rng: np.random.Generator, dense: FloatArray, tokens: int) -> MultiVectors:
+    """Token vectors around each dense one."""
+    n, width = dense.shape
+    noise = rng.normal(size=(n * tokens, width)).astype(np.float32) / np.sqrt(width)
+    vectors = np.repeat(dense, tokens, axis=0) + 0.5 * noise
+    offsets = np.arange(n + 1, dtype=np.int64) * tokens
+    return MultiVectors(offsets, _unit(vectors).astype(np.float16))
 
 
 def _terms(rng: np.random.Generator, n: int) -> SparseVector:

@@ -1,0 +1,305 @@
+"""The same records and queries in every database that starts here, beside LangChain's stores.
+
+    python benchmarks/databases.py [--targets qdrant,milvus,elasticsearch] [--records 20000]
+        [--width 1024] [--queries 100] [--peer-python ENV/bin/python] [--peer-records 5000]
+        [--elasticsearch-url URL]
+
+Qdrant and Milvus are the embedded engines; without a URL an Elasticsearch node of the tests is
+started. A cell of a mode is p50 and p99 of one query at a time in milliseconds, and the share of
+the exact top 10 that was found, where whoever scores no less than the tenth counts. ``rrf`` and
+``hybrid`` fuse dense and sparse, by ranks and by weights; ``multivector`` and ``all`` add MaxSim.
+Writing counts from the vectors to an answered search; bytes are those on disk afterwards.
+
+The peers hold fewer representations, so m3connect is measured with those alone as well, on as many
+records as they. Their environment needs langchain-qdrant, langchain-milvus, milvus-lite and
+langchain-elasticsearch; see peer_store.py.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import numpy as np
+from timing import timed
+from workload import MODES, queries, query, records, schema
+
+from m3connect import connect, fusion, planner
+from m3connect.errors import ConfigError
+from m3connect.scoring import dense_scores, maxsim_scores, sparse_scores
+from m3connect.types import (
+    LEGS,
+    Embeddings,
+    FloatArray,
+    Leg,
+    MultiVectors,
+    Query,
+    RecordBatch,
+    SparseVectors,
+)
+
+PEER_LEGS: dict[str, tuple[Leg, ...]] = {
+    "qdrant": ("dense", "sparse"),
+    "milvus": ("dense", "sparse"),
+    "elasticsearch": ("dense",),
+}
+PEER_STORE = Path(__file__).with_name("peer_store.py")
+REPOSITORY = Path(__file__).parents[1]
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Work:
+    """What everyone is given.
+
+    Args:
+        width: of dense and token vectors.
+        vectors: of the queries.
+        scores: ``float32 [queries, records]`` of each leg, exact.
+    """
+
+    width: int
+    vectors: Sequence[dict]
+    scores: Mapping[Leg, FloatArray]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How one mode did: milliseconds, and the share of the exact top 10 that was found."""
+
+    p50: float
+    p99: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table; ``size`` is in bytes, ``seconds`` are those of writing."""
+
+    engine: str
+    client: str
+    legs: Sequence[Leg]
+    records: int
+    seconds: float
+    size: int
+    modes: Mapping[str, Mode]
+
+    def __str__(self) -> str:
+        cells = [
+            self.engine,
+            self.client,
+            ", ".join(self.legs),
+            f"{self.records:,}",
+            f"{self.records / self.seconds:,.0f}",
+            f"{self.size / self.records:,.0f}",
+        ]
+        for name in MODES:
+            mode = self.modes.get(name)
+            cells.append(f"{mode.p50:.1f} / {mode.p99:.1f}, {mode.overlap:.3f}" if mode else "-")
+        return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print one Markdown table, row by row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--targets", default=",".join(PEER_LEGS))
+    parser.add_argument("--records", type=int, default=20_000)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--peer-python", help="interpreter of the peers' environment")
+    parser.add_argument("--peer-records", type=int, default=5000)
+    parser.add_argument("--elasticsearch-url", help="of a server to use; otherwise one is started")
+    options = parser.parse_args()
+
+    vectors = queries(options.queries, width=options.width)
+    scores = exact_scores(records(options.records, width=options.width), vectors)
+    work = Work(options.width, vectors, scores)
+    shared = min(options.records, options.peer_records)
+    columns = ["engine", "through", "holds", "records", "records/s", "bytes/record", *MODES]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    for target in options.targets.split(","):
+        try:
+            with server(target, options.elasticsearch_url) as url:
+                print(ours(target, url, LEGS, options.records, work), flush=True)
+                if options.peer_python:
+                    print(ours(target, url, PEER_LEGS[target], shared, work), flush=True)
+                    print(peer(target, url, options.peer_python, shared, work), flush=True)
+        except ConfigError as error:
+            print(f"{target} is left out: {error}", file=sys.stderr)
+
+
+# ----------------------------------------------------------------------------------- the databases
+
+
+@contextmanager
+def server(target: str, url: str | None) -> Iterator[str | None]:
+    """The URL of the target's server, started if need be; None where it is embedded."""
+    if target != "elasticsearch" or url:
+        yield url
+        return
+    sys.path.insert(0, str(REPOSITORY))
+    from tests.servers.elasticsearch.node import Node, NodeUnavailable
+
+    try:
+        with Node() as node:
+            yield node.url
+    except NodeUnavailable as error:
+        raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def place(url: str | None) -> Iterator[tuple[str, str, Callable[[], int]]]:
+    """Room for one collection: its name, the URL or path, and how many bytes it takes on disk."""
+    collection = f"benchmark_{uuid4().hex}"
+    if url is None:
+        with TemporaryDirectory() as folder:
+            yield collection, str(Path(folder, "data.db")), lambda: folder_size(Path(folder))
+        return
+    from elasticsearch import Elasticsearch
+
+    with Elasticsearch(url, request_timeout=60) as client:
+        try:
+            yield collection, url, lambda: index_size(client, collection)
+        finally:
+            client.indices.delete(index=collection, ignore_unavailable=True)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes that files occupy, which for files with holes are fewer than their lengths say."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def index_size(client: object, index: str) -> int:
+    """Bytes of an Elasticsearch index once its segments are on disk."""
+    client.indices.flush(index=index)
+    return client.indices.stats(index=index, metric="store")["_all"]["total"]["store"][
+        "size_in_bytes"
+    ]
+
+
+# ------------------------------------------------------------------------------------- the clients
+
+
+def ours(target: str, url: str | None, legs: Sequence[Leg], n: int, work: Work) -> Row:
+    """m3connect's row."""
+    with place(url) as (collection, where, size):
+        options = {"path": where} if url is None else {"url": where}
+        with connect(target, collection=collection, **options) as connector:
+            connector.ensure(schema(work.width, legs))
+            seconds = 0.0
+            for batch in records(n, width=work.width, legs=legs):
+                seconds += elapsed(lambda batch=batch: connector.upsert(batch))
+            seconds += elapsed(connector.flush)
+            modes = {}
+            for mode in [mode for mode, needed in MODES.items() if set(needed) <= set(legs)]:
+                asked = [query(one, mode) for one in work.vectors]
+                found, p50, p99 = timed(lambda one: planner.run(connector, [one])[0], asked)
+                ids = [[hit.id for hit in hits] for hits in found]
+                modes[mode] = Mode(p50, p99, overlap(ids, mode, n, work))
+            engine = connector.capabilities.engine
+        return Row(engine, "m3connect", legs, n, seconds, size(), modes)
+
+
+def peer(target: str, url: str | None, python: str, n: int, work: Work) -> Row:
+    """The row of LangChain's store for the target, in a process of its own."""
+    legs = PEER_LEGS[target]
+    with TemporaryDirectory() as folder, place(url) as (collection, where, size):
+        parts = [batch.embeddings for batch in records(n, width=work.width, legs=LEGS[:2])]
+        passages = Embeddings.concat(parts)
+        asked_sparse = SparseVectors.from_rows([one["sparse"] for one in work.vectors])
+        asked_dense = np.stack([one["dense"] for one in work.vectors])
+        write(Path(folder, "passages.npz"), passages.dense, passages.sparse)
+        write(Path(folder, "queries.npz"), asked_dense, asked_sparse)
+        command = [python, PEER_STORE, target, collection, where, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{PEER_STORE.name} {target} failed:\n{done.stderr[-2000:]}")
+        answers = json.loads(Path(folder, "answers.json").read_text())
+        modes = {
+            mode: Mode(each["p50"], each["p99"], overlap(each["found"], mode, n, work))
+            for mode, each in answers["modes"].items()
+        }
+        return Row(target, answers["client"], legs, n, answers["seconds"], size(), modes)
+
+
+def write(path: Path, dense: FloatArray, sparse: SparseVectors) -> None:
+    """Vectors for a process without m3connect."""
+    np.savez(path, dense=dense, indptr=sparse.indptr, indices=sparse.indices, values=sparse.values)
+
+
+def elapsed(call: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+# -------------------------------------------------------------------------------------- the oracle
+
+
+def exact_scores(batches: Iterable[RecordBatch], vectors: Sequence[dict]) -> dict[Leg, FloatArray]:
+    """Every query with every record, in blocks: ``float32 [queries, records]`` of each leg."""
+    parts: dict[Leg, list[FloatArray]] = {leg: [] for leg in LEGS}
+    for batch in batches:
+        block = batch.embeddings
+        assert block.multivector is not None
+        # Widened once a block rather than once a query.
+        late = MultiVectors(block.multivector.offsets, block.multivector.vectors.astype(np.float32))
+        parts["dense"].append(np.stack([dense_scores(v["dense"], block.dense) for v in vectors]))
+        parts["sparse"].append(
+            np.stack([sparse_scores(v["sparse"], block.sparse) for v in vectors])
+        )
+        parts["multivector"].append(
+            np.stack([maxsim_scores(v["multivector"], late) for v in vectors])
+        )
+    return {leg: np.concatenate(found, axis=1) for leg, found in parts.items()}
+
+
+def overlap(found: Sequence[Sequence[str]], mode: str, n: int, work: Work) -> float:
+    """The mean share of the exact top 10 that the answers hold, of the first ``n`` records."""
+    shares = []
+    for at, ids in enumerate(found):
+        asked = query(work.vectors[at], mode)
+        final = exact(asked, {leg: scores[at, :n] for leg, scores in work.scores.items()})
+        best = fusion.top(final, asked.limit)
+        good = {id_ for id_, score in final.items() if score >= final[best[-1]] - ROUNDING}
+        shares.append(len(good & set(ids)) / len(best))
+    return float(np.mean(shares))
+
+
+def exact(asked: Query, scores: Mapping[Leg, FloatArray]) -> dict[str, float]:
+    """The candidates of one query and their final scores, as :class:`Query` defines them."""
+    depths = {"dense": asked.dense_depth, "sparse": asked.sparse_depth}
+    rankings = {leg: ranking(leg, scores[leg], depths[leg]) for leg in asked.legs if leg in depths}
+    known = {
+        leg: {id_: float(scores[leg][row]) for each in rankings.values() for id_, row in each}
+        for leg in asked.legs
+    }
+    if len(asked.legs) == 1:
+        return known[asked.legs[0]]
+    return fusion.combine(
+        asked, {leg: [id_ for id_, _ in each] for leg, each in rankings.items()}, known
+    )
+
+
+def ranking(leg: Leg, scores: FloatArray, depth: int) -> list[tuple[str, int]]:
+    """Ids and rows of a leg's candidates, best first; a sparse one shares a term."""
+    depth = min(depth, len(scores))
+    bar = np.partition(scores, -depth)[-depth]
+    rows = np.flatnonzero((scores >= bar) & ((leg != "sparse") | (scores > 0)))
+    row_of = {f"record-{row}": int(row) for row in rows}
+    best = fusion.top({id_: float(scores[row]) for id_, row in row_of.items()}, depth)
+    return [(id_, row_of[id_]) for id_ in best]
+
+
+if __name__ == "__main__":
+    main()
