@@ -74,4 +74,4 @@ def _queries(result: Result) -> str:
 
 
 def _safe(name: str) -> str:
-    return name.replace("/", ".")
+    return name.replace("/", ".").replace(" ", "-")
