@@ -13,8 +13,6 @@ import sys
 import threading
 from pathlib import Path
 
-from milvus import MilvusServer, MilvusServerConfig
-
 PORT = 19530
 PARTS = (
     "rootCoord",
@@ -30,6 +28,8 @@ PARTS = (
 
 def main(home: Path) -> None:
     """Serve until killed."""
+    from milvus import MilvusServer, MilvusServerConfig
+
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     config = MilvusServerConfig(data_dir=str(home / "data"), proxy_port=PORT)
     for part in PARTS:
