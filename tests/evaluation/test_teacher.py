@@ -97,3 +97,38 @@ def test_bad_lines_are_named(tmp_path, line, message):
     path.write_text('{"query": "x", "pos": [], "neg": []}\n' + line + "\n")
     with pytest.raises(InputError, match=message):
         list(teacher.read(path))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path):
+    """A small random cross-encoder scores pairs one by one as it does together."""
+    pytest.importorskip("sentence_transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "blue", "sky", "green", "grass"]
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=1,
+        max_position_embeddings=32,
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    score = sys.modules["m3connect.cli.score"].load_cross_encoder(str(tmp_path), "cpu")
+    pairs = [("blue sky", "sky"), ("green", "grass green"), ("blue", "blue")]
+    together = score(pairs)
+    assert len(set(together)) == 3
+    assert together == pytest.approx([score([pair])[0] for pair in pairs], abs=1e-5)
