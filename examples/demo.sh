@@ -21,17 +21,17 @@ run ingest "$corpus" --collection demo
 say "Again: what is unchanged is skipped"
 run ingest "$corpus" --collection demo
 
-say "A question in German finds pages in other languages (dense and multi-vector compare meaning)"
-run search "wie viel Speicherplatz ist noch frei?" --collection demo --mode all --limit 4
+say "A question in English finds pages in other languages: dense and multi-vector compare meaning"
+run search "convert a video to audio" --collection demo --mode all --limit 3
 
-say "An exact identifier: the dense leg is lost, the sparse leg finds it"
-run search "no-checkout" --collection demo --mode dense --limit 2
-run search "no-checkout" --collection demo --mode sparse --limit 2
+say "An exact identifier: the dense leg is lost, the sparse leg finds the page"
+run search --collection demo --mode dense --limit 2 -- "--recipient"
+run search --collection demo --mode sparse --limit 2 -- "--recipient"
 
-say "The same query in every mode side by side, with the score of each leg"
-run search "copy files to another machine over ssh" --collection demo --compare --limit 3
+say "One query in every mode side by side, with the score of each leg"
+run search "find which commit introduced a bug" --collection demo --compare --limit 3
 
 say "Why: the parts add up to the score"
-run search "list files with their size" --collection demo --mode all --filter 'lang == "en"' --limit 1 --explain
+run search "extract a tar archive into a directory" --collection demo --mode all --filter 'lang == "en"' --limit 1 --explain
 
 printf '\nThe collection is in .m3connect/; `make clean` removes it. Next: docs/tutorial.md\n'
