@@ -98,8 +98,9 @@ def query(vectors: dict, mode: str, *, limit: int = 10) -> Query:
 def _tokens(rng: np.random.Generator, dense: FloatArray, tokens: int) -> MultiVectors:
     """Token vectors around each dense one."""
     n, width = dense.shape
-    noise = rng.normal(size=(n * tokens, width)).astype(np.float32) / np.sqrt(width)
-    vectors = np.repeat(dense, tokens, axis=0) + 0.5 * noise
+    vectors = rng.standard_normal((n * tokens, width), dtype=np.float32)
+    vectors *= 0.5 / np.sqrt(width)
+    vectors += np.repeat(dense, tokens, axis=0)
     offsets = np.arange(n + 1, dtype=np.int64) * tokens
     return MultiVectors(offsets, _unit(vectors).astype(np.float16))
 
@@ -112,4 +113,5 @@ def _terms(rng: np.random.Generator, n: int) -> SparseVector:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors / norms).astype(np.float32, copy=False)
