@@ -23,13 +23,17 @@ from urllib.parse import quote
 from qdrant_client import models
 
 from m3connect.contract import RESERVED_PREFIX, FieldKind
-from m3connect.errors import InputError
+from m3connect.errors import InputError, InvalidFilter
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar, parse_date
+from m3connect_qdrant.errors import NAME
 
 RESERVED = RESERVED_PREFIX
 """The one payload key that this connector adds."""
 LONGEST = 128
 """Characters of a string that are kept as they are; a longer one is known by its hash."""
+
+DEEPEST = 30
+"""Levels that a message to a server may nest, of a payload or a filter."""
 
 Facts = dict[str, dict[str, list[Any]]]
 
@@ -147,12 +151,23 @@ def _quoted(path: str) -> str:
 # ---------------------------------------------------------------------------------- conditions
 
 
-def compile_filter(condition: Filter) -> models.Filter:
+def compile_filter(condition: Filter, levels: int = DEEPEST) -> models.Filter:
     """The same condition in Qdrant's terms, on the facts.
+
+    Args:
+        condition: any filter.
+        levels: how many more and, or, not may stand within each other.
 
     Raises:
         InputError: it is no filter.
+        InvalidFilter: it is nested deeper than a message to a server may be.
     """
+    if levels == 0:
+        raise InvalidFilter(
+            f"more than {DEEPEST} and, or, not within each other; a server takes no more",
+            connector=NAME,
+            operation="filter",
+        )
     match condition:
         case Eq(field, value):
             return _any_of(field, [value])
@@ -168,12 +183,13 @@ def compile_filter(condition: Filter) -> models.Filter:
             there = models.PayloadField(key=_key(field, "values"))
             return models.Filter(must_not=[models.IsEmptyCondition(is_empty=there)])
         case And(parts):
-            return models.Filter(must=[compile_filter(part) for part in parts])
+            return models.Filter(must=[compile_filter(part, levels - 1) for part in parts])
         case Or(parts):
             # To Qdrant an empty `should` is no condition at all.
-            return models.Filter(should=[*map(compile_filter, parts)]) if parts else _nothing()
+            either: list[models.Condition] = [compile_filter(p, levels - 1) for p in parts]
+            return models.Filter(should=either) if either else _nothing()
         case Not(part):
-            return models.Filter(must_not=[compile_filter(part)])
+            return models.Filter(must_not=[compile_filter(part, levels - 1)])
     raise InputError(f"{condition!r} is no filter")
 
 

@@ -25,10 +25,7 @@ from m3connect.types import (
     SparseVector,
     SparseVectors,
 )
-from m3connect_qdrant.filters import RESERVED, facts, is_stored_exactly
-
-DEEPEST = 30
-"""Levels of a payload that a message to a server may nest."""
+from m3connect_qdrant.filters import DEEPEST, RESERVED, facts, is_stored_exactly
 
 MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"]
 
@@ -143,7 +140,9 @@ def _legs(
         sparse = SparseVectors.from_rows([_sparse(point.vectors.get("sparse")) for point in found])
     if schema.multivector_width is not None:
         tokens = [np.array(p.vectors["multivector"], schema.multivector_dtype) for p in found]
-        multi = MultiVectors.from_rows(tokens, width=schema.multivector_width)
+        multi = MultiVectors.from_rows(
+            tokens, width=schema.multivector_width, dtype=schema.multivector_dtype
+        )
     return dense, sparse, multi
 
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qdrant_client import grpc
+from qdrant_client.conversions.conversion import RestToGrpc
 from qdrant_client.local.payload_filters import check_filter
 
 from m3connect.contract import CollectionSchema, FieldKind
-from m3connect.errors import InputError
+from m3connect.errors import InputError, InvalidFilter
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range, matches
 from m3connect.types import Embeddings, RecordBatch
 from m3connect_qdrant import QdrantConnector, connect
@@ -202,6 +204,19 @@ def test_what_is_no_filter_is_refused() -> None:
     """Something else than a filter is the caller's mistake."""
     with pytest.raises(InputError):
         compile_filter("lang == 'de'")  # type: ignore[arg-type]
+
+
+def test_a_filter_too_deep_for_a_server_is_refused() -> None:
+    """As deep as a gRPC message takes, ranges included; deeper is refused on every engine."""
+    where: Filter = F("year") >= 2020
+    for _ in range(29):
+        where = ~where
+    message = RestToGrpc.convert_filter(compile_filter(where))
+    inner = grpc.PrefetchQuery(prefetch=[grpc.PrefetchQuery(filter=message)])
+    sent = grpc.QueryBatchPoints(query_points=[grpc.QueryPoints(prefetch=[inner])])
+    assert grpc.QueryBatchPoints.FromString(sent.SerializeToString()) == sent
+    with pytest.raises(InvalidFilter):
+        compile_filter(~where)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ def test_no_points_are_an_empty_batch() -> None:
     assert (len(empty), empty.embeddings.legs) == (0, corpus.SCHEMA.legs)
     assert empty.embeddings.dense is not None
     assert empty.embeddings.dense.shape == (0, 16)
+    assert empty.embeddings.multivector is not None
+    assert empty.embeddings.multivector.vectors.shape == (0, 8)
+    assert empty.embeddings.multivector.vectors.dtype == np.float16
 
 
 def test_ids_become_uuids_for_good() -> None:
