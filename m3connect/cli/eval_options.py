@@ -13,9 +13,9 @@ from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.contract import ModelInfo
+    from m3connect.evaluation.baselines import Baseline
     from m3connect.evaluation.datasets import Dataset
     from m3connect.evaluation.modes import Mode, Preset
-    from m3connect.evaluation.baselines import Baseline
 
 Datasets = Annotated[
     list[str],
