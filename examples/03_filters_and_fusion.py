@@ -3,21 +3,25 @@
 Run: python examples/03_filters_and_fusion.py
 """
 
-from m3connect import Document, F, M3Encoder, Rrf, Weighted, connect, ingest, search
+from m3connect import Document, F, Hit, M3Encoder, Rrf, Weighted, connect, ingest, search
 from m3connect.filters import parse
 
 encoder = M3Encoder.load("m3-mini")
 documents = [
     Document("ts-999", "Error TS-999: the cache is cold.", {"lang": "en", "year": 2023}),
-    Document("ts-100", "Fehler TS-100: der Zwischenspeicher ist voll.", {"lang": "de", "year": 2024}),
-    Document("cache", "How to warm up a cold cache.", {"lang": "en", "year": 2021, "tags": ["howto"]}),
+    Document(
+        "ts-100", "Fehler TS-100: der Zwischenspeicher ist voll.", {"lang": "de", "year": 2024}
+    ),
+    Document(
+        "cache", "How to warm up a cold cache.", {"lang": "en", "year": 2021, "tags": ["howto"]}
+    ),
     Document("menu", "The cafeteria opens at eight.", {"lang": "en", "year": 2024}),
 ]
 
 with connect("qdrant", collection="errors", path=":memory:") as errors:
     ingest(documents, encoder, errors)
 
-    def show(title, hits):
+    def show(title: str, hits: list[Hit]) -> None:
         """One line a hit, with the score of each leg."""
         print(f"\n{title}")
         for hit in hits:
@@ -29,7 +33,10 @@ with connect("qdrant", collection="errors", path=":memory:") as errors:
     show("weighted sum, the checkpoint's weights", search(errors, encoder, question, mode="all"))
     show("more lexical", search(errors, encoder, question, fusion=Weighted(1.0, 1.0)))
     show("reciprocal ranks", search(errors, encoder, question, fusion=Rrf(k=60)))
-    show("late interaction orders the best 3", search(errors, encoder, question, mode="all", rerank=3))
+    show(
+        "late interaction orders the best 3",
+        search(errors, encoder, question, mode="all", rerank=3),
+    )
 
     # The same filter twice: in Python and as text.
     in_python = (F("lang") == "en") & (F("year") >= 2021) & ~F("tags").exists()
