@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer, weights_hash
 from m3connect.model.config import M3Config
-from m3connect.model.saving import save_m3
 from m3connect.model.hub import resolve
 from m3connect.model.m3 import M3Model
 from m3connect.model.packed import PackedTensors
+from m3connect.model.saving import save_m3
 from m3connect.model.weights import load_model, read_stored
 from m3connect.training.config import ModelTable, Recipe
 from m3connect.types import LEGS, Leg
