@@ -174,7 +174,7 @@ def share(batch, rank, processes):
         longest = int(texts.mask[part].sum(1).max())
         return type(texts)(
             *(
-                getattr(texts, name)[part, :longest]
+                getattr(texts, name)[part, :longest].contiguous()
                 for name in ("ids", "mask", "terms", "lexical", "content")
             )
         )
