@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 QUERY_LENGTH = 32
 FIRST_WORD = 10
@@ -34,7 +35,7 @@ def ours(
     from m3connect.training.objective import Criterion
     from m3connect.types import LEGS
 
-    model = load_model(open_checkpoint(checkpoint)).train()
+    model = load_model(open_checkpoint(Path(checkpoint))).train()
     words = model.config.body.vocab_size
 
     def texts(count: int, tokens: int) -> Texts:
