@@ -28,9 +28,10 @@ from tokenizers import Tokenizer
 from m3connect import M3Encoder
 from m3connect.model.checkpoint import Checkpoint, read_tokenizer
 from m3connect.model.config import BodyConfig, M3Config
-from m3connect.model.export import export, save_published
+from m3connect.model.export import export
 from m3connect.model.hub import resolve
 from m3connect.model.m3 import M3Model
+from m3connect.model.saving import save_published
 from m3connect.model.tokenize import TextTokenizer
 
 WORKER = Path(__file__).with_name("encode_worker.py")

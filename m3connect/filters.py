@@ -36,10 +36,10 @@ class Filter:
     __slots__ = ()
 
     def __and__(self, other: Filter) -> Filter:
-        return And((self, other))
+        return And((*self.parts, other)) if isinstance(self, And) else And((self, other))
 
     def __or__(self, other: Filter) -> Filter:
-        return Or((self, other))
+        return Or((*self.parts, other)) if isinstance(self, Or) else Or((self, other))
 
     def __invert__(self) -> Filter:
         return Not(self)

@@ -60,7 +60,13 @@ class Twins:
         ]
 
     def run(self, steps: int) -> None:
-        """Do so many operations; a difference names seed, step and operation."""
+        """Do so many operations and close; a difference names seed, step and operation."""
+        try:
+            self._run(steps)
+        finally:
+            self.connector.close()
+
+    def _run(self, steps: int) -> None:
         done: list[str] = []
         operations, weights = zip(*self.operations, strict=True)
         for step in range(steps):

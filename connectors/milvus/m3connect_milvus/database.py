@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pymilvus import MilvusClient
+from pymilvus.client.cache import GlobalCache
 
 from m3connect import retry
 from m3connect.errors import PermanentError, Unsupported
@@ -119,6 +120,9 @@ class Database:
         return self._lite.url
 
     def _connect(self, url: str) -> MilvusClient:
+        # The driver remembers schemas by address and name for as long as the process lives. Since
+        # then the collection may have been made anew, or the port may have gone to another server.
+        GlobalCache.schema.clear()
         with translated("connect"):
             return MilvusClient(
                 url,

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pymilvus import DataType, MilvusClient
+from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
 
 from connectors.milvus.tests.masquerade import masquerade
@@ -93,7 +94,7 @@ def test_connectors_of_one_process_share_a_folder(tmp_path):
             connector.upsert(corpus.records(2, n))
         one.close()
         assert two.count() == 4
-    assert lite._running == {}
+    assert path.resolve() not in lite._running
 
 
 def test_a_folder_that_cannot_be_opened_is_named(tmp_path):
@@ -378,3 +379,18 @@ def test_lite_has_no_float16(tmp_path):
         pytest.raises(Unsupported, match=r"from 2\.4 has"),
     ):
         connector.ensure(corpus.SCHEMA)
+
+
+def test_a_remembered_schema_does_not_outlive_its_connection(tmp_path):
+    """The driver caches schemas by address; what another connection left there is not believed."""
+    with masquerade(tmp_path) as (url, _):
+        with connect(collection="test", url=url) as one:
+            one.ensure(corpus.SCHEMA)
+            one.upsert(corpus.records(1, 3))
+        for schema in GlobalCache.schema._cache.values():  # as a server on the same port had it
+            for field in schema["fields"]:
+                if field["name"] == "facts":
+                    field.update(type=DataType.VARCHAR, params={"max_length": 10})
+        with connect(collection="test", url=url) as two:
+            two.upsert(corpus.records(2, 3))
+            assert two.count() == 3

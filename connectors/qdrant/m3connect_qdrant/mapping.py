@@ -181,6 +181,7 @@ def _is_plain(value: Any, levels: int) -> bool:
 
 
 def user_payload(stored: Mapping[str, Any]) -> Payload:
+    """A stored payload as it was given."""
     text = stored[RESERVED].get("json")
     if text is not None:
         restored: Payload = json.loads(text)
