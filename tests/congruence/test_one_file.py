@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from m3connect import transfer
 from m3connect.contract import Connector
 from m3connect.filters import F
 from m3connect.inference import M3Encoder
@@ -51,37 +53,64 @@ def file(encoder: M3Encoder, tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-@pytest.mark.live
-def test_one_file_three_databases_one_ranking(
-    encoder: M3Encoder, file: str, node: Node, tmp_path: Path
-) -> None:
-    """Every mode, fusion and filter gives the oracle's ids, order and scores everywhere."""
+@pytest.fixture
+def databases(node: Node, tmp_path: Path) -> Iterator[Callable[[str], list[Connector]]]:
+    """Opens one collection in each of the three databases."""
     with ExitStack() as stack:
-        oracle = MemoryConnector(collection="one_file")
-        databases: list[Connector] = [
-            stack.enter_context(connect(name, collection="one_file", **options))
-            for name, options in {
+
+        def open_all(collection: str) -> list[Connector]:
+            places = {
                 "qdrant": {"path": str(tmp_path / "qdrant")},
                 "milvus": {"path": str(tmp_path / "milvus.db")},
                 "elasticsearch": {"url": node.url},
-            }.items()
-        ]
-        for database in (oracle, *databases):
-            report = ingest(file, None, database)
-            assert (report.read, report.written, report.failed) == (123, 123, 0)
-        for mode in MODES:
-            for fusion in (Weighted(), Rrf(), Weighted(0.2, 0.8, 0.5, rescore=False)):
-                for condition in (None, F("lang").isin(["en", "de", "zh"])):
-                    asked = {"mode": mode, "fusion": fusion, "filter": condition, "depth": 30}
-                    expected = search_many(oracle, encoder, QUERIES, **asked)
-                    for database in databases:
-                        found = search_many(database, encoder, QUERIES, **asked)
-                        for wanted, got in zip(expected, found, strict=True):
-                            where = (database.name, mode, fusion, condition)
-                            assert [hit.id for hit in got] == [hit.id for hit in wanted], where
-                            np.testing.assert_allclose(
-                                [hit.score for hit in got],
-                                [hit.score for hit in wanted],
-                                atol=1e-4,
-                                err_msg=str(where),
-                            )
+            }
+            return [
+                stack.enter_context(connect(name, collection=collection, **options))
+                for name, options in places.items()
+            ]
+
+        yield open_all
+
+
+@pytest.mark.live
+def test_one_file_three_databases_one_ranking(
+    encoder: M3Encoder, file: str, databases: Callable[[str], list[Connector]]
+) -> None:
+    """Every mode, fusion and filter gives the oracle's ids, order and scores everywhere."""
+    oracle = MemoryConnector(collection="one_file")
+    opened = databases("one_file")
+    for database in (oracle, *opened):
+        report = ingest(file, None, database)
+        assert (report.read, report.written, report.failed) == (123, 123, 0)
+    fusions = (Weighted(), Rrf(), Weighted(0.2, 0.8, 0.5, rescore=False))
+    conditions = (None, F("lang").isin(["en", "de", "zh"]))
+    for mode, fusion, condition in product(MODES, fusions, conditions):
+        asked = {"mode": mode, "fusion": fusion, "filter": condition, "depth": 30}
+        expected = search_many(oracle, encoder, QUERIES, **asked)
+        for database in opened:
+            where = (database.name, mode, fusion, condition)
+            found = search_many(database, encoder, QUERIES, **asked)
+            for wanted, got in zip(expected, found, strict=True):
+                assert [hit.id for hit in got] == [hit.id for hit in wanted], where
+                np.testing.assert_allclose(
+                    [hit.score for hit in got],
+                    [hit.score for hit in wanted],
+                    atol=1e-4,
+                    err_msg=str(where),
+                )
+
+
+@pytest.mark.live
+def test_copies_in_all_directions_are_equal(
+    file: str, databases: Callable[[str], list[Connector]]
+) -> None:
+    """From each database to each, a copy has the same records and the same top tens."""
+    for source in databases("copied"):
+        ingest(file, None, source)
+        source.annotate({"made": "here"})
+        for target in databases(f"from_{source.name}"):
+            assert transfer.copy(source, target).written == 123
+            assert target.describe().notes == {"made": "here"}
+            found = transfer.verify(source, target, samples=10)
+            assert found.equal, (source.name, target.name, found)
+            assert min(found.overlap.values()) == 1.0, (source.name, target.name, found.overlap)
