@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Annotated
 
@@ -58,17 +57,13 @@ def copy(
     """
     from m3connect import transfer
 
-    with ExitStack() as stack:
-        one = stack.enter_context(
-            options.open_connector(
-                source, collection, from_url, from_path, from_api_key, from_option
-            )
-        )
-        two = stack.enter_context(
-            options.open_connector(
-                target, to_collection or collection, to_url, to_path, to_api_key, to_option
-            )
-        )
+    into = to_collection or collection
+    with (
+        options.open_connector(
+            source, collection, from_url, from_path, from_api_key, from_option
+        ) as one,
+        options.open_connector(target, into, to_url, to_path, to_api_key, to_option) as two,
+    ):
         total = one.count()
         with progress_bar() as progress:
             report = transfer.copy(
@@ -112,17 +107,13 @@ def verify(
     """
     from m3connect import transfer
 
-    with ExitStack() as stack:
-        one = stack.enter_context(
-            options.open_connector(
-                source, collection, from_url, from_path, from_api_key, from_option
-            )
-        )
-        two = stack.enter_context(
-            options.open_connector(
-                target, to_collection or collection, to_url, to_path, to_api_key, to_option
-            )
-        )
+    into = to_collection or collection
+    with (
+        options.open_connector(
+            source, collection, from_url, from_path, from_api_key, from_option
+        ) as one,
+        options.open_connector(target, into, to_url, to_path, to_api_key, to_option) as two,
+    ):
         report = transfer.verify(one, two, samples=samples, seed=seed)
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"equal": report.equal}, ensure_ascii=False))
