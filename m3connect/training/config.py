@@ -185,7 +185,7 @@ class OptimizerTable(_Table):
         warmup: share of the steps in which the rate rises.
         clip: largest norm of the gradient.
         epochs: passes over the data.
-        steps: stop after so many, whatever the epochs; None for all.
+        steps: stop after so many, whatever the epochs; None for all, 0 to start the heads only.
         accumulate: batches a step.
     """
 
@@ -195,7 +195,7 @@ class OptimizerTable(_Table):
     warmup: float = Field(default=0.1, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
     epochs: int = Field(default=1, gt=0)
-    steps: int | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=0)
     accumulate: int = Field(default=1, gt=0)
 
 

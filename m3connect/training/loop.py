@@ -230,4 +230,5 @@ def total_steps(table: OptimizerTable, plan: Sequence[PlannedBatch]) -> int:
             f"an epoch has {len(plan)} batches and a step takes {table.accumulate}: "
             "lower optimizer.accumulate or batching.sizes"
         )
-    return min(table.steps or steps * table.epochs, steps * table.epochs)
+    most = steps * table.epochs
+    return most if table.steps is None else min(table.steps, most)

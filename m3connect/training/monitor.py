@@ -91,7 +91,12 @@ def lexical_health(weights_NL: Tensor, texts: Texts) -> dict[str, Tensor]:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a log. Those after the last checkpoint may occur twice; the later ones count."""
+    """The lines of a log; a run without steps has none.
+
+    Those after the last checkpoint may occur twice; the later ones count.
+    """
+    if not path.exists():
+        return []
     with path.open(encoding="utf-8") as lines:
         entries = [json.loads(line) for line in lines]
     latest: dict[tuple[float, bool], dict[str, float]] = {

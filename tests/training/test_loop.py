@@ -10,6 +10,7 @@ from m3connect.model.weights import load_model
 from m3connect.training.config import read_recipe
 from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
+from m3connect.training.report import write_report
 
 RECIPE = """
 output = "{output}"
@@ -102,6 +103,15 @@ def test_accumulated_batches_make_one_step(recipe, tmp_path):
     single, double = (read_log(tmp_path / name / "log.jsonl") for name in ("run", "accumulated"))
     assert [len(single), len(double)] == [14, 6]
     assert double[0]["tokens"] == single[1]["tokens"]
+
+
+def test_no_steps_start_the_heads_alone(recipe, checkpoint):
+    """With 0 steps the encoder stays, a head that starts anew is there, and the report is drawn."""
+    plan = recipe("optimizer.steps=0", "model.sparse_head='ridge'")
+    before, after = weights(checkpoint), weights(train(plan))
+    moved = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert moved == {"sparse_linear.weight", "sparse_linear.bias"}
+    assert "0 steps, 0 tokens" in write_report(plan).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
