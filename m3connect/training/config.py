@@ -76,6 +76,20 @@ class ModelTable(_Table):
         return self
 
 
+class LoraTable(_Table):
+    """Adapters in place of the encoder's own weights; see ``lora.py``. The heads learn as a whole.
+
+    Args:
+        rank: of the difference that a matrix learns.
+        alpha: the difference is multiplied with ``alpha / rank``.
+        dropout: of what goes into the adapters.
+    """
+
+    rank: int = Field(default=8, gt=0)
+    alpha: int = Field(default=16, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
 class DataTable(_Table):
     """One dataset.
 
@@ -249,6 +263,7 @@ class Recipe(_Table):
         output: folder of the checkpoints, the log and the report.
         data_directory: what the paths of data and evaluation are relative to.
         seed: of everything random.
+        lora: adapters; None trains the encoder's own weights.
     """
 
     stage: Literal["contrastive"] = "contrastive"
@@ -256,12 +271,19 @@ class Recipe(_Table):
     data_directory: Path = Path()
     seed: int = Field(default=0, ge=0)
     model: ModelTable
+    lora: LoraTable | None = None
     data: tuple[DataTable, ...] = Field(min_length=1)
     batching: BatchingTable
     objective: ObjectiveTable = ObjectiveTable()
     optimizer: OptimizerTable
     run: RunTable = RunTable()
     evaluation: EvaluationTable | None = None
+
+    @model_validator(mode="after")
+    def _adapters_may_learn(self) -> Self:
+        if self.lora and self.model.frozen == "encoder":
+            raise ValueError('frozen = "encoder" leaves [lora] nothing to adapt: leave one out')
+        return self
 
 
 class RetroMaeRecipe(_Table):

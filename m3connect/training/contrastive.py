@@ -21,6 +21,7 @@ from m3connect.training.encoding import Reps, encode, sub_batches
 from m3connect.training.examples import open_source
 from m3connect.training.gradcache import cached_backward, plain_backward
 from m3connect.training.heads import shape_heads, start_heads
+from m3connect.training.lora import add_adapters
 from m3connect.training.monitor import lexical_health
 from m3connect.training.objective import make_criterion
 from m3connect.training.planning import Deck, PlannedBatch, plan_epoch
@@ -77,9 +78,12 @@ class Contrastive:
         self._arrange()
 
     def _arrange(self) -> None:
-        freeze(self.subject.model, self.recipe.model, self.recipe.objective.legs)
+        model, table = self.subject.model, self.recipe.model
+        freeze(model, table, self.recipe.objective.legs)
+        if self.recipe.lora:
+            add_adapters(model, self.recipe.lora, table.frozen_layers)
         if self.recipe.run.gradient_checkpointing:
-            recompute_layers(self.subject.model)
+            recompute_layers(model)
 
     def plan(self, epoch: int, processes: int, *, neighbours: bool = True) -> list[PlannedBatch]:
         """An epoch's batches; neighbours are found with the model as it is now.

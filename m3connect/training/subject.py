@@ -19,7 +19,8 @@ from m3connect.model.m3 import M3Model
 from m3connect.model.packed import PackedTensors
 from m3connect.model.saving import save_m3
 from m3connect.model.weights import load_model, read_stored
-from m3connect.training.config import ModelTable, Recipe
+from m3connect.training.config import LoraTable, ModelTable, Recipe
+from m3connect.training.lora import check_lora, merged
 from m3connect.types import LEGS, Leg
 
 
@@ -31,11 +32,13 @@ class Subject:
         model: in float32.
         tokenizer: the checkpoint's.
         folder: where the checkpoint lies; its tokenizer file goes into ours.
+        lora: its adapters, if it has any.
     """
 
     model: M3Model
     tokenizer: Tokenizer
     folder: Path
+    lora: LoraTable | None = None
 
     @property
     def config(self) -> M3Config:
@@ -50,6 +53,8 @@ def open_subject(recipe: Recipe) -> Subject:
         ConfigError: the name is unknown, or the recipe asks for what this checkpoint cannot give.
         CheckpointError: a file is missing, broken or misshapen.
     """
+    if recipe.lora:
+        check_lora()
     table = recipe.model
     checkpoint = open_checkpoint(resolve(table.name), table.name)
     if table.dropout is not None:
@@ -70,7 +75,7 @@ def open_subject(recipe: Recipe) -> Subject:
         raise ConfigError(
             f"matryoshka = {list(recipe.objective.matryoshka)}: the dense vector has {dense} values"
         )
-    return Subject(model, read_tokenizer(checkpoint.path)[0], checkpoint.path)
+    return Subject(model, read_tokenizer(checkpoint.path)[0], checkpoint.path, recipe.lora)
 
 
 def load_subject(name: str) -> Subject:
@@ -129,7 +134,9 @@ def recompute_layers(model: M3Model) -> None:
 
 
 def save_subject(subject: Subject, folder: Path) -> None:
-    """Write the model as a checkpoint in our own layout."""
+    """Write the model as a checkpoint in our own layout; adapters become part of its matrices."""
     tensors = {name: tensor.detach().cpu() for name, tensor in subject.model.tensors().items()}
+    if subject.lora:
+        tensors = merged(tensors, subject.lora)
     config = subject.config.model_copy(update={"weights_hash": weights_hash(tensors)})
     save_m3(config, tensors, subject.folder, folder)
