@@ -31,6 +31,7 @@ _BY_CODE: dict[int, type[ConnectorError]] = {
     10: Unsupported,
     12: TransientError,  # resources insufficient
     100: CollectionNotFound,
+    101: TransientError,  # not loaded: a server that was restarted loads again what was
     103: TransientError,  # not fully loaded
     106: TransientError,  # recovering
     202: TransientError,  # partition not fully loaded

@@ -1,9 +1,12 @@
-"""Connectors to test: on Milvus Lite, and on Milvus Lite that calls itself a server."""
+"""What the tests talk to: Milvus Lite, Milvus Lite that calls itself a server, a real old server."""
+
+import os
 
 import pytest
 
 from connectors.milvus.tests.masquerade import masquerade
 from m3connect_milvus import connect
+from tests.servers.milvus.server import Server, ServerUnavailable
 
 
 @pytest.fixture
@@ -21,3 +24,15 @@ def server(tmp_path):
         connect(collection="test", url=url) as connector,
     ):
         yield connector, sent
+
+
+@pytest.fixture(scope="session")
+def live_server():
+    """A real 2.3.5; where there can be none the tests are skipped, and in CI they fail."""
+    try:
+        with Server() as running:
+            yield running
+    except ServerUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))

@@ -100,7 +100,7 @@ REFUSED = RpcError(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
         (driver.MilvusException(8, "rate limit exceeded"), TransientError, "code 8"),
         (driver.MilvusException(9, "quota exceeded"), PermanentError, "code 9"),
         (driver.DescribeCollectionException(100, "can't find"), CollectionNotFound, "ensure"),
-        (driver.MilvusException(101, "not loaded"), PermanentError, "code 101"),
+        (driver.MilvusException(101, "not loaded"), TransientError, "code 101"),
         (driver.MilvusException(1, "not ready", retriable=True), TransientError, "not ready"),
         (driver.MilvusException(1, "matmul"), PermanentError, "matmul"),
         (driver.MilvusException(6, "illegal argument"), PermanentError, "illegal"),

@@ -3,7 +3,6 @@
 What ran here is listed in the README; versions from 2.4 cannot be started by a test.
 """
 
-import os
 import random
 
 import numpy as np
@@ -19,33 +18,19 @@ from m3connect.testing import corpus
 from m3connect.types import MultiVectors, RecordBatch, Weighted
 from m3connect_milvus import connect
 from m3connect_milvus.errors import translated
-from tests.servers.milvus.server import TOKEN, Server, ServerUnavailable
+from tests.servers.milvus.server import TOKEN
 
 pytestmark = pytest.mark.live
 SCHEMA = CollectionSchema(16, False, 8)
 
 
-@pytest.fixture(scope="module")
-def server():
-    """A running server; where there can be none the tests are skipped, and in CI they fail."""
-    running = Server()
-    try:
-        running.__enter__()
-    except ServerUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    yield running
-    running.__exit__()
-
-
 @pytest.fixture
-def opened(server):
+def opened(live_server):
     """Opens a collection with a login, and closes it."""
     connectors = []
 
     def open_(collection, **options):
-        connector = connect(collection=collection, url=server.url, api_key=TOKEN, **options)
+        connector = connect(collection=collection, url=live_server.url, api_key=TOKEN, **options)
         connectors.append(connector)
         return connector
 
@@ -55,22 +40,22 @@ def opened(server):
 
 
 @pytest.mark.parametrize("token", [None, "root:wrong", "an API key"])
-def test_a_refused_login_is_no_unreachable_server(server, token):
+def test_a_refused_login_is_no_unreachable_server(live_server, token):
     """Without the right token every call is an AuthError, at once."""
     with (
-        connect(collection="login", url=server.url, token=token, timeout=5) as connector,
+        connect(collection="login", url=live_server.url, token=token, timeout=5) as connector,
         pytest.raises(AuthError, match="check the token"),
     ):
         connector.count()
 
 
-def test_a_missing_privilege_is_an_auth_error(server, opened):
+def test_a_missing_privilege_is_an_auth_error(live_server, opened):
     """A user without rights is told so."""
     root = opened("rights")
     root.ensure(SCHEMA)
     root._database.call("test", MilvusClient.create_user, "bob", "bobs password")
     with (
-        connect(collection="rights", url=server.url, token="bob:bobs password") as connector,
+        connect(collection="rights", url=live_server.url, token="bob:bobs password") as connector,
         pytest.raises(AuthError, match=r"(?i)permission"),
     ):
         connector.count()
@@ -174,17 +159,17 @@ def test_float16_dense_vectors_need_a_newer_server(opened):
         opened("half", dense_dtype="float16").ensure(SCHEMA)
 
 
-def test_a_frozen_server_times_out(server, opened):
+def test_a_frozen_server_times_out(live_server, opened):
     """A server that does not answer is a TransientError after the time-out, and then works."""
     connector = opened("frozen")
     connector.ensure(SCHEMA)
     client = connector._database._client
-    server.freeze()
+    live_server.freeze()
     try:
         with pytest.raises(TransientError), translated("count"):
             client.query(connector.collection, output_fields=["count(*)"], timeout=1)
     finally:
-        server.thaw()
+        live_server.thaw()
     assert connector.count() == 0
 
 

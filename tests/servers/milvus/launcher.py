@@ -35,9 +35,11 @@ def main(home: Path) -> None:
     for part in PARTS:
         config.set(f"{part}.ip", "127.0.0.1")
     config.set("common.security.authorizationEnabled", "true")
+    config.set("common.session.ttl", "5")  # else a restart waits for what a crash left registered
     server = MilvusServer(config)  # stops when it is collected
     server.start()
     listener = socket.socket(socket.AF_UNIX)
+    (home / "socket").unlink(missing_ok=True)
     listener.bind(str(home / "socket"))
     listener.listen()
     sys.stdout.write("READY\n")

@@ -3,6 +3,8 @@
     with Server() as server:
         server.url       # unix:<a socket>
         server.freeze()  # it stops answering; thaw() ends that
+        server.kill()    # SIGKILL: what a crash is
+        server.start()   # the same data at the same address
 
 It has one dense vector field a collection, and no sparse vectors. It asks for a login, see
 :data:`TOKEN`. The package is kept in ``.build`` beside this file.
@@ -41,10 +43,15 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix:{self._home / 'socket'}"
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            ServerUnavailable: it cannot run here, or did not start.
+        """
         package = _package()
         command = [*_ISOLATED, sys.executable, str(HERE / "launcher.py"), str(self._home)]
-        with (self._home / "log").open("wb") as log:
+        with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -55,16 +62,26 @@ class Server:
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"READY\n":
             said = (self._home / "log").read_text(errors="replace")[-2000:]
-            self.__exit__()
             raise ServerUnavailable(f"{PACKAGE} did not start: {said}")
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; its data stays."""
+        if self._process is not None:
+            # The launcher is the first process of its namespace: the server ends before it.
+            self._signal(signal.SIGKILL)
+            self._process.communicate()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._process is not None:
-            self.thaw()
-            # Its process namespace ends with it, the server included.
-            self._process.kill()
-            self._process.communicate()
+        self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
 
     def freeze(self) -> None:
