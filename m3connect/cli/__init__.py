@@ -24,6 +24,7 @@ from m3connect.cli.export import export
 from m3connect.cli.ingest import ingest
 from m3connect.cli.mine import mine
 from m3connect.cli.models import models
+from m3connect.cli.report import report
 from m3connect.cli.score import score
 from m3connect.cli.search import search
 from m3connect.cli.synthesize import synthesize
@@ -60,6 +61,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Collections": {"copy": copy, "verify": verify},
     "Measure and train": {
         "eval": evaluate,
+        "report": report,
         "tune": tune,
         "mine": mine,
         "score": score,

@@ -9,6 +9,7 @@ storage.py          smaller multi-vectors
 measure.py metrics.py answers.py significance.py    from answers to figures and how sure they are
 live.py             the same through a connector
 tune.py             the fusion that serves these data
+comparison.py comparison_report.py      what one model gained over another
 report.py files.py html.py charts.py published.py   what people and machines read
 mining.py mining_report.py teacher.py               training data
 synthesize.py endpoint.py       queries by a language model

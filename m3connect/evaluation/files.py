@@ -1,4 +1,4 @@
-"""Results as files: JSON, Markdown, HTML, each query's figures, and TREC runs."""
+"""Results as files: JSON, Markdown, HTML, each query's figures, and TREC runs; and back again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from m3connect.errors import InputError
 from m3connect.evaluation import html, report
-from m3connect.evaluation.measure import Answer, Result
+from m3connect.evaluation.datasets import TextQuery
+from m3connect.evaluation.measure import Answer, Result, Row
 
 
 def write(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Put ``results.json``, ``results.md``, ``report.html`` and each query's figures into a folder.
+    """Put JSON, Markdown, HTML and each query's figures into a folder.
+
+    ``results.json`` holds everything, ``summary.json`` the means, ``results.md`` and ``report.html``
+    the tables, ``DATASET.queries.jsonl`` one line a query.
 
     Returns:
         The files written.
@@ -24,13 +31,56 @@ def write(results: Sequence[Result], folder: Path) -> list[Path]:
         tables += "\n\n" + report.live_table(results)
     written = {
         "results.json": json.dumps([report.details(result) for result in results], indent=1),
+        "summary.json": json.dumps(report.summary(results), indent=1),
         "results.md": tables + "\n",
         "report.html": html.page(results),
     }
-    written |= {f"{_safe(result.dataset)}.queries.jsonl": _queries(result) for result in results}
+    written |= {_queries_name(result.dataset): _queries(result) for result in results}
     for name, text in written.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in written]
+
+
+def read(folder: Path) -> list[Result]:
+    """The results that :func:`write` put into a folder. Texts of queries are not among them.
+
+    Raises:
+        InputError: it holds none, or a file of them is missing.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no results.json; take a folder that eval --output has written")
+    return [_read_one(stored, folder) for stored in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _read_one(stored: Mapping[str, Any], folder: Path) -> Result:
+    path = folder / _queries_name(stored["dataset"])
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing: it holds the figures of {stored['dataset']}'s queries"
+        )
+    queries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [
+        Row(
+            name,
+            {
+                metric: np.array([query["rows"][name][metric] for query in queries])
+                for metric in row["metrics"]
+            },
+            row["seconds"],
+            row.get("bytes_per_document"),
+            row.get("live", {}),
+        )
+        for name, row in stored["rows"].items()
+    ]
+    return Result(
+        stored["dataset"],
+        stored["documents"],
+        tuple(TextQuery(query["id"], "", query["lang"]) for query in queries),
+        tuple(rows),
+        stored["settings"],
+        tuple(stored["warnings"]),
+    )
 
 
 class RunFiles:
@@ -55,6 +105,10 @@ class RunFiles:
         with path.open(mode, encoding="utf-8") as file:
             for rank, (document, score) in enumerate(answer.items(), start=1):
                 file.write(f"{query}\tQ0\t{document}\t{rank}\t{score!r}\t{row}\n")
+
+
+def _queries_name(dataset: str) -> str:
+    return f"{_safe(dataset)}.queries.jsonl"
 
 
 def _metrics(result: Result) -> list[str]:

@@ -14,11 +14,12 @@ from m3connect.evaluation.significance import compare, interval
 
 
 def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
-    """``{dataset: {row: {metric: mean}}}``."""
-    return {
+    """``{dataset: {row: {metric: mean}}}``; several datasets have ``mean`` for the last."""
+    found = {
         result.dataset: {row.name: metrics.means(row.figures) for row in result.rows}
         for result in results
     }
+    return found | {"mean": _means(results)} if len(results) > 1 else found
 
 
 def details(result: Result) -> dict[str, Any]:
@@ -125,6 +126,19 @@ def _cells(result: Result, metric: str) -> dict[str, str]:
         mean = float(row.figures[metric].mean())
         cells[row.name] = _bold(mean, row is best) + (" =" if same else "")
     return cells
+
+
+def _means(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Of the rows and metrics that all datasets have."""
+    means = {
+        row.name: {metric: _mean(results, row.name, metric) for metric in row.figures}
+        for row in results[0].rows
+    }
+    whole = {
+        name: {metric: mean for metric, mean in held.items() if mean is not None}
+        for name, held in means.items()
+    }
+    return {name: held for name, held in whole.items() if held}
 
 
 def _mean(results: Sequence[Result], name: str, metric: str) -> float | None:

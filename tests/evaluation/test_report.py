@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from m3connect.errors import InputError
 from m3connect.evaluation import files, published, report
 from m3connect.evaluation.datasets import TextQuery
 from m3connect.evaluation.measure import Result, Row
@@ -93,6 +94,20 @@ def test_files_can_be_read_back(dataset, tmp_path):
     assert run[0][3] == "1"
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "results.md").read_text().startswith("| ndcg@10 | dense |")
+    assert json.loads((tmp_path / "summary.json").read_text()) == report.summary([found])
+    again = files.read(tmp_path)
+    assert report.markdown(again, "ndcg@10") == report.markdown([found], "ndcg@10")
+    assert report.details(again[0]) == report.details(found)
+
+
+def test_a_folder_without_results_is_refused(dataset, tmp_path):
+    """What is missing is named."""
+    with pytest.raises(InputError, match="take a folder that eval"):
+        files.read(tmp_path)
+    files.write([evaluate(dataset, HashEncoder(), modes=("dense",))], tmp_path)
+    (tmp_path / "tiny.queries.jsonl").unlink()
+    with pytest.raises(InputError, match=r"tiny.queries.jsonl is missing"):
+        files.read(tmp_path)
 
 
 @pytest.mark.parametrize("benchmark", published.BENCHMARKS)
@@ -108,3 +123,11 @@ def test_other_datasets_have_no_published_figures():
     """Only the paper's benchmarks and languages are in the tables."""
     assert published.figures("scifact") == {}
     assert published.figures("miracl-xx") == {}
+
+
+def test_the_summary_ends_with_the_mean_over_datasets():
+    """Several datasets have a mean of the rows that all have; one dataset has none."""
+    pair = [result("a", dense=BAD, sparse=GOOD), result("b", dense=GOOD)]
+    assert report.summary(pair)["mean"] == {"dense": {"ndcg@10": pytest.approx(0.475)}}
+    assert list(report.summary(pair)) == ["a", "b", "mean"]
+    assert list(report.summary(pair[:1])) == ["a"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from m3connect.evaluation import significance
-from m3connect.evaluation.significance import Interval, compare, interval
+from m3connect.evaluation.significance import Interval, compare, compare_means, interval
 
 
 def test_an_interval_is_near_the_normal_one():
@@ -56,3 +56,45 @@ def test_the_two_tests_agree_where_one_takes_over(monkeypatch):
     students = compare(first, second).p_value
     monkeypatch.setattr(significance, "MANY", 1000)
     assert compare(first, second).p_value == pytest.approx(students, abs=0.015)
+
+
+def test_one_dataset_is_the_plain_comparison():
+    """The mean over one dataset is compared as that dataset is."""
+    rng = np.random.default_rng(4)
+    first, second = rng.random(50), rng.random(50)
+    assert compare_means([first], [second]) == compare(first, second)
+
+
+def test_the_mean_over_datasets_is_as_sure_as_its_queries():
+    """Datasets of one size and kind, compared in the mean, agree with all their queries at once."""
+    rng = np.random.default_rng(5)
+    first, second = rng.random((4, 150)), rng.random((4, 150)) - 0.03
+    parts, whole = compare_means(first, second), compare(first.ravel(), second.ravel())
+    assert parts.p_value == pytest.approx(whole.p_value, abs=0.01)
+    assert 0.001 < parts.p_value < 0.5
+    assert parts.difference.mean == pytest.approx(whole.difference.mean)
+    assert parts.difference.low == pytest.approx(whole.difference.low, abs=0.004)
+    assert parts.difference.high == pytest.approx(whole.difference.high, abs=0.004)
+
+
+def test_a_small_dataset_makes_the_mean_unsure():
+    """Every dataset counts the same, so four queries with a large spread widen the interval."""
+    rng = np.random.default_rng(6)
+    base = rng.random(2000)
+    large, small = base + rng.normal(0.05, 0.01, 2000), np.array([-0.9, 0.9, -0.8, 0.8])
+    alone = compare(large, base).difference
+    both = compare_means([large, small], [base, np.zeros(4)])
+    assert alone.high - alone.low < 0.001
+    assert both.difference.mean == pytest.approx(0.025, abs=0.001)
+    assert both.difference.low < -0.3
+    assert both.p_value > 0.5
+
+
+def test_one_query_adds_to_the_mean_and_not_to_its_spread():
+    """A dataset of one query, or of equal differences, cannot be resampled."""
+    values = np.random.default_rng(7).random(40)
+    found = compare_means([values, np.ones(1)], [values / 2, np.zeros(1)]).difference
+    assert found.mean == pytest.approx((values.mean() / 2 + 1) / 2)
+    assert 0 < found.high - found.low < 0.2
+    flat = compare_means([np.ones(3), np.ones(1)], [np.zeros(3), np.zeros(1)])
+    assert flat.difference == Interval(1.0, 1.0, 1.0)

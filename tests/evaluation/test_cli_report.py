@@ -1,0 +1,80 @@
+"""``m3connect report`` from the outside, on folders that ``eval --output`` wrote."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from m3connect.cli.report import report as report_command
+from m3connect.errors import ConfigError, InputError
+from m3connect.evaluation import files, run
+from m3connect.testing.fakes import HashEncoder
+
+
+@pytest.fixture
+def evaluations(dataset, tmp_path):
+    """Folders of a model, another model, and BM25."""
+    for name, encoder, modes, beside in (
+        ("base", HashEncoder(width=2), ("dense", "sparse"), ()),
+        ("new", HashEncoder(width=16), ("dense", "sparse"), ()),
+        ("bm25", HashEncoder(), (), ("bm25",)),
+    ):
+        result = run.evaluate(dataset, encoder, modes=modes, beside=beside)
+        files.write([result], tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def call(evaluations):
+    """Run the command inside the evaluations' folder; errors of ours are raised."""
+    app = typer.Typer()
+    app.command()(report_command)
+
+    def with_arguments(line):
+        words = [
+            str(evaluations / word) if word in {"base", "new", "bm25"} else word
+            for word in line.split()
+        ]
+        return CliRunner().invoke(app, words, catch_exceptions=False)
+
+    return with_arguments
+
+
+def test_tables_are_printed_again(call, evaluations):
+    """One folder gives the table it was written with; two stand side by side."""
+    written = (evaluations / "new" / "results.md").read_text()
+    assert call("new").stdout.strip() in written
+    assert call("new bm25 --metrics mrr@10").stdout.startswith("| mrr@10 | dense | sparse | bm25 |")
+    assert list(json.loads(call("new bm25 --json").stdout)["tiny"]) == ["dense", "sparse", "bm25"]
+
+
+def test_two_models_are_compared(call):
+    """The same lexical weights gain nothing, wider vectors do, BM25 stands beside them."""
+    outcome = call("new bm25 --base base")
+    head, _, line = outcome.stdout.splitlines()[:3]
+    assert head == "| ndcg@10 | dense | sparse | bm25 |"
+    assert "(+0.000 =)" in line
+    assert "by language of the query" in outcome.stdout
+    (found,) = json.loads(call("new --base base --json").stdout).values()
+    dense = found["datasets"]["tiny"]["dense"]
+    assert dense["gain"]["difference"]["mean"] == pytest.approx(dense["mean"] - dense["base"])
+    assert dense["gain"]["p_value"] < 0.05
+    assert set(found["languages"]["tiny"]) == {"de", "en"}
+    assert "| tiny | dense | 12 | " in call("new --base base --modes dense --intervals").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "message"),
+    [
+        ("new --intervals", ConfigError, "give the other evaluation with --base"),
+        ("new --metrics ndcg@3", InputError, "was not measured"),
+        ("new --modes bm25", InputError, "nothing was measured for"),
+        ("new base", InputError, "two of the folders measured"),
+        ("nowhere", InputError, "no results.json"),
+    ],
+)
+def test_wrong_options_are_refused(call, line, error, message):
+    """Each is an error that says what there is."""
+    with pytest.raises(error, match=message):
+        call(line)
