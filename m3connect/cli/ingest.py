@@ -101,6 +101,14 @@ def ingest(
     dead_letters: Annotated[
         FilePath, typer.Option(help="Where documents that fail are listed, with the reason.")
     ] = FilePath("dead-letters.jsonl"),
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Delete documents that the source no longer has. Name the collection's whole "
+            "source then.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
     ] = False,
@@ -123,6 +131,7 @@ def ingest(
     `pip install "m3connect[files]"`; a Parquet file of `m3connect encode` is stored as it is.
 
     - `m3connect ingest docs/`
+    - `m3connect ingest docs/ --prune`
     - `m3connect ingest corpus.jsonl.gz --text-field body --index-field lang:keyword`
     - `cat corpus.jsonl | m3connect ingest - --url http://localhost:6333 --collection handbook`
     - `m3connect ingest "s3://bucket/docs/**/*.md" --target milvus --model BAAI/bge-m3 --dry-run`
@@ -156,7 +165,9 @@ def ingest(
             draw("documents", done.unchanged + done.written + done.failed, total)
 
         if dry_run:
-            estimated = ingestion.estimate(source, connector, legs=legs, progress=progress)
+            estimated = ingestion.estimate(
+                source, connector, legs=legs, prune=prune, progress=progress
+            )
         else:
             report = ingestion.ingest(
                 source,
@@ -164,6 +175,7 @@ def ingest(
                 connector,
                 legs=legs,
                 index_fields=_index_fields(index_field or []),
+                prune=prune,
                 dead_letters=dead_letters,
                 progress=progress,
             )
@@ -180,7 +192,7 @@ def _print_report(
 ) -> None:
     if as_json:
         typer.echo(json.dumps(report.to_json()))
-    elif report.read == report.unchanged:
+    elif report.read == report.unchanged and not report.pruned:
         typer.echo(
             f"{report.read} documents read, all unchanged in {collection!r}: nothing to do "
             f"({report.seconds:.1f} s)"
@@ -191,6 +203,8 @@ def _print_report(
             f"{report.chunks} passages, {report.unchanged} unchanged, {report.failed} failed "
             f"({report.tokens:,} tokens, {report.seconds:.1f} s)"
         )
+    if report.pruned and not as_json:
+        typer.echo(f"{report.pruned} documents pruned that the source no longer has")
     if report.truncated:
         typer.echo(f"{report.truncated} passages were longer than the model takes", err=True)
     if report.failed:
@@ -203,7 +217,7 @@ def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:
         return
     typer.echo(
         f"{estimated.read} documents read: {estimated.unchanged} unchanged, {estimated.failed} "
-        f"would fail; {estimated.chunks} passages to encode, {estimated.tokens:,} tokens, about "
+        f"would fail, {estimated.pruned} would be pruned; {estimated.chunks} passages to encode, {estimated.tokens:,} tokens, about "
         f"{estimated.seconds:.0f} s and {estimated.bytes / 1e6:.1f} MB of texts and vectors. "
         "Nothing was written."
     )

@@ -64,6 +64,13 @@ class DocumentSource:
             fingerprint=replace(made_by, legs=tuple(legs), chunker=self.chunker.description),
         )
 
+    def owner(self, record_id: str, payload: Payload) -> str | None:
+        """The document that a record is a passage of; None if ingestion did not write it."""
+        document, position = payload.get("document_id"), payload.get("position")
+        if isinstance(document, str) and isinstance(position, int):
+            return document if chunk_id(document, position) == record_id else None
+        return None
+
     def works(self, run: Run, legs: Sequence[Leg]) -> Iterator[Work]:
         """The passages of what changed as records, encoded in groups."""
         for group in self.groups(run):
@@ -146,7 +153,6 @@ def _admitted(
     run: Run, items: Iterable[Document | Failure], version: Callable[[Document], str]
 ) -> Iterator[tuple[Document, str]]:
     """Sound documents with the hash of their version; all others are failures."""
-    seen: set[str] = set()
     for item in items:
         run.counts["read"] += 1
         if isinstance(item, Failure):
@@ -154,13 +160,13 @@ def _admitted(
             continue
         try:
             hash_ = version(item)
-            reason = _fault(item, seen)
+            reason = _fault(item, run.seen)
         except (TypeError, ValueError) as error:
             reason = f"metadata that JSON cannot hold: {error}"
         if reason is not None:
             run.fail(Failure(reason, id=item.id))
             continue
-        seen.add(item.id)
+        run.seen.add(item.id)
         yield item, hash_
 
 

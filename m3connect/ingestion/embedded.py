@@ -21,7 +21,7 @@ from m3connect.ingestion.report import Failure
 from m3connect.ingestion.run import Run
 from m3connect.ingestion.sources import SourceFile
 from m3connect.ingestion.writer import Change, Work, step
-from m3connect.types import LEGS, Embeddings, Leg, RecordBatch
+from m3connect.types import LEGS, Embeddings, Leg, Payload, RecordBatch
 
 # What is in memory at once, of which a few are in flight.
 ROWS, ROWS_BYTES = 256, 32 * 1024 * 1024
@@ -70,6 +70,10 @@ class EmbeddedSource:
             fingerprint=replace(self.fingerprint, legs=tuple(legs)) if self.fingerprint else None,
         )
 
+    def owner(self, record_id: str, payload: Payload) -> str | None:
+        """The record itself; None if ingestion did not write it."""
+        return record_id if FIELD in payload else None
+
     def works(self, run: Run, legs: Sequence[Leg]) -> Iterator[Work]:
         """The records that changed, ready to be written."""
         for group in batched(self._changed(run, legs), _bytes, ROWS, ROWS_BYTES):
@@ -84,8 +88,7 @@ class EmbeddedSource:
             yield Work(replace(records, payloads=payloads), owners, [step(0)] * len(owners))
 
     def _changed(self, run: Run, legs: Sequence[Leg]) -> Iterator[_Record]:
-        seen: set[str] = set()
-        windows = (_admitted(run, rows, legs, seen) for rows in _sliced(self.batches))
+        windows = (_admitted(run, rows, legs) for rows in _sliced(self.batches))
         for record, stored in run.look_up(windows, lambda record: (record[0].ids[0], None)):
             if stored.is_complete(record[1]):
                 run.counts["unchanged"] += 1
@@ -149,7 +152,7 @@ def from_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Embe
     return from_arrow(_parquet_schema(files[0]), _parquet_batches(files), made_by)
 
 
-def _admitted(run: Run, rows: pa.RecordBatch, legs: Sequence[Leg], seen: set[str]) -> list[_Record]:
+def _admitted(run: Run, rows: pa.RecordBatch, legs: Sequence[Leg]) -> list[_Record]:
     """Sound rows; all others are failures."""
     embeddings = _only(Embeddings.from_arrow(rows), legs)
     names = [name for name in rows.schema.names if name not in _NO_METADATA]
@@ -157,11 +160,11 @@ def _admitted(run: Run, rows: pa.RecordBatch, legs: Sequence[Leg], seen: set[str
     admitted = []
     for row, (id_, payload) in enumerate(zip(rows["id"].to_pylist(), payloads, strict=True)):
         run.counts["read"] += 1
-        if not isinstance(id_, str) or not id_ or id_ in seen:
-            what = "another record has the same id" if id_ in seen else f"{id_!r} is no id"
+        if not isinstance(id_, str) or not id_ or id_ in run.seen:
+            what = "another record has the same id" if id_ in run.seen else f"{id_!r} is no id"
             run.fail(Failure(what, where=f"record {run.counts['read']}", id=id_))
             continue
-        seen.add(id_)
+        run.seen.add(id_)
         full = {"document_id": id_, "position": 0} | json_value(payload)
         record = RecordBatch([id_], [full], embeddings[row])
         try:

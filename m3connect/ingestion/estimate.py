@@ -10,6 +10,7 @@ from m3connect.ingestion.chunking import added_tokens
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.embedded import EmbeddedSource
 from m3connect.ingestion.pipeline import choose_legs, collection_exists
+from m3connect.ingestion.pruning import vanished
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
 from m3connect.ingestion.run import Progress, Run
 from m3connect.retry import record_bytes
@@ -23,6 +24,7 @@ def estimate(
     connector: Connector,
     *,
     legs: Sequence[Leg] | None = None,
+    prune: bool = False,
     progress: Progress | None = None,
 ) -> IngestEstimate:
     """Read and cut everything, encode a sample, write nothing.
@@ -31,10 +33,11 @@ def estimate(
         source: what :func:`m3connect.ingestion.open_source` gave; it is used up.
         connector: the collection; it need not exist.
         legs: representations to store; default as in :func:`m3connect.ingestion.ingest`.
+        prune: count what pruning would delete.
         progress: called with the counts so far.
 
     Raises:
-        ConfigError, FingerprintMismatch: as ``ingest`` would.
+        ConfigError, FingerprintMismatch, InputError: as ``ingest`` would.
     """
     chosen = choose_legs(legs, source, connector)
     exists = collection_exists(connector, source.schema(chosen, {}))
@@ -45,9 +48,11 @@ def estimate(
             tokens, seconds = 0, 0.0
         else:
             tokens, seconds, size = _documents(source, run, chosen)
+        gone = vanished(connector, source, run) if prune and exists else []
     done = run.report()
+    pruned = len({owner for _, _, owner in gone})
     return IngestEstimate(
-        done.read, done.unchanged, done.failed, done.chunks, tokens, seconds, size
+        done.read, done.unchanged, pruned, done.failed, done.chunks, tokens, seconds, size
     )
 
 

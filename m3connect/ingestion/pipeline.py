@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from m3connect.contract import CollectionSchema, Connector, Encoder, FieldKind
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
-from m3connect.ingestion import sources
+from m3connect.ingestion import pruning, sources
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.embedded import EmbeddedSource, are_embedded, from_arrow, from_files
@@ -48,6 +48,7 @@ def ingest(
     chunk_overlap: int = 0,
     legs: Sequence[Leg] | None = None,
     index_fields: Mapping[str, FieldKind] | None = None,
+    prune: bool = False,
     dead_letters: str | Path | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
@@ -55,8 +56,8 @@ def ingest(
 
     Running twice changes nothing: documents that the collection already holds as they are are
     skipped, changed ones are replaced, and a run that was interrupted is completed by the next.
-    Documents that are no longer in the source stay. Memory does not grow with the source, but for
-    the ids.
+    Documents that are no longer in the source stay unless ``prune`` is set. Memory does not grow with
+    the source, but for the ids.
 
     Args:
         source: paths (see :func:`m3connect.ingestion.sources.read`), documents, or embeddings: a
@@ -69,11 +70,14 @@ def ingest(
         chunk_overlap: tokens that a passage repeats of the one before.
         legs: representations to store; default all that the encoder makes and the database stores.
         index_fields: metadata fields to index for fast filters, with their kinds.
+        prune: at the end, delete all documents that this source did not give. It must then be the
+            whole source of the collection.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
         progress: called with the counts so far, after each piece of work.
 
     Raises:
         ConfigError: a bad path or option; nothing was written.
+        InputError: nothing was pruned, because documents failed or there were none.
         FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
         TransientError: the database stayed unreachable; run again to continue.
         ConnectorError: the database refused for a reason that is no document's.
@@ -101,6 +105,9 @@ def ingest(
             connector.flush()
             raise
         connector.flush()
+        if prune:
+            pruning.prune(connector, opened, run)
+            connector.flush()
     return run.report()
 
 

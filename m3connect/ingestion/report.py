@@ -38,7 +38,8 @@ class IngestReport:
         unchanged: documents that the collection already held as they are.
         chunks: passages cut from the documents that changed.
         written: documents that were written and acknowledged.
-        deleted: passages of older versions that were removed.
+        deleted: passages that were removed, of older versions or pruned.
+        pruned: documents removed because the source no longer has them.
         failed: documents that could not be taken; each is a dead letter.
         tokens: tokens encoded, special ones included.
         truncated: passages longer than the encoder's limit.
@@ -50,6 +51,7 @@ class IngestReport:
     chunks: int = 0
     written: int = 0
     deleted: int = 0
+    pruned: int = 0
     failed: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -67,6 +69,7 @@ class IngestEstimate:
     Args:
         read: documents that the source gave, bad ones included.
         unchanged: documents that the collection already holds as they are.
+        pruned: documents that would be removed because the source no longer has them.
         failed: documents that could not be taken.
         chunks: passages cut from the documents that changed.
         tokens: tokens to encode, special ones included.
@@ -76,6 +79,7 @@ class IngestEstimate:
 
     read: int
     unchanged: int
+    pruned: int
     failed: int
     chunks: int
     tokens: int

@@ -48,6 +48,7 @@ class Run:
     ) -> None:
         self.connector = connector
         self.counts: Counter[str] = Counter()
+        self.seen: set[str] = set()  # ids of the documents that the source gave
         self._exists = exists
         self._dry = dry
         self._letters = letters

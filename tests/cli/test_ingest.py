@@ -12,7 +12,7 @@ from m3connect.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 KEYS = [
-    "read", "unchanged", "chunks", "written", "deleted", "failed", "tokens", "truncated", "seconds",
+    "read", "unchanged", "chunks", "written", "deleted", "pruned", "failed", "tokens", "truncated", "seconds",
 ]  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def test_a_dry_run_writes_nothing(run, corpus, collection):
     assert (code, "3 passages to encode" in out, "Nothing was written" in out) == (0, True, True)
     code, out, _ = run("corpus.jsonl", "--dry-run", "--json")
     guess = json.loads(out)
-    assert list(guess) == ["read", "unchanged", "failed", "chunks", "tokens", "seconds", "bytes"]
+    expected = "read unchanged pruned failed chunks tokens seconds bytes"
+    assert list(guess) == expected.split()
     assert (guess["read"], guess["chunks"], guess["tokens"]) == (3, 3, 12)
     assert collection._records == {}
 
@@ -178,3 +179,14 @@ def test_an_interrupt_is_exit_code_130(run, corpus, collection, monkeypatch):
     monkeypatch.setattr(collection, "flush", lambda: flushed.append(True))
     code, _, err = run("corpus.jsonl")
     assert (code, "Interrupted" in err, flushed) == (130, True, [True])
+
+
+def test_prune_follows_the_source(run, corpus):
+    """A document that left the source is deleted and said to be; a dry run tells it before."""
+    run("corpus.jsonl")
+    lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
+    corpus.write_text("".join(lines[1:]), encoding="utf-8")
+    assert "1 would be pruned" in run("corpus.jsonl", "--prune", "--dry-run")[1]
+    code, out, _ = run("corpus.jsonl", "--prune")
+    assert code == 0
+    assert "1 documents pruned" in out

@@ -1,0 +1,61 @@
+"""Documents that a source no longer has: found and deleted, so that a collection follows its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from m3connect.contract import Connector
+from m3connect.errors import InputError
+from m3connect.ingestion.ledger import FIELD
+
+if TYPE_CHECKING:
+    from m3connect.ingestion.documents import DocumentSource
+    from m3connect.ingestion.embedded import EmbeddedSource
+    from m3connect.ingestion.run import Run
+
+AT_ONCE = 1000  # deletions a request
+
+
+def prune(connector: Connector, source: DocumentSource | EmbeddedSource, run: Run) -> None:
+    """Delete what the source did not give in this run, and count it.
+
+    Raises:
+        InputError: the source was not read as a whole: it gave nothing, or documents failed.
+    """
+    gone = vanished(connector, source, run)
+    run.counts["pruned"] = len({owner for _, _, owner in gone})
+    # The passages that carry the marks go last, for a run killed in between.
+    ids = iter([id_ for _, id_, _ in sorted(gone, key=lambda passage: passage[0])])
+    while part := list(islice(ids, AT_ONCE)):
+        run.counts["deleted"] += connector.delete(part)
+
+
+def vanished(
+    connector: Connector, source: DocumentSource | EmbeddedSource, run: Run
+) -> list[tuple[bool, str, str]]:
+    """Each passage whose document the source did not give: if it has a mark, its id, its document.
+
+    Records that ingestion did not write have no document and stay.
+
+    Raises:
+        InputError: see :func:`prune`.
+    """
+    if run.counts["failed"] or not run.counts["read"]:
+        raise InputError(
+            f"nothing was pruned: of {run.counts['read']} documents read {run.counts['failed']} "
+            "failed, so what the source holds is not known. Mend or leave out what failed and "
+            "run again."
+        )
+    return list(_vanished(connector, source, run.seen))
+
+
+def _vanished(
+    connector: Connector, source: DocumentSource | EmbeddedSource, seen: set[str]
+) -> Iterator[tuple[bool, str, str]]:
+    for batch in connector.scan():
+        for id_, payload in zip(batch.ids, batch.payloads, strict=True):
+            owner = source.owner(id_, payload)
+            if owner is not None and owner not in seen:
+                yield FIELD in payload, id_, owner

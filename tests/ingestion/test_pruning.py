@@ -1,0 +1,96 @@
+"""Documents that the source no longer has."""
+
+import pyarrow as pa
+import pytest
+
+from m3connect.errors import InputError
+from m3connect.ingestion import estimate, ingest, open_source
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document, RecordBatch
+
+
+def docs(*names, words=12):
+    return [Document(name, " ".join(f"{name} x y." for _ in range(words))) for name in names]
+
+
+def stored(connector):
+    return {id_ for batch in connector.scan() for id_ in batch.ids}
+
+
+def fill(connector, encoder, source, **options):
+    return ingest(source, encoder, connector, chunk_tokens=8, **options)
+
+
+def test_a_pruned_collection_equals_one_made_of_the_source(encoder, connector):
+    """Documents that are gone go with all their passages, changed and new ones come, others stay."""
+    fill(connector, encoder, docs("a", "b", "c"))
+    source = [*docs("a", "d"), *docs("c", words=2)]
+    report = fill(connector, encoder, source, prune=True)
+    other = type(connector)(collection="other")
+    fill(other, encoder, source)
+    assert (report.unchanged, report.written, report.pruned) == (1, 2, 1)
+    assert stored(connector) == stored(other)
+
+
+def test_without_being_asked_nothing_goes(encoder, connector):
+    """The same run without the option keeps what the source no longer has."""
+    fill(connector, encoder, docs("a", "b"))
+    before = stored(connector)
+    assert fill(connector, encoder, docs("a")).pruned == 0
+    assert stored(connector) == before
+
+
+def test_records_of_other_hands_stay(encoder, connector):
+    """A record that ingestion did not write is not the source's to delete."""
+    fill(connector, encoder, docs("a"))
+    payloads = [{"text": "by hand"}, {"document_id": "z", "position": 0}, {"document_id": "z#0"}]
+    batch = RecordBatch(["z#0", "mine", "z#0#x"], payloads, encoder.encode(["x", "y", "z"]))
+    connector.upsert(batch)
+    assert fill(connector, encoder, docs("a"), prune=True).pruned == 0
+    assert {"z#0", "mine", "z#0#x"} <= stored(connector)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [([], "0 documents read 0 failed"), ([Document("a", " ")], "1 documents read 1 failed")],
+)
+def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, source, message):
+    """No documents, or a failed one: an error says so, and everything stays."""
+    fill(connector, encoder, docs("a", "b"))
+    before = stored(connector)
+    with pytest.raises(InputError, match=f"nothing was pruned: of {message}"):
+        fill(connector, encoder, source, prune=True)
+    assert stored(connector) == before
+
+
+def test_the_estimate_counts_what_would_go(encoder, connector):
+    """A dry run counts the same documents and deletes none."""
+    fill(connector, encoder, docs("a", "b", "c"))
+    before = stored(connector)
+    found = estimate(open_source(docs("b"), encoder, chunk_tokens=8), connector, prune=True)
+    assert (found.pruned, found.unchanged) == (2, 1)
+    assert stored(connector) == before
+
+
+def test_passages_with_marks_go_last(encoder, connector, monkeypatch):
+    """A run killed while it prunes leaves the marks of what is left, so that a later one knows it."""
+    fill(connector, encoder, docs("a", "b"))
+    deleted = []
+    delete = connector.delete
+    monkeypatch.setattr("m3connect.ingestion.pruning.AT_ONCE", 1)
+    monkeypatch.setattr(connector, "delete", lambda ids: deleted.extend(ids) or delete(ids))
+    fill(connector, encoder, docs("a"), prune=True)
+    assert set(deleted[-2:]) == {"b#0", "b#1"}
+    assert len(deleted) > 2
+
+
+def test_embeddings_are_pruned_by_record(connector):
+    """A row that a file of embeddings no longer has goes."""
+    encoder = HashEncoder()
+
+    def rows(*names):
+        return encoder.encode(list(names)).to_arrow().append_column("id", pa.array(names))
+
+    ingest(rows("a", "b"), encoder, connector)
+    assert ingest(rows("b"), encoder, connector, prune=True).pruned == 1
+    assert stored(connector) == {"b"}
