@@ -25,6 +25,9 @@ PAPER_SIZES: dict[str, tuple[int, ...]] = {
 """Queries per process and batch in table 9 of the M3 paper (96 and 24 processes), by length."""
 
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "clearml", "aim"]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -224,6 +227,7 @@ class RunTable(_Table):
         score_queries: queries whose multi-vector similarities are alive at a time.
         log_every, checkpoint_every: in steps.
         keep: checkpoints that are kept.
+        trackers: what goes into the log goes there, too; TensorBoard's files into ``trackers/``.
     """
 
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -234,6 +238,7 @@ class RunTable(_Table):
     log_every: int = Field(default=10, gt=0)
     checkpoint_every: int = Field(default=500, gt=0)
     keep: int = Field(default=2, gt=0)
+    trackers: tuple[Tracker, ...] = ()
 
 
 class EvaluationTable(_Table):

@@ -11,10 +11,11 @@ import numpy as np
 from torch import nn
 
 from m3connect.model.config import BodyConfig
+from m3connect.training.accelerator import make_accelerator
 from m3connect.training.collate import Batch
 from m3connect.training.config import Recipe, RunTable
 from m3connect.training.contrastive import Contrastive
-from m3connect.training.loop import make_accelerator, total_steps
+from m3connect.training.loop import total_steps
 from m3connect.training.planning import PlannedBatch
 
 _SAMPLE = 8
@@ -115,7 +116,7 @@ def _lines(task: Contrastive, plan: Sequence[PlannedBatch]) -> tuple[Line, ...]:
 def _tokens_per_second(task: Contrastive, planned: PlannedBatch) -> float:
     """A step's work on a few queries, done twice; the second time counts."""
     few = PlannedBatch(planned.dataset, planned.rows[:_TRIAL_QUERIES], planned.bucket)
-    accelerator = make_accelerator(task.recipe.run.precision)
+    accelerator = make_accelerator(task.recipe)
     batch = task.batch(few, 0, 0, 1).to(accelerator.device)
     module = task.module.to(accelerator.device).train()
     elapsed = 0.0

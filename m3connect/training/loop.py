@@ -15,12 +15,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor, nn
 
 from m3connect.errors import InputError
+from m3connect.training.accelerator import make_accelerator, start_trackers
 from m3connect.training.checkpoints import Checkpoints, claim_output
 from m3connect.training.config import AnyRecipe, OptimizerTable, Recipe
 from m3connect.training.contrastive import Contrastive
@@ -106,7 +106,7 @@ class Run:
     def __init__(self, recipe: AnyRecipe, task: Task, *, resume: bool) -> None:
         self.recipe = recipe
         self.task = task
-        self.accelerator = make_accelerator(recipe.run.precision)
+        self.accelerator = make_accelerator(recipe)
         set_seed(recipe.seed)
         task.module.to(self.accelerator.device)
         self.progress = Progress()
@@ -127,8 +127,9 @@ class Run:
             self.progress.total = total_steps(recipe.optimizer, self.progress.plan)
         else:
             self.checkpoints.save()
+        start_trackers(self.accelerator, recipe)
         main = self.accelerator.is_main_process
-        self.monitor = Monitor(recipe.output / LOG_NAME if main else None)
+        self.monitor = Monitor(recipe.output / LOG_NAME if main else None, self.accelerator.log)
 
     def _plan(self, epoch: int) -> list[PlannedBatch]:
         """An epoch's plan, made by one process for all."""
@@ -211,11 +212,6 @@ class Run:
         if self.accelerator.is_main_process:
             save_subject(self.task.subject, self.recipe.output / name)
         self.accelerator.wait_for_everyone()
-
-
-def make_accelerator(precision: str) -> Accelerator:
-    """On a machine without accelerators, processes share the work only if told that CPUs do it."""
-    return Accelerator(mixed_precision=precision, cpu=not torch.accelerator.is_available())
 
 
 def total_steps(table: OptimizerTable, plan: Sequence[PlannedBatch]) -> int:

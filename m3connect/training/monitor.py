@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -26,10 +26,12 @@ class Monitor:
 
     Args:
         path: the log; lines are appended. None where another process writes it.
+        track: is given the same figures, and the step.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, track: Callable[[dict[str, float], int], None]) -> None:
         self.path = path
+        self.track = track
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._alarmed = False
@@ -40,7 +42,7 @@ class Monitor:
             self._sums[name] += float(value)
             self._counts[name] += 1
 
-    def write(self, **facts: float) -> None:
+    def write(self, step: int, **facts: float) -> None:
         """A line with facts and the means of all that was added since the last."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         self._sums.clear()
@@ -51,16 +53,18 @@ class Monitor:
                 "step %d: %.0f %% of the passages have no lexical term left; the sparse head is "
                 'dying. Lower head_learning_rate, start it with sparse_head = "ridge", or raise its '
                 "loss weight",
-                facts.get("step", 0),
+                step,
                 100 * means["empty_passages"],
             )
-        self._append({**facts, **means})
+        self._append(step, {**facts, **means})
 
     def measured(self, step: int, scores: Mapping[str, float]) -> None:
         """A line with development figures."""
-        self._append({"step": step, **{f"dev_{mode}": score for mode, score in scores.items()}})
+        self._append(step, {f"dev_{mode}": score for mode, score in scores.items()})
 
-    def _append(self, values: Mapping[str, float]) -> None:
+    def _append(self, step: int, figures: dict[str, float]) -> None:
+        self.track(figures, step)
+        values = {"step": step, **figures}
         log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as lines:

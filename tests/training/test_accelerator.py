@@ -1,0 +1,92 @@
+"""Trackers and precision, through accelerate."""
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+from m3connect.errors import ConfigError
+from m3connect.training import accelerator
+from m3connect.training.config import read_recipe
+from m3connect.training.loop import train
+from m3connect.training.monitor import read_log
+
+RECIPE = """
+output = "{output}"
+[model]
+name = "{checkpoint}"
+[[data]]
+path = "{examples}"
+[batching]
+query_length = 16
+passage_length = 32
+edges = [8, 32]
+sizes = 8
+[optimizer]
+learning_rate = 3e-3
+steps = 4
+[run]
+log_every = 1
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, checkpoint, examples):
+    """A function that reads the toy recipe with some keys set."""
+    path = tmp_path / "recipe.toml"
+    text = RECIPE.format(output=tmp_path / "run", checkpoint=checkpoint, examples=examples)
+    path.write_text(text)
+    return lambda *overrides: read_recipe(path, overrides)
+
+
+def test_tensorboard_gets_what_the_log_gets(recipe, tmp_path):
+    """Every figure of every line is in the event file, and the recipe is there as hyper-parameters."""
+    measured = ["evaluation.datasets=['x']", "evaluation.every=4"]
+    plan = recipe("run.trackers=['tensorboard']", *measured)
+    train(plan, evaluate=lambda subject: {"all": 0.25})
+    folder = tmp_path / "run/trackers/m3connect"
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    found = {
+        (name, event.step): event.value
+        for name in events.Tags()["scalars"]
+        for event in events.Scalars(name)
+    }
+    expected = {
+        (name, entry["step"]): value
+        for entry in read_log(tmp_path / "run/log.jsonl")
+        for name, value in entry.items()
+        if name != "step"
+    }
+    assert ("loss", 4) in expected
+    assert expected["dev_all", 4] == 0.25
+    assert found == {key: pytest.approx(value, rel=1e-6) for key, value in expected.items()}
+    assert hyper_parameters(folder)["optimizer.learning_rate"] == 3e-3
+
+
+def hyper_parameters(folder):
+    """What TensorBoard shows as a run's hyper-parameters."""
+    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    runs = EventMultiplexer()
+    runs.AddRunsFromDirectory(str(folder))
+    runs.Reload()
+    (content,) = [
+        found[SESSION_START_INFO_TAG]
+        for found in runs.PluginRunToTagToContent("hparams").values()
+        if SESSION_START_INFO_TAG in found
+    ]
+    stored = HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: value.number_value or value.string_value for name, value in stored.items()}
+
+
+@pytest.mark.parametrize(
+    ("tracker", "line"),
+    [("tensorboard", r'pip install "m3connect\[tensorboard\]"'), ("wandb", "pip install wandb")],
+)
+def test_a_missing_tracker_shows_the_pip_line(recipe, tmp_path, monkeypatch, tracker, line):
+    """A tracker that is not installed ends the run before it claims its folder."""
+    monkeypatch.setattr(accelerator, "get_available_trackers", list)
+    with pytest.raises(ConfigError, match=line):
+        train(recipe(f"run.trackers=['{tracker}']"))
+    assert not (tmp_path / "run").exists()
