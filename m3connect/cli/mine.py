@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from m3connect.cli import eval_options, options
-from m3connect.cli.eval_options import Cache, LimitQueries, Qrels, Seed, Weights
+from m3connect.cli.eval_options import (
+    Cache,
+    FusionName,
+    LimitQueries,
+    Qrels,
+    RrfK,
+    Seed,
+    Weights,
+)
 from m3connect.cli.options import (
     ApiKey,
     Backend,
@@ -43,7 +51,9 @@ def mine(
         Literal["dense", "sparse", "multivector", "dense+sparse", "all"],
         typer.Option(help="What ranks the candidates."),
     ] = "dense",
+    fusion: FusionName = None,
     weights: Weights = None,
+    rrf_k: RrfK = 60.0,
     negatives: Annotated[int, typer.Option(help="How many a query.")] = 15,
     first: Annotated[int, typer.Option(help="First rank to take them from.")] = 10,
     last: Annotated[int, typer.Option(help="Last rank.")] = 210,
@@ -54,12 +64,25 @@ def mine(
         float | None, typer.Option(help="None scores more than this.", show_default=False)
     ] = None,
     max_share: Annotated[
-        float, typer.Option(help="None scores more than this share of the worst positive's score.")
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            help="None scores more than this share of the worst positive's score. Default: 0.95, or "
+            "no bound where --fusion rrf leaves ranks alone.",
+            show_default=False,
+        ),
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(
             help="Each scores at least so much less than the worst positive.", show_default=False
+        ),
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        typer.Option(
+            help="None scores more than this percentile of the scores of all positives of the "
+            "dataset, such as 5.",
+            show_default=False,
         ),
     ] = None,
     seed: Seed = 0,
@@ -87,6 +110,7 @@ def mine(
 
     - `m3connect mine --dataset train --output train.jsonl`
     - `m3connect mine --dataset train --output train.jsonl --mode all --max-share 0.9 --pick best`
+    - `m3connect mine --dataset train --output train.jsonl --mode dense+sparse --fusion rrf`
     """
     from m3connect.cli.progress import progress_bar
     from m3connect.evaluation import extra, live, mining, mining_report, run
@@ -94,12 +118,18 @@ def mine(
     from m3connect.evaluation.offline import OfflineSearch
 
     extra.check()
-    rules = mining.Rules(negatives, first, last, pick, max_score, max_share, margin, seed)
+    by_rank = fusion == "rrf" and mode in {"dense+sparse", "all"}
+    if max_share is None and not by_rank:
+        max_share = 0.95
+    rules = mining.Rules(
+        negatives, first, last, pick, max_score, max_share, margin, percentile, seed
+    )
     opened = eval_options.open_dataset(dataset, qrels, "", limit_queries, seed)
     texts = {document.id: document.text for document in opened.documents()}
     encoder = options.load_encoder(model, backend, device, dtype)
-    preset = eval_options.choose_preset(encoder.info, None, None, weights, 60.0)
+    preset = eval_options.choose_preset(encoder.info, None, fusion, weights, rrf_k)
     preset = for_database(preset, max(last, 100))
+    mining.check(rules, mining.weights(mode, preset))
     legs = run.needed([mode])
     tally, scores = mining.Tally(), mining_report.Scores()
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 A passage near the top is often a positive that nobody has judged. So the thresholds look at the
 positive (NV-Retriever, arXiv 2407.15831): a negative must score clearly less than the worst positive.
+Reciprocal rank fusion leaves no scores to compare: there, only ranks bound the negatives.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from m3connect.evaluation.offline import Answer, OfflineSearch
 from m3connect.scoring import leg_scores
 from m3connect.types import Embeddings, Leg, Query, Rrf
 
+Weights = Mapping[Leg, float]
+"""What each leg counts in a mode's score."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -35,10 +39,12 @@ class Rules:
         max_score: none scores more than this.
         max_share: none scores more than this share of the worst positive's score.
         margin: each scores at least so much less than the worst positive.
+        percentile: none scores more than this percentile of all positives' scores in the dataset:
+            5 drops what outscores the weakest 5 % of them, whatever the query's own positives score.
         seed: of what is drawn.
 
     Raises:
-        ConfigError: ranks or counts that make no sense.
+        ConfigError: ranks, counts or a percentile that make no sense.
     """
 
     negatives: int = 15
@@ -48,6 +54,7 @@ class Rules:
     max_score: float | None = None
     max_share: float | None = 0.95
     margin: float | None = None
+    percentile: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +63,8 @@ class Rules:
                 f"{self.negatives} negatives from ranks {self.first} to {self.last}: at least one "
                 "negative, ranks from 1, the first not after the last"
             )
+        if self.percentile is not None and not 0 <= self.percentile <= 100:
+            raise ConfigError(f"a percentile lies between 0 and 100, got {self.percentile}")
 
     def highest(self, worst_positive: float) -> float:
         """The score that a negative must not exceed.
@@ -82,7 +91,8 @@ class Mined:
     Args:
         query_id: of the query.
         query: its text.
-        positives, negatives: document ids with the mode's scores, best first.
+        positives, negatives: document ids with the mode's scores, best first. Where ranks are
+            fused, a positive that is not among the candidates has 0.
     """
 
     query_id: str
@@ -93,23 +103,34 @@ class Mined:
 
 @dataclass(slots=True)
 class Tally:
-    """What mining kept and why it dropped the rest; filled while mining."""
+    """What mining kept and why it dropped the rest; filled while mining.
+
+    Args:
+        max_score: what :attr:`Rules.percentile` came to.
+    """
 
     queries: int = 0
     negatives: int = 0
     short: int = 0
     left_out: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    max_score: float = float("inf")
 
 
 class Source(Protocol):
-    """Where candidates come from."""
+    """Where candidates come from.
+
+    Args:
+        weights: of the legs in a score; None where ranks are fused.
+    """
+
+    weights: Weights | None
 
     def answers(self) -> Iterator[Answer]:
         """Every query's candidates, best first."""
 
     def score(self, row: int, ids: Sequence[str]) -> Answer:
-        """What the mode gives these documents for a query."""
+        """What the mode gives these documents for a query; not asked where ranks are fused."""
 
 
 def mine(
@@ -126,16 +147,20 @@ def mine(
         source: of candidates.
         rules: for them.
         tally: counts what was kept and dropped.
+
+    Raises:
+        ConfigError: the rules compare scores and the source fuses ranks.
     """
+    check(rules, source.weights)
+    relevant = [_relevant(dataset.qrels[query.id], texts) for query in dataset.queries]
+    if rules.percentile is not None:
+        tally.max_score = _percentile(rules.percentile, relevant, source)
     for row, (query, found) in enumerate(zip(dataset.queries, source.answers(), strict=True)):
-        judged = dataset.qrels[query.id]
-        relevant = [id_ for id_, relevance in judged.items() if relevance > 0 and id_ in texts]
-        if not relevant:
+        if not relevant[row]:
             tally.left_out += 1
             continue
-        scores = source.score(row, relevant)
-        positives = {id_: scores[id_] for id_ in fusion.top(scores, len(scores))}
-        highest = rules.highest(min(positives.values()))
+        positives = _positives(row, relevant[row], found, source)
+        highest = min(rules.highest(min(positives.values())), tally.max_score)
         taken = {_plain(query.text), *(_plain(texts[id_]) for id_ in positives)}
         allowed: Answer = {}
         for rank, (id_, score) in enumerate(found.items(), start=1):
@@ -158,6 +183,44 @@ def mine(
         yield Mined(query.id, query.text, positives, negatives)
 
 
+def check(rules: Rules, by_leg: Weights | None) -> None:
+    """See that thresholds have scores to compare.
+
+    Raises:
+        ConfigError: they compare scores and ranks are fused.
+    """
+    bounds = (rules.max_score, rules.max_share, rules.margin, rules.percentile)
+    if by_leg is None and any(bound is not None for bound in bounds):
+        raise ConfigError(
+            "reciprocal rank fusion has no scores that a threshold could compare: bound its ranks "
+            "with --first and --last, or take --fusion weighted"
+        )
+
+
+def _relevant(judged: Mapping[str, int], texts: Mapping[str, str]) -> list[str]:
+    return [id_ for id_, relevance in judged.items() if relevance > 0 and id_ in texts]
+
+
+def _positives(row: int, ids: Sequence[str], found: Answer, source: Source) -> Answer:
+    """A query's positives, best first."""
+    if source.weights is None:
+        scores = {id_: found.get(id_, 0.0) for id_ in ids}
+    else:
+        scores = source.score(row, ids)
+    return {id_: scores[id_] for id_ in fusion.top(scores, len(scores))}
+
+
+def _percentile(percentile: float, relevant: Sequence[Sequence[str]], source: Source) -> float:
+    """Of the scores of all queries' positives."""
+    scores = [
+        score
+        for row, ids in enumerate(relevant)
+        if ids
+        for score in source.score(row, ids).values()
+    ]
+    return float(np.percentile(scores, percentile)) if scores else float("inf")
+
+
 def _why_not(
     id_: str, score: float, rank: int, rules: Rules, highest: float, positives: Answer
 ) -> str:
@@ -165,7 +228,7 @@ def _why_not(
         return "positive"
     if not rules.first <= rank <= rules.last:
         return "outside the ranks"
-    return "scores too near the positive" if score > highest else ""
+    return "scores too high" if score > highest else ""
 
 
 def _pick(allowed: Answer, query_id: str, rules: Rules) -> Answer:
@@ -189,9 +252,6 @@ class OfflineSource:
     Args:
         search: over the corpus.
         mode: that ranks.
-
-    Raises:
-        ConfigError: the mode fuses ranks, which leaves no score to compare with the positive's.
     """
 
     def __init__(self, search: OfflineSearch, mode: Mode) -> None:
@@ -205,7 +265,11 @@ class OfflineSource:
         return self.search.run(self.mode)
 
     def score(self, row: int, ids: Sequence[str]) -> Answer:
-        """What the mode gives these documents for a query."""
+        """What the mode gives these documents for a query.
+
+        Raises:
+            ConfigError: the mode fuses ranks.
+        """
         query = to_query(self.mode, self.search.preset, self.search.queries[row], limit=1)
         rows = np.array([self.rows[id_] for id_ in ids])
         return combined(query, ids, self.search.store.take(rows, query.legs), self.weights)
@@ -222,9 +286,6 @@ class LiveSource:
         mode: that ranks.
         preset: depths and weights.
         limit: candidates a query.
-
-    Raises:
-        ConfigError: the mode fuses ranks.
     """
 
     def __init__(
@@ -257,28 +318,34 @@ class LiveSource:
             yield answer
 
     def score(self, row: int, ids: Sequence[str]) -> Answer:
-        """What the mode gives these documents for a query."""
+        """What the mode gives these documents for a query.
+
+        Raises:
+            ConfigError: the mode fuses ranks.
+        """
         passages = self.encoder.encode([self.texts[id_] for id_ in ids], legs=self.legs)
         return combined(self.asked[row], ids, passages, self.weights)
 
 
-def weights(mode: Mode, preset: Preset) -> dict[Leg, float]:
-    """What each leg counts in a mode's score.
-
-    Raises:
-        ConfigError: the mode fuses ranks.
-    """
+def weights(mode: Mode, preset: Preset) -> Weights | None:
+    """What each leg counts in a mode's score; None where the mode fuses ranks."""
     if mode in {"dense", "sparse", "multivector"}:
         return dict.fromkeys(legs_of(mode)[-1:], 1.0)
     chosen = preset.pair if mode == "dense+sparse" else preset.triple
     if isinstance(chosen, Rrf):
-        raise ConfigError("reciprocal rank fusion has no scores to compare: use weighted")
+        return None
     return {leg: getattr(chosen, leg) for leg in legs_of(mode)}
 
 
 def combined(
-    query: Query, ids: Sequence[str], passages: Embeddings, by_leg: Mapping[Leg, float]
+    query: Query, ids: Sequence[str], passages: Embeddings, by_leg: Weights | None
 ) -> Answer:
-    """The weighted sum of the legs' true scores of some documents."""
+    """The weighted sum of the legs' true scores of some documents.
+
+    Raises:
+        ConfigError: no weights, as where ranks are fused.
+    """
+    if by_leg is None:
+        raise ConfigError("reciprocal rank fusion has no scores of single documents: use weighted")
     scores = leg_scores(query, ids, passages)
     return fusion.weighted_sum({leg: scores[leg] for leg in by_leg}, by_leg)

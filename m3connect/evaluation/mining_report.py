@@ -42,6 +42,8 @@ def markdown(tally: Tally, scores: Scores, texts: Mapping[str, str]) -> str:
         **{f"candidates dropped: {why}": n for why, n in tally.dropped.most_common()},
     }
     parts = ["| count | |", "|---|---|", *(f"| {what} | {n} |" for what, n in counts.items()), ""]
+    if np.isfinite(tally.max_score):
+        parts += [f"No negative scores more than {tally.max_score:.3f}, the percentile.", ""]
     parts += ["| scores | " + " | ".join(f"{q} %" for q in _QUANTILES) + " |"]
     parts += ["|---" * (len(_QUANTILES) + 1) + "|"]
     for name, values in (("positives", scores.positives), ("negatives", scores.negatives)):

@@ -44,6 +44,8 @@ FOUND = {
 class Fixed:
     """Gives the same candidates to every query."""
 
+    weights = {"dense": 1.0}  # noqa: RUF012
+
     def __init__(self, queries=1):
         self.queries = queries
 
@@ -126,6 +128,12 @@ def test_senseless_rules_are_refused(bad):
         Rules(**bad)
 
 
+def test_a_percentile_is_one():
+    """It lies between 0 and 100."""
+    with pytest.raises(ConfigError, match="between 0 and 100, got 101"):
+        Rules(percentile=101)
+
+
 @pytest.mark.parametrize("mode", modes.MODES)
 def test_live_and_offline_sources_agree(dataset, tmp_path, mode):
     """Candidates and scores are the same through a database and by exact search."""
@@ -150,44 +158,88 @@ def test_live_and_offline_sources_agree(dataset, tmp_path, mode):
             assert live.score(row, some) == pytest.approx(expected, abs=1e-4)
 
 
-def test_rank_fusion_has_no_scores_to_compare():
-    """Thresholds need scores, so reciprocal rank fusion is refused."""
-    with pytest.raises(ConfigError, match="use weighted"):
-        mining.weights("all", modes.with_fusion(modes.MIRACL, kind="rrf"))
+def test_the_percentile_is_of_all_positives(tmp_path):
+    """Positives score 0.9, 0.7 and 0.5 over the dataset: none above the median is taken."""
+    asked = tuple(TextQuery(f"q{n}", "A question") for n in range(3))
+    judged = {"q0": {"pos": 1}, "q1": {"n2": 1}, "q2": {"n4": 1}}
+    three = Dataset("x", tmp_path, tuple(TEXTS), asked, judged, "x")
+    tally = Tally()
+    first, *_ = mine(three, TEXTS, Fixed(3), replace(ANY, percentile=50), tally)
+    assert tally.max_score == pytest.approx(0.7)
+    assert list(first.negatives) == ["n2", "n3", "n4"]
+    first, *_ = mine(three, TEXTS, Fixed(3), replace(ANY, percentile=50, max_score=0.6), Tally())
+    assert list(first.negatives) == ["n3", "n4"]
+    assert "more than 0.700" in mining_report.markdown(tally, mining_report.Scores(), TEXTS)
 
 
-def test_the_command_writes_training_data_and_a_report(folder, tmp_path, monkeypatch):
-    """Lines have query, pos and neg as texts; the report has counts, quantiles and samples."""
+def test_rank_fusion_is_bounded_by_ranks(dataset, tmp_path):
+    """Fused ranks give the candidates and their order; a positive beyond them has no score."""
+    encoder = HashEncoder()
+    preset = modes.with_fusion(modes.for_database(modes.MIRACL, 50), kind="rrf")
+    store, queries = run.encode(dataset, encoder, ("dense", "sparse"), tmp_path)
+    search = OfflineSearch(dataset.ids, store, queries, preset, limit=8)
+    texts = {document.id: document.text for document in dataset.documents()}
+    source = mining.OfflineSource(search, "dense+sparse")
+    rules = Rules(first=3, last=8, negatives=8, max_share=None)
+    ranked = dict(zip(dataset.queries, source.answers(), strict=True))
+    for mined, (query, answer) in zip(
+        mine(dataset, texts, source, rules, Tally()), ranked.items(), strict=True
+    ):
+        allowed = [id_ for id_ in list(answer)[2:] if dataset.qrels[query.id].get(id_, 0) < 1]
+        assert list(mined.negatives) == allowed
+        assert mined.positives == {id_: answer.get(id_, 0.0) for id_ in mined.positives}
+
+
+@pytest.mark.parametrize(
+    "bound", [{"max_score": 0.5}, {"max_share": 1.0}, {"margin": 0.1}, {"percentile": 5}]
+)
+def test_rank_fusion_has_no_scores_to_compare(bound):
+    """Every threshold needs scores, so with reciprocal rank fusion it is refused."""
+    by_leg = mining.weights("all", modes.with_fusion(modes.MIRACL, kind="rrf"))
+    with pytest.raises(ConfigError, match="bound its ranks"):
+        mining.check(replace(Rules(max_share=None), **bound), by_leg)
+    with pytest.raises(ConfigError, match="no scores of single documents"):
+        mining.combined(None, ["d"], None, by_leg)
+
+
+@pytest.fixture
+def command(folder, tmp_path, monkeypatch):
+    """Run the command on the small collection; returns its lines and its report."""
     monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
     app = typer.Typer()
     app.command()(mine_command)
-    out, report = tmp_path / "train.jsonl", tmp_path / "report.md"
-    arguments = [
-        "--dataset",
-        folder,
-        "--output",
-        out,
-        "--report",
-        report,
-        "--first",
-        1,
-        "--last",
-        30,
-    ]
-    more = ["--negatives", 4, "--mode", "all", "--cache", tmp_path / "cache"]
-    outcome = CliRunner().invoke(app, list(map(str, arguments + more)), catch_exceptions=False)
-    assert outcome.exit_code == 0
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
+
+    def call(*more):
+        out, report = tmp_path / "train.jsonl", tmp_path / "report.md"
+        arguments = ["--dataset", folder, "--output", out, "--report", report]
+        arguments += ["--first", 1, "--last", 30, "--cache", tmp_path / "cache", *more]
+        outcome = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        assert outcome.exit_code == 0
+        return [json.loads(line) for line in out.read_text().splitlines()], report.read_text()
+
+    return call
+
+
+def test_the_command_writes_training_data_and_a_report(command, tmp_path):
+    """Lines have query, pos and neg as texts; the report has counts, quantiles and samples."""
+    lines, report = command("--negatives", 4, "--mode", "all")
     assert len(lines) == 12
     for line in lines:
         assert set(line) == {"query", "pos", "neg"}
         assert len(line["pos"]) == 2
         assert 1 <= len(line["neg"]) <= 4
         assert not set(line["pos"]) & set(line["neg"])
-    text = report.read_text()
-    assert "| queries with negatives | 12 |" in text
-    assert f"**{lines[0]['query']}**" in text
+    assert "| queries with negatives | 12 |" in report
+    assert f"**{lines[0]['query']}**" in report
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_command_fuses_ranks(command):
+    """Ranks alone bound the negatives; a threshold beside them is an error before encoding."""
+    lines, _ = command("--mode", "dense+sparse", "--fusion", "rrf", "--negatives", 28)
+    assert {len(line["neg"]) for line in lines} == {28}
+    with pytest.raises(ConfigError, match="no scores that a threshold could compare"):
+        command("--mode", "all", "--fusion", "rrf", "--max-share", 0.9)
 
 
 def test_an_empty_report_can_be_written():
