@@ -48,19 +48,17 @@ def train(
         raise ConfigError(
             'training needs more packages: pip install "m3connect[training]"'
         ) from error
-    from m3connect.training.config import Recipe, read_recipe
+    from m3connect.training.config import read_recipe
     from m3connect.training.forecast import forecast
     from m3connect.training.report import write_report
 
     plan = read_recipe(recipe, overrides or [])
     if dry_run:
-        if not isinstance(plan, Recipe):
-            raise ConfigError("--dry-run plans contrastive recipes, not RetroMAE")
         found = forecast(plan)
         if as_json:
             typer.echo(json.dumps(asdict(found)))
         else:
-            _print_plan(found)
+            _print_plan(found, "queries" if plan.stage == "contrastive" else "texts")
         return
     evaluate = _evaluator(plan, plan.evaluation) if plan.evaluation else None
     folder = run(plan, evaluate=evaluate, resume=resume)
@@ -121,11 +119,11 @@ def _evaluator(recipe: AnyRecipe, table: EvaluationTable) -> Evaluate:
     return evaluate
 
 
-def _print_plan(found: Forecast) -> None:
+def _print_plan(found: Forecast, what: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("dataset", "tokens", "examples", "batches", "queries a batch")
+    table = Table("dataset", "tokens", "examples", "batches", f"{what} a batch")
     for line in found.lines:
         table.add_row(
             line.dataset,

@@ -56,6 +56,8 @@ class Contrastive:
         table = recipe.batching
         teacher = recipe.objective.teacher != "none"
         self.deck = Deck(sources, recipe.data, table, recipe.seed, teacher=teacher)
+        self.names: Sequence[str] = [source.name for source in sources]
+        self.edges: Sequence[int] = table.edges
         self.collator = self._collator(table.query_length, table.passage_length)
 
     def _collator(self, query_length: int, passage_length: int) -> Collator:
@@ -85,13 +87,13 @@ class Contrastive:
         if self.recipe.run.gradient_checkpointing:
             recompute_layers(model)
 
-    def plan(self, epoch: int, processes: int, *, neighbours: bool = True) -> list[PlannedBatch]:
-        """An epoch's batches; neighbours are found with the model as it is now.
+    def plan(self, epoch: int, processes: int, *, draft: bool = False) -> list[PlannedBatch]:
+        """An epoch's batches; neighbours are found with the model as it is now, in no draft.
 
         Raises:
             InputError: a dataset does not fill a batch, or lacks negatives or teacher scores.
         """
-        place = self._place if neighbours and self.recipe.batching.neighbours > 1 else None
+        place = None if draft or self.recipe.batching.neighbours == 1 else self._place
         return plan_epoch(self.deck, epoch, processes, self.collator.lengths, place)
 
     def batch(self, planned: PlannedBatch, epoch: int, rank: int, processes: int) -> Batch:

@@ -8,23 +8,16 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 
 import numpy as np
-from torch import nn
 
-from m3connect.model.config import BodyConfig
+from m3connect.training import memory
 from m3connect.training.accelerator import make_accelerator
-from m3connect.training.collate import Batch
-from m3connect.training.config import Recipe, RunTable
-from m3connect.training.contrastive import Contrastive
-from m3connect.training.loop import total_steps
+from m3connect.training.config import AnyRecipe
+from m3connect.training.loop import Task, make_task, total_steps
 from m3connect.training.planning import PlannedBatch
 
 _SAMPLE = 8
 """Planned batches whose tokens are counted."""
-_TRIAL_QUERIES = 4
-_NUMBER = 4
-"""Bytes: weights and gradients are float32."""
-_ADAM = 4
-"""Numbers that a learning weight takes: itself, its gradient, two moments."""
+_TRIAL_EXAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +29,7 @@ class Line:
         longest: upper end of the range, in tokens.
         examples: that are in batches.
         batches: of all processes.
-        size: queries of the largest batch.
+        size: examples in the largest batch.
     """
 
     dataset: str
@@ -65,7 +58,7 @@ class Forecast:
     seconds: float
 
 
-def forecast(recipe: Recipe, processes: int = 1) -> Forecast:
+def forecast(recipe: AnyRecipe, processes: int = 1) -> Forecast:
     """Plan a recipe, and time a few of its texts.
 
     Args:
@@ -73,50 +66,48 @@ def forecast(recipe: Recipe, processes: int = 1) -> Forecast:
         processes: that would share it.
 
     Raises:
-        ConfigError: the recipe does not suit the model.
+        ConfigError: the recipe does not suit the model or the machine.
         InputError: data that is missing or malformed, or too little for a batch.
         CheckpointError: the model cannot be loaded.
     """
-    task = Contrastive(recipe)
-    plan = task.plan(0, processes, neighbours=False)
+    task = make_task(recipe)
+    plan = task.plan(0, processes, draft=True)
     steps = total_steps(recipe.optimizer, plan)
     task.restart()
     sample = [task.batch(planned, 0, 0, processes) for planned in islice(plan, _SAMPLE)]
     per_batch = processes * float(np.mean([batch.tokens for batch in sample]))
     tokens = per_batch * steps * recipe.optimizer.accumulate
-    together = processes if recipe.batching.across_processes else 1
+    longest = max(plan, key=lambda planned: task.edges[planned.bucket] * len(planned.rows))
+    sample.append(task.batch(longest, 0, 0, processes))
     largest = max(sample, key=lambda batch: batch.tokens)
     return Forecast(
         _lines(task, plan),
         steps,
         round(tokens),
         {
-            "weights, gradients, moments": _weights(task.module),
-            "activations": _activations(recipe.run, task.subject.config.body, largest),
-            "representations": _representations(task.subject.config.multivector_width, largest)
-            * together,
-            "token similarities": _similarities(recipe.run.score_queries, largest) * together,
+            "weights, gradients, moments": memory.weights(task.module),
+            **memory.of_step(recipe, task.subject.config, largest, processes),
         },
-        tokens / _tokens_per_second(task, plan[0]),
+        tokens / _tokens_per_second(recipe, task, plan[0]),
     )
 
 
-def _lines(task: Contrastive, plan: Sequence[PlannedBatch]) -> tuple[Line, ...]:
+def _lines(task: Task, plan: Sequence[PlannedBatch]) -> tuple[Line, ...]:
     def place(planned: PlannedBatch) -> tuple[int, int]:
         return planned.dataset, planned.bucket
 
     lines = []
     for (dataset, bucket), group in groupby(sorted(plan, key=place), key=place):
         sizes = [len(planned.rows) for planned in group]
-        name, longest = task.deck.sources[dataset].name, task.recipe.batching.edges[bucket]
+        name, longest = task.names[dataset], task.edges[bucket]
         lines.append(Line(name, longest, sum(sizes), len(sizes), max(sizes)))
     return tuple(lines)
 
 
-def _tokens_per_second(task: Contrastive, planned: PlannedBatch) -> float:
-    """A step's work on a few queries, done twice; the second time counts."""
-    few = PlannedBatch(planned.dataset, planned.rows[:_TRIAL_QUERIES], planned.bucket)
-    accelerator = make_accelerator(task.recipe)
+def _tokens_per_second(recipe: AnyRecipe, task: Task, planned: PlannedBatch) -> float:
+    """A step's work on a few examples, done twice; the second time counts."""
+    few = PlannedBatch(planned.dataset, planned.rows[:_TRIAL_EXAMPLES], planned.bucket)
+    accelerator = make_accelerator(recipe)
     batch = task.batch(few, 0, 0, 1).to(accelerator.device)
     module = task.module.to(accelerator.device).train()
     elapsed = 0.0
@@ -124,38 +115,4 @@ def _tokens_per_second(task: Contrastive, planned: PlannedBatch) -> float:
         began = time.monotonic()
         task.backward(module, batch, 0, 1.0, accelerator)
         elapsed = time.monotonic() - began
-    return batch.tokens / elapsed
-
-
-def _weights(module: nn.Module) -> int:
-    """Weights, and what the optimizer keeps of those that learn."""
-    return sum(
-        _NUMBER * weight.numel() * (_ADAM if weight.requires_grad else 1)
-        for weight in module.parameters()
-    )
-
-
-def _activations(run: RunTable, body: BodyConfig, batch: Batch) -> int:
-    """What a forward pass keeps for going back: of a sub-batch, or of all without the cache.
-
-    Of each token and layer that are the inputs of its matrices and LayerNorms, the queries, keys
-    and values, and both sides of the activation function.
-    """
-    padded = batch.queries.ids.numel() + batch.passages.ids.numel()
-    tokens = min(run.sub_batch_tokens, padded) if run.gradient_cache else padded
-    layer = 8 * body.hidden_size + 2 * body.intermediate_size
-    kept = body.num_hidden_layers * layer
-    if run.gradient_checkpointing:
-        kept = body.num_hidden_layers * body.hidden_size + layer
-    return _NUMBER * tokens * kept
-
-
-def _representations(width: int, batch: Batch) -> int:
-    """Token vectors and their gradients."""
-    return 2 * _NUMBER * width * (batch.queries.ids.numel() + batch.passages.ids.numel())
-
-
-def _similarities(score_queries: int, batch: Batch) -> int:
-    """Of the token pairs that are scored at a time: plain, masked, and a gradient."""
-    queries = min(score_queries, len(batch.queries)) * batch.queries.ids.shape[1]
-    return 3 * _NUMBER * queries * batch.passages.ids.numel()
+    return float(batch.tokens / elapsed)

@@ -42,9 +42,13 @@ class Task(Protocol):
     """The model that the run leaves."""
     module: nn.Module
     """What moves: the model, and what helps to train it."""
+    names: Sequence[str]
+    """Of the datasets."""
+    edges: Sequence[int]
+    """Upper ends of the ranges of lengths."""
 
-    def plan(self, epoch: int, processes: int) -> list[PlannedBatch]:
-        """The batches of an epoch."""
+    def plan(self, epoch: int, processes: int, *, draft: bool = False) -> list[PlannedBatch]:
+        """The batches of an epoch; a draft has the right sizes and is made without the model."""
 
     def start(self, plan: Sequence[PlannedBatch]) -> None:
         """Make the module ready for the first step."""
@@ -79,7 +83,7 @@ def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool =
         InputError: data that is missing or malformed, or too little for a batch.
         CheckpointError: the model that it starts from cannot be loaded.
     """
-    task = Contrastive(recipe) if isinstance(recipe, Recipe) else RetroMae(recipe)
+    task = make_task(recipe)
     run = Run(recipe, task, resume=resume)
     for batches in run.batches():
         run.step(batches)
@@ -92,6 +96,11 @@ def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool =
         if run.due(recipe.run.checkpoint_every):
             run.checkpoints.save()
     return run.finish()
+
+
+def make_task(recipe: AnyRecipe) -> Task:
+    """What a recipe's stage learns; raises as :func:`train` does."""
+    return Contrastive(recipe) if isinstance(recipe, Recipe) else RetroMae(recipe)
 
 
 class Run:

@@ -37,7 +37,7 @@ from m3connect.training.subject import load_subject, recompute_layers
 IGNORED = -100
 """Label of a token that need not be named."""
 _MEASURED_AT_ONCE = 256
-_NAMED_AT_ONCE = 1024
+NAMED_AT_ONCE = 1024
 """Tokens whose scores over the whole vocabulary are in memory at a time."""
 
 
@@ -112,7 +112,7 @@ class Naming(nn.Module):
         """Mean cross-entropy of the ids, in chunks: T times the vocabulary would not fit."""
         total = states_TH.new_zeros(())
         for states, ids in zip(
-            torch.split(states_TH, _NAMED_AT_ONCE), torch.split(ids_T, _NAMED_AT_ONCE), strict=True
+            torch.split(states_TH, NAMED_AT_ONCE), torch.split(ids_T, NAMED_AT_ONCE), strict=True
         ):
             total = total + recomputed(self._sum, states, ids, words_VH, use_reentrant=False)
         return total / max(1, len(ids_T))
@@ -186,6 +186,8 @@ class RetroMae:
     def __init__(self, recipe: RetroMaeRecipe) -> None:
         self.recipe = recipe
         self.subject = load_subject(recipe.model)
+        self.names: Sequence[str] = recipe.texts
+        self.edges: Sequence[int] = recipe.edges
         self.sources = [open_texts(recipe.data_directory / name) for name in recipe.texts]
         extend_positions(self.subject.model, recipe.max_length)
         config = self.subject.config
@@ -204,7 +206,13 @@ class RetroMae:
         if self.recipe.run.gradient_checkpointing:
             recompute_layers(self.subject.model)
 
-    def plan(self, epoch: int, processes: int) -> list[PlannedBatch]:
+    def plan(
+        self,
+        epoch: int,
+        processes: int,
+        *,
+        draft: bool = False,  # noqa: ARG002 - no plan needs the model
+    ) -> list[PlannedBatch]:
         """Texts of one source and one range of lengths together."""
         recipe = self.recipe
         batches = []

@@ -10,6 +10,7 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
 from m3connect.training.config import RetroMaeRecipe
+from m3connect.training.forecast import forecast
 from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
 from m3connect.training.positions import extend_positions
@@ -118,3 +119,36 @@ def test_a_record_without_text_is_named(recipe, tmp_path):
     (tmp_path / "texts.jsonl").write_text('{"text": "w1"}\n{"body": "w2"}\n')
     with pytest.raises(InputError, match=r"texts.jsonl:2: 'text' must hold a string"):
         train(recipe())
+
+
+def test_a_dry_run_plans_and_trains_nothing(recipe, tmp_path):
+    """Texts by file and length, steps and tokens are those of the run that follows."""
+    plan = recipe(optimizer={"learning_rate": 1e-3, "epochs": 2})
+    found = forecast(plan)
+    assert not (tmp_path / "run").exists()
+    assert [(line.longest, line.examples) for line in found.lines] == [(12, 14), (64, 26)]
+    assert found.seconds > 0
+    train(plan)
+    log = read_log(tmp_path / "run/log.jsonl")
+    assert found.steps == len(log)
+    assert found.tokens == pytest.approx(log[-1]["tokens"], rel=0.01)
+
+
+def test_estimated_memory_is_near_what_is_kept(recipe):
+    """The estimate of a batch's activations is within a third of what autograd keeps."""
+    plan = recipe(sizes=40, edges=(32,))
+    estimate = forecast(plan).memory["activations"]
+    task, kept = RetroMae(plan), {}
+    (planned,) = task.plan(0, 1)
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = task.module.train()(task.batch(planned, 0, 0, 1))
+    weights = {weight.untyped_storage().data_ptr() for weight in task.module.parameters()}
+    assert estimate == pytest.approx(
+        sum(size for place, size in kept.items() if place not in weights), rel=0.35
+    )
+    assert losses[0] > 0
