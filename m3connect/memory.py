@@ -10,12 +10,11 @@ from typing import Any, Self
 import numpy as np
 
 from m3connect import fusion, scoring
+from m3connect.checks import check_ids, check_query, check_records
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
-    check_query,
-    check_records,
 )
 from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch
 from m3connect.filters import Filter, matches
@@ -99,12 +98,17 @@ class MemoryConnector:
     def delete(self, where: Sequence[str] | Filter) -> int:
         """Delete by ids or by filter."""
         self._require("delete")
-        doomed = self._matching(where) if isinstance(where, Filter) else dict.fromkeys(where)
+        if isinstance(where, Filter):
+            doomed = self._matching(where)
+        else:
+            check_ids(where)
+            doomed = list(dict.fromkeys(where))
         return sum(self._records.pop(id_, None) is not None for id_ in doomed)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         schema = self._require("fetch")
+        check_ids(ids)
         found = [id_ for id_ in ids if id_ in self._records]
         records = [self._records[id_] for id_ in found]
         payloads = [copy.deepcopy(record.payload) for record in records]

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from m3connect.checks import check_ids, check_records
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
-    check_records,
 )
 from m3connect.errors import CollectionNotFound, ConfigError, SchemaMismatch, Unsupported
 from m3connect.filters import Filter, matches
@@ -140,6 +140,7 @@ class ParquetConnector:
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
         """The records with these ids; reads the whole file once."""
+        check_ids(ids)
         wanted = pa.array(list(ids), pa.string())
         found: dict[str, RecordBatch] = {}
         empty = self._open("fetch").schema_arrow.empty_table()

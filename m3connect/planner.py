@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from m3connect import fusion, scoring
+from m3connect.checks import check_query
 from m3connect.contract import (
     Capabilities,
     CollectionSchema,
     Connector,
-    check_query,
     fusion_kind,
 )
 from m3connect.errors import InputError

@@ -13,7 +13,7 @@ CONNECTORS = sorted(path for path in (ROOT / "connectors").glob("*/m3connect_*")
 
 # What each part of the core may import from the core; "" is the package's own __init__.
 LOW = {"errors", "types", "filters", "arrow"}
-MIDDLE = LOW | {"contract", "fusion", "scoring"}
+MIDDLE = LOW | {"contract", "checks", "fusion", "scoring"}
 HIGH = MIDDLE | {"memory", "registry", "retry", "planner", "settings"}
 ALLOWED = {
     "errors": set(),
@@ -21,6 +21,7 @@ ALLOWED = {
     "filters": {"errors"},
     "arrow": {"errors", "types"},
     "contract": LOW,
+    "checks": LOW | {"contract"},
     "fusion": LOW,
     "scoring": LOW,
     "memory": MIDDLE,
@@ -40,7 +41,7 @@ ALLOWED = {
     "evaluation": HIGH | {"retrieval"},
 }
 TORCH_HOMES = {"model", "training", "inference/torch_backend.py"}
-CONNECTOR_MAY_IMPORT = {"types", "errors", "filters", "contract", "retry", "scoring"}
+CONNECTOR_MAY_IMPORT = {"types", "errors", "filters", "contract", "checks", "retry", "scoring"}
 DRIVERS = {"qdrant_client", "qdrant_edge", "pymilvus", "milvus_lite", "elasticsearch"}
 
 

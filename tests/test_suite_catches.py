@@ -125,6 +125,13 @@ class LendsItsState(MemoryConnector):
         return replace(batch, payloads=[self._records[id_].payload for id_ in batch.ids])
 
 
+class TakesAStringForIds(MemoryConnector):
+    """The ids of ``"ab"`` are a and b."""
+
+    def delete(self, where):
+        return super().delete(list(where) if isinstance(where, str) else where)
+
+
 class FetchesInStoredOrder(MemoryConnector):
     """The order asked for is ignored."""
 
@@ -597,6 +604,9 @@ CATCHES = [
     Catch(WritesTheGoodPart, "test_bad_records_are_refused", "a part of the batch was written"),
     Catch(TakesNaN, "test_bad_records_are_refused", "dense NaN: no InputError"),
     Catch(AnswersBadQueries, "test_bad_queries_are_refused", "limit 0: no InputError"),
+    Catch(
+        TakesAStringForIds, "test_one_string_is_no_list_of_ids", "delete a string: no InputError"
+    ),
     Catch(SmallPayloads, "test_a_payload_of_a_megabyte_comes_back", "the limit is"),
     Catch(LooseTypes, "test_a_table_of_treacherous_filters", "scan by Eq"),
     Catch(PythonTypes, "test_a_table_of_treacherous_filters", "scan by Eq"),

@@ -8,13 +8,12 @@ from functools import cached_property
 from typing import Any, Self
 
 from m3connect import retry
+from m3connect.checks import check_ids, check_query, check_records
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
     Limits,
-    check_query,
-    check_records,
     fusion_kind,
 )
 from m3connect.errors import (
@@ -189,6 +188,7 @@ class ElasticsearchConnector:
             pages = self._index.pages("delete", body, _KEYS_PER_REQUEST)
             return sum(self._delete([_unchanged(hit) for hit in hits]) for hits in pages)
         self._schema("delete")
+        check_ids(where)
         keys = [{"_id": mapping.key(id_)} for id_ in dict.fromkeys(where)]
         starts = range(0, len(keys), _KEYS_PER_REQUEST)
         return sum(self._delete(keys[at : at + _KEYS_PER_REQUEST]) for at in starts)
@@ -216,6 +216,7 @@ class ElasticsearchConnector:
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         schema = self._schema("fetch")
+        check_ids(ids)
         keys = [mapping.key(id_) for id_ in dict.fromkeys(ids)]
         size = mapping.page_size(schema, vectors=vectors)
         returned = mapping.returned(schema, vectors=vectors)

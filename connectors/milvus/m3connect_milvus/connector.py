@@ -9,13 +9,12 @@ from typing import Any, Self
 import numpy as np
 
 from m3connect import retry
+from m3connect.checks import check_ids, check_query, check_records
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
     Limits,
-    check_query,
-    check_records,
 )
 from m3connect.errors import CollectionNotFound, SchemaMismatch, TransientError
 from m3connect.filters import Filter
@@ -138,6 +137,7 @@ class MilvusConnector:
             pages = self._store.pages("delete", expression(where, layout), [], RESULTS)
             keys = [row["id"] for page in pages for row in page]
         else:
+            check_ids(where)
             keys = [digest(id_) for id_ in dict.fromkeys(where)]
         with self._database.writing():
             return self._store.remove(keys)
@@ -145,6 +145,7 @@ class MilvusConnector:
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         layout = self._require("fetch")
+        check_ids(ids)
         return self._read("fetch", [digest(id_) for id_ in ids], layout, vectors=vectors)
 
     def scan(

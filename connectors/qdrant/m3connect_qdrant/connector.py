@@ -12,13 +12,12 @@ import numpy as np
 from qdrant_client import models
 
 from m3connect import retry
+from m3connect.checks import check_ids, check_query, check_records
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
     Limits,
-    check_query,
-    check_records,
 )
 from m3connect.errors import (
     CollectionNotFound,
@@ -192,6 +191,7 @@ class QdrantConnector:
             doomed = compile_filter(where)
             number = self._call("delete", self._engine.count, doomed)
         else:
+            check_ids(where)
             doomed = [point.id for point in self._points("delete", where, vectors=False)]
             number = len(doomed)
         if number:
@@ -201,6 +201,7 @@ class QdrantConnector:
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         schema = self._schema("fetch")
+        check_ids(ids)
         found = {point.id: point for point in self._points("fetch", ids, vectors=vectors)}
         wanted = [mapping.point_id(id_) for id_ in ids]
         ordered = [found[id_] for id_ in wanted if id_ in found]

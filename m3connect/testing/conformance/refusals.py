@@ -180,6 +180,23 @@ class RefusalTests:
             both = [corpus.query(43, "dense"), query]
             refusal(InputError, partial(connector.search, both), name)
 
+    def test_one_string_is_no_list_of_ids(self, connector: Connector) -> None:
+        """An id where ids are due raises InputError; it is not taken for its characters."""
+        connector.ensure(corpus.SCHEMA)
+        good = replace(corpus.records(45, 3), ids=["a", "b", "ab"])
+        connector.upsert(good)
+        number: Any = 7
+        attempts: dict[str, Callable[[], object]] = {
+            "delete a string": partial(connector.delete, "ab"),
+            "delete a number": partial(connector.delete, ["a", number]),
+            "fetch a string": partial(connector.fetch, "ab"),
+            "fetch no unicode": partial(connector.fetch, ["\udfff"]),
+            "upsert a string": partial(connector.upsert, replace(good[:2], ids="ab")),
+        }
+        for name, attempt in attempts.items():
+            refusal(InputError, attempt, name)
+        assert connector.count() == 3
+
     def test_what_exceeds_a_declared_limit_is_refused(self, connector: Connector) -> None:
         """A record just beyond a declared limit is named in an InputError; none is written."""
         limits = connector.capabilities.limits
