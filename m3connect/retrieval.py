@@ -17,6 +17,10 @@ Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 FUSION_NOTE = "fusion"
 """The collection's note that holds its tuned fusion; see :func:`fusion_to_json`."""
+DEPTH_NOTE = "depth"
+"""The collection's note that holds its tuned depth."""
+DEPTH = 100
+"""Candidates that the dense and the sparse leg bring each, where nothing else is said."""
 
 # What each mode encodes. A multi-vector alone orders the candidates of the other two.
 _LEGS: dict[Mode, tuple[Leg, ...]] = {
@@ -39,7 +43,7 @@ def search(
     fusion: Fusion | None = None,
     filter: Filter | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
-    depth: int = 100,
+    depth: int | None = None,
     rerank: int | None = None,
 ) -> list[Hit]:
     """Find the passages that answer a text.
@@ -54,7 +58,8 @@ def search(
             weighted sum with the checkpoint's recommended weights.
         filter: which records may be found.
         limit: how many hits at most.
-        depth: candidates that the dense and the sparse leg bring each.
+        depth: candidates that the dense and the sparse leg bring each; default: the collection's
+            tuned depth, else 100.
         rerank: order the best so many by MaxSim alone, with mode ``all``.
 
     Returns:
@@ -87,7 +92,7 @@ def search_many(
     fusion: Fusion | None = None,
     filter: Filter | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
-    depth: int = 100,
+    depth: int | None = None,
     rerank: int | None = None,
 ) -> list[list[Hit]]:
     """:func:`search` for many texts, encoded and sent together; one list of hits a text."""
@@ -115,7 +120,7 @@ def build_queries(
     fusion: Fusion | None = None,
     filter: Filter | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
-    depth: int = 100,
+    depth: int | None = None,
     rerank: int | None = None,
 ) -> list[Query]:
     """The vectors and options that :func:`search_many` sends; same arguments and errors.
@@ -132,12 +137,13 @@ def build_queries(
         encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
     legs = _legs_of(mode, info)
     chosen = fusion or default_fusion(info, encoder)
+    candidates = default_depth(info) if depth is None else depth
     embeddings = encoder.encode(texts, kind="query", legs=legs)
     return [
         Query(
             **_vectors(embeddings, row),
-            dense_depth=depth,
-            sparse_depth=depth,
+            dense_depth=candidates,
+            sparse_depth=candidates,
             fusion=_LATE_ONLY if mode == "multivector" else chosen,
             rerank=rerank,
             filter=filter,
@@ -152,6 +158,11 @@ def default_fusion(info: CollectionInfo, encoder: Encoder) -> Fusion:
     """The collection's tuned fusion, else the checkpoint's weights in a weighted sum."""
     note = info.notes.get(FUSION_NOTE)
     return fusion_from_json(note) if note else Weighted(*encoder.info.weights)
+
+
+def default_depth(info: CollectionInfo) -> int:
+    """The collection's tuned depth, else 100."""
+    return int(info.notes.get(DEPTH_NOTE, DEPTH))
 
 
 def fusion_to_json(fusion: Fusion) -> dict[str, Any]:

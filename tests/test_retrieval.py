@@ -122,6 +122,19 @@ def test_the_tuned_fusion_of_the_collection_is_the_default(notes, encoder):
     assert query.fusion == Weighted(1.0, 0.3, 1.0)
 
 
+def test_the_tuned_depth_of_the_collection_is_the_default(notes, encoder):
+    """A note in the collection gives the candidates of each leg; an argument wins over it."""
+
+    def depths(**options):
+        (query,) = build_queries(notes.describe(), encoder, ["fox"], mode="all", **options)
+        return query.dense_depth, query.sparse_depth
+
+    assert depths() == (100, 100)
+    notes.annotate({"depth": 50})
+    assert depths() == (50, 50)
+    assert depths(depth=7) == (7, 7)
+
+
 def test_fusions_round_trip_as_json():
     """A stored fusion comes back equal; nonsense is refused."""
     for fusion in (Rrf(10, 1, 2, 3), Weighted(0.2, 0.8, 0.1, rescore=False)):

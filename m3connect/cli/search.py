@@ -58,7 +58,13 @@ def search(
         typer.Option(help="Fusion weights D,S,M. Default: the checkpoint's.", show_default=False),
     ] = None,
     rrf_k: Annotated[float, typer.Option(help="k of reciprocal rank fusion.")] = 60.0,
-    depth: Annotated[int, typer.Option(help="Candidates of the dense and sparse leg each.")] = 100,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            help="Candidates of the dense and sparse leg each. Default: the collection's, else 100.",
+            show_default=False,
+        ),
+    ] = None,
     rerank: Annotated[
         int | None,
         typer.Option(help="With --mode all: order the best N by MaxSim alone.", show_default=False),

@@ -80,14 +80,14 @@ def tune(
     from m3connect.evaluation import tune as tuning
     from m3connect.evaluation.modes import for_database, preset_for
     from m3connect.evaluation.offline import OfflineSearch
-    from m3connect.retrieval import FUSION_NOTE, fusion_to_json
+    from m3connect.retrieval import DEPTH
 
     extra.check()
     opened = eval_options.open_dataset(dataset, qrels, language, limit_queries, seed)
     measure.check([metric], opened)
     tuning.split(opened, held_out=held_out, seed=seed)
     encoder = options.load_encoder(model, backend, device, dtype)
-    default = for_database(preset_for(encoder.info), 100)
+    default = for_database(preset_for(encoder.info), DEPTH)
     deepest = for_database(default, max(tuning.DEPTHS))
     legs = run.needed([mode])
     with ExitStack() as stack:
@@ -124,12 +124,24 @@ def tune(
             progress=progress,
         )
         stored = connector is not None and tuned.chosen != tuned.default and not dry_run
-        if connector is not None and stored:
-            connector.annotate({FUSION_NOTE: fusion_to_json(tuned.chosen.fusion)})
+        if connector is not None and not dry_run:
+            connector.annotate(_notes(tuned))
     if as_json:
         typer.echo(json.dumps(_json(tuned, stored=stored)))
     else:
         _show(tuned, stored=stored)
+
+
+def _notes(tuned: Tuned) -> dict[str, Any]:
+    """What search takes from the collection; nothing, earlier choices included, for the default."""
+    from m3connect.retrieval import DEPTH_NOTE, FUSION_NOTE, fusion_to_json
+
+    if tuned.chosen == tuned.default:
+        return {FUSION_NOTE: None, DEPTH_NOTE: None}
+    return {
+        FUSION_NOTE: fusion_to_json(tuned.chosen.fusion),
+        DEPTH_NOTE: tuned.chosen.depth,
+    }
 
 
 def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from m3connect.evaluation.modes import Preset
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.store import EmbeddingStore
 from m3connect.memory import MemoryConnector
-from m3connect.retrieval import default_fusion, fusion_to_json
+from m3connect.retrieval import default_depth, default_fusion, fusion_to_json
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Embeddings, MultiVectors, RecordBatch, Rrf, SparseVectors, Weighted
 
@@ -116,7 +116,7 @@ class Kept(MemoryConnector):
 
 
 def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
-    """With a target the collection's default fusion is the chosen one; a dry run stores nothing."""
+    """With a target the collection's defaults are the choice; a dry run stores nothing, no gain clears."""
     topics = [f"topic{n} alpha beta gamma delta word{n % 7}" for n in range(40)]
     rows = {
         "corpus.jsonl": [{"_id": f"d{n}", "text": text} for n, text in enumerate(topics)],
@@ -146,6 +146,9 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     found = run()
     assert found["stored"]
     assert found["after"]["mean"] > found["before"]["mean"]
-    assert (
-        fusion_to_json(default_fusion(connector.describe(), encoder)) == found["chosen"]["fusion"]
-    )
+    info = connector.describe()
+    assert fusion_to_json(default_fusion(info, encoder)) == found["chosen"]["fusion"]
+    assert info.notes["depth"] == found["chosen"]["depth"] == default_depth(info)
+    monkeypatch.setattr(tune, "settings", lambda *_: [])
+    assert not run()["stored"]
+    assert connector.describe().notes == {}
