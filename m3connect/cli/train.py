@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ from m3connect.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from m3connect.training.config import AnyRecipe, EvaluationTable
+    from m3connect.training.config import EvaluationTable, Recipe
     from m3connect.training.forecast import Forecast
     from m3connect.training.loop import Evaluate
     from m3connect.training.subject import Subject
@@ -74,8 +74,10 @@ def _first_process() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def _evaluator(recipe: AnyRecipe, table: EvaluationTable) -> Evaluate:
+def _evaluator(recipe: Recipe, table: EvaluationTable) -> Evaluate:
     """Measures a model in training on small copies of the development sets.
+
+    Multi-vectors score every document, not the dense leg's candidates: one leg is measured alone.
 
     Raises:
         ConfigError: the extra ``eval`` is missing.
@@ -85,6 +87,7 @@ def _evaluator(recipe: AnyRecipe, table: EvaluationTable) -> Evaluate:
 
     from m3connect.evaluation import datasets, extra
     from m3connect.evaluation import run as evaluation
+    from m3connect.evaluation.modes import preset_for
     from m3connect.inference import M3Encoder
     from m3connect.inference.torch_backend import TorchBackend
     from m3connect.training.development import small_copy
@@ -103,10 +106,13 @@ def _evaluator(recipe: AnyRecipe, table: EvaluationTable) -> Evaluate:
 
     def evaluate(subject: Subject) -> Mapping[str, float]:
         encoder = M3Encoder(subject.config, subject.tokenizer, "", TorchBackend(subject.model))
+        preset = replace(preset_for(encoder.info), rerank_depth=None)
         rows = [
             row
             for dataset in sets
-            for row in evaluation.evaluate(dataset, encoder, names=("ndcg@10",)).rows
+            for row in evaluation.evaluate(
+                dataset, encoder, modes=recipe.measured, preset=preset, names=("ndcg@10",)
+            ).rows
         ]
         modes = dict.fromkeys(row.name for row in rows)
         return {

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from m3connect.errors import ConfigError
+from m3connect.evaluation.modes import MODES, Mode, legs_of
 from m3connect.types import LEGS, Leg
 
 PAPER_EDGES = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
@@ -249,7 +250,8 @@ class EvaluationTable(_Table):
         queries: at most so many of each.
         documents: so many of each, the relevant ones among them.
         every: in steps; also at the end.
-        mode: whose mean nDCG@10 decides which checkpoint is the best.
+        mode: whose mean nDCG@10 decides which checkpoint is the best. Default: the last of those
+            that the recipe's legs make: ``all``, or the one leg's.
         patience: stop after so many measurements without a better one; None for never.
     """
 
@@ -257,7 +259,7 @@ class EvaluationTable(_Table):
     queries: int = Field(default=200, gt=0)
     documents: int = Field(default=1000, gt=0)
     every: int = Field(gt=0)
-    mode: Literal["dense", "sparse", "multivector", "dense+sparse", "all"] = "all"
+    mode: Mode | None = None
     patience: int | None = Field(default=None, gt=0)
 
 
@@ -283,6 +285,15 @@ class Recipe(_Table):
     optimizer: OptimizerTable
     run: RunTable = RunTable()
     evaluation: EvaluationTable | None = None
+
+    @property
+    def measured(self) -> tuple[Mode, ...]:
+        """Modes whose development figures mean something: of trained legs, and the deciding one."""
+        chosen = self.evaluation and self.evaluation.mode
+        trained = set(self.objective.legs)
+        return tuple(
+            mode for mode in MODES if mode in (chosen, *trained) or trained >= {*legs_of(mode)}
+        )
 
     @model_validator(mode="after")
     def _adapters_may_learn(self) -> Self:
@@ -336,7 +347,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyRecipe:
 
     Args:
         path: the TOML file, or the JSON of a run's ``recipe.json``.
-        overrides: ``table.key=value`` each, the value in TOML, or a bare string.
+        overrides: ``table.key=value`` each, the value in TOML, or a bare string; without a value
+            the key is left out.
 
     Raises:
         ConfigError: the file is missing or malformed, a key is unknown or a value makes no sense;
@@ -370,7 +382,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(table, {})
         if not isinstance(content, dict):
             raise ConfigError(f"--set {override!r}: {table!r} is no table")
-    content[name] = _value(text.strip())
+    if text.strip():
+        content[name] = _value(text.strip())
+    else:
+        content.pop(name, None)
 
 
 def _value(text: str) -> Any:

@@ -207,7 +207,8 @@ class Run:
         broadcast_object_list(found)
         self.monitor.measured(self.progress.step, found[0])
         table = self.recipe.evaluation
-        if table and self.progress.better(found[0][table.mode]):
+        *_, last = found[0]
+        if table and self.progress.better(found[0][table.mode or last]):
             self._save("best")
 
     def finish(self) -> Path:

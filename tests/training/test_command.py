@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from m3connect.cli import app
+from m3connect.evaluation.modes import MODES
 from m3connect.training.config import read_recipe
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.encoding import forward
@@ -91,10 +92,34 @@ def test_development_figures_are_measured_in_every_mode(recipe, development, tmp
     assert json.loads(result.stdout)["model"] == str(tmp_path / "run/best")
     measured = [entry for entry in read_log(tmp_path / "run/log.jsonl") if "dev_all" in entry]
     assert [entry["step"] for entry in measured] == [3, 6, 7]
-    assert all(0 < entry[f"dev_{mode}"] <= 1 for entry in measured for mode in ("dense", "all"))
+    assert all(0 < entry[f"dev_{mode}"] <= 1 for entry in measured for mode in MODES)
     copy = tmp_path / "run/development/dev"
     assert len((copy / "corpus.jsonl").read_text().splitlines()) == 20
     assert len((copy / "queries.jsonl").read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("legs", "settings", "modes"),
+    [
+        (["dense"], [], ["dense"]),
+        (["multivector"], [], ["multivector"]),
+        (["dense", "sparse"], [], ["dense", "sparse", "dense+sparse"]),
+        (["sparse"], ["evaluation.mode=all"], ["sparse", "all"]),
+    ],
+)
+def test_only_trained_modes_are_measured(recipe, development, tmp_path, legs, settings, modes):
+    """What the legs make is measured, and the mode that is asked for; the last decides."""
+    settings = [
+        "evaluation.datasets=['dev']",
+        "evaluation.every=2",
+        "optimizer.steps=2",
+        f"objective.legs={legs}",
+        *settings,
+    ]
+    result = run(recipe, "--json", *[item for value in settings for item in ("--set", value)])
+    assert json.loads(result.stdout)["model"] == str(tmp_path / "run/best")
+    *_, entry = read_log(tmp_path / "run/log.jsonl")
+    assert [name for name in entry if name.startswith("dev_")] == [f"dev_{mode}" for mode in modes]
 
 
 def test_a_dry_run_plans_and_trains_nothing(recipe, tmp_path):

@@ -272,6 +272,14 @@ def test_a_recipe_is_checked_as_it_is_read(recipe, text, message):
         recipe(text)
 
 
+def test_a_key_without_a_value_is_left_out(recipe):
+    """Overriding a key with nothing gives it its default again; TOML has no null."""
+    assert recipe("objective.self_distill_from=3").objective.self_distill_from == 3
+    both = recipe("objective.self_distill_from=3", "objective.self_distill_from=")
+    assert both.objective.self_distill_from is None
+    assert recipe("optimizer.epochs=", "optimizer.momentum=").optimizer.epochs == 1
+
+
 def test_the_seed_decides(recipe, tmp_path):
     """The same recipe gives the same weights; another seed gives others."""
     first, again, other = (
