@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from m3connect.cli import eval_options, options
-from m3connect.cli.eval_options import Cache, Language, LimitQueries, Qrels, Seed
+from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
 from m3connect.cli.options import (
     ApiKey,
     Backend,
@@ -26,13 +26,19 @@ from m3connect.cli.options import (
     Url,
 )
 from m3connect.cli.options import Path as EnginePath
+from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from m3connect.evaluation.tune import Setting, Tuned
+    from m3connect.contract import Connector
+    from m3connect.evaluation.datasets import Dataset
+    from m3connect.evaluation.modes import Preset
+    from m3connect.evaluation.store import Progress
+    from m3connect.evaluation.tune import Part, Setting, Trial, Tuned, TunedMode
+    from m3connect.inference import M3Encoder
 
 
 def tune(
-    dataset: Annotated[str, typer.Option(help="Folder in the BEIR layout: the dev queries.")],
+    dataset: Datasets,
     *,
     qrels: Qrels = None,
     language: Language = "",
@@ -72,55 +78,53 @@ def tune(
 ) -> None:
     """Try fusions, weights and depths on some queries, and report on others.
 
+    Several datasets count alike: that is how the weights that a checkpoint recommends are found.
+
     - `m3connect tune --dataset dev`
+    - `m3connect tune --dataset a --dataset b --model ./checkpoint`
     - `m3connect tune --dataset dev --target qdrant --collection handbook`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, live, measure, run
+    from m3connect.evaluation import extra, measure
     from m3connect.evaluation import tune as tuning
     from m3connect.evaluation.modes import for_database, preset_for
-    from m3connect.evaluation.offline import OfflineSearch
     from m3connect.retrieval import DEPTH
 
     extra.check()
-    opened = eval_options.open_dataset(dataset, qrels, language, limit_queries, seed)
-    measure.check([metric], opened)
-    tuning.split(opened, held_out=held_out, seed=seed)
+    if live_target is not None and len(dataset) > 1:
+        raise ConfigError("one collection holds one corpus: give one --dataset with --target")
+    opened = [
+        eval_options.open_dataset(name, qrels, language, limit_queries, seed) for name in dataset
+    ]
+    for each in opened:
+        measure.check([metric], each)
+        tuning.split(each, held_out=held_out, seed=seed)
     encoder = options.load_encoder(model, backend, device, dtype)
     default = for_database(preset_for(encoder.info), DEPTH)
     deepest = for_database(default, max(tuning.DEPTHS))
-    legs = run.needed([mode])
+    cutoff = measure.cutoff([metric])
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
         connector = None
-        documents: dict[str, str] = {}
         if live_target is None:
             home = cache or eval_options.default_cache()
-            store, queries = run.encode(opened, encoder, legs, home, progress=progress)
-            ids = opened.ids
+            parts = [
+                _offline(each, encoder, mode, deepest, cutoff, home, progress) for each in opened
+            ]
         else:
             connector = stack.enter_context(
                 options.open_connector(live_target, collection, url, path, api_key, target_option)
             )
-            live.require(connector, encoder)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            contents = live.read(connector, legs, folder, progress=progress)
-            live.differences(opened, contents)
-            ids, store, documents = contents.ids, contents.store, dict(contents.documents)
-            texts = [query.text for query in opened.queries]
-            queries = encoder.encode(texts, kind="query", legs=legs)
-        limit = measure.cutoff([metric]) * max(1, round(len(ids) / len(opened.ids)))
-        search = OfflineSearch(ids, store, queries, deepest, limit=limit, progress=progress)
+            parts = [_live(opened[0], encoder, mode, deepest, cutoff, connector, folder, progress)]
         tuned = tuning.tune(
-            opened,
-            search,
+            parts,
             mode,
             default=default,
             metric=metric,
             held_out=held_out,
             folds=folds,
             seed=seed,
-            documents=documents,
             progress=progress,
         )
         stored = connector is not None and tuned.chosen != tuned.default and not dry_run
@@ -130,6 +134,52 @@ def tune(
         typer.echo(json.dumps(_json(tuned, stored=stored)))
     else:
         _show(tuned, stored=stored)
+
+
+def _offline(
+    dataset: Dataset,
+    encoder: M3Encoder,
+    mode: TunedMode,
+    preset: Preset,
+    limit: int,
+    cache: Path,
+    progress: Progress,
+) -> Part:
+    """A test collection, encoded into the cache."""
+    from m3connect.evaluation import run
+    from m3connect.evaluation.offline import OfflineSearch
+    from m3connect.evaluation.tune import Part
+
+    store, queries = run.encode(dataset, encoder, run.needed([mode]), cache, progress=progress)
+    search = OfflineSearch(dataset.ids, store, queries, preset, limit=limit, progress=progress)
+    return Part(dataset, search)
+
+
+def _live(
+    dataset: Dataset,
+    encoder: M3Encoder,
+    mode: TunedMode,
+    preset: Preset,
+    limit: int,
+    connector: Connector,
+    folder: Path,
+    progress: Progress,
+) -> Part:
+    """A test collection over the vectors that a database holds."""
+    from m3connect.evaluation import live, run
+    from m3connect.evaluation.offline import OfflineSearch
+    from m3connect.evaluation.tune import Part
+
+    live.require(connector, encoder)
+    legs = run.needed([mode])
+    contents = live.read(connector, legs, folder, progress=progress)
+    live.differences(dataset, contents)
+    queries = encoder.encode([query.text for query in dataset.queries], kind="query", legs=legs)
+    passages = max(1, round(len(contents.ids) / len(dataset.ids)))
+    search = OfflineSearch(
+        contents.ids, contents.store, queries, preset, limit=limit * passages, progress=progress
+    )
+    return Part(dataset, search, contents.documents)
 
 
 def _notes(tuned: Tuned) -> dict[str, Any]:
@@ -150,6 +200,9 @@ def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:
     def setting(chosen: Setting) -> dict[str, Any]:
         return {"fusion": fusion_to_json(chosen.fusion), "depth": chosen.depth}
 
+    def trial(tried: Trial) -> dict[str, Any]:
+        return {**setting(tried.setting), "mean": tried.mean}
+
     return {
         "metric": tuned.metric,
         "default": setting(tuned.default),
@@ -161,6 +214,7 @@ def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:
         "after": asdict(tuned.after),
         "gain": asdict(tuned.gain),
         "stored": stored,
+        "trials": [trial(tried) for tried in tuned.trials],
     }
 
 

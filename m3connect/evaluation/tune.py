@@ -3,12 +3,15 @@
 The queries are split in two. On the tuning part every setting is tried and the best mean wins, if
 cross-validation agrees: the setting that is best on the other folds must beat the default on the
 fold that it has not seen. Only the held-out part is reported, with an interval.
+
+With several test collections each counts the same, whatever its number of queries: every query's
+figure is weighted so that the mean over all queries is the mean over the collections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -32,6 +35,21 @@ RRF_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 DEPTHS = (50, 100, 200)
 MINIMUM = 10
 """Fewer queries than that, in either part, tell nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One test collection to tune on.
+
+    Args:
+        dataset: queries and judgements.
+        search: over its corpus, or over a collection's vectors; its preset must allow the depths.
+        documents: document of each record, where records are passages.
+    """
+
+    dataset: Dataset
+    search: OfflineSearch
+    documents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +113,7 @@ def split(dataset: Dataset, *, held_out: float, seed: int) -> tuple[list[int], l
 
 
 def tune(
-    dataset: Dataset,
-    search: OfflineSearch,
+    parts: Sequence[Part],
     mode: TunedMode,
     *,
     default: Preset,
@@ -105,14 +122,12 @@ def tune(
     held_out: float = 0.3,
     folds: int = 5,
     seed: int = 0,
-    documents: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Tuned:
     """Tune one mode's fusion.
 
     Args:
-        dataset: queries and judgements.
-        search: over its corpus, or over a collection's vectors; its preset must allow the depths.
+        parts: the test collections, which count alike.
         mode: whose fusion.
         default: the fusion to beat, at the preset's depth.
         metric: to maximise.
@@ -120,28 +135,31 @@ def tune(
         held_out: share of the queries to report on.
         folds: of the cross-validation.
         seed: of the split.
-        documents: document of each record, where records are passages.
         progress: told of every query and setting.
 
     Raises:
         InputError: too few queries.
     """
-    chosen_on, reported_on = split(dataset, held_out=held_out, seed=seed)
+    splits = [split(part.dataset, held_out=held_out, seed=seed) for part in parts]
+    tuned_on, reported_on = [on for on, _ in splits], [kept for _, kept in splits]
     start = Setting(
         default.pair if mode == "dense+sparse" else default.triple,
         default.pair_depth if mode == "dense+sparse" else default.triple_depth,
     )
     tried = list(dict.fromkeys([start, *settings(mode, depths)]))
-    cases = _cases(search, mode, max(setting.depth for setting in tried), progress)
-    score = _Scorer(dataset, cases, metric, documents or {})
-    figures = np.empty((len(tried), len(chosen_on)))
+    deepest = max(setting.depth for setting in tried)
+    scorers = [
+        _Scorer(part, _cases(part.search, mode, deepest, progress), metric) for part in parts
+    ]
+    figures = np.empty((len(tried), sum(map(len, tuned_on))))
     for row, setting in enumerate(tried):
-        figures[row] = score(setting, chosen_on)
+        figures[row] = _scores(scorers, setting, tuned_on)
         progress("trying settings", row + 1, len(tried))
     unseen = cross_validate(figures, folds=folds, seed=seed)
     best = int(figures.mean(axis=1).argmax())
     chosen = tried[best] if unseen > figures[0].mean() else start
-    before, after = score(start, reported_on), score(chosen, reported_on)
+    before = _scores(scorers, start, reported_on)
+    after = _scores(scorers, chosen, reported_on)
     ranked = np.argsort(-figures.mean(axis=1), kind="stable")
     return Tuned(
         metric,
@@ -152,8 +170,8 @@ def tune(
         interval(before, seed=seed),
         interval(after, seed=seed),
         compare(after, before, seed=seed),
-        tuple(dataset.queries[place].id for place in chosen_on),
-        tuple(dataset.queries[place].id for place in reported_on),
+        _ids(parts, tuned_on),
+        _ids(parts, reported_on),
     )
 
 
@@ -186,20 +204,35 @@ def cross_validate(figures: NDArray[np.float64], *, folds: int, seed: int) -> fl
     return float(scores.mean())
 
 
+def _ids(parts: Sequence[Part], places: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    return tuple(
+        part.dataset.queries[place].id
+        for part, chosen in zip(parts, places, strict=True)
+        for place in chosen
+    )
+
+
+def _scores(
+    scorers: Sequence[_Scorer], setting: Setting, places: Sequence[Sequence[int]]
+) -> NDArray[np.float64]:
+    """A setting's figures of all parts' queries; their mean is the mean of the parts' means."""
+    total = sum(map(len, places))
+    return np.concatenate(
+        [
+            scorer(setting, chosen) * (total / (len(scorers) * len(chosen)))
+            for scorer, chosen in zip(scorers, places, strict=True)
+        ]
+    )
+
+
 class _Scorer:
     """A setting's figure on each of some queries."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        cases: Sequence[Candidates],
-        metric: str,
-        documents: Mapping[str, str],
-    ) -> None:
-        self.dataset = dataset
+    def __init__(self, part: Part, cases: Sequence[Candidates], metric: str) -> None:
+        self.dataset = part.dataset
+        self.documents = part.documents
         self.cases = cases
         self.metric = metric
-        self.documents = documents
 
     def __call__(self, setting: Setting, places: Sequence[int]) -> NDArray[np.float64]:
         run = [

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from m3connect.cli import options
 from m3connect.cli.tune import tune as tune_command
 from m3connect.contract import CollectionSchema
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import tune
 from m3connect.evaluation.datasets import Dataset, TextQuery
 from m3connect.evaluation.modes import Preset
@@ -59,7 +59,7 @@ def planted(tmp_path, queries=60, documents=40, *, good):
 def test_finds_the_leg_that_knows(tmp_path, mode):
     """Where only the lexical leg knows, its weight rises and the held-out figure with it."""
     dataset, search = planted(tmp_path, good="sparse")
-    found = tune.tune(dataset, search, mode, default=DEFAULT, depths=(20, 50))
+    found = tune.tune([tune.Part(dataset, search)], mode, default=DEFAULT, depths=(20, 50))
     assert found.chosen.fusion.sparse > found.chosen.fusion.dense / 2
     assert found.after.mean > found.before.mean + 0.2
     assert found.gain.p_value < 0.01
@@ -69,7 +69,7 @@ def test_finds_the_leg_that_knows(tmp_path, mode):
 def test_what_was_tuned_on_is_not_reported_on(tmp_path):
     """The two parts share no query, cover all, and are drawn by the seed."""
     dataset, search = planted(tmp_path, good="sparse")
-    found = tune.tune(dataset, search, "dense+sparse", default=DEFAULT, depths=(20,))
+    found = tune.tune([tune.Part(dataset, search)], "dense+sparse", default=DEFAULT, depths=(20,))
     assert not set(found.tuned_on) & set(found.held_out)
     assert len(found.tuned_on) + len(found.held_out) == 60
     assert tune.split(dataset, held_out=0.3, seed=0) != tune.split(dataset, held_out=0.3, seed=1)
@@ -86,9 +86,22 @@ def test_refuses_to_report_on_what_it_tuned_on(tmp_path, held_out):
 def test_keeps_a_default_that_cannot_be_beaten(tmp_path):
     """Where the default is already perfect, nothing is chosen in its place."""
     dataset, search = planted(tmp_path, good="dense")
-    found = tune.tune(dataset, search, "dense+sparse", default=DEFAULT, depths=(20,))
+    found = tune.tune([tune.Part(dataset, search)], "dense+sparse", default=DEFAULT, depths=(20,))
     assert found.before.mean == 1.0
     assert found.chosen == found.default
+
+
+def test_collections_count_alike(tmp_path):
+    """The figures are means over the collections, however many queries each has."""
+    small, large = (planted(tmp_path, n, good="sparse") for n in (40, 120))
+    parts = [tune.Part(*small), tune.Part(*large)]
+    together = tune.tune(parts, "dense+sparse", default=DEFAULT, depths=(20,))
+    alone = [tune.tune([part], "dense+sparse", default=DEFAULT, depths=(20,)) for part in parts]
+    expected = np.mean([found.before.mean for found in alone])
+    assert together.before.mean == pytest.approx(expected)
+    means = [{trial.setting: trial.mean for trial in found.trials} for found in alone]
+    for trial in together.trials:
+        assert trial.mean == pytest.approx(np.mean([mean[trial.setting] for mean in means]))
 
 
 def test_cross_validation_sees_through_luck():
@@ -149,6 +162,8 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     info = connector.describe()
     assert fusion_to_json(default_fusion(info, encoder)) == found["chosen"]["fusion"]
     assert info.notes["depth"] == found["chosen"]["depth"] == default_depth(info)
+    with pytest.raises(ConfigError, match="one --dataset with --target"):
+        run("--dataset", str(tmp_path))
     monkeypatch.setattr(tune, "settings", lambda *_: [])
     assert not run()["stored"]
     assert connector.describe().notes == {}
