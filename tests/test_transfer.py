@@ -9,6 +9,7 @@ from m3connect.errors import (
     CollectionNotFound,
     ConfigError,
     FingerprintMismatch,
+    InputError,
     SchemaMismatch,
     TransientError,
     Unsupported,
@@ -146,6 +147,8 @@ def test_a_parquet_file_answers_like_the_oracle(source, tmp_path, mode):
         assert file.count(F("n") >= 5) == 35
         with pytest.raises(Unsupported, match="planner"):
             file.search(queries)
+        with pytest.raises(InputError, match="list"):
+            file.fetch("r1")
 
 
 def test_a_parquet_file_is_written_once(source, tmp_path):

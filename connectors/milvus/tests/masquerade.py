@@ -5,6 +5,7 @@ So the connector writes and asks as it does with such a server, and Lite evaluat
 lacks (indexes on arrays, struct arrays) is accepted and kept for the tests to look at.
 """
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,12 +22,13 @@ _ONLY_ON_SERVERS = {"facts", "ordered", STRUCT_VECTOR}
 
 @dataclass
 class Sent:
-    """The requests of one connector, by kind."""
+    """The requests of one connector, by kind; ``refusals`` meet the next ones, a status each."""
 
     indexes: list = field(default_factory=list)
     upserts: list = field(default_factory=list)
     searches: list = field(default_factory=list)
     fusions: list = field(default_factory=list)
+    refusals: deque = field(default_factory=deque)
     schemas: dict = field(default_factory=dict)
 
 
@@ -77,13 +79,27 @@ class Masquerade(MilvusServicer):
         return super().HybridSearch(request, context)
 
 
+class Refusals(grpc.ServerInterceptor):
+    """Answers requests with a status, while there is one waiting."""
+
+    def __init__(self, waiting):
+        self.waiting = waiting
+
+    def intercept_service(self, continuation, details):
+        if not self.waiting:
+            return continuation(details)
+        status = self.waiting.popleft()
+        return grpc.unary_unary_rpc_method_handler(lambda _, context: context.abort(status, "no"))
+
+
 @contextmanager
 def masquerade(folder, version="v2.6.4"):
     """The URL of a running one, and what is sent to it."""
     database = MilvusLite(str(folder))
     servicer = Masquerade(database, version)
     limits = [("grpc.max_receive_message_length", 64 * 1024 * 1024)]  # a server's, not Lite's
-    server = grpc.server(ThreadPoolExecutor(4), options=limits)
+    refusals = Refusals(servicer.sent.refusals)
+    server = grpc.server(ThreadPoolExecutor(4), options=limits, interceptors=[refusals])
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -5,58 +5,50 @@ import signal
 import subprocess
 import sys
 
+import grpc
 import pytest
 
 from connectors.milvus.tests.masquerade import masquerade
 from m3connect.errors import TransientError
-from m3connect.memory import MemoryConnector
 from m3connect.retry import RetryPolicy
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_records
 from m3connect_milvus import connect
-from tests.servers.proxy import Cut, Delay, Drop, FaultProxy, HalfClose, Truncate
-
-QUICK = RetryPolicy(attempts=5, initial=0.05, maximum=0.2)
-FAULTS = [Drop(), Cut(), Cut(30), Truncate(30), HalfClose(), Delay(0.3)]
+from tests.servers.faults import QUICK, FaultTests
+from tests.servers.proxy import Answer, FaultProxy
 
 
-@pytest.fixture
-def proxied(tmp_path):
-    """A connector, and the proxy through which it speaks."""
-    with masquerade(tmp_path) as (url, _):
-        host, port = url.removeprefix("http://").split(":")
-        with (
-            FaultProxy(host, int(port)) as proxy,
-            connect(
-                collection="test", url=proxy.url, struct_array=False, timeout=5, retry=QUICK
-            ) as connector,
-        ):
-            yield connector, proxy
+class GrpcProxy(FaultProxy):
+    """HTTP answers as gRPC reports them: 429, 502 and 503 of a proxy are all UNAVAILABLE."""
+
+    def __init__(self, host, port, refusals):
+        super().__init__(host, port)
+        self.refusals = refusals
+
+    def spoil(self, *faults):
+        for fault in faults:
+            if isinstance(fault, Answer):
+                self.refusals.append(grpc.StatusCode.UNAVAILABLE)
+            else:
+                super().spoil(fault)
+
+    @property
+    def left(self):
+        return super().left + len(self.refusals)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: repr(fault)[:12])
-def test_a_spoiled_request_is_repeated(proxied, fault):
-    """Whatever breaks, writes, reads and deletions are done, and done once."""
-    connector, proxy = proxied
-    memory = MemoryConnector(collection="oracle")
-    batch = corpus.records(1, 30)
-    for one in (connector, memory):
-        one.ensure(corpus.SCHEMA)
-    proxy.spoil(fault)
-    connector.upsert(batch)
-    memory.upsert(batch)
-    proxy.spoil(fault)
-    assert connector.count() == 30
-    proxy.spoil(fault)
-    query = corpus.query(1, "dense")
-    found, wanted = connector.search([query])[0], memory.search([query])[0]
-    assert [hit.id for hit in found] == [hit.id for hit in wanted]
-    proxy.spoil(fault)
-    assert connector.delete(batch.ids[:5]) <= memory.delete(batch.ids[:5])
-    assert proxy.left == 0
-    check_records(
-        by_id(memory.scan(vectors=True)), by_id(connector.scan(vectors=True)), corpus.SCHEMA
-    )
+class TestServerForm(FaultTests):
+    @pytest.fixture
+    def proxied(self, tmp_path):
+        with masquerade(tmp_path) as (url, sent):
+            host, port = url.removeprefix("http://").split(":")
+            with (
+                GrpcProxy(host, int(port), sent.refusals) as proxy,
+                connect(
+                    collection="test", url=proxy.url, struct_array=False, timeout=5, retry=QUICK
+                ) as connector,
+            ):
+                yield connector, proxy
 
 
 def test_a_server_that_stays_away_is_given_up(tmp_path):

@@ -31,7 +31,7 @@ BUILD = HERE / ".build"
 NEWEST, OLDER = "9.5.3", "8.19.21"
 _JDK = {"9": 21, "8": 17}
 _MEMORY = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-_PATIENCE = 90.0
+_PATIENCE = 180.0
 
 
 class NodeUnavailable(RuntimeError):
