@@ -39,6 +39,7 @@ from m3connect.cli.options import Path as EnginePath
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
+    from m3connect.evaluation.datasets import Dataset
     from m3connect.evaluation.measure import Result
 
 
@@ -131,6 +132,7 @@ def evaluate(
     opened = [
         eval_options.open_dataset(name, qrels, language, limit_queries, seed) for name in dataset
     ]
+    _check_names(opened)
     for each in opened:
         measure.check(names, each)
     encoder = options.load_encoder(model, backend, device, dtype, max_length=max_length)
@@ -174,17 +176,24 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(report.summary(results)))
     else:
-        show(results, names)
+        _show(results, names)
+    for result in results:
+        eval_options.warn(result.dataset, result.warnings)
 
 
-def show(results: Sequence[Result], metrics: Sequence[str]) -> None:
-    """Print one table a metric on stdout, and what was odd on stderr."""
+def _check_names(opened: Sequence[Dataset]) -> None:
+    """Results and files go by the datasets' names: no two may share one."""
+    names = [each.name for each in opened]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        folders = [str(each.folder) for each in opened if each.name in twice]
+        raise ConfigError(f"datasets go by their folder's name, and {folders} share theirs")
+
+
+def _show(results: Sequence[Result], metrics: Sequence[str]) -> None:
+    """Print one table a metric, and one of latencies."""
     from m3connect.evaluation import report
 
     for metric in metrics:
         typer.echo(report.markdown(results, metric) + "\n")
     if any(row.live for result in results for row in result.rows):
         typer.echo(report.live_table(results) + "\n")
-    for result in results:
-        for warning in result.warnings:
-            typer.secho(f"{result.dataset}: {warning}", fg="yellow", err=True)

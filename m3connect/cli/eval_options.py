@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from m3connect.errors import ConfigError
+from m3connect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from m3connect.contract import ModelInfo
@@ -85,10 +85,18 @@ def open_dataset(
     from m3connect.evaluation import datasets, hub
 
     folder = Path(name)
-    if not folder.exists() and hub.is_name(name):
+    if not folder.exists():
+        if not hub.is_name(name):
+            raise InputError(f"--dataset {name}: no such folder, and no published set's name")
         folder = hub.folder(name, default_cache().parent / "datasets")
     dataset = datasets.load(folder, qrels=qrels, language=language)
     return dataset if limit_queries is None else dataset.sample(limit_queries, seed=seed)
+
+
+def warn(dataset: str, warnings: Sequence[str]) -> None:
+    """Say on stderr what was odd about a dataset."""
+    for warning in warnings:
+        typer.secho(f"{dataset}: {warning}", fg="yellow", err=True)
 
 
 def parse_modes(text: str) -> tuple[Mode, ...]:

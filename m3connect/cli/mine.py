@@ -125,6 +125,7 @@ def mine(
         negatives, first, last, pick, max_score, max_share, margin, percentile, seed
     )
     opened = eval_options.open_dataset(dataset, qrels, "", limit_queries, seed)
+    eval_options.warn(opened.name, opened.warnings)
     texts = {document.id: document.text for document in opened.documents()}
     encoder = options.load_encoder(model, backend, device, dtype)
     preset = eval_options.choose_preset(encoder.info, None, fusion, weights, rrf_k)

@@ -67,7 +67,7 @@ def live_table(results: Sequence[Result]) -> str:
     columns = list(dict.fromkeys(name for r in results for row in r.rows for name in row.live))
     lines = ["| dataset | mode | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for result in results:
-        for row in result.rows:
+        for row in (row for row in result.rows if row.live):
             cells = [f"{row.live[name]:.3f}" if name in row.live else "" for name in columns]
             lines.append(f"| {result.dataset} | {row.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """``m3connect eval`` from the outside, with a fake model."""
 
 import json
+import shutil
 
 import pytest
 import typer
@@ -63,6 +64,28 @@ def test_tables_and_files(run, folder, tmp_path):
     assert (out / "runs" / "tiny.all.trec").exists()
 
 
+def test_nothing_odd_is_silent(run, folder):
+    """With ``--json``, too, what was left out is counted on stderr."""
+    with (folder / "queries.jsonl").open("a") as queries:
+        queries.write('\n{"_id": "x", "text": "never judged"}\n')
+    outcome = run("--dataset", folder, "--modes", "dense", "--json")
+    assert list(json.loads(outcome.stdout)) == ["tiny"]
+    assert "tiny: 1 queries without judgements left out" in outcome.stderr
+
+
+def test_datasets_of_one_name_are_refused(run, folder, tmp_path):
+    """Results go by the datasets' names, so that none replaces another."""
+    twin = shutil.copytree(folder, tmp_path / "elsewhere" / folder.name)
+    with pytest.raises(ConfigError, match="share theirs"):
+        run("--dataset", folder, "--dataset", twin)
+
+
+def test_a_folder_that_is_not_there_is_named(run, tmp_path):
+    """Neither a folder nor a published set."""
+    with pytest.raises(InputError, match="nowhere: no such folder, and no published set's name"):
+        run("--dataset", tmp_path / "nowhere")
+
+
 def test_texts_can_be_cut(run, folder):
     """``--max-length`` is the encoder's, and what it cut is reported."""
     outcome = run("--dataset", folder, "--modes", "dense", "--max-length", 6)
@@ -101,5 +124,7 @@ def test_a_collection_can_be_measured(run, folder, monkeypatch):
         assert outcome.exit_code == 0
         assert "| ndcg@10 | dense | all | bm25 |" in outcome.stdout
         assert "| dataset | mode | p50 ms | p95 ms | p99 ms | overlap@10 |" in outcome.stdout
+        assert "| tiny | dense |" in outcome.stdout
+        assert "| tiny | bm25 |" not in outcome.stdout
         with pytest.raises(ConfigError, match="one collection holds one corpus"):
             run(*arguments, "--dataset", folder, "--target", "memory")
