@@ -97,6 +97,7 @@ def tune(
         eval_options.open_dataset(name, qrels, language, limit_queries, seed) for name in dataset
     ]
     for each in opened:
+        eval_options.warn(each.name, each.warnings)
         measure.check([metric], each)
         tuning.split(each, held_out=held_out, seed=seed)
     encoder = options.load_encoder(model, backend, device, dtype)

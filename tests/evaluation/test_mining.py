@@ -206,6 +206,8 @@ def test_rank_fusion_has_no_scores_to_compare(bound):
 def command(folder, tmp_path, monkeypatch):
     """Run the command on the small collection; returns its lines and its report."""
     monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
+    with (folder / "queries.jsonl").open("a") as queries:
+        queries.write('\n{"_id": "x", "text": "never judged"}\n')
     app = typer.Typer()
     app.command()(mine_command)
 
@@ -215,6 +217,7 @@ def command(folder, tmp_path, monkeypatch):
         arguments += ["--first", 1, "--last", 30, "--cache", tmp_path / "cache", *more]
         outcome = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
         assert outcome.exit_code == 0
+        assert "1 queries without judgements left out" in outcome.stderr
         return [json.loads(line) for line in out.read_text().splitlines()], report.read_text()
 
     return call
