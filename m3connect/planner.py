@@ -139,7 +139,7 @@ def _why_composed(query: Query, capabilities: Capabilities) -> str:
     if fused > 1 and query.fusion is not None:
         kind = fusion_kind(query.fusion)
         if kind not in capabilities.fusions:
-            return f"the engine has no {kind} fusion"
+            return f"the engine has no {kind} fusion that gives the defined result"
     return ""
 
 

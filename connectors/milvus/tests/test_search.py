@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 from pymilvus.grpc_gen import common_pb2
 
 from connectors.milvus.tests.masquerade import STRUCT, STRUCT_VECTOR, masquerade
@@ -25,7 +26,7 @@ from m3connect.types import (
 )
 from m3connect_milvus import connect
 from m3connect_milvus.database import Database
-from m3connect_milvus.mapping import NO_TERM
+from m3connect_milvus.mapping import NO_TERM, sparse_field
 
 RAW = Weighted(rescore=False)
 
@@ -175,6 +176,36 @@ def test_ties_at_the_limit_are_decided_by_id(lite, monkeypatch):
     ):
         assert equal_hits(lite.search([query])[0], memory.search([query])[0])
     assert asked[:4] == [61, 122, 244, 488]
+
+
+def test_the_engines_own_rank_fusion_is_another(lite):
+    """Why ranks are fused on the client: equal scores get ranks that are not the definition's.
+
+    What comes back is the fused score alone, so the ranks behind it cannot be put right.
+    """
+    batch = corpus.records(9, 12, CollectionSchema(16, True, None))
+    same = replace(batch.embeddings, dense=np.repeat(batch.embeddings.dense[:1], 12, axis=0))
+    memory = filled(lite, replace(batch, embeddings=same), CollectionSchema(16, True, None))
+    query = corpus.query(9, "dense", "sparse", fusion=Rrf(), limit=12)
+    legs = [
+        AnnSearchRequest([query.dense], "dense", {"metric_type": "IP"}, 12),
+        AnnSearchRequest([sparse_field(query.sparse)], "sparse", {"metric_type": "IP"}, 12),
+    ]
+    (found,) = lite._database.call(
+        "search",
+        MilvusClient.hybrid_search,
+        "test",
+        legs,
+        RRFRanker(60),
+        limit=12,
+        output_fields=["record_id"],
+    )
+    theirs = {hit["entity"]["record_id"]: hit["distance"] for hit in found}
+    right = {hit.id: hit.score for hit in memory.search([query])[0]}
+    assert theirs.keys() == right.keys()
+    assert theirs != pytest.approx(right, abs=1e-6)
+    (ours,) = planner.run(lite, [query])
+    assert {hit.id: hit.score for hit in ours} == pytest.approx(right, abs=1e-6)
 
 
 def test_more_than_milvus_gives_is_refused(lite):
