@@ -103,14 +103,14 @@ def encode(
     Args:
         dataset: gives the texts.
         encoder: the model.
-        legs: the representations to keep.
+        legs: the representations that are needed; what an earlier run cached may hold more.
         cache: folder of all stores.
         progress: told of every shard.
     """
 
     def stored(kind: Kind, texts: Iterable[str], total: int, content: str) -> EmbeddingStore:
-        folder = cache / store.key(encoder, content, kind=kind, legs=legs)
-        return store.encode(folder, encoder, texts, total, kind=kind, legs=legs, progress=progress)
+        folder, kept = store.place(cache, encoder, content, kind=kind, legs=legs)
+        return store.encode(folder, encoder, texts, total, kind=kind, legs=kept, progress=progress)
 
     asked = [query.text for query in dataset.queries]
     digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()

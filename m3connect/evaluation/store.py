@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from m3connect.contract import Encoder, Kind
 from m3connect.errors import InputError
-from m3connect.types import Embeddings, Leg
+from m3connect.types import LEGS, Embeddings, Leg
 
 SHARD_ROWS = 2048
 
@@ -114,6 +114,31 @@ def encode(
     if done != total or not shards:
         raise InputError(f"{done} texts came, {total} were announced")
     return EmbeddingStore.of(shards)
+
+
+def place(
+    cache: Path, encoder: Encoder, content: str, *, kind: Kind, legs: Sequence[Leg]
+) -> tuple[Path, tuple[Leg, ...]]:
+    """The folder for some texts in a cache, and the representations to keep there.
+
+    A folder that an earlier run began with more representations serves as well.
+
+    Args:
+        cache: folder of all stores.
+        encoder: the model.
+        content: hash of the texts.
+        kind: whether they ask or answer.
+        legs: the representations that are needed.
+    """
+    enough = [
+        wider
+        for size in range(len(legs), len(LEGS) + 1)
+        for wider in combinations(LEGS, size)
+        if set(legs) <= set(wider)
+    ]
+    folders = {wider: cache / key(encoder, content, kind=kind, legs=wider) for wider in enough}
+    chosen = next((wider for wider, folder in folders.items() if folder.is_dir()), enough[0])
+    return folders[chosen], chosen
 
 
 def key(encoder: Encoder, content: str, *, kind: Kind, legs: Sequence[Leg]) -> str:

@@ -55,6 +55,20 @@ def test_a_cache_spares_encoding_and_changes_nothing(dataset, tmp_path):
         assert one.figures["ndcg@10"].tolist() == two.figures["ndcg@10"].tolist()
 
 
+def test_a_cache_of_all_modes_serves_each_of_them(dataset, tmp_path):
+    """After a run of every mode, one mode or a fusion with BM25 encodes nothing."""
+    cache = tmp_path / "cache"
+    every = evaluate(dataset, HashEncoder(), cache=cache)
+    encoder = Counting()
+    for mode in ("dense", "sparse", "dense+sparse", "multivector"):
+        (row,) = evaluate(dataset, encoder, modes=(mode,), cache=cache).rows
+        (same,) = (each for each in every.rows if each.name == mode)
+        assert row.figures["ndcg@10"].tolist() == same.figures["ndcg@10"].tolist()
+        assert row.size == same.size
+    evaluate(dataset, encoder, modes=(), beside=("dense+bm25",), cache=cache)
+    assert encoder.encoded == 0
+
+
 def test_baselines_need_no_encoding(dataset):
     """Without modes nothing is encoded."""
     encoder = Counting()
