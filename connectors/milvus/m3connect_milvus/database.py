@@ -130,6 +130,7 @@ class Database:
                 db_name=self.name or "",
                 timeout=self.timeout,
                 dedicated=True,
+                grpc_options=lite.CHANNEL if self.url is None else {},
                 **self.tls,
             )
 

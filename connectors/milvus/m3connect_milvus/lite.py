@@ -14,6 +14,8 @@ from typing import Any
 from m3connect.errors import PermanentError
 from m3connect_milvus.errors import NAME
 
+CHANNEL = {"grpc.keepalive_time_ms": 2**31 - 1}
+"""No pings: Milvus Lite ends connections that ping it, as the driver does every 10 seconds."""
 _GRACE = 2.0
 """Seconds that running requests get when it stops."""
 

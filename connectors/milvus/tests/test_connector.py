@@ -168,6 +168,16 @@ def test_bad_options_are_named(options, says):
         connect(collection="test", **options)
 
 
+def test_lite_is_not_pinged(lite, server):
+    """An idle connection to Lite stays, for it ends those that ping; servers are pinged."""
+    pinged = []
+    for connector in (lite, server[0]):
+        connector.ensure(corpus.SCHEMA)
+        options = connector._database._client._get_connection()._grpc_options
+        pinged.append(options.get("grpc.keepalive_time_ms", 10_000) < 10**9)
+    assert pinged == [False, True]
+
+
 def test_tls_options_reach_the_driver(tmp_path):
     """The driver gets PEM files under its own names, one set with and one without a client's."""
     for name in ("ca", "cert", "key"):
