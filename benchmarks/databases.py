@@ -1,4 +1,4 @@
-"""The same records and queries in every database that starts here, beside LangChain's stores.
+"""The same records and queries in every database that starts here, beside what users would pick.
 
     python benchmarks/databases.py [--targets qdrant,milvus,elasticsearch] [--records 20000]
         [--width 1024] [--queries 100] [--peer-python ENV/bin/python] [--peer-records 2000]
@@ -11,7 +11,8 @@ the exact top 10 that was found, where whoever scores no less than the tenth cou
 Writing counts from the vectors to an answered search; bytes are those on disk afterwards.
 
 The peers hold fewer representations, so m3connect is measured with those alone as well, on as many
-records as they. "-" is what the representations held, or the peer, cannot do. Their environment
+records as they. "-" is what the representations held, or the peer, cannot do. A peer's ``hybrid`` is its
+weighted sum, in which a record that one leg did not find gets nothing from it. Their environment
 needs langchain-qdrant, langchain-milvus, milvus-lite and langchain-elasticsearch; see peer_store.py.
 """
 
@@ -45,11 +46,13 @@ from m3connect.types import (
     SparseVectors,
 )
 
-PEER_LEGS: dict[str, tuple[Leg, ...]] = {
-    "qdrant": ("dense", "sparse"),
-    "milvus": ("dense", "sparse"),
-    "elasticsearch": ("dense",),
+BOTH: tuple[Leg, ...] = ("dense", "sparse")
+PEERS: dict[str, dict[str, tuple[Leg, ...]]] = {
+    "qdrant": {"langchain-qdrant": BOTH, "qdrant-client": BOTH},
+    "milvus": {"langchain-milvus": BOTH},
+    "elasticsearch": {"langchain-elasticsearch": ("dense",), "elasticsearch": BOTH},
 }
+"""By target: distributions that peer_store.py knows, and what they hold."""
 PEER_STORE = Path(__file__).with_name("peer_store.py")
 REPOSITORY = Path(__file__).parents[1]
 ROUNDING = 1e-6
@@ -111,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--targets", default=",".join(PEER_LEGS))
+    parser.add_argument("--targets", default=",".join(PEERS))
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--queries", type=int, default=100)
@@ -131,8 +134,7 @@ def main() -> None:
             with server(target, options.elasticsearch_url) as url:
                 print(ours(target, url, LEGS, options.records, work), flush=True)
                 if options.peer_python:
-                    print(ours(target, url, PEER_LEGS[target], shared, work), flush=True)
-                    print(peer(target, url, options.peer_python, shared, work), flush=True)
+                    compare(target, url, options.peer_python, shared, work)
         except ConfigError as error:
             print(f"{target} is left out: {error}", file=sys.stderr)
         except subprocess.CalledProcessError as error:
@@ -146,7 +148,7 @@ def main() -> None:
 def server(target: str, url: str | None) -> Iterator[str | None]:
     """The URL of the target's server, started if need be; None where it is embedded."""
     if target != "elasticsearch" or url:
-        yield url
+        yield url if target == "elasticsearch" else None
         return
     sys.path.insert(0, str(REPOSITORY))
     from tests.servers.elasticsearch.node import Node, NodeUnavailable
@@ -211,9 +213,17 @@ def ours(target: str, url: str | None, legs: Sequence[Leg], n: int, work: Work) 
         return Row(engine, "m3connect", legs, n, seconds, size(), modes)
 
 
-def peer(target: str, url: str | None, python: str, n: int, work: Work) -> Row:
-    """The row of LangChain's store for the target, in a process of its own."""
-    legs = PEER_LEGS[target]
+def compare(target: str, url: str | None, python: str, n: int, work: Work) -> None:
+    """Print a row of ours and then of every peer, for each choice of representations they hold."""
+    for legs in dict.fromkeys(PEERS[target].values()):
+        print(ours(target, url, legs, n, work), flush=True)
+        for name in [name for name, held in PEERS[target].items() if held == legs]:
+            print(peer(target, name, url, python, n, work), flush=True)
+
+
+def peer(target: str, name: str, url: str | None, python: str, n: int, work: Work) -> Row:
+    """A peer's row, from a process of its own."""
+    legs = PEERS[target][name]
     with TemporaryDirectory() as folder, place(url) as (collection, where, size):
         parts = [batch.embeddings for batch in records(n, width=work.width, legs=LEGS[:2])]
         passages = Embeddings.concat(parts)
@@ -221,7 +231,7 @@ def peer(target: str, url: str | None, python: str, n: int, work: Work) -> Row:
         asked_dense = np.stack([one["dense"] for one in work.vectors])
         write(Path(folder, "passages.npz"), passages.dense, passages.sparse)
         write(Path(folder, "queries.npz"), asked_dense, asked_sparse)
-        command = [python, PEER_STORE, target, collection, where, folder]
+        command = [python, PEER_STORE, name, collection, where, folder]
         subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(Path(folder, "answers.json").read_text())
         modes = {

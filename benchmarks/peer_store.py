@@ -1,11 +1,15 @@
-"""A peer integration at the work of databases.py, in the environment where it is installed.
+"""A peer at the work of databases.py, in the environment where it is installed.
 
-    python benchmarks/peer_store.py TARGET COLLECTION PLACE FOLDER
+    python benchmarks/peer_store.py PEER COLLECTION PLACE FOLDER
+
+PEER is the distribution's name: LangChain's store for a database, or the database's own client as
+one would use it for what that store cannot do.
 
 PLACE is a path, or the URL of an Elasticsearch node. FOLDER holds passages.npz and queries.npz, the
 vectors that m3connect gets; answers.json is written there. Texts stand for their vectors, so no
-model runs. What has an option is set as m3connect has it: reciprocal ranks over 100 candidates a
-leg for Milvus; the one for Qdrant always takes as many candidates as it returns.
+model runs. What has an option is set as m3connect has it: 100 candidates a leg, the same weights,
+the same index. langchain-qdrant always takes as many candidates as it returns, and langchain-milvus
+has its weighted ranker squash the scores before it adds them.
 """
 
 import json
@@ -21,14 +25,16 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
 from timing import timed
 
 LIMIT, DEPTH = 10, 100
+WEIGHTS = (1.0, 0.3)
+"""Of dense and sparse, as m3connect.types.Weighted has them."""
 
-Ask = Callable[[str], list[Document]]
-Open = Callable[[str, str, dict, dict], tuple[VectorStore, dict[str, Ask]]]
-"""Collection, place, dense and sparse vectors by text; a store to write to, searches by mode."""
+Write = Callable[[list[str]], object]
+Ask = Callable[[str], list[str]]
+Open = Callable[[str, str, dict, dict], tuple[Write, dict[str, Ask]]]
+"""Collection, place, dense and sparse vectors by text; how to write texts, searches by mode."""
 
 
 class Precomputed:
@@ -50,8 +56,20 @@ class Dense(Precomputed, Embeddings):
     """Dense vectors, as every integration takes them."""
 
 
-def open_qdrant(collection: str, place: str, dense: dict, sparse: dict) -> tuple:
-    """langchain-qdrant on its client's local mode."""
+def topics(texts: Sequence[str]) -> list[dict]:
+    """A payload for each text."""
+    return [{"topic": row % 64} for row in range(len(texts))]
+
+
+def langchain(search: Callable[..., list[Document]], **options: Any) -> Ask:
+    """A store's search as one for texts."""
+    return lambda text: [hit.page_content for hit in search(text, k=LIMIT, **options)]
+
+
+def langchain_qdrant(
+    collection: str, place: str, dense: dict, sparse: dict
+) -> tuple[Write, dict[str, Ask]]:
+    """LangChain's store on the client's local mode."""
     from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings
     from langchain_qdrant.sparse_embeddings import SparseVector
     from qdrant_client import QdrantClient, models
@@ -89,12 +107,71 @@ def open_qdrant(collection: str, place: str, dense: dict, sparse: dict) -> tuple
         )
         for name, mode in modes.items()
     }
-    asks = {name: partial(store.similarity_search, k=LIMIT) for name, store in stores.items()}
-    return stores["rrf"], asks
+
+    def write(texts: list[str]) -> None:
+        stores["rrf"].add_texts(texts, topics(texts), ids=range(len(texts)))
+
+    return write, {name: langchain(store.similarity_search) for name, store in stores.items()}
 
 
-def open_milvus(collection: str, place: str, dense: dict, sparse: dict) -> tuple:
-    """langchain-milvus on Milvus Lite."""
+def qdrant_client(
+    collection: str, place: str, dense: dict, sparse: dict
+) -> tuple[Write, dict[str, Ask]]:
+    """The client's local mode: legs, its rank fusion, and the weighted sum as a formula."""
+    from qdrant_client import QdrantClient, models
+
+    client = QdrantClient(path=place)
+    width = len(next(iter(dense.values())))
+    client.create_collection(
+        collection,
+        {"dense": models.VectorParams(size=width, distance=models.Distance.DOT)},
+        {"sparse": models.SparseVectorParams()},
+    )
+
+    def terms(text: str) -> Any:
+        found = sparse[text]
+        return models.SparseVector(indices=list(found), values=list(found.values()))
+
+    def write(texts: list[str]) -> None:
+        payloads = [
+            {"text": text, **topic} for text, topic in zip(texts, topics(texts), strict=True)
+        ]
+        vectors = [{"dense": dense[text], "sparse": terms(text)} for text in texts]
+        client.upload_collection(collection, vectors, payloads, ids=range(len(texts)))
+
+    def ask(how: Any, prefetch: Any = None, using: str | None = None) -> list[str]:
+        found = client.query_points(
+            collection, query=how, prefetch=prefetch, using=using, limit=LIMIT
+        )
+        return [point.payload["text"] for point in found.points]
+
+    def legs(text: str) -> list:
+        return [
+            models.Prefetch(query=dense[text], using="dense", limit=DEPTH),
+            models.Prefetch(query=terms(text), using="sparse", limit=DEPTH),
+        ]
+
+    scores = [f"$score[{leg}]" for leg in range(2)]
+    products = [
+        models.MultExpression(mult=[weight, score])
+        for weight, score in zip(WEIGHTS, scores, strict=True)
+    ]
+    weighted = models.FormulaQuery(
+        formula=models.SumExpression(sum=products), defaults=dict.fromkeys(scores, 0.0)
+    )
+    ranks = models.RrfQuery(rrf=models.Rrf(k=61))  # it counts from 0
+    return write, {
+        "dense": lambda text: ask(dense[text], using="dense"),
+        "sparse": lambda text: ask(terms(text), using="sparse"),
+        "rrf": lambda text: ask(ranks, legs(text)),
+        "hybrid": lambda text: ask(weighted, legs(text)),
+    }
+
+
+def langchain_milvus(
+    collection: str, place: str, dense: dict, sparse: dict
+) -> tuple[Write, dict[str, Ask]]:
+    """LangChain's store on Milvus Lite."""
     from langchain_milvus import Milvus
     from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
@@ -121,15 +198,29 @@ def open_milvus(collection: str, place: str, dense: dict, sparse: dict) -> tuple
         return store([Dense(dense) if field == "dense" else Sparse(sparse)], [field])
 
     both = store([Dense(dense), Sparse(sparse)], ["dense", "sparse"])
-    return both, {
-        "dense": lambda text: single("dense").similarity_search(text, k=LIMIT),
-        "sparse": lambda text: single("sparse").similarity_search(text, k=LIMIT),
-        "rrf": partial(both.similarity_search, k=LIMIT, fetch_k=DEPTH, ranker_type="rrf"),
+
+    def write(texts: list[str]) -> None:
+        both.add_texts(texts, topics(texts), ids=[str(row) for row in range(len(texts))])
+        both.client.flush(collection)  # as m3connect does it; otherwise searches are much slower
+
+    def alone(field: str) -> Ask:
+        return lambda text: [
+            hit.page_content for hit in single(field).similarity_search(text, k=LIMIT)
+        ]
+
+    fused = partial(langchain, both.similarity_search, fetch_k=DEPTH)
+    return write, {
+        "dense": alone("dense"),
+        "sparse": alone("sparse"),
+        "rrf": fused(ranker_type="rrf"),
+        "hybrid": fused(ranker_type="weighted", ranker_params={"weights": list(WEIGHTS)}),
     }
 
 
-def open_elasticsearch(collection: str, place: str, dense: dict, sparse: dict) -> tuple:
-    """langchain-elasticsearch, which takes no sparse vectors and fuses only with its BM25."""
+def langchain_elasticsearch(
+    collection: str, place: str, dense: dict, sparse: dict
+) -> tuple[Write, dict[str, Ask]]:
+    """LangChain's store, which takes no sparse vectors and fuses only with its BM25."""
     from langchain_elasticsearch import DenseVectorStrategy, ElasticsearchStore
 
     del sparse
@@ -140,13 +231,79 @@ def open_elasticsearch(collection: str, place: str, dense: dict, sparse: dict) -
         strategy=DenseVectorStrategy(),
         num_dimensions=len(next(iter(dense.values()))),
     )
-    return store, {"dense": partial(store.similarity_search, k=LIMIT)}
+
+    def write(texts: list[str]) -> None:
+        store.add_texts(texts, topics(texts), ids=[str(row) for row in range(len(texts))])
+
+    return write, {"dense": langchain(store.similarity_search)}
+
+
+def elasticsearch(
+    collection: str, place: str, dense: dict, sparse: dict
+) -> tuple[Write, dict[str, Ask]]:
+    """The client: legs, and their weighted sum as a boolean query, which the free licence has."""
+    from elasticsearch import Elasticsearch, helpers
+
+    client = Elasticsearch(place, request_timeout=60)
+    fields = {
+        "dense": {
+            "type": "dense_vector",
+            "dims": len(next(iter(dense.values()))),
+            "similarity": "dot_product",
+            "index_options": {"type": "int8_hnsw"},
+        },
+        "sparse": {"type": "sparse_vector", "index_options": {"prune": False}},
+        "text": {"type": "keyword"},
+        "topic": {"type": "integer"},
+    }
+    client.indices.create(index=collection, mappings={"properties": fields})
+
+    def write(texts: list[str]) -> None:
+        helpers.bulk(
+            client,
+            (
+                {"dense": dense[text], "sparse": terms(text), "text": text, **topic}
+                for text, topic in zip(texts, topics(texts), strict=True)
+            ),
+            index=collection,
+        )
+        client.indices.refresh(index=collection)
+
+    def terms(text: str) -> dict[str, float]:
+        return {str(term): weight for term, weight in sparse[text].items()}
+
+    def near(text: str, k: int, boost: float = 1.0) -> dict:
+        vector = {"field": "dense", "query_vector": dense[text], "boost": boost}
+        return {"knn": {**vector, "k": k, "num_candidates": 1000}}
+
+    def shared(text: str, boost: float = 1.0) -> dict:
+        vector = {"field": "sparse", "query_vector": terms(text), "boost": boost}
+        return {"sparse_vector": {**vector, "prune": False}}
+
+    def ask(question: dict) -> list[str]:
+        found = client.search(
+            index=collection, query=question, size=LIMIT, source=False, fields=["text"]
+        )
+        return [hit["fields"]["text"][0] for hit in found["hits"]["hits"]]
+
+    def both(text: str) -> dict:
+        # It scores by (1 + dot product) / 2.
+        legs = [near(text, DEPTH, 2 * WEIGHTS[0]), shared(text, WEIGHTS[1])]
+        return {"bool": {"should": legs}}
+
+    return write, {
+        "dense": lambda text: ask(near(text, LIMIT)),
+        "sparse": lambda text: ask(shared(text)),
+        "hybrid": lambda text: ask(both(text)),
+    }
 
 
 OPEN: dict[str, Open] = {
-    "qdrant": open_qdrant,
-    "milvus": open_milvus,
-    "elasticsearch": open_elasticsearch,
+    "langchain-qdrant": langchain_qdrant,
+    "qdrant-client": qdrant_client,
+    "langchain-milvus": langchain_milvus,
+    "langchain-elasticsearch": langchain_elasticsearch,
+    "elasticsearch": elasticsearch,
 }
 
 
@@ -163,25 +320,18 @@ def read(path: Path, name: str) -> tuple[dict, dict]:
 
 def main() -> None:
     """Write all records in one call, ask every query in every mode."""
-    target, collection, place, folder = sys.argv[1:]
+    peer, collection, place, folder = sys.argv[1:]
     dense, sparse = read(Path(folder, "passages.npz"), "record")
     asked_dense, asked_sparse = read(Path(folder, "queries.npz"), "query")
-    store, asks = OPEN[target](collection, place, dense | asked_dense, sparse | asked_sparse)
-    # Whole numbers are ids for Qdrant alone.
-    ids: list = [row if target == "qdrant" else str(row) for row in range(len(dense))]
-    topics = [{"topic": row % 64} for row in range(len(dense))]
+    write, asks = OPEN[peer](collection, place, dense | asked_dense, sparse | asked_sparse)
     start = time.perf_counter()
-    store.add_texts(list(dense), topics, ids=ids)
-    if target == "milvus":  # sealed, as m3connect does it; otherwise searches are much slower
-        store.client.flush(collection)
+    write(list(dense))
     seconds = time.perf_counter() - start
     modes = {}
     for mode, ask in asks.items():
         found, p50, p99 = timed(ask, list(asked_dense))
-        ids_found = [[document.page_content for document in hits] for hits in found]
-        modes[mode] = {"p50": p50, "p99": p99, "found": ids_found}
-    name = f"langchain-{target}"
-    answers = {"client": f"{name} {version(name)}", "seconds": seconds, "modes": modes}
+        modes[mode] = {"p50": p50, "p99": p99, "found": found}
+    answers = {"client": f"{peer} {version(peer)}", "seconds": seconds, "modes": modes}
     Path(folder, "answers.json").write_text(json.dumps(answers))
 
 
