@@ -25,6 +25,8 @@ def page(results: Sequence[Result]) -> str:
     metrics = list(dict.fromkeys(m for r in results for row in r.rows for m in row.figures))
     first = metrics[0] if metrics else ""
     parts = [_table(report.markdown(results, metric)) for metric in metrics]
+    if any(row.live for result in results for row in result.rows):
+        parts.append(_table(report.live_table(results)))
     parts.append(charts.dots(f"{first} by dataset", first, _by_dataset(results, first)))
     for result in results:
         if result.languages():

@@ -64,10 +64,13 @@ def test_every_chart_has_its_data():
     text = html.page([result()])
     for title in ("by dataset", "by language of the query", "bytes a document", "median latency"):
         assert title in text
+    assert "<th>p50 ms</th>" in text
     assert "by language" not in html.page([result(languages=("de",))])
     plain = result()
     rows = tuple(replace(row, size=None, live={}) for row in plain.rows)
-    assert "median latency" not in html.page([replace(plain, rows=rows)])
+    offline = html.page([replace(plain, rows=rows)])
+    assert "median latency" not in offline
+    assert "p50 ms" not in offline
 
 
 @pytest.mark.parametrize("interval", [Interval(0.5, 0.4, 0.6), Interval(0.5, 0.5, 0.5)])
