@@ -5,8 +5,9 @@ Shapes: Q queries, B documents of a block, D dense width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 QUERY_BLOCK = 2048
 """Queries scored together; with a store's shard this bounds the score matrix to 16 MB."""
+RERANK_BLOCK = 512
+"""Queries reranked together: their tokens are in memory in float32."""
 _MAXSIM_BLOCK = 256
 
 
@@ -102,6 +105,41 @@ def quantised(vectors: SparseVectors) -> SparseVectors:
     """
     values = (np.ceil(vectors.values * 100) / 100).astype(np.float32)
     return SparseVectors(vectors.indptr, vectors.indices, values)
+
+
+def rerank(
+    queries: MultiVectors, candidates: Sequence[NDArray[np.int64]], store: EmbeddingStore
+) -> list[FloatArray]:
+    """MaxSim of every query with its own candidates.
+
+    A document is read and widened once for all queries that it is a candidate of.
+
+    Args:
+        queries: token vectors of Q queries.
+        candidates: of each query, rows of the store.
+        store: with multi-vectors.
+
+    Returns:
+        of each query the ``float32`` scores of its candidates, in their order.
+    """
+    counts = [len(rows) for rows in candidates]
+    bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    asking = np.repeat(np.arange(len(counts)), counts)
+    rows = np.concatenate([np.empty(0, np.int64), *candidates])
+    scores = np.empty(len(rows), np.float32)
+    tokens = queries.vectors.astype(np.float32, copy=False)
+    per_query = [tokens[start:stop] for start, stop in pairwise(queries.offsets)]
+    lengths = np.diff(queries.offsets)
+    order = np.argsort(rows, kind="stable")
+    starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+    for group in np.split(order, starts[1:]):
+        if len(group):
+            document = store.tokens(int(rows[group[0]])).astype(np.float32, copy=False)
+            asked = asking[group]
+            best = (np.concatenate([per_query[at] for at in asked]) @ document.T).max(axis=1)
+            firsts = np.concatenate([[0], np.cumsum(lengths[asked])[:-1]])
+            scores[group] = np.add.reduceat(best, firsts) / lengths[asked]
+    return [scores[start:stop] for start, stop in pairwise(bounds)]
 
 
 class _Best:

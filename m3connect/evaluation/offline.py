@@ -14,7 +14,7 @@ from m3connect.evaluation import exact
 from m3connect.evaluation.modes import Mode, Preset, to_query
 from m3connect.evaluation.store import EmbeddingStore, Progress, silent
 from m3connect.scoring import leg_scores
-from m3connect.types import Embeddings, Leg, Query
+from m3connect.types import Embeddings, FloatArray, Leg, Query
 
 Answer = dict[str, float]
 """A query's documents by id, with scores."""
@@ -85,10 +85,13 @@ class OfflineSearch:
         if self.preset.quantised and mode in {"sparse", "dense+sparse"}:
             yield from self._quantised.run(mode)
             return
-        for row in range(len(self.queries)):
-            query = to_query(mode, self.preset, self.queries[row], limit=self.limit)
-            yield self._answer(row, query)
-            self.progress(f"{mode} answers", row + 1, len(self.queries))
+        queries = [
+            to_query(mode, self.preset, self.queries[row], limit=self.limit)
+            for row in range(len(self.queries))
+        ]
+        for row, answer in enumerate(self._answers(queries)):
+            yield answer
+            self.progress(f"{mode} answers", row + 1, len(queries))
 
     def ranking(self, leg: Leg) -> exact.Ranking:
         """One leg's best documents of every query, as many as any mode may ask for."""
@@ -115,31 +118,62 @@ class OfflineSearch:
             progress=self.progress,
         )
 
-    def candidates(self, row: int, query: Query) -> Candidates:
-        """What a query with several legs fuses.
+    def candidates(self, queries: Sequence[Query]) -> Iterator[Candidates]:
+        """What every query fuses, where that is several legs.
 
         Args:
-            row: the query's place.
-            query: of :func:`m3connect.evaluation.modes.to_query`.
+            queries: one for each of the texts, by :func:`m3connect.evaluation.modes.to_query`.
         """
-        found = {"dense": self._rows(row, "dense", query.dense_depth)}
-        pooled = query.multivector is not None and self.preset.pool == "dense"
-        if query.sparse is not None and not pooled:
+        for start in range(0, len(queries), exact.RERANK_BLOCK):
+            places = range(start, min(start + exact.RERANK_BLOCK, len(queries)))
+            pools = [self._pool(place, queries[place]) for place in places]
+            rows = [np.unique(np.concatenate(list(pool.values()))) for pool in pools]
+            tokens = self.queries[start : places.stop].multivector
+            best: Sequence[FloatArray | None] = [None] * len(places)
+            if tokens is not None and "multivector" in queries[start].legs:
+                best = exact.rerank(tokens, rows, self.store)
+            for place, pool, candidates, maxsim in zip(places, pools, rows, best, strict=True):
+                yield self._scored(queries[place], pool, candidates, maxsim)
+
+    def _pool(self, row: int, query: Query) -> dict[Leg, NDArray[np.int64]]:
+        """The candidates of the legs that bring any."""
+        found: dict[Leg, NDArray[np.int64]] = {"dense": self._rows(row, "dense", query.dense_depth)}
+        if query.sparse is not None and not self._pooled(query):
             found["sparse"] = self._rows(row, "sparse", query.sparse_depth)
-        rows = np.unique(np.concatenate(list(found.values())))
-        scores = leg_scores(query, self._names(rows), self.store.take(rows, query.legs))
+        return found
+
+    def _pooled(self, query: Query) -> bool:
+        """Whether the dense leg alone brings candidates."""
+        return query.multivector is not None and self.preset.pool == "dense"
+
+    def _scored(
+        self,
+        query: Query,
+        found: Mapping[Leg, NDArray[np.int64]],
+        rows: NDArray[np.int64],
+        maxsim: FloatArray | None,
+    ) -> Candidates:
+        """Candidates with the scores of all legs."""
+        names = self._names(rows)
+        others = [leg for leg in query.legs if leg != "multivector"]
+        scores = leg_scores(query, names, self.store.take(rows, others))
+        if maxsim is not None:
+            scores["multivector"] = dict(zip(names, maxsim.tolist(), strict=True))
         rankings: dict[Leg, list[str]] = {
             leg: self._names(found[leg]) for leg in query.legs if leg in found
         }
-        if query.sparse is not None and pooled:
+        if query.sparse is not None and self._pooled(query):
             matched = {id_: score for id_, score in scores["sparse"].items() if score > 0}
             rankings["sparse"] = fusion.top(matched, len(matched))
         return Candidates(query, rankings, scores)
 
-    def _answer(self, row: int, query: Query) -> Answer:
-        if len(query.legs) == 1:
-            return self._found(row, query.legs[0], query.limit)
-        return self.candidates(row, query).fused()
+    def _answers(self, queries: Sequence[Query]) -> Iterator[Answer]:
+        if queries and len(queries[0].legs) == 1:
+            for row, query in enumerate(queries):
+                yield self._found(row, query.legs[0], query.limit)
+        else:
+            for found in self.candidates(queries):
+                yield found.fused()
 
     def _found(self, row: int, leg: Leg, limit: int) -> Answer:
         rows, scores = self.ranking(leg)[row]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from m3connect.contract import Encoder, Kind
 from m3connect.errors import InputError
-from m3connect.types import LEGS, Embeddings, Leg
+from m3connect.types import LEGS, Embeddings, Leg, TokenArray
 
 SHARD_ROWS = 2048
 
@@ -55,6 +55,13 @@ class EmbeddingStore:
     def blocks(self) -> Iterator[tuple[int, Embeddings]]:
         """Every shard with the row it begins with."""
         return zip(self.starts[:-1].tolist(), self.shards, strict=True)
+
+    def tokens(self, row: int) -> TokenArray:
+        """One text's token vectors, as they are stored."""
+        owner = int(np.searchsorted(self.starts, row, side="right")) - 1
+        found = self.shards[owner].multivector
+        assert found is not None
+        return found[row - int(self.starts[owner])]
 
     def take(self, rows: NDArray[np.int64], legs: Sequence[Leg]) -> Embeddings:
         """The given rows in the given order (copied), in these representations."""

@@ -255,9 +255,12 @@ def _cases(
     search: OfflineSearch, mode: TunedMode, depth: int, progress: Progress
 ) -> list[Candidates]:
     preset = replace(search.preset, pair_depth=depth, rerank_depth=depth)
+    queries = [
+        to_query(mode, preset, search.queries[row], limit=search.limit)
+        for row in range(len(search.queries))
+    ]
     cases = []
-    for row in range(len(search.queries)):
-        query = to_query(mode, preset, search.queries[row], limit=search.limit)
-        cases.append(search.candidates(row, query))
+    for row, case in enumerate(search.candidates(queries)):
+        cases.append(case)
         progress("gathering candidates", row + 1, len(search.queries))
     return cases
