@@ -91,3 +91,15 @@ def test_progress_ends_at_its_total(collection, queries):
     )
     assert seen == sorted(seen)
     assert seen[-1] == ("dense search", N * QUERIES, N * QUERIES)
+
+
+def test_reranking_equals_maxsim_of_every_query_alone(collection, queries):
+    """Each query's own candidates, in their order; none for a query without candidates."""
+    _, embeddings, store = collection
+    rng = np.random.default_rng(5)
+    wanted = [rng.permutation(N)[:size] for size in (0, 1, 5, N, 40, 0, 7, 7, 7, 2, 3)]
+    found = exact.rerank(queries.multivector, wanted, store)
+    for row, rows in enumerate(wanted):
+        alone = scoring.maxsim_scores(queries.multivector[row], embeddings.multivector.take(rows))
+        np.testing.assert_allclose(found[row], alone, atol=1e-6)
+    assert exact.rerank(queries.multivector[:1], wanted[:1], store)[0].shape == (0,)
