@@ -48,6 +48,15 @@ def connect(target: str, *, collection: str, **options: Any) -> Connector:
     return connector
 
 
+def text_options(target: str) -> frozenset[str]:
+    """The options of a connector that take text as it stands, be it ``007`` or ``true``."""
+    points = available()
+    if target not in points:
+        return frozenset()
+    parameters = signature(points[target].load()).parameters.values()
+    return frozenset(p.name for p in parameters if "str" in str(p.annotation).split(" | "))
+
+
 def _missing(target: str, installed: list[str]) -> str:
     have = f"installed: {', '.join(installed)}"
     if target in _EXTRAS:

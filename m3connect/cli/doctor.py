@@ -28,6 +28,7 @@ from m3connect.cli.options import (
     Url,
 )
 from m3connect.errors import CollectionNotFound, M3ConnectError
+from m3connect.types import LEGS
 
 Status = Literal["ok", "note", "problem"]
 
@@ -156,6 +157,10 @@ def _target(
             f"search {', '.join(sorted(can.legs))}; fusion {', '.join(sorted(can.fusions)) or '-'}"
             f"; MaxSim {'in the engine' if can.maxsim else 'on the client'}",
         )
+        if left_out := [leg for leg in LEGS if leg not in can.stores]:
+            yield Finding(
+                "stores", "note", f"{can.engine} cannot store {', '.join(left_out)} vectors"
+            )
         limits = ", ".join(
             f"{name} {value:,}" for name, value in asdict(can.limits).items() if value is not None
         )

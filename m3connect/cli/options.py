@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import abc
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -74,11 +75,12 @@ def open_connector(
     Raises:
         ConfigError: an unknown target or option.
     """
-    from m3connect.registry import connect
+    from m3connect.registry import connect, text_options
 
     given = {"url": url, "path": path, "api_key": api_key}
     options = {name: value for name, value in given.items() if value is not None}
-    return connect(target, collection=collection, **options, **_pairs(target_option or []))
+    further = _pairs(target_option or [], text_options(target))
+    return connect(target, collection=collection, **options, **further)
 
 
 def load_encoder(
@@ -121,19 +123,23 @@ def parse_legs(modes: str | None) -> tuple[Leg, ...]:
     return tuple(leg for leg in LEGS if leg in named)
 
 
-def _pairs(options: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs; a value that reads as JSON is taken as such.
+def _pairs(options: list[str], texts: abc.Container[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs; a value that reads as JSON is taken as such, but for ``texts``.
 
-    >>> _pairs(["timeout=30", "consistency_level=Strong"])
-    {'timeout': 30, 'consistency_level': 'Strong'}
+    >>> _pairs(["timeout=30", "consistency_level=Strong", "password=30"], {"password"})
+    {'timeout': 30, 'consistency_level': 'Strong', 'password': '30'}
     """
     pairs: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name:
             raise typer.BadParameter(f"expected NAME=VALUE, got {option!r}")
-        try:
-            pairs[name] = json.loads(value)
-        except json.JSONDecodeError:
-            pairs[name] = value
+        pairs[name] = value if name in texts else _json_or_text(value)
     return pairs
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value

@@ -6,6 +6,7 @@ writing, ``writer.py`` writes in the order that ``ledger.py`` explains.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -23,6 +24,8 @@ from m3connect.ingestion.embedded import EmbeddedSource, are_embedded, from_arro
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.run import Progress, Run
 from m3connect.types import LEGS, Document, Leg
+
+log = logging.getLogger(__name__)
 
 Source: TypeAlias = (
     sources.Path
@@ -170,7 +173,11 @@ def choose_legs(
     """
     stores = connector.capabilities.stores
     if legs is None:
-        return tuple(leg for leg in source.legs if leg in stores)
+        chosen = tuple(leg for leg in source.legs if leg in stores)
+        if left_out := ", ".join(leg for leg in source.legs if leg not in stores):
+            engine = connector.capabilities.engine
+            log.warning("%s cannot store %s vectors; they are left out", engine, left_out)
+        return chosen
     if not legs:
         raise ConfigError(f"name at least one of {', '.join(LEGS)}")
     for leg in legs:

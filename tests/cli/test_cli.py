@@ -1,12 +1,16 @@
 """The command line: options from every place, exit codes, output for people and machines."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from m3connect import cli
+from m3connect.cli.options import open_connector
 from m3connect.contract import CollectionSchema
 from m3connect.inference import M3Encoder
+from m3connect.memory import MemoryConnector
 from m3connect.parquet import ParquetConnector
 from m3connect.types import RecordBatch
 
@@ -181,6 +185,30 @@ def test_doctor_reports_each_part(run, collection, tmp_path):
     code, out, _ = run("doctor", "--target", "memory", "--model", "no-such-model")
     assert code == 1
     assert "PROBLEM model" in out
+
+
+def test_what_a_database_cannot_store_is_said(run, tmp_path, monkeypatch, caplog):
+    """By doctor, and by an ingestion that leaves it out."""
+    can = replace(MemoryConnector.capabilities, engine="old 1.0", stores=frozenset({"dense"}))
+    monkeypatch.setattr(MemoryConnector, "capabilities", can)
+    _, out, _ = run("doctor", "--target", "memory")
+    assert "old 1.0 cannot store sparse, multivector vectors" in out
+    (tmp_path / "a.txt").write_text("one")
+    assert run("ingest", str(tmp_path / "a.txt"), "--target", "memory")[0] == 0
+    assert "cannot store sparse, multivector vectors; they are left out" in caplog.text
+
+
+def test_an_option_that_takes_text_is_no_number(monkeypatch):
+    """A password of digits stays one."""
+    seen = {}
+
+    def factory(*, collection: "str", password: "str | None" = None, timeout: "float" = 1.0):
+        seen.update(password=password, timeout=timeout)
+
+    point = SimpleNamespace(load=lambda: factory)
+    monkeypatch.setattr("m3connect.registry.available", lambda: {"fake": point})
+    open_connector("fake", "c", None, None, None, ["password=70", "timeout=7"])
+    assert seen == {"password": "70", "timeout": 7}
 
 
 def test_copy_and_verify(run, collection, tmp_path):
