@@ -139,7 +139,7 @@ def _target(
             hint = f"does not exist yet; m3connect ingest PATH --collection {collection} makes it"
             yield Finding("collection", "note", f"{collection!r} {hint}")
         except M3ConnectError as error:
-            yield Finding("target", "problem", f"{error}. Is the server up, and the key right?")
+            yield Finding("target", "problem", str(error))
             return
         else:
             yield _engine(info.engine)

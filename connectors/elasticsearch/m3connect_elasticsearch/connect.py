@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Literal
@@ -86,5 +87,7 @@ def connect(
         )
     except ValueError as error:
         raise ConfigError(f"elasticsearch at {url!r}: {error}") from error
+    # It warns of every refused connection, which retry does in better words.
+    logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
     options = Options(dense_index, candidates, shards, replicas, server_fusion, rank_vectors)
     return ElasticsearchConnector(Index(Server(client, retry), collection), options)

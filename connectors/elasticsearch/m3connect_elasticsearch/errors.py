@@ -98,7 +98,7 @@ def from_answer(
     elif status in {401, 403}:
         kind = AuthError
     elif "index_not_found_exception" in types:
-        kind, message = CollectionNotFound, f"{message}; ensure(schema) makes it"
+        kind, message = CollectionNotFound, f"{message}; ingest, or ensure(schema), makes it"
     return kind(message, connector=NAME, operation=operation)
 
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from m3connect import registry
-from m3connect.errors import ConfigError
+from m3connect.errors import ConfigError, TransientError
+from m3connect.retry import RetryPolicy
 from m3connect_elasticsearch import ElasticsearchConnector, connect
 
 
@@ -68,3 +69,14 @@ def test_importing_it_imports_no_torch():
     """The connector needs the contract and the driver only."""
     code = "import sys, m3connect_elasticsearch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_refused_connection_is_reported_once(caplog):
+    """By the error and by the retries, and not by the driver's logger as well."""
+    once = RetryPolicy(attempts=1)
+    with (
+        connect(collection="test", url="http://127.0.0.1:1", retry=once) as connector,
+        pytest.raises(TransientError, match="is the server running"),
+    ):
+        connector.count()
+    assert caplog.records == []

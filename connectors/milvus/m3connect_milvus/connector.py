@@ -228,7 +228,7 @@ class MilvusConnector:
         if self._layout is None:
             if not (self._database.present and self._store.exists(operation)):
                 raise CollectionNotFound(
-                    f"there is no collection {self.collection!r}; ensure(schema) or an ingestion "
+                    f"there is no collection {self.collection!r}; ingest, or ensure(schema), "
                     "makes it",
                     connector=NAME,
                     operation=operation,

@@ -62,7 +62,7 @@ _TRANSIENT_CLASSES = (
 )
 _HINTS: dict[type[ConnectorError], str] = {
     AuthError: "check the token (user:password or API key) and its privileges",
-    CollectionNotFound: "ensure(schema) or an ingestion makes it",
+    CollectionNotFound: "ingest, or ensure(schema), makes it",
 }
 
 
@@ -84,7 +84,9 @@ def translate(error: Exception, operation: str) -> ConnectorError:
     """
     kind = _kind(error)
     text = _text(error)
-    if hint := _HINTS.get(kind):
+    if kind is TransientError and operation == "connect":
+        text = f"{text}; is the server up, and the url right?"
+    elif hint := _HINTS.get(kind):
         text = f"{text}; {hint}"
     return kind(text, connector=NAME, operation=operation)
 
