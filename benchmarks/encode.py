@@ -22,16 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from checkpoint import make_checkpoint
 from tokenizers import Tokenizer
 
 from m3connect import M3Encoder
 from m3connect.model.checkpoint import Checkpoint, read_tokenizer
-from m3connect.model.config import BodyConfig, M3Config
 from m3connect.model.export import export
 from m3connect.model.hub import resolve
-from m3connect.model.m3 import M3Model
-from m3connect.model.saving import save_published
 from m3connect.model.tokenize import TextTokenizer
 
 WORKER = Path(__file__).with_name("encode_worker.py")
@@ -128,34 +125,6 @@ def texts(tokenizer: Tokenizer, *, small: bool) -> dict[str, list[str]]:
     }
 
 
-def make_checkpoints(folder: Path, source: Path, tokenizer: Tokenizer) -> M3Config:
-    """The same random weights for the peer and for us."""
-    torch.manual_seed(0)
-    body = BodyConfig(
-        model_type="xlm-roberta",
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=384,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=1536,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-    )
-    config = M3Config(
-        name="random",
-        body=body,
-        multivector_width=384,
-        max_length=512,
-        special_ids=(0, 1, 2, 3),
-        weights_hash="random",
-    )
-    save_published(config, M3Model(config).tensors(), source, folder / "published")
-    export(Checkpoint(folder / "published", "bge-m3", config), "onnx", folder / "exported")
-    return config
-
-
 def measure(engine: Engine, worker: Worker, rounds: int, found: dict[str, list[float]]) -> None:
     """One turn of an engine: every workload once, and some queries."""
     for workload in ("mixed",) if engine.once else ("mixed", "uniform 32", "uniform 512"):
@@ -212,14 +181,14 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="an eighth of the texts")
     options = parser.parse_args()
 
-    source = resolve("m3-mini")
-    tokenizer = read_tokenizer(source)[0]
+    tokenizer = read_tokenizer(resolve("m3-mini"))[0]
     workloads = texts(tokenizer, small=options.small)
     engines = OURS + (PEERS if options.peer_python else [])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "texts.json").write_text(json.dumps(workloads))
-        config = make_checkpoints(folder, source, tokenizer)
+        config = make_checkpoint(folder / "published", layers=12, width=384, heads=12)
+        export(Checkpoint(folder / "published", "bge-m3", config), "onnx", folder / "exported")
         count = TextTokenizer(tokenizer, config, config.max_length)
         lengths = {name: count(each, "passage").lengths for name, each in workloads.items()}
         workers = {

@@ -1,12 +1,13 @@
 """Speed and memory of a training step, against the batch: plain, gradient-cached, FlagEmbedding.
 
-    python benchmarks/train.py [--peer-python ENV/bin/python] [--threads 1] [--rounds 3]
+    python benchmarks/train.py [--peer-python ENV/bin/python] [--threads 1] [--rounds 2]
+        [--batches 4 8 16 32] [--length 128] [--long 512] [--largest 128] [--limit-gib 8]
 
 The same random checkpoint (4 layers, 256 wide, XLM-R's vocabulary) and the same step: queries of 32
 tokens, one passage each, three heads, self-distillation, float32, forward and backward without the
 optimizer. Every measurement is a process of its own; ways take turns, and medians are reported.
-Memory is the largest the process took beyond the loaded model. Then the largest batch (a power of
-two) that a step of 512-token passages does in 4 GB.
+Memory is the largest the process took beyond the loaded model; no process may take more than the
+limit. Then the largest batch (a power of two) that a step of long passages does in 4 GiB.
 """
 
 import argparse
@@ -20,80 +21,81 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from m3connect.model.checkpoint import read_tokenizer
-from m3connect.model.config import BodyConfig, M3Config
-from m3connect.model.hub import resolve
-from m3connect.model.m3 import M3Model
-from m3connect.model.saving import save_published
+from checkpoint import make_checkpoint
 
 WORKER = Path(__file__).with_name("train_worker.py")
 GIB = 2**30
 BUDGET = 4 * GIB
-BATCHES = (4, 8, 16, 32)
-LENGTH = 128
-LONG = 512
-LARGEST = 256
+STEPS = 3
 
 
-def make_checkpoint(folder: Path) -> None:
-    """Random weights in the published layout, which both can load."""
-    torch.manual_seed(0)
-    source = resolve("m3-mini")
-    body = BodyConfig(
-        model_type="xlm-roberta",
-        vocab_size=read_tokenizer(source)[0].get_vocab_size(),
-        hidden_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=1024,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        pad_token_id=1,
-    )
-    config = M3Config(
-        name="random",
-        body=body,
-        multivector_width=256,
-        max_length=512,
-        special_ids=(0, 1, 2, 3),
-        weights_hash="random",
-    )
-    save_published(config, M3Model(config).tensors(), source, folder)
+class Ways:
+    """The ways to train, each with its interpreter.
+
+    Args:
+        pythons: interpreter by way.
+        checkpoint: that all load.
+        threads: of each process.
+    """
+
+    def __init__(self, pythons: dict[str, str], checkpoint: Path, threads: int) -> None:
+        self.pythons = pythons
+        self.checkpoint = checkpoint
+        self.threads = threads
+
+    def measure(
+        self, way: str, queries: int, length: int, steps: int, limit: int
+    ) -> dict[str, Any] | None:
+        """One process; None where it would take more than ``limit`` bytes beyond the model."""
+        threads = {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "passive"}
+        numbers = [str(number) for number in (queries, length, steps, limit)]
+        done = subprocess.run(
+            [self.pythons[way], str(WORKER), way, str(self.checkpoint), *numbers],
+            capture_output=True,
+            text=True,
+            env=os.environ | threads,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        found: dict[str, Any] | None = json.loads(done.stdout)
+        return found
+
+    def largest_batch(self, way: str, length: int, largest: int) -> str:
+        """The largest power of two whose step stays within the budget."""
+        batch, fits = 1, 0
+        while batch <= largest:
+            found = self.measure(way, batch, length, 1, BUDGET)
+            if found is None or found["bytes"] > BUDGET:
+                return str(fits)
+            fits, batch = batch, 2 * batch
+        return f"{fits} or more"
 
 
-def measure(
-    python: str, kind: str, checkpoint: Path, queries: int, length: int, steps: int, threads: int
-) -> dict[str, Any] | None:
-    """One process; None where it ran out of memory."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-    command = [python, WORKER, kind, checkpoint, str(queries), str(length), str(steps)]
-    done = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode < 0:
-        return None
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def largest_batch(python: str, kind: str, checkpoint: Path, threads: int) -> str:
-    """The largest power of two whose step stays within the budget."""
-    batch, fits = 1, 0
-    while batch <= LARGEST:
-        found = measure(python, kind, checkpoint, batch, LONG, 1, threads)
-        if found is None or found["bytes"] > BUDGET:
-            return str(fits)
-        fits, batch = batch, 2 * batch
-    return f"{fits} or more"
+def print_speeds(ways: Ways, options: argparse.Namespace) -> None:
+    """Tokens a second and memory of every way and batch, as Markdown."""
+    speeds: dict[tuple[str, int], list[float]] = defaultdict(list)
+    memory: dict[tuple[str, int], list[int]] = defaultdict(list)
+    limit = int(options.limit_gib * GIB)
+    for _ in range(options.rounds):
+        for batch in options.batches:
+            for way in ways.pythons:
+                found = ways.measure(way, batch, options.length, STEPS, limit)
+                if found is not None:  # the first step warms up
+                    speeds[way, batch] += [found["tokens"] / s for s in found["seconds"][1:]]
+                    memory[way, batch].append(found["bytes"])
+    heads = " | ".join(f"batch {batch}" for batch in options.batches)
+    print(f"| tokens/s; MiB beyond the model, {options.length}-token passages | {heads} |")
+    print("|---" * (len(options.batches) + 1) + "|")
+    for way in ways.pythons:
+        cells = [
+            f"{statistics.median(speeds[way, batch]):,.0f}; "
+            f"{statistics.median(memory[way, batch]) / 2**20:,.0f}"
+            if speeds[way, batch]
+            else f"over {options.limit_gib:g} GiB"
+            for batch in options.batches
+        ]
+        print(f"| {way} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -101,7 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", help="interpreter of the environment with FlagEmbedding")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--length", type=int, default=128, help="tokens of a passage")
+    parser.add_argument("--long", type=int, default=512, help="the same, for the largest batch")
+    parser.add_argument("--largest", type=int, default=128, help="batch where the search ends")
+    parser.add_argument("--limit-gib", type=float, default=8.0, help="beyond the model")
     options = parser.parse_args()
 
     pythons = {"plain": sys.executable, "cached": sys.executable}
@@ -109,31 +116,14 @@ def main() -> None:
         pythons["flagembedding"] = options.peer_python
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder)
-        make_checkpoint(checkpoint)
-        speeds: dict[tuple[str, int], list[float]] = defaultdict(list)
-        memory: dict[tuple[str, int], list[int]] = defaultdict(list)
-        for _ in range(options.rounds):
-            for batch in BATCHES:
-                for kind, python in pythons.items():
-                    found = measure(python, kind, checkpoint, batch, LENGTH, 3, options.threads)
-                    if found is not None:  # the first step warms up
-                        speeds[kind, batch] += [found["tokens"] / s for s in found["seconds"][1:]]
-                        memory[kind, batch].append(found["bytes"])
-        heads = " | ".join(f"batch {batch}" for batch in BATCHES)
-        print(f"| tokens/s; MiB beyond the model, {LENGTH}-token passages | {heads} |")
-        print("|---" * (len(BATCHES) + 1) + "|")
-        for kind in pythons:
-            cells = [
-                f"{statistics.median(speeds[kind, batch]):,.0f}; "
-                f"{statistics.median(memory[kind, batch]) / 2**20:,.0f}"
-                if speeds[kind, batch]
-                else "out of memory"
-                for batch in BATCHES
-            ]
-            print(f"| {kind} | {' | '.join(cells)} |")
-        print(f"\n| | largest batch in 4 GiB, {LONG}-token passages |\n|---|---|")
-        for kind, python in pythons.items():
-            print(f"| {kind} | {largest_batch(python, kind, checkpoint, options.threads)} |")
+        make_checkpoint(checkpoint, layers=4, width=256, heads=4)
+        ways = Ways(pythons, checkpoint, options.threads)
+        print(f"{options.threads} thread(s), medians of {options.rounds} rounds\n")
+        print_speeds(ways, options)
+        print(f"\n| | largest batch in 4 GiB, {options.long}-token passages |\n|---|---|")
+        for way in pythons:
+            largest = ways.largest_batch(way, options.long, options.largest)
+            print(f"| {way} | {largest} |", flush=True)
 
 
 if __name__ == "__main__":

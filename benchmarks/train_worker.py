@@ -1,9 +1,10 @@
 """One way of training, in a process of its own: forward and backward on random tokens.
 
-    python train_worker.py plain|cached|flagembedding CHECKPOINT QUERIES LENGTH STEPS
+    python train_worker.py plain|cached|flagembedding CHECKPOINT QUERIES LENGTH STEPS LIMIT
 
 Started by ``train.py``; imports m3connect or FlagEmbedding, never both. Prints one line of JSON: the
-seconds of each step, and the largest memory that the process took beyond the loaded model.
+seconds of each step, and the largest memory that the process took beyond the loaded model; or null,
+if that would have been more than LIMIT bytes.
 """
 
 import argparse
@@ -96,6 +97,28 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def limit_memory(beyond: int) -> None:
+    """Let allocations fail that take the process so many bytes beyond what it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    ceiling = pages * resource.getpagesize() + beyond
+    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
+
+
+def step_seconds(step: Callable[[], None], steps: int) -> list[float] | None:
+    """The seconds of each step; None where memory ran out."""
+    seconds = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        try:
+            step()
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                raise
+            return None
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
 def main() -> None:
     """Load, step, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -104,6 +127,7 @@ def main() -> None:
     parser.add_argument("queries", type=int)
     parser.add_argument("length", type=int)
     parser.add_argument("steps", type=int)
+    parser.add_argument("limit", type=int)
     options = parser.parse_args()
 
     answers, sys.stdout = sys.stdout, sys.stderr
@@ -113,12 +137,9 @@ def main() -> None:
         cached = options.kind == "cached"
         step, tokens = ours(options.checkpoint, options.queries, options.length, cached=cached)
     loaded = peak()
-    seconds = []
-    for _ in range(options.steps):
-        began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
-    result = {"seconds": seconds, "tokens": tokens, "bytes": peak() - loaded}
+    limit_memory(options.limit)
+    seconds = step_seconds(step, options.steps)
+    result = seconds and {"seconds": seconds, "tokens": tokens, "bytes": peak() - loaded}
     print(json.dumps(result), file=answers)
 
 
