@@ -1,12 +1,17 @@
 """What the tests talk to: Milvus Lite, Milvus Lite that calls itself a server, a real old server."""
 
 import os
+from importlib.metadata import version
 
 import pytest
 
 from connectors.milvus.tests.masquerade import masquerade
 from m3connect_milvus import connect
-from tests.servers.milvus.server import Server, ServerUnavailable
+from tests.servers.milvus.server import PACKAGE, Server, ServerUnavailable
+
+
+def pytest_report_header():
+    return f"milvus: Milvus Lite {version('milvus-lite')}; live tests run on {PACKAGE} (PyPI)"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from typing import Any
 
 import grpc as wire
@@ -28,6 +29,11 @@ from m3connect_qdrant.client import ServerEngine
 
 VERSION = "1.19.0"
 REST_LIMIT = 32 * 1024 * 1024
+
+
+def pytest_report_header() -> str:
+    engines = ", ".join(f"{name} {version(name)}" for name in ("qdrant-edge-py", "qdrant-client"))
+    return f"qdrant: {engines}; a stand-in for server {VERSION}"
 
 
 class Store:
