@@ -28,7 +28,6 @@ from m3connect.cli.options import (
     Url,
 )
 from m3connect.errors import CollectionNotFound, M3ConnectError
-from m3connect.types import LEGS
 
 Status = Literal["ok", "note", "problem"]
 
@@ -126,6 +125,8 @@ def _target(
     api_key: str | None,
     target_option: list[str] | None,
 ) -> Iterator[Finding]:
+    from m3connect.types import LEGS
+
     try:
         connector = options.open_connector(target, collection, url, path, api_key, target_option)
     except M3ConnectError as error:
