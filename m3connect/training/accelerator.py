@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedType, ProjectConfiguration
 
 from m3connect.errors import ConfigError
 from m3connect.training.config import AnyRecipe, RunTable
@@ -29,7 +30,7 @@ def make_accelerator(recipe: AnyRecipe) -> Accelerator:
         raise ConfigError('run.precision = "fp16" needs a GPU: set "bf16" or "no"')
     folder = str(recipe.output / TRACKER_FOLDER)
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=run.precision,
             cpu=on_cpu,
             log_with=list(run.trackers) or None,
@@ -37,6 +38,17 @@ def make_accelerator(recipe: AnyRecipe) -> Accelerator:
         )
     except ValueError as error:
         raise ConfigError(f'run.precision = "{run.precision}": {error}') from error
+    _check_sharding(accelerator)
+    return accelerator
+
+
+def _check_sharding(accelerator: Accelerator) -> None:
+    """accelerate leaves a model whole where it cannot shard it, and says nothing."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true" or accelerator.is_fsdp2:
+        return
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ConfigError("sharding goes by FSDP's second version: add --fsdp_version 2")
+    raise ConfigError("accelerate shards a model over several GPUs only: leave out --use_fsdp")
 
 
 def _check_trackers(run: RunTable) -> None:

@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 from accelerate import Accelerator
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from m3connect.errors import ConfigError
@@ -32,16 +33,23 @@ class Checkpoints:
     Args:
         accelerator: knows model and optimizer.
         recipe: of the run.
+        optimizer: of the run.
         schedule: of the learning rate.
         progress: counters and plan.
     """
 
     def __init__(
-        self, accelerator: Accelerator, recipe: AnyRecipe, schedule: LRScheduler, progress: Progress
+        self,
+        accelerator: Accelerator,
+        recipe: AnyRecipe,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        progress: Progress,
     ) -> None:
         accelerator.register_for_checkpointing(schedule, progress)
         self.accelerator = accelerator
         self.recipe = recipe
+        self.optimizer = optimizer
         self.progress = progress
         self.folder = recipe.output / "checkpoints"
 
@@ -50,6 +58,7 @@ class Checkpoints:
         target = self.folder / f"step-{self.progress.step:06d}"
         unfinished = target.with_suffix(".unfinished")
         self.accelerator.save_state(str(unfinished))
+        self._forget_no_step()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             if target.exists():
@@ -69,6 +78,15 @@ class Checkpoints:
         if not found:
             raise ConfigError(f"{self.folder} holds no checkpoint to resume from")
         self.accelerator.load_state(str(found[-1]))
+        self._forget_no_step()
+
+    def _forget_no_step(self) -> None:
+        """Before the first step, torch makes one of zeros to save or load a sharded optimizer.
+
+        Adam would count it.
+        """
+        if not self.progress.step:
+            self.optimizer.state.clear()
 
 
 def claim_output(recipe: AnyRecipe, *, resume: bool) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 def processes() -> int:
@@ -60,8 +61,20 @@ def gather(tensor: Tensor, *, length_axis: bool = False) -> Tensor:
     return gathered
 
 
+def highest(number: int, device: torch.device) -> int:
+    """The largest of all processes' numbers."""
+    if processes() == 1:
+        return number
+    found = torch.tensor(number, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that processes may hold in parts; then each of them must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def _lengthened(tensor: Tensor) -> Tensor:
-    longest = torch.tensor(tensor.shape[1], device=tensor.device)
-    dist.all_reduce(longest, dist.ReduceOp.MAX)
-    missing = int(longest) - tensor.shape[1]
+    missing = highest(tensor.shape[1], tensor.device) - tensor.shape[1]
     return F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, missing))

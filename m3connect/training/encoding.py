@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m3connect.training.collate import Texts
+from m3connect.training.distributed import highest
 from m3connect.types import LEGS, Leg
 
 Reps = dict[Leg, Tensor]
@@ -30,6 +31,19 @@ def sub_batches(texts: Texts, budget: int) -> list[Tensor]:
         size = max(1, budget // int(lengths[start]))
         parts.append(order[start : start + size])
         start += size
+    return parts
+
+
+def even_sub_batches(texts: Texts, budget: int) -> list[Tensor]:
+    """:func:`sub_batches`, as many in every process: a sharded model's passes are made together.
+
+    Every process has as many texts.
+    """
+    parts = sub_batches(texts, budget)
+    wanted = highest(len(parts), texts.ids.device)
+    while len(parts) < wanted:
+        place = max(range(len(parts)), key=lambda at: len(parts[at]))
+        parts[place : place + 1] = parts[place].chunk(2)
     return parts
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from m3connect.training.collate import Texts
-from m3connect.training.encoding import Reps, encode, forward, joined, sub_batches
+from m3connect.training.encoding import Reps, encode, even_sub_batches, forward, joined
 from m3connect.types import Leg
 
 LossOf = Callable[[Sequence[Reps]], Tensor]
@@ -41,7 +41,7 @@ def plain_backward(
 
     The arguments are those of :func:`cached_backward`.
     """
-    reps = [encode(model, part, sub_batches(part, budget), legs) for part in texts]
+    reps = [encode(model, part, even_sub_batches(part, budget), legs) for part in texts]
     loss = loss_of(reps)
     backward(loss)
     return loss.detach()
@@ -67,7 +67,7 @@ def cached_backward(
         backward: goes back from the loss (scaled, in half precision).
         no_sync: keeps processes from exchanging gradients; all but the last sub-batch use it.
     """
-    parts = [sub_batches(part, budget) for part in texts]
+    parts = [even_sub_batches(part, budget) for part in texts]
     device = texts[0].ids.device
     with torch.no_grad():
         reps, states = _encode_remembering(model, texts, parts, legs, device)

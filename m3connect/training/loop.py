@@ -24,12 +24,13 @@ from m3connect.training.accelerator import make_accelerator, start_trackers
 from m3connect.training.checkpoints import Checkpoints, claim_output
 from m3connect.training.config import AnyRecipe, OptimizerTable, Recipe
 from m3connect.training.contrastive import Contrastive
+from m3connect.training.distributed import whole
 from m3connect.training.monitor import LOG_NAME, Monitor
 from m3connect.training.optimizer import make_optimizer, make_schedule
 from m3connect.training.planning import PlannedBatch
 from m3connect.training.progress import Progress
 from m3connect.training.retromae import RetroMae
-from m3connect.training.subject import Subject, save_subject
+from m3connect.training.subject import Subject, gathered, save_subject
 
 Evaluate = Callable[[Subject], Mapping[str, float]]
 """Mean nDCG@10 by mode on the development sets."""
@@ -116,6 +117,7 @@ class Run:
         self.recipe = recipe
         self.task = task
         self.accelerator = make_accelerator(recipe)
+        self.sharded = bool(self.accelerator.is_fsdp2)
         set_seed(recipe.seed)
         task.module.to(self.accelerator.device)
         self.progress = Progress()
@@ -130,7 +132,9 @@ class Run:
         optimizer = make_optimizer(task.module, recipe.optimizer)
         self.schedule = make_schedule(optimizer, recipe.optimizer, self.progress)
         self.model, self.optimizer = self.accelerator.prepare(task.module, optimizer)
-        self.checkpoints = Checkpoints(self.accelerator, recipe, self.schedule, self.progress)
+        self.checkpoints = Checkpoints(
+            self.accelerator, recipe, optimizer, self.schedule, self.progress
+        )
         if resume:
             self.checkpoints.restore()
             self.progress.total = total_steps(recipe.optimizer, self.progress.plan)
@@ -143,7 +147,7 @@ class Run:
     def _plan(self, epoch: int) -> list[PlannedBatch]:
         """An epoch's plan, made by one process for all."""
         found: list[list[PlannedBatch] | None] = [None]
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process or self.sharded:  # a sharded model needs all of them
             found = [self.task.plan(epoch, self.accelerator.num_processes)]
         broadcast_object_list(found)
         return found[0] or []
@@ -175,7 +179,7 @@ class Run:
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip)
         self.optimizer.step()
         self.monitor.add(
-            {"grad_norm": float(norm), "learning_rate": self.schedule.get_last_lr()[0]}
+            {"grad_norm": float(whole(norm)), "learning_rate": self.schedule.get_last_lr()[0]}
         )
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -201,9 +205,10 @@ class Run:
     def measure(self, evaluate: Evaluate) -> None:
         """Development figures; the best model so far is kept."""
         found: list[Mapping[str, float]] = [{}]
+        subject = gathered(self.task.subject) if self.sharded else self.task.subject
         if self.accelerator.is_main_process:
-            self.task.subject.model.eval()
-            found = [evaluate(self.task.subject)]
+            subject.model.to(self.accelerator.device).eval()
+            found = [evaluate(subject)]
         broadcast_object_list(found)
         self.monitor.measured(self.progress.step, found[0])
         table = self.recipe.evaluation
@@ -219,8 +224,9 @@ class Run:
         return best if best.is_dir() else self.recipe.output / "last"
 
     def _save(self, name: str) -> None:
+        subject = gathered(self.task.subject) if self.sharded else self.task.subject
         if self.accelerator.is_main_process:
-            save_subject(self.task.subject, self.recipe.output / name)
+            save_subject(subject, self.recipe.output / name)
         self.accelerator.wait_for_everyone()
 
 

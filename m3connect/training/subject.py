@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from m3connect.errors import ConfigError
@@ -20,6 +20,7 @@ from m3connect.model.packed import PackedTensors
 from m3connect.model.saving import save_m3
 from m3connect.model.weights import load_model, read_stored
 from m3connect.training.config import LoraTable, ModelTable, Recipe
+from m3connect.training.distributed import whole
 from m3connect.training.lora import check_lora, merged
 from m3connect.types import LEGS, Leg
 
@@ -133,10 +134,25 @@ def recompute_layers(model: M3Model) -> None:
         layer.forward = partial(recomputed, layer.forward, use_reentrant=False)
 
 
+def gathered(subject: Subject) -> Subject:
+    """A copy in one piece, on the CPU, of a model whose weights lie with several processes.
+
+    Every process must call this. The copy has no adapters: they are part of its matrices.
+    """
+    model = M3Model(subject.config)
+    model.load_tensors(_merged_tensors(subject))
+    return Subject(model, subject.tokenizer, subject.folder)
+
+
+def _merged_tensors(subject: Subject) -> dict[str, Tensor]:
+    tensors = {
+        name: whole(tensor).detach().cpu() for name, tensor in subject.model.tensors().items()
+    }
+    return merged(tensors, subject.lora) if subject.lora else tensors
+
+
 def save_subject(subject: Subject, folder: Path) -> None:
     """Write the model as a checkpoint in our own layout; adapters become part of its matrices."""
-    tensors = {name: tensor.detach().cpu() for name, tensor in subject.model.tensors().items()}
-    if subject.lora:
-        tensors = merged(tensors, subject.lora)
+    tensors = _merged_tensors(subject)
     config = subject.config.model_copy(update={"weights_hash": weights_hash(tensors)})
     save_m3(config, tensors, subject.folder, folder)

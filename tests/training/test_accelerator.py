@@ -1,6 +1,9 @@
 """Trackers and precision, through accelerate."""
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
@@ -89,4 +92,44 @@ def test_a_missing_tracker_shows_the_pip_line(recipe, tmp_path, monkeypatch, tra
     monkeypatch.setattr(accelerator, "get_available_trackers", list)
     with pytest.raises(ConfigError, match=line):
         train(recipe(f"run.trackers=['{tracker}']"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def fresh_state():
+    """accelerate keeps one precision a process: forget it before and after."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_bfloat16_is_near_float32(recipe, tmp_path, fresh_state, cache):
+    """Losses are finite and within 3 %, gradient norms within 15 %; the saved model is float32."""
+    settings = [f"run.gradient_cache={cache}", "objective.self_distill_from=2"]
+    train(recipe(f"output={tmp_path}/single", *settings))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    half = train(recipe("run.precision=bf16", *settings))
+    logs = [read_log(tmp_path / name / "log.jsonl") for name in ("single", "run")]
+    for single, other in zip(*logs, strict=True):
+        assert other["loss"] == pytest.approx(single["loss"], rel=0.03)
+        assert other["grad_norm"] == pytest.approx(single["grad_norm"], rel=0.15)
+    assert logs[0][0]["loss"] != logs[1][0]["loss"]
+    tensors = load_file(half / "model.safetensors").values()
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="float16 needs a GPU, and has one")
+def test_float16_is_refused_on_a_cpu(recipe, tmp_path):
+    """accelerate would train in float32 and say nothing; the run ends before it claims its folder."""
+    with pytest.raises(ConfigError, match='fp16" needs a GPU: set "bf16"'):
+        train(recipe("run.precision=fp16"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_accelerate_cannot_shard_is_refused(recipe, tmp_path, monkeypatch, fresh_state):
+    """A model that would stay whole though sharding was asked for is an error."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="leave out --use_fsdp"):
+        train(recipe())
     assert not (tmp_path / "run").exists()
