@@ -183,10 +183,11 @@ def _fault(document: Document, seen: set[str]) -> str | None:
                 f"metadata field {name!r} is reserved; rename it, or name the fields to keep "
                 "(--metadata-field)"
             )
-    try:
-        document.text.encode()
-    except UnicodeEncodeError as error:
-        return f"the text is not valid unicode: {error.reason} at character {error.start + 1}"
+    for name, value in (("id", document.id), ("text", document.text)):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"the {name} is not valid unicode: {error.reason} at character {error.start + 1}"
     return None
 
 
