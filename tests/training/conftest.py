@@ -11,9 +11,28 @@ from m3connect.model.config import BodyConfig, M3Config
 from m3connect.model.m3 import M3Model
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.training.collate import Collator
+from m3connect.training.config import read_recipe
 from m3connect.training.subject import Subject, save_subject
 
 WORDS = 60
+TOY = """
+output = "{folder}/run"
+data_directory = "{folder}"
+[model]
+name = "{checkpoint}"
+[[data]]
+path = "examples.jsonl"
+[batching]
+query_length = 16
+passage_length = 32
+edges = [8, 32]
+sizes = 8
+[optimizer]
+learning_rate = 3e-3
+[run]
+log_every = 1
+"""
+"""What the toy runs share; a module's ``SETTINGS`` are set on top of it."""
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +124,23 @@ def examples(tmp_path):
             }
             lines.write(json.dumps(record) + "\n")
     return path
+
+
+@pytest.fixture
+def recipe_file(request, tmp_path, checkpoint, examples):  # examples: the file it names
+    """The toy recipe with its module's settings, as a file."""
+    path = tmp_path / "toy.toml"
+    path.write_text(TOY.format(folder=tmp_path, checkpoint=checkpoint))
+    settled = tmp_path / "recipe.json"
+    plan = read_recipe(path, getattr(request.module, "SETTINGS", ()))
+    settled.write_text(plan.model_dump_json(exclude_unset=True))
+    return settled
+
+
+@pytest.fixture
+def recipe(recipe_file):
+    """A function that reads the toy recipe with some keys set."""
+    return lambda *overrides: read_recipe(recipe_file, overrides)
 
 
 def words(numbers):

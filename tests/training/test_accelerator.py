@@ -9,36 +9,10 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 
 from m3connect.errors import ConfigError
 from m3connect.training import accelerator
-from m3connect.training.config import read_recipe
 from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
 
-RECIPE = """
-output = "{output}"
-[model]
-name = "{checkpoint}"
-[[data]]
-path = "{examples}"
-[batching]
-query_length = 16
-passage_length = 32
-edges = [8, 32]
-sizes = 8
-[optimizer]
-learning_rate = 3e-3
-steps = 4
-[run]
-log_every = 1
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path, checkpoint, examples):
-    """A function that reads the toy recipe with some keys set."""
-    path = tmp_path / "recipe.toml"
-    text = RECIPE.format(output=tmp_path / "run", checkpoint=checkpoint, examples=examples)
-    path.write_text(text)
-    return lambda *overrides: read_recipe(path, overrides)
+SETTINGS = ("optimizer.steps=4",)
 
 
 def test_tensorboard_gets_what_the_log_gets(recipe, tmp_path):

@@ -16,32 +16,7 @@ from m3connect.training.encoding import forward
 from m3connect.training.forecast import forecast
 from m3connect.training.monitor import read_log
 
-RECIPE = """
-output = "{folder}/run"
-data_directory = "{folder}"
-[model]
-name = "{checkpoint}"
-[[data]]
-path = "examples.jsonl"
-[batching]
-query_length = 16
-passage_length = 32
-edges = [8, 32]
-sizes = 8
-[optimizer]
-learning_rate = 1e-3
-[run]
-log_every = 1
-sub_batch_tokens = 100000
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path, checkpoint, examples):
-    """The toy recipe's file."""
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(folder=tmp_path, checkpoint=checkpoint))
-    return path
+SETTINGS = ("optimizer.learning_rate=1e-3", "run.sub_batch_tokens=100000")
 
 
 @pytest.fixture
@@ -68,9 +43,9 @@ def run(*arguments):
     return CliRunner().invoke(app, ["train", *map(str, arguments)], catch_exceptions=False)
 
 
-def test_a_run_ends_with_a_model_and_a_report(recipe, tmp_path):
+def test_a_run_ends_with_a_model_and_a_report(recipe_file, tmp_path):
     """The command names what it made; the report holds curves and needs nothing from the network."""
-    result = run(recipe, "--json")
+    result = run(recipe_file, "--json")
     found = json.loads(result.stdout)
     assert (tmp_path / "run/last/model.safetensors").is_file()
     assert found["model"] == str(tmp_path / "run/last")
@@ -80,7 +55,7 @@ def test_a_run_ends_with_a_model_and_a_report(recipe, tmp_path):
     assert "<script" not in page
 
 
-def test_development_figures_are_measured_in_every_mode(recipe, development, tmp_path):
+def test_development_figures_are_measured_in_every_mode(recipe_file, development, tmp_path):
     """Small copies of the development sets are measured on the way; the best model is kept."""
     settings = [
         "evaluation.datasets=['dev']",
@@ -88,7 +63,7 @@ def test_development_figures_are_measured_in_every_mode(recipe, development, tmp
         "evaluation.queries=10",
         "evaluation.documents=20",
     ]
-    result = run(recipe, "--json", *[item for value in settings for item in ("--set", value)])
+    result = run(recipe_file, "--json", *[item for value in settings for item in ("--set", value)])
     assert json.loads(result.stdout)["model"] == str(tmp_path / "run/best")
     measured = [entry for entry in read_log(tmp_path / "run/log.jsonl") if "dev_all" in entry]
     assert [entry["step"] for entry in measured] == [3, 6, 7]
@@ -107,7 +82,7 @@ def test_development_figures_are_measured_in_every_mode(recipe, development, tmp
         (["sparse"], ["evaluation.mode=all"], ["sparse", "all"]),
     ],
 )
-def test_only_trained_modes_are_measured(recipe, development, tmp_path, legs, settings, modes):
+def test_only_trained_modes_are_measured(recipe_file, development, tmp_path, legs, settings, modes):
     """What the legs make is measured, and the mode that is asked for; the last decides."""
     settings = [
         "evaluation.datasets=['dev']",
@@ -116,26 +91,26 @@ def test_only_trained_modes_are_measured(recipe, development, tmp_path, legs, se
         f"objective.legs={legs}",
         *settings,
     ]
-    result = run(recipe, "--json", *[item for value in settings for item in ("--set", value)])
+    result = run(recipe_file, "--json", *[item for value in settings for item in ("--set", value)])
     assert json.loads(result.stdout)["model"] == str(tmp_path / "run/best")
     *_, entry = read_log(tmp_path / "run/log.jsonl")
     assert [name for name in entry if name.startswith("dev_")] == [f"dev_{mode}" for mode in modes]
 
 
-def test_a_dry_run_plans_and_trains_nothing(recipe, tmp_path):
+def test_a_dry_run_plans_and_trains_nothing(recipe_file, tmp_path):
     """Examples by dataset and length, steps, tokens, memory and time; no output folder."""
-    found = json.loads(run(recipe, "--dry-run", "--json").stdout)
+    found = json.loads(run(recipe_file, "--dry-run", "--json").stdout)
     assert sum(line["examples"] for line in found["lines"]) == 48
     assert found["steps"] == sum(line["batches"] for line in found["lines"])
     assert found["tokens"] > 0
     assert found["seconds"] > 0
     assert not (tmp_path / "run").exists()
-    assert "queries a batch" in run(recipe, "--dry-run").stdout
+    assert "queries a batch" in run(recipe_file, "--dry-run").stdout
 
 
-def test_estimated_memory_is_near_what_is_kept(recipe):
+def test_estimated_memory_is_near_what_is_kept(recipe_file):
     """The estimate of a batch's activations is within a third of what autograd keeps."""
-    plan = read_recipe(recipe, ["batching.edges=[32]", "run.gradient_cache=false"])
+    plan = read_recipe(recipe_file, ["batching.edges=[32]", "run.gradient_cache=false"])
     estimate = forecast(plan).memory["activations"]
     task = Contrastive(plan)
     task.restart()
@@ -158,16 +133,23 @@ def test_estimated_memory_is_near_what_is_kept(recipe):
     assert estimate == pytest.approx(max(sizes), rel=0.35)
 
 
-def test_a_mistake_is_one_line_and_exit_code_2(recipe):
+def test_a_mistake_is_one_line_and_exit_code_2(recipe_file):
     """A bad key is named without a traceback."""
-    command = [sys.executable, "-m", "m3connect.training", str(recipe), "--set", "batching.size=3"]
+    command = [
+        sys.executable,
+        "-m",
+        "m3connect.training",
+        str(recipe_file),
+        "--set",
+        "batching.size=3",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "batching.size" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_two_processes_train_one_model(recipe, tmp_path):
+def test_two_processes_train_one_model(recipe_file, tmp_path):
     """Under torchrun two processes share the batches, write one log and one model, and agree."""
     command = [
         sys.executable,
@@ -178,7 +160,7 @@ def test_two_processes_train_one_model(recipe, tmp_path):
         "2",
         "-m",
         "m3connect.training",
-        str(recipe),
+        str(recipe_file),
         "--json",
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -7,40 +7,16 @@ from safetensors.torch import load_file, save_file
 from m3connect.errors import CheckpointError, ConfigError, InputError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
-from m3connect.training.config import read_recipe
 from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
 from m3connect.training.report import write_report
 
-RECIPE = """
-output = "{output}"
-[model]
-name = "{checkpoint}"
-[[data]]
-path = "{examples}"
-[batching]
-query_length = 16
-passage_length = 32
-edges = [8, 32]
-sizes = 8
-negatives = 2
-[optimizer]
-learning_rate = 3e-3
-epochs = 2
-[run]
-sub_batch_tokens = 60
-log_every = 1
-checkpoint_every = 4
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path, checkpoint, examples):
-    """A function that reads the toy recipe with some keys set."""
-    path = tmp_path / "recipe.toml"
-    text = RECIPE.format(output=tmp_path / "run", checkpoint=checkpoint, examples=examples)
-    path.write_text(text)
-    return lambda *overrides: read_recipe(path, overrides)
+SETTINGS = (
+    "batching.negatives=2",
+    "optimizer.epochs=2",
+    "run.sub_batch_tokens=60",
+    "run.checkpoint_every=4",
+)
 
 
 def weights(folder):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
-from m3connect.training.config import LoraTable, read_recipe
+from m3connect.training.config import LoraTable
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.forecast import forecast
 from m3connect.training.loop import train
@@ -17,38 +17,14 @@ from m3connect.training.lora import add_adapters
 from m3connect.training.monitor import read_log
 from m3connect.training.subject import Subject, save_subject
 
-RECIPE = """
-output = "{output}"
-[model]
-name = "{checkpoint}"
-dropout = 0.1
-[lora]
-rank = 2
-alpha = 8
-dropout = 0.1
-[[data]]
-path = "{examples}"
-[batching]
-query_length = 16
-passage_length = 32
-edges = [32]
-sizes = 8
-[optimizer]
-learning_rate = 3e-2
-[run]
-sub_batch_tokens = 60
-log_every = 1
-checkpoint_every = 3
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path, checkpoint, examples):
-    """A function that reads the toy recipe with some keys set."""
-    path = tmp_path / "recipe.toml"
-    text = RECIPE.format(output=tmp_path / "run", checkpoint=checkpoint, examples=examples)
-    path.write_text(text)
-    return lambda *overrides: read_recipe(path, overrides)
+SETTINGS = (
+    "model.dropout=0.1",
+    "lora={rank=2, alpha=8, dropout=0.1}",
+    "batching.edges=[32]",
+    "optimizer.learning_rate=3e-2",
+    "run.sub_batch_tokens=60",
+    "run.checkpoint_every=3",
+)
 
 
 def weights(folder):

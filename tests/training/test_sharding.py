@@ -21,45 +21,22 @@ from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
 from tests.training.test_gradients import free_port
 
-RECIPE = """
-[model]
-name = "{checkpoint}"
-[[data]]
-path = "{examples}"
-[batching]
-query_length = 16
-passage_length = 32
-edges = [8, 32]
-sizes = 8
-neighbours = 2
-[optimizer]
-learning_rate = 3e-3
-epochs = 2
-steps = 4
-clip = 0.5
-[run]
-sub_batch_tokens = 120
-log_every = 1
-checkpoint_every = 2
-keep = 9
-[evaluation]
-datasets = ["none"]
-every = 3
-"""
+SETTINGS = (
+    "batching.neighbours=2",
+    "optimizer.epochs=2",
+    "optimizer.steps=4",
+    "optimizer.clip=0.5",
+    "run.sub_batch_tokens=120",
+    "run.checkpoint_every=2",
+    "run.keep=9",
+    "evaluation={datasets=['none'], every=3}",
+)
 SHARDED = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "Layer",
 }
-
-
-@pytest.fixture
-def recipe(tmp_path, checkpoint, examples):
-    """The toy recipe's file."""
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(checkpoint=checkpoint, examples=examples))
-    return path
 
 
 def allow_sharding():
@@ -104,9 +81,9 @@ def work(rank, port, recipe, folder):
     train(resumed, evaluate=measured, resume=True)
 
 
-def test_a_sharded_run_is_a_whole_one(recipe, tmp_path):
+def test_a_sharded_run_is_a_whole_one(recipe_file, tmp_path):
     """Losses, gradient norms, development figures and the saved model agree to 1e-5, also resumed."""
-    mp.spawn(work, (free_port(), recipe, tmp_path), nprocs=2)
+    mp.spawn(work, (free_port(), recipe_file, tmp_path), nprocs=2)
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "sharded", "resumed")]
     assert {entry.get("epoch") for entry in logs[0]} >= {0, 1}
     for log in logs[1:]:
