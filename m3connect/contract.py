@@ -313,7 +313,8 @@ class Connector(Protocol):
         """Write records; acknowledged and durable on return. The last of equal ids wins.
 
         Raises:
-            InputError: a record is bad (see :func:`m3connect.checks.check_records`); nothing was written.
+            InputError: a record is bad (see :func:`m3connect.checks.check_records`); nothing was
+                written.
         """
 
     def flush(self) -> None:

@@ -98,11 +98,9 @@ class MemoryConnector:
     def delete(self, where: Sequence[str] | Filter) -> int:
         """Delete by ids or by filter."""
         self._require("delete")
-        if isinstance(where, Filter):
-            doomed = self._matching(where)
-        else:
+        if not isinstance(where, Filter):
             check_ids(where)
-            doomed = list(dict.fromkeys(where))
+        doomed = self._matching(where) if isinstance(where, Filter) else where
         return sum(self._records.pop(id_, None) is not None for id_ in doomed)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:

@@ -124,14 +124,10 @@ def evaluate(
     from m3connect.evaluation import extra, files, live, measure, report, run
 
     extra.check()
-    if live_target is not None and len(dataset) > 1:
-        raise ConfigError("one collection holds one corpus: give one --dataset with --target")
     names = eval_options.split(metrics)
     chosen = eval_options.parse_modes(modes)
     baselines = eval_options.parse_baselines(baseline or [])
-    opened = [
-        eval_options.open_dataset(name, qrels, language, limit_queries, seed) for name in dataset
-    ]
+    opened = eval_options.open_datasets(dataset, qrels, language, limit_queries, seed, live_target)
     _check_names(opened)
     for each in opened:
         measure.check(names, each)

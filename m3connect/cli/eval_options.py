@@ -93,6 +93,25 @@ def open_dataset(
     return dataset if limit_queries is None else dataset.sample(limit_queries, seed=seed)
 
 
+def open_datasets(
+    names: Sequence[str],
+    qrels: str | None,
+    language: str,
+    limit_queries: int | None,
+    seed: int,
+    target: str | None,
+) -> list[Dataset]:
+    """The test collections that options name; with a target there is one.
+
+    Raises:
+        ConfigError: a target and several collections.
+        InputError: a file is missing or malformed.
+    """
+    if target is not None and len(names) > 1:
+        raise ConfigError("one collection holds one corpus: give one --dataset with --target")
+    return [open_dataset(name, qrels, language, limit_queries, seed) for name in names]
+
+
 def warn(dataset: str, warnings: Sequence[str]) -> None:
     """Say on stderr what was odd about a dataset."""
     for warning in warnings:

@@ -217,8 +217,8 @@ def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:
         return
     typer.echo(
         f"{estimated.read} documents read: {estimated.unchanged} unchanged, {estimated.failed} "
-        f"would fail, {estimated.pruned} would be pruned; {estimated.chunks} passages to encode, {estimated.tokens:,} tokens, about "
-        f"{estimated.seconds:.0f} s and {estimated.bytes / 1e6:.1f} MB of texts and vectors. "
+        f"would fail, {estimated.pruned} would be pruned; {estimated.chunks} passages to encode, "
+        f"{estimated.tokens:,} tokens, about {estimated.seconds:.0f} s and {estimated.bytes / 1e6:.1f} MB of texts and vectors. "
         "Nothing was written."
     )
 

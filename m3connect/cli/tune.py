@@ -26,7 +26,6 @@ from m3connect.cli.options import (
     Url,
 )
 from m3connect.cli.options import Path as EnginePath
-from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.contract import Connector
@@ -91,11 +90,7 @@ def tune(
     from m3connect.retrieval import DEPTH
 
     extra.check()
-    if live_target is not None and len(dataset) > 1:
-        raise ConfigError("one collection holds one corpus: give one --dataset with --target")
-    opened = [
-        eval_options.open_dataset(name, qrels, language, limit_queries, seed) for name in dataset
-    ]
+    opened = eval_options.open_datasets(dataset, qrels, language, limit_queries, seed, live_target)
     for each in opened:
         eval_options.warn(each.name, each.warnings)
         measure.check([metric], each)

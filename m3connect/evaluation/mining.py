@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -19,7 +19,7 @@ from m3connect import fusion, planner
 from m3connect.contract import Connector, Encoder
 from m3connect.errors import ConfigError
 from m3connect.evaluation.datasets import Dataset
-from m3connect.evaluation.modes import Mode, Preset, legs_of, to_query
+from m3connect.evaluation.modes import Mode, Preset, legs_of, to_queries, to_query
 from m3connect.evaluation.offline import Answer, OfflineSearch
 from m3connect.scoring import leg_scores
 from m3connect.types import Embeddings, Leg, Query, Rrf
@@ -153,13 +153,16 @@ def mine(
     """
     check(rules, source.weights)
     relevant = [_relevant(dataset.qrels[query.id], texts) for query in dataset.queries]
+    known: dict[int, Answer] = {}
     if rules.percentile is not None:
-        tally.max_score = _percentile(rules.percentile, relevant, source)
+        known = {row: source.score(row, ids) for row, ids in enumerate(relevant) if ids}
+        tally.max_score = _percentile(rules.percentile, known.values())
     for row, (query, found) in enumerate(zip(dataset.queries, source.answers(), strict=True)):
         if not relevant[row]:
             tally.left_out += 1
             continue
-        positives = _positives(row, relevant[row], found, source)
+        positives = known.get(row) or _scores(row, relevant[row], found, source)
+        positives = {id_: positives[id_] for id_ in fusion.top(positives, len(positives))}
         highest = min(rules.highest(min(positives.values())), tally.max_score)
         taken = {_plain(query.text), *(_plain(texts[id_]) for id_ in positives)}
         allowed: Answer = {}
@@ -201,23 +204,16 @@ def _relevant(judged: Mapping[str, int], texts: Mapping[str, str]) -> list[str]:
     return [id_ for id_, relevance in judged.items() if relevance > 0 and id_ in texts]
 
 
-def _positives(row: int, ids: Sequence[str], found: Answer, source: Source) -> Answer:
-    """A query's positives, best first."""
+def _scores(row: int, ids: Sequence[str], found: Answer, source: Source) -> Answer:
+    """A query's positives with what ranks the candidates."""
     if source.weights is None:
-        scores = {id_: found.get(id_, 0.0) for id_ in ids}
-    else:
-        scores = source.score(row, ids)
-    return {id_: scores[id_] for id_ in fusion.top(scores, len(scores))}
+        return {id_: found.get(id_, 0.0) for id_ in ids}
+    return source.score(row, ids)
 
 
-def _percentile(percentile: float, relevant: Sequence[Sequence[str]], source: Source) -> float:
+def _percentile(percentile: float, positives: Iterable[Answer]) -> float:
     """Of the scores of all queries' positives."""
-    scores = [
-        score
-        for row, ids in enumerate(relevant)
-        if ids
-        for score in source.score(row, ids).values()
-    ]
+    scores = [score for answer in positives for score in answer.values()]
     return float(np.percentile(scores, percentile)) if scores else float("inf")
 
 
@@ -302,9 +298,7 @@ class LiveSource:
         self.connector = connector
         self.encoder = encoder
         self.texts = texts
-        self.asked = [
-            to_query(mode, preset, queries[row], limit=limit) for row in range(len(queries))
-        ]
+        self.asked = to_queries(mode, preset, queries, limit=limit)
         self.legs = legs_of(mode)
         self.weights = weights(mode, preset)
 

@@ -157,6 +157,11 @@ def to_query(mode: Mode, preset: Preset, text: Embeddings, *, limit: int) -> Que
     )
 
 
+def to_queries(mode: Mode, preset: Preset, texts: Embeddings, *, limit: int) -> list[Query]:
+    """:func:`to_query` for every text of a batch."""
+    return [to_query(mode, preset, texts[row], limit=limit) for row in range(len(texts))]
+
+
 def vectors(text: Embeddings) -> Query:
     """A query with every representation of a batch of one, for scoring alone."""
     return Query(

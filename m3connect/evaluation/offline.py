@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from m3connect import fusion
 from m3connect.evaluation import exact
-from m3connect.evaluation.modes import Mode, Preset, to_query
+from m3connect.evaluation.modes import Mode, Preset, to_queries
 from m3connect.evaluation.store import EmbeddingStore, Progress, silent
 from m3connect.scoring import leg_scores
 from m3connect.types import Embeddings, FloatArray, Leg, Query
@@ -85,10 +85,7 @@ class OfflineSearch:
         if self.preset.quantised and mode in {"sparse", "dense+sparse"}:
             yield from self._quantised.run(mode)
             return
-        queries = [
-            to_query(mode, self.preset, self.queries[row], limit=self.limit)
-            for row in range(len(self.queries))
-        ]
+        queries = to_queries(mode, self.preset, self.queries, limit=self.limit)
         for row, answer in enumerate(self._answers(queries)):
             yield answer
             self.progress(f"{mode} answers", row + 1, len(queries))
@@ -138,13 +135,10 @@ class OfflineSearch:
     def _pool(self, row: int, query: Query) -> dict[Leg, NDArray[np.int64]]:
         """The candidates of the legs that bring any."""
         found: dict[Leg, NDArray[np.int64]] = {"dense": self._rows(row, "dense", query.dense_depth)}
-        if query.sparse is not None and not self._pooled(query):
+        pooled = query.multivector is not None and self.preset.pool == "dense"
+        if query.sparse is not None and not pooled:
             found["sparse"] = self._rows(row, "sparse", query.sparse_depth)
         return found
-
-    def _pooled(self, query: Query) -> bool:
-        """Whether the dense leg alone brings candidates."""
-        return query.multivector is not None and self.preset.pool == "dense"
 
     def _scored(
         self,
@@ -162,7 +156,7 @@ class OfflineSearch:
         rankings: dict[Leg, list[str]] = {
             leg: self._names(found[leg]) for leg in query.legs if leg in found
         }
-        if query.sparse is not None and self._pooled(query):
+        if query.sparse is not None and "sparse" not in found:
             matched = {id_: score for id_, score in scores["sparse"].items() if score > 0}
             rankings["sparse"] = fusion.top(matched, len(matched))
         return Candidates(query, rankings, scores)

@@ -131,14 +131,14 @@ def _cells(result: Result, metric: str) -> dict[str, str]:
 def _means(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     """Of the rows and metrics that all datasets have."""
     means = {
-        row.name: {metric: _mean(results, row.name, metric) for metric in row.figures}
+        row.name: {
+            metric: mean
+            for metric in row.figures
+            if (mean := _mean(results, row.name, metric)) is not None
+        }
         for row in results[0].rows
     }
-    whole = {
-        name: {metric: mean for metric, mean in held.items() if mean is not None}
-        for name, held in means.items()
-    }
-    return {name: held for name, held in whole.items() if held}
+    return {name: held for name, held in means.items() if held}
 
 
 def _mean(results: Sequence[Result], name: str, metric: str) -> float | None:

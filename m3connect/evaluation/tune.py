@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from m3connect.errors import InputError
 from m3connect.evaluation import metrics
 from m3connect.evaluation.datasets import Dataset
-from m3connect.evaluation.modes import Preset, to_query
+from m3connect.evaluation.modes import Preset, to_queries
 from m3connect.evaluation.offline import Answer, Candidates, OfflineSearch
 from m3connect.evaluation.significance import Comparison, Interval, compare, interval
 from m3connect.evaluation.store import Progress, silent
@@ -255,10 +255,7 @@ def _cases(
     search: OfflineSearch, mode: TunedMode, depth: int, progress: Progress
 ) -> list[Candidates]:
     preset = replace(search.preset, pair_depth=depth, rerank_depth=depth)
-    queries = [
-        to_query(mode, preset, search.queries[row], limit=search.limit)
-        for row in range(len(search.queries))
-    ]
+    queries = to_queries(mode, preset, search.queries, limit=search.limit)
     cases = []
     for row, case in enumerate(search.candidates(queries)):
         cases.append(case)

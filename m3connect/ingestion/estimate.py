@@ -48,9 +48,8 @@ def estimate(
             tokens, seconds = 0, 0.0
         else:
             tokens, seconds, size = _documents(source, run, chosen)
-        gone = vanished(connector, source, run) if prune and exists else []
+        pruned = len(vanished(connector, source, run)) if prune and exists else 0
     done = run.report()
-    pruned = len({owner for _, _, owner in gone})
     return IngestEstimate(
         done.read, done.unchanged, pruned, done.failed, done.chunks, tokens, seconds, size
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections import defaultdict, deque
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from m3connect.contract import Connector
@@ -25,19 +25,19 @@ def prune(connector: Connector, source: DocumentSource | EmbeddedSource, run: Ru
         InputError: the source was not read as a whole: it gave nothing, or documents failed.
     """
     gone = vanished(connector, source, run)
-    run.counts["pruned"] = len({owner for _, _, owner in gone})
-    # The passages that carry the marks go last, for a run killed in between.
-    ids = iter([id_ for _, id_, _ in sorted(gone, key=lambda passage: passage[0])])
+    run.counts["pruned"] = len(gone)
+    ids = chain.from_iterable(gone.values())
     while part := list(islice(ids, AT_ONCE)):
         run.counts["deleted"] += connector.delete(part)
 
 
 def vanished(
     connector: Connector, source: DocumentSource | EmbeddedSource, run: Run
-) -> list[tuple[bool, str, str]]:
-    """Each passage whose document the source did not give: if it has a mark, its id, its document.
+) -> dict[str, deque[str]]:
+    """The documents that the source did not give, each with its record ids.
 
-    Records that ingestion did not write have no document and stay.
+    Records that ingestion did not write have no document and stay. Those that carry marks come
+    last, for a run killed in between.
 
     Raises:
         InputError: see :func:`prune`.
@@ -48,14 +48,11 @@ def vanished(
             "failed, so what the source holds is not known. Mend or leave out what failed and "
             "run again."
         )
-    return list(_vanished(connector, source, run.seen))
-
-
-def _vanished(
-    connector: Connector, source: DocumentSource | EmbeddedSource, seen: set[str]
-) -> Iterator[tuple[bool, str, str]]:
+    gone: defaultdict[str, deque[str]] = defaultdict(deque)
     for batch in connector.scan():
         for id_, payload in zip(batch.ids, batch.payloads, strict=True):
             owner = source.owner(id_, payload)
-            if owner is not None and owner not in seen:
-                yield FIELD in payload, id_, owner
+            if owner is not None and owner not in run.seen:
+                ids = gone[owner]
+                (ids.append if FIELD in payload else ids.appendleft)(id_)
+    return gone

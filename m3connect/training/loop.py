@@ -205,7 +205,7 @@ class Run:
     def measure(self, evaluate: Evaluate) -> None:
         """Development figures; the best model so far is kept."""
         found: list[Mapping[str, float]] = [{}]
-        subject = gathered(self.task.subject) if self.sharded else self.task.subject
+        subject = self._subject()
         if self.accelerator.is_main_process:
             subject.model.to(self.accelerator.device).eval()
             found = [evaluate(subject)]
@@ -214,17 +214,20 @@ class Run:
         table = self.recipe.evaluation
         *_, last = found[0]
         if table and self.progress.better(found[0][table.mode or last]):
-            self._save("best")
+            self._save(subject, "best")
 
     def finish(self) -> Path:
         """Write the model; returns its folder."""
-        self._save("last")
+        self._save(self._subject(), "last")
         self.accelerator.end_training()
         best = self.recipe.output / "best"
         return best if best.is_dir() else self.recipe.output / "last"
 
-    def _save(self, name: str) -> None:
-        subject = gathered(self.task.subject) if self.sharded else self.task.subject
+    def _subject(self) -> Subject:
+        """The model in one piece; every process must call this."""
+        return gathered(self.task.subject) if self.sharded else self.task.subject
+
+    def _save(self, subject: Subject, name: str) -> None:
         if self.accelerator.is_main_process:
             save_subject(subject, self.recipe.output / name)
         self.accelerator.wait_for_everyone()
