@@ -60,18 +60,25 @@ def measured(subject):
         return {"all": float(subject.model(ids).dense[0, 0])}
 
 
-def work(rank, port, recipe, folder):
+def meet(port):
+    """Let the next run's processes find each other anew: a port still has the last run's store."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["MASTER_PORT"] = str(port)
+
+
+def work(rank, ports, recipe, folder):
     """One process: whole, sharded, and sharded again from the checkpoint of step 2."""
     torch.set_num_threads(1)
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {name: str(value) for name, value in place.items()}
-    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    meet(ports[0])
     train(read_recipe(recipe, [f"output={folder}/whole"]), evaluate=measured)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    meet(ports[1])
     os.environ |= SHARDED
     allow_sharding()
     plan = read_recipe(recipe, [f"output={folder}/sharded"])
     train(plan, evaluate=measured)
+    meet(ports[2])
     if rank == 0:  # the other process waits for this one when the next run begins
         shutil.copytree(folder / "sharded", folder / "resumed")
         later = sorted((folder / "resumed/checkpoints").iterdir())[2:]
@@ -83,7 +90,8 @@ def work(rank, port, recipe, folder):
 
 def test_a_sharded_run_is_a_whole_one(recipe_file, tmp_path):
     """Losses, gradient norms, development figures and the saved model agree to 1e-5, also resumed."""
-    mp.spawn(work, (free_port(), recipe_file, tmp_path), nprocs=2)
+    ports = [free_port() for _ in range(3)]
+    mp.spawn(work, (ports, recipe_file, tmp_path), nprocs=2)
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "sharded", "resumed")]
     assert {entry.get("epoch") for entry in logs[0]} >= {0, 1}
     for log in logs[1:]:
