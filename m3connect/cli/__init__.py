@@ -22,6 +22,7 @@ from m3connect.cli.encode import encode
 from m3connect.cli.eval import evaluate
 from m3connect.cli.export import export
 from m3connect.cli.ingest import ingest
+from m3connect.cli.merge import merge
 from m3connect.cli.mine import mine
 from m3connect.cli.models import models
 from m3connect.cli.report import report
@@ -68,7 +69,12 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "synthesize": synthesize,
         "train": train,
     },
-    "Models and machine": {"models": models, "export": export, "doctor": doctor},
+    "Models and machine": {
+        "models": models,
+        "export": export,
+        "merge": merge,
+        "doctor": doctor,
+    },
 }
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():

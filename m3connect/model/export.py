@@ -48,8 +48,7 @@ def export(checkpoint: Checkpoint, layout: Format, output: Path) -> None:
     """
     if layout not in _WRITERS:
         raise ConfigError(f"format {layout!r} is none of {', '.join(_WRITERS)}")
-    if output.exists() and any(output.iterdir()):
-        raise ConfigError(f"{output} is not empty; name a new folder")
+    saving.check_new(output)
     _WRITERS[layout](checkpoint.config, load_model(checkpoint).tensors(), checkpoint.path, output)
 
 

@@ -13,11 +13,22 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import CONFIG, read_tokenizer, tokenizer_file
 from m3connect.model.config import M3Config
 from m3connect.model.tensors import HEADS
 
 _TOKENIZER_NOTES = ("tokenizer_config.json", "special_tokens_map.json")
+
+
+def check_new(output: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty; name a new folder")
 
 
 def save_m3(config: M3Config, tensors: Mapping[str, Tensor], tokenizer: Path, output: Path) -> None:

@@ -1,0 +1,37 @@
+"""``m3connect merge``: the weighted mean of checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    models: Annotated[
+        list[str], typer.Argument(help="Checkpoints: names, folders, or m3-mini; two or more.")
+    ],
+    *,
+    weight: Annotated[
+        list[float], typer.Option(help="One a model, in their order; the sum is 1. Repeatable.")
+    ],
+    output: Annotated[FilePath, typer.Option(help="Folder to write; new or empty.")],
+) -> None:
+    """Mix models of one architecture into one. Needs torch.
+
+    A model fine-tuned on your texts forgets some of what it could do. The mean of it and of the
+    model that it came from often keeps both; measure a few weights with `m3connect eval`.
+
+    - `m3connect merge BAAI/bge-m3 runs/legal/last --weight 0.3 --weight 0.7 --output merged`
+    """
+    from m3connect.errors import ConfigError
+    from m3connect.model.checkpoint import open_checkpoint
+    from m3connect.model.hub import resolve
+
+    try:
+        from m3connect.model.merging import merge as write
+    except ImportError as error:
+        raise ConfigError('merging needs torch: pip install "m3connect[torch]"') from error
+    write([open_checkpoint(resolve(model), model) for model in models], weight, output)
+    typer.echo(f"{' and '.join(models)} merged into {output}")

@@ -1,0 +1,74 @@
+"""Merging checkpoints of one architecture: the weighted mean of their tensors.
+
+Training on new texts costs some of what a model could do before. Between the model before and the
+model after lie models that keep most of both, at the price of neither (WiSE-FT, arXiv 2109.01903;
+for embedding models LM-Cocktail, arXiv 2311.13534).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from m3connect.errors import ConfigError
+from m3connect.model.checkpoint import Checkpoint, read_tokenizer, weights_hash
+from m3connect.model.config import M3Config
+from m3connect.model.saving import check_new, save_m3
+from m3connect.model.weights import load_model
+
+_MAY_DIFFER = {"body", "name", "fusion_weights", "weights_hash"}
+_MAY_DIFFER_IN_BODY = {"hidden_dropout_prob", "attention_probs_dropout_prob"}
+
+
+def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: Path) -> None:
+    """Write the weighted mean of models as a checkpoint in our own layout, in float32.
+
+    Name, fusion weights and dropout are the last one's. One model more than the mean is in memory.
+
+    Args:
+        checkpoints: two or more that differ in the values of their tensors alone.
+        weights: one a checkpoint, with the sum 1.
+        output: a folder that does not exist yet, or is empty.
+
+    Raises:
+        ConfigError: the numbers do not fit, the models do not, or the folder holds something.
+        CheckpointError: a checkpoint is broken.
+    """
+    if len(checkpoints) < 2 or len(weights) != len(checkpoints):
+        raise ConfigError(
+            f"{len(checkpoints)} models and {len(weights)} weights: name two models or more, and "
+            "a weight for each"
+        )
+    if not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
+        raise ConfigError(f"the weights {list(weights)} have the sum {sum(weights):g}, not 1")
+    check_new(output)
+    for other in checkpoints[1:]:
+        _check_alike(checkpoints[0], other)
+    mean: dict[str, Tensor] = {}
+    for checkpoint, weight in zip(checkpoints, weights, strict=True):
+        for name, tensor in load_model(checkpoint).tensors().items():
+            part = tensor.detach() * weight
+            mean[name] = mean[name] + part if name in mean else part
+    last = checkpoints[-1]
+    config = last.config.model_copy(update={"weights_hash": weights_hash(mean)})
+    save_m3(config, mean, last.path, output)
+
+
+def _check_alike(one: Checkpoint, other: Checkpoint) -> None:
+    mine, theirs = (_architecture(checkpoint.config) for checkpoint in (one, other))
+    found = [
+        f"{name} ({mine[name]} and {theirs[name]})" for name in mine if mine[name] != theirs[name]
+    ]
+    if read_tokenizer(one.path)[1] != read_tokenizer(other.path)[1]:
+        found.append("tokenizer")
+    if found:
+        raise ConfigError(f"{one.path} and {other.path} differ in {', '.join(found)}")
+
+
+def _architecture(config: M3Config) -> dict[str, Any]:
+    body = config.body.model_dump(exclude=_MAY_DIFFER_IN_BODY)
+    return body | config.model_dump(exclude=_MAY_DIFFER)
