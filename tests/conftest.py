@@ -1,6 +1,7 @@
 """A tiny M3 for every test: two layers, 32 wide, token vectors 16 wide, random weights, a real tokenizer, no download."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -42,3 +43,15 @@ def vary(tiny_m3, tmp_path):
         return folder
 
     return copy
+
+
+@pytest.fixture
+def little_room():
+    """A function that keeps files from growing beyond so many bytes, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

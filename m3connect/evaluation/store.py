@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from m3connect.contract import Encoder, Kind
+from m3connect.disk import writing
 from m3connect.errors import InputError
 from m3connect.types import LEGS, Embeddings, Leg, TokenArray
 
@@ -104,6 +105,7 @@ def encode(
 
     Raises:
         InputError: there are not ``total`` texts, or the encoder gave NaN or infinity.
+        M3ConnectError: the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remaining = iter(texts)
@@ -181,12 +183,23 @@ def _checked(embeddings: Embeddings, start: int) -> Embeddings:
 
 
 def write(path: Path, embeddings: Embeddings) -> None:
-    """Put embeddings into an Arrow file, which appears when it is whole."""
+    """Put embeddings into an Arrow file, which appears when it is whole.
+
+    Raises:
+        M3ConnectError: there is no room for it.
+    """
     table = embeddings.to_arrow()
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    unfinished.replace(path)
+    with writing(path, "Make room or name another folder; what is there is used again."):
+        try:
+            with (
+                pa.OSFile(str(unfinished), "wb") as sink,
+                pa.ipc.new_file(sink, table.schema) as writer,
+            ):
+                writer.write_table(table)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Embeddings:

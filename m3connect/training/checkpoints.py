@@ -14,10 +14,13 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from m3connect.disk import take_place, writing
 from m3connect.errors import ConfigError
 from m3connect.training.config import AnyRecipe, read_recipe
 from m3connect.training.progress import Progress
 
+NO_ROOM = "Make room; resuming goes on from the last checkpoint."
+"""What to do when something of a run could not be written."""
 _MAY_CHANGE: dict[str, Any] = {
     "output": True,
     "data_directory": True,
@@ -54,16 +57,19 @@ class Checkpoints:
         self.folder = recipe.output / "checkpoints"
 
     def save(self) -> None:
-        """Write a checkpoint of this moment, and remove those that are too many."""
+        """Write a checkpoint of this moment, and remove those that are too many.
+
+        Raises:
+            M3ConnectError: there is no room for it.
+        """
         target = self.folder / f"step-{self.progress.step:06d}"
         unfinished = target.with_suffix(".unfinished")
-        self.accelerator.save_state(str(unfinished))
+        with writing(unfinished, NO_ROOM):
+            self.accelerator.save_state(str(unfinished))
         self._forget_no_step()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            if target.exists():
-                shutil.rmtree(target)
-            unfinished.rename(target)
+            take_place(unfinished, target)
             for old in sorted(self.folder.glob("step-??????"))[: -self.recipe.run.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()

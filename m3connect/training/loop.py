@@ -19,9 +19,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor, nn
 
+from m3connect.disk import take_place, writing
 from m3connect.errors import InputError
 from m3connect.training.accelerator import make_accelerator, start_trackers
-from m3connect.training.checkpoints import Checkpoints, claim_output
+from m3connect.training.checkpoints import NO_ROOM, Checkpoints, claim_output
 from m3connect.training.config import AnyRecipe, OptimizerTable, Recipe
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.distributed import whole
@@ -83,6 +84,7 @@ def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool =
         ConfigError: the recipe does not suit the model or the output folder.
         InputError: data that is missing or malformed, or too little for a batch.
         CheckpointError: the model that it starts from cannot be loaded.
+        M3ConnectError: the disk is full; the last checkpoint is there.
     """
     task = make_task(recipe)
     run = Run(recipe, task, resume=resume)
@@ -229,7 +231,11 @@ class Run:
 
     def _save(self, subject: Subject, name: str) -> None:
         if self.accelerator.is_main_process:
-            save_subject(subject, self.recipe.output / name)
+            target = self.recipe.output / name
+            unfinished = target.with_suffix(".unfinished")
+            with writing(unfinished, NO_ROOM):
+                save_subject(subject, unfinished)
+            take_place(unfinished, target)
         self.accelerator.wait_for_everyone()
 
 

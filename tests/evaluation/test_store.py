@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from m3connect.errors import InputError
+from m3connect.errors import InputError, M3ConnectError
 from m3connect.evaluation import store
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import LEGS, Embeddings
@@ -66,6 +66,18 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
 def test_an_unfinished_file_does_not_count(tmp_path):
     """What a killed process left half-written is not read."""
     (tmp_path / "000000000.1.tmp").write_bytes(b"half")
+    assert len(encode(tmp_path, HashEncoder())) == len(TEXTS)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_file(tmp_path, little_room):
+    """The message names the file, the room left and what to do; with room the run goes on."""
+    little_room(1000)
+    with pytest.raises(
+        M3ConnectError, match=r"000000000.arrow could not be written .* GB are free"
+    ):
+        encode(tmp_path, HashEncoder())
+    assert not list(tmp_path.iterdir())
+    little_room(10_000_000)
     assert len(encode(tmp_path, HashEncoder())) == len(TEXTS)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from m3connect.errors import CheckpointError, ConfigError, InputError
+from m3connect.errors import CheckpointError, ConfigError, InputError, M3ConnectError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
 from m3connect.training.loop import train
@@ -35,6 +35,24 @@ def test_a_run_learns_and_leaves_a_checkpoint(recipe, tmp_path):
     checkpoint = open_checkpoint(folder)
     load_model(checkpoint)
     assert checkpoint.config.weights_hash != "random"
+
+
+def test_a_full_disk_is_said_and_costs_no_checkpoint(recipe, tmp_path, little_room):
+    """The message names the folder and what to do; with room the run goes on bit for bit."""
+    whole = weights(train(recipe(f"output={tmp_path}/whole")))
+
+    def fill(subject):
+        little_room(20_000)  # enough for the log
+        return {"all": 0.5}
+
+    measured = ["evaluation.datasets=['none']", "evaluation.every=6", "evaluation.mode=all"]
+    with pytest.raises(M3ConnectError, match=r"run/best.* could not be written .* Make room"):
+        train(recipe(*measured), evaluate=fill)
+    with pytest.raises(M3ConnectError, match=r"step-000008.* could not be written .* Make room"):
+        train(recipe(), resume=True)
+    little_room(1_000_000_000)
+    resumed = weights(train(recipe(), resume=True))
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(recipe, tmp_path):
