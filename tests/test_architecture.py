@@ -14,11 +14,12 @@ CONNECTORS = sorted(path for path in (ROOT / "connectors").glob("*/m3connect_*")
 # What each part of the core may import from the core; "" is the package's own __init__.
 LOW = {"errors", "types", "filters", "arrow"}
 MIDDLE = LOW | {"contract", "checks", "fusion", "scoring"}
-HIGH = MIDDLE | {"memory", "registry", "retry", "planner", "settings"}
+HIGH = MIDDLE | {"disk", "memory", "registry", "retry", "planner", "settings"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors", "filters", "arrow"},
     "filters": {"errors"},
+    "disk": {"errors"},
     "arrow": {"errors", "types"},
     "contract": LOW,
     "checks": LOW | {"contract"},
@@ -37,7 +38,7 @@ ALLOWED = {
     "ingestion": HIGH,
     "model": MIDDLE,
     "inference": MIDDLE | {"model"},
-    "training": MIDDLE | {"model", "evaluation"},
+    "training": MIDDLE | {"disk", "model", "evaluation"},
     "evaluation": HIGH | {"retrieval"},
 }
 TORCH_HOMES = {"model", "training", "inference/torch_backend.py"}
