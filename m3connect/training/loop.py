@@ -221,6 +221,9 @@ class Run:
     def finish(self) -> Path:
         """Write the model; returns its folder."""
         self._save(self._subject(), "last")
+        # Nobody leaves before the model is written, nor right after an exchange of tensors: gloo's
+        # threads may still hold one of them, and to free it while Python shuts down is an abort.
+        self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         best = self.recipe.output / "best"
         return best if best.is_dir() else self.recipe.output / "last"

@@ -1,13 +1,11 @@
 """Plain, cached and gathered gradients are the same."""
 
 import os
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from m3connect.model.m3 import M3Model
@@ -17,6 +15,7 @@ from m3connect.training.gradcache import cached_backward, plain_backward
 from m3connect.training.losses import Objective
 from m3connect.training.objective import Criterion, similarities, targets_of
 from m3connect.types import LEGS
+from tests.training.processes import free_port, run_processes
 
 PAPER = Objective(
     0.02,
@@ -219,16 +218,5 @@ def test_more_processes_give_the_same_gradients(model, collator, tmp_path, proce
     one = gradients(model, batch, backward=plain_backward, budget=100_000)
     model.zero_grad()
     path = tmp_path / "gradients.pt"
-    mp.spawn(
-        work,
-        (processes, free_port(), model, batch, backward, path),
-        nprocs=processes,
-    )
+    run_processes(work, processes, processes, free_port(), model, batch, backward, path)
     assert_same(one, torch.load(path, weights_only=True))
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

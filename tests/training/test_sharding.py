@@ -9,7 +9,6 @@ import shutil
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
@@ -19,7 +18,7 @@ from m3connect.model.weights import load_model
 from m3connect.training.config import read_recipe
 from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
-from tests.training.test_gradients import free_port
+from tests.training.processes import free_port, run_processes
 
 SETTINGS = (
     "batching.neighbours=2",
@@ -91,7 +90,7 @@ def work(rank, ports, recipe, folder):
 def test_a_sharded_run_is_a_whole_one(recipe_file, tmp_path):
     """Losses, gradient norms, development figures and the saved model agree to 1e-5, also resumed."""
     ports = [free_port() for _ in range(3)]
-    mp.spawn(work, (ports, recipe_file, tmp_path), nprocs=2)
+    run_processes(work, 2, ports, recipe_file, tmp_path)
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "sharded", "resumed")]
     assert {entry.get("epoch") for entry in logs[0]} >= {0, 1}
     for log in logs[1:]:

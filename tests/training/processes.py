@@ -1,0 +1,25 @@
+"""Several processes on one machine, for the tests of distributed training."""
+
+import os
+import socket
+
+import torch.multiprocessing as mp
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_processes(work, count, *arguments):
+    """``work(rank, *arguments)`` in processes of its own; an error in one of them is raised here."""
+    mp.spawn(_work_and_leave, (work, arguments), nprocs=count)
+
+
+def _work_and_leave(rank, work, arguments):
+    """Leave at once: gloo's threads outlive their group, and one that frees a tensor while Python
+    shuts down aborts the process ("terminate called without an active exception")."""
+    work(rank, *arguments)
+    os._exit(0)
