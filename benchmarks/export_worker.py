@@ -1,0 +1,31 @@
+"""What FlagEmbedding makes of a checkpoint in the published layout: ``export.py``'s other half.
+
+    python export_worker.py CHECKPOINT POOLING TEXTS.json OUTPUT.npz
+
+Started by ``export.py`` in an environment with FlagEmbedding 1.4; imports nothing of m3connect.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from FlagEmbedding import BGEM3FlagModel
+
+checkpoint, pooling, texts, output = sys.argv[1:]
+model = BGEM3FlagModel(checkpoint, pooling_method=pooling, use_fp16=False, devices="cpu")
+found = model.encode(
+    json.loads(Path(texts).read_text()),
+    max_length=512,
+    return_dense=True,
+    return_sparse=True,
+    return_colbert_vecs=True,
+)
+arrays = {"dense": found["dense_vecs"]}
+for row, (vectors, weights) in enumerate(
+    zip(found["colbert_vecs"], found["lexical_weights"], strict=True)
+):
+    arrays[f"vectors{row}"] = vectors
+    arrays[f"terms{row}"] = np.array([int(term) for term in weights], int)
+    arrays[f"weights{row}"] = np.array([float(weight) for weight in weights.values()])
+np.savez(output, **arrays)
