@@ -96,10 +96,13 @@ class Fingerprint:
             if name in matters and getattr(stored, name) != getattr(self, name)
         ]
         if differs:
+            way = f"--model {stored.model}"
+            if stored.model == self.model:  # such as a model and what was trained from it
+                way = "--model with the folder it was made by, where two models share a name"
             raise FingerprintMismatch(
                 f"collection {collection!r} was made by {stored.model!r} and cannot be used with "
                 f"{self.model!r} ({'; '.join(differs)}). Use the same model and options "
-                f"(--model {stored.model}), or ingest into a new collection (--collection NAME)."
+                f"({way}), or ingest into a new collection (--collection NAME)."
             )
 
 

@@ -43,6 +43,14 @@ def test_a_fingerprint_says_what_it_can_be_used_with(changes, reading, writing):
                 other.require(PRINT, collection="c", writing=mode)
 
 
+def test_a_shared_name_is_no_advice():
+    """What was trained from a model keeps its name: the name alone does not lead back."""
+    for name, way in (("other", "(--model m)"), ("m", "(--model with the folder")):
+        with pytest.raises(FingerprintMismatch) as caught:
+            replace(PRINT, model=name, weights="w2").require(PRINT, collection="c", writing=False)
+        assert way in str(caught.value)
+
+
 def test_schema_differences_are_listed():
     """Width and precision matter; indexes and fingerprint do not."""
     other = replace(SCHEMA, dense_width=4, payload_fields={"a": "keyword"}, fingerprint=None)

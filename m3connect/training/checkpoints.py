@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from m3connect.disk import take_place, writing
 from m3connect.errors import ConfigError
 from m3connect.training.config import AnyRecipe, read_recipe
+from m3connect.training.monitor import LOG_NAME
 from m3connect.training.progress import Progress
 
 NO_ROOM = "Make room; resuming goes on from the last checkpoint."
@@ -103,7 +104,9 @@ def claim_output(recipe: AnyRecipe, *, resume: bool) -> None:
     """
     file = recipe.output / "recipe.json"
     if not resume:
-        if file.exists():
+        # Without a checkpoint it never took a step: what was wrong is mended, and it begins anew.
+        begun = any(recipe.output.glob("checkpoints/step-??????"))
+        if begun or (recipe.output / LOG_NAME).exists():
             raise ConfigError(
                 f"{recipe.output} already holds a run: resume it, or set another output"
             )

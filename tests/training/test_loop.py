@@ -182,6 +182,13 @@ def test_an_output_folder_holds_one_run(recipe):
         train(recipe("optimizer.steps=1", "seed=5"), resume=True)
 
 
+def test_a_run_that_never_began_claims_no_folder(recipe, tmp_path):
+    """What was refused before the first step is mended and run in the same folder."""
+    with pytest.raises(InputError, match="do not fill a batch"):
+        train(recipe("batching.sizes=999"))
+    assert train(recipe("optimizer.steps=1")) == tmp_path / "run/last"
+
+
 def test_a_run_may_be_shortened(recipe, tmp_path):
     """Resumed with fewer steps, a run ends there with a learning rate that fell towards 0."""
 
