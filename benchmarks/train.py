@@ -28,6 +28,12 @@ GIB = 2**30
 BUDGET = 4 * GIB
 STEPS = 3
 
+NAMES = {
+    "plain": "m3connect, plain",
+    "cached": "m3connect, gradient cache",
+    "flagembedding": "FlagEmbedding",
+}
+
 
 class Ways:
     """The ways to train, each with its interpreter.
@@ -69,7 +75,7 @@ class Ways:
             if found is None or found["bytes"] > BUDGET:
                 return str(fits)
             fits, batch = batch, 2 * batch
-        return f"{fits} or more"
+        return f"{fits} or more (the search ended there)"
 
 
 def print_speeds(ways: Ways, options: argparse.Namespace) -> None:
@@ -95,7 +101,7 @@ def print_speeds(ways: Ways, options: argparse.Namespace) -> None:
             else f"over {options.limit_gib:g} GiB"
             for batch in options.batches
         ]
-        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+        print(f"| {NAMES[way]} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -123,7 +129,7 @@ def main() -> None:
         print(f"\n| | largest batch in 4 GiB, {options.long}-token passages |\n|---|---|")
         for way in pythons:
             largest = ways.largest_batch(way, options.long, options.largest)
-            print(f"| {way} | {largest} |", flush=True)
+            print(f"| {NAMES[way]} | {largest} |", flush=True)
 
 
 if __name__ == "__main__":
