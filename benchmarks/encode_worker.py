@@ -12,17 +12,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MAX_LENGTH = 512
 
 
-def flagembedding(checkpoint: str, threads: int) -> Callable[[list[str], int], object]:
-    """FlagEmbedding in float32, all three outputs."""
+def flagembedding(
+    checkpoint: str, threads: int, pooling: str = "cls"
+) -> Callable[[list[str], int], dict[str, Any]]:
+    """FlagEmbedding in float32, all three outputs; ``export_worker.py`` uses it, too."""
     import torch
     from FlagEmbedding import BGEM3FlagModel
 
     torch.set_num_threads(threads)
-    model = BGEM3FlagModel(checkpoint, use_fp16=False, devices="cpu")
+    model = BGEM3FlagModel(checkpoint, pooling_method=pooling, use_fp16=False, devices="cpu")
     return lambda texts, batch: model.encode(
         texts,
         batch_size=batch,

@@ -10,17 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from FlagEmbedding import BGEM3FlagModel
+from encode_worker import flagembedding
 
 checkpoint, pooling, texts, output = sys.argv[1:]
-model = BGEM3FlagModel(checkpoint, pooling_method=pooling, use_fp16=False, devices="cpu")
-found = model.encode(
-    json.loads(Path(texts).read_text()),
-    max_length=512,
-    return_dense=True,
-    return_sparse=True,
-    return_colbert_vecs=True,
-)
+encode = flagembedding(checkpoint, 1, pooling)
+found = encode(json.loads(Path(texts).read_text()), 32)
 arrays = {"dense": found["dense_vecs"]}
 for row, (vectors, weights) in enumerate(
     zip(found["colbert_vecs"], found["lexical_weights"], strict=True)

@@ -97,7 +97,9 @@ class Fingerprint:
         ]
         if differs:
             way = f"--model {stored.model}"
-            if stored.model == self.model:  # such as a model and what was trained from it
+            if (
+                stored.model == self.model and stored.weights != self.weights
+            ):  # trained from it, say
                 way = "--model with the folder it was made by, where two models share a name"
             raise FingerprintMismatch(
                 f"collection {collection!r} was made by {stored.model!r} and cannot be used with "

@@ -45,9 +45,13 @@ def test_a_fingerprint_says_what_it_can_be_used_with(changes, reading, writing):
 
 def test_a_shared_name_is_no_advice():
     """What was trained from a model keeps its name: the name alone does not lead back."""
-    for name, way in (("other", "(--model m)"), ("m", "(--model with the folder")):
+    for changes, way in (
+        ({"model": "other", "weights": "w2"}, "(--model m)"),
+        ({"weights": "w2"}, "(--model with the folder"),
+        ({"chunker": "another"}, "(--model m)"),
+    ):
         with pytest.raises(FingerprintMismatch) as caught:
-            replace(PRINT, model=name, weights="w2").require(PRINT, collection="c", writing=False)
+            replace(PRINT, **changes).require(PRINT, collection="c", writing=True)
         assert way in str(caught.value)
 
 
