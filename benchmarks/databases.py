@@ -32,9 +32,10 @@ import numpy as np
 from timing import timed
 from workload import MODES, queries, query, records, schema
 
-from m3connect import connect, fusion, planner
+from m3connect import connect
 from m3connect.errors import ConfigError
-from m3connect.scoring import dense_scores, maxsim_scores, sparse_scores
+from m3connect.searching import fusion, planner
+from m3connect.searching.scoring import dense_scores, maxsim_scores, sparse_scores
 from m3connect.types import (
     LEGS,
     Embeddings,

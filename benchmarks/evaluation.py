@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from m3connect.evaluation import store
-from m3connect.evaluation.modes import MIRACL, MODES
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.store import EmbeddingStore
+from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.searching.modes import MIRACL, MODES
 from m3connect.types import Embeddings, MultiVectors, SparseVectors
 
 TERMS, TOKENS, TOKEN_WIDTH, VOCABULARY = 60, 8, 128, 250_002
@@ -60,11 +59,11 @@ def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         shards = []
-        for start in range(0, options.passages, store.SHARD_ROWS):
-            size = min(store.SHARD_ROWS, options.passages - start)
+        for start in range(0, options.passages, shards.SHARD_ROWS):
+            size = min(shards.SHARD_ROWS, options.passages - start)
             path = Path(folder) / f"{start:09d}.arrow"
-            store.write(path, embeddings(rng, size, options.width, terms=TERMS, tokens=TOKENS))
-            shards.append(store.read(path))
+            shards.write(path, embeddings(rng, size, options.width, terms=TERMS, tokens=TOKENS))
+            shards.append(shards.read(path))
         asked = embeddings(
             rng, options.queries, options.width, terms=QUERY_TERMS, tokens=QUERY_TOKENS
         )

@@ -10,7 +10,8 @@ import time
 from timing import timed
 from workload import MODES, queries, query, records, schema
 
-from m3connect import connect, planner
+from m3connect import connect
+from m3connect.searching import planner
 
 
 def main() -> None:

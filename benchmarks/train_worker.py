@@ -31,9 +31,9 @@ def ours(
     from m3connect.model.checkpoint import open_checkpoint
     from m3connect.model.weights import load_model
     from m3connect.training.collate import Batch, Texts
+    from m3connect.training.criterion import Criterion
     from m3connect.training.gradcache import cached_backward, plain_backward
     from m3connect.training.losses import Objective
-    from m3connect.training.objective import Criterion
     from m3connect.types import LEGS
 
     model = load_model(open_checkpoint(Path(checkpoint))).train()

@@ -4,7 +4,12 @@ Run: python examples/01_encode.py
 """
 
 from m3connect import M3Encoder
-from m3connect.scoring import dense_scores, maxsim_scores, sparse_contributions, sparse_scores
+from m3connect.searching.scoring import (
+    dense_scores,
+    maxsim_scores,
+    sparse_contributions,
+    sparse_scores,
+)
 
 encoder = M3Encoder.load("m3-mini")
 

@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from m3connect.connecting.registry import connect
     from m3connect.filters import F
     from m3connect.inference import M3Encoder
     from m3connect.ingestion import ingest
-    from m3connect.registry import connect
-    from m3connect.retrieval import search, search_many
+    from m3connect.searching.search import search, search_many
     from m3connect.types import Document, Embeddings, Hit, Query, RecordBatch, Rrf, Weighted
 
 # Loaded on first use: `import m3connect` stays cheap. No submodule may have one of these names,
@@ -29,10 +29,10 @@ _HOMES = {
     "RecordBatch": "m3connect.types",
     "Rrf": "m3connect.types",
     "Weighted": "m3connect.types",
-    "connect": "m3connect.registry",
+    "connect": "m3connect.connecting.registry",
     "ingest": "m3connect.ingestion",
-    "search": "m3connect.retrieval",
-    "search_many": "m3connect.retrieval",
+    "search": "m3connect.searching.search",
+    "search_many": "m3connect.searching.search",
 }
 
 __all__ = [

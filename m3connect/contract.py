@@ -318,7 +318,7 @@ class Connector(Protocol):
         """Write records; acknowledged and durable on return. The last of equal ids wins.
 
         Raises:
-            InputError: a record is bad (see :func:`m3connect.checks.check_records`); nothing was
+            InputError: a record is bad (see :func:`m3connect.connecting.checks.check_records`); nothing was
                 written.
         """
 
@@ -343,7 +343,7 @@ class Connector(Protocol):
         """Answer what :attr:`capabilities` calls native; hits sorted by (-score, id).
 
         Raises:
-            Unsupported: a query is not native; ``m3connect.planner`` composes those.
+            Unsupported: a query is not native; ``m3connect.searching.planner`` composes those.
         """
 
     def count(self, where: Filter | None = None) -> int:

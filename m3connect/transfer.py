@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from m3connect import planner
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.errors import FingerprintMismatch
+from m3connect.searching import planner
 from m3connect.types import Embeddings, Leg, Query, RecordBatch, SparseVector, Weighted
 
 Progress = Callable[[int], None]

@@ -1,4 +1,4 @@
-"""A tiny M3 for every test: two layers, 32 wide, token vectors 16 wide, random weights, a real tokenizer, no download."""
+"""For every test: a small test collection, and a tiny M3: two layers, 32 wide, token vectors 16 wide, random weights, a real tokenizer, no download."""
 
 import json
 import resource
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from m3connect.datasets import beir
+
 GOLDEN = Path(__file__).parent / "golden"
+TOPICS = ("river", "engine", "violin", "harvest", "planet", "castle")
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +58,36 @@ def little_room():
 
     yield limit
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """36 documents on six topics in two languages, and 12 queries."""
+    where = tmp_path / "tiny"
+    where.mkdir()
+    documents, queries, qrels = [], [], ["query-id\tcorpus-id\trelevance"]
+    for number in range(36):
+        topic = TOPICS[number % 6]
+        text = (
+            f"{topic} story {number} about the {topic} and {TOPICS[(number + 1) % 6]} tale{number}"
+        )
+        documents.append({"_id": f"d{number:02}", "text": text, "lang": "en"})
+    for number in range(12):
+        topic = TOPICS[number % 6]
+        text = f"the {topic} tale{number}"
+        lang = "en" if number < 8 else "de"
+        queries.append(
+            {"_id": f"q{number:02}", "text": text, "lang": lang, "answers": [f"story {number + 6}"]}
+        )
+        qrels.append(f"q{number:02}\td{number:02}\t2")
+        qrels.append(f"q{number:02}\td{number + 6:02}\t1")
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        (where / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (where / "qrels.tsv").write_text("\n".join(qrels))
+    return where
+
+
+@pytest.fixture
+def dataset(folder):
+    """That collection, loaded."""
+    return beir.load(folder)

@@ -12,37 +12,31 @@ PACKAGE = ROOT / "m3connect"
 CONNECTORS = sorted(path for path in (ROOT / "connectors").glob("*/m3connect_*") if path.is_dir())
 
 # What each part of the core may import from the core; "" is the package's own __init__.
-LOW = {"errors", "types", "filters", "arrow"}
-MIDDLE = LOW | {"contract", "checks", "fusion", "scoring"}
-HIGH = MIDDLE | {"disk", "memory", "registry", "retry", "planner", "settings"}
+VALUES = {"errors", "filters", "types"}
+CONTRACT = VALUES | {"contract", "connecting"}
+ENGINE = CONTRACT | {"disk", "stores", "searching"}
 ALLOWED = {
     "errors": set(),
-    "types": {"errors", "filters", "arrow"},
     "filters": {"errors"},
+    "types": {"errors", "filters"},
     "disk": {"errors"},
-    "arrow": {"errors", "types"},
-    "contract": LOW,
-    "checks": LOW | {"contract"},
-    "fusion": LOW,
-    "scoring": LOW,
-    "memory": MIDDLE,
-    "registry": MIDDLE,
-    "retry": MIDDLE,
-    "planner": MIDDLE,
-    "settings": MIDDLE,
-    "parquet": MIDDLE,
-    "transfer": MIDDLE | {"planner"},
-    "testing": HIGH,
-    "retrieval": HIGH,
-    "explain": HIGH,
-    "ingestion": HIGH,
-    "model": MIDDLE,
-    "inference": MIDDLE | {"model"},
-    "training": MIDDLE | {"disk", "model", "evaluation"},
-    "evaluation": HIGH | {"retrieval"},
+    "charts": {"errors", "disk"},
+    "contract": VALUES,
+    "connecting": VALUES | {"contract"},
+    "searching": CONTRACT,
+    "stores": CONTRACT | {"disk", "searching"},
+    "transfer": ENGINE,
+    "testing": ENGINE,
+    "ingestion": ENGINE,
+    "datasets": VALUES | {"disk"},
+    "model": CONTRACT | {"disk"},
+    "inference": CONTRACT | {"model", "searching"},
+    "evaluation": ENGINE | {"charts", "datasets"},
+    "training_data": ENGINE | {"datasets", "evaluation"},
+    "training": CONTRACT | {"charts", "datasets", "disk", "model", "searching"},
 }
 TORCH_HOMES = {"model", "training", "inference/torch_backend.py"}
-CONNECTOR_MAY_IMPORT = {"types", "errors", "filters", "contract", "checks", "retry", "scoring"}
+CONNECTOR_MAY_IMPORT = {"types", "errors", "filters", "contract", "connecting", "searching"}
 DRIVERS = {"qdrant_client", "qdrant_edge", "pymilvus", "milvus_lite", "elasticsearch"}
 
 
@@ -115,7 +109,7 @@ def test_the_core_imports_no_driver(path):
     ids=lambda path: f"{path.parent.name}/{path.name}",
 )
 def test_a_connector_imports_only_the_contract(path):
-    """A connector knows the contract, what it speaks of, retry and scoring, and nothing else."""
+    """A connector knows the contract, what it speaks of and what connectors are built of, and nothing else."""
     assert core_parts(path) <= CONNECTOR_MAY_IMPORT
 
 

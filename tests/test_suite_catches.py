@@ -17,7 +17,7 @@ from m3connect import filters
 from m3connect.contract import Connector, Limits
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import And, Eq, Exists, Filter, Not, Or, Range
-from m3connect.memory import MemoryConnector
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.conformance import ConnectorConformance
 from m3connect.testing.conformance.searching import PLANNED
 from m3connect.types import Hit, MultiVectors, Query, RecordBatch, Rrf, Weighted
@@ -728,7 +728,7 @@ def test_excuses_are_strict(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import pytest
-        from m3connect.memory import MemoryConnector
+        from m3connect.stores.memory import MemoryConnector
         from m3connect.testing.conformance import ConnectorConformance
 
         class Recreates(MemoryConnector):

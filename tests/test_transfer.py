@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from m3connect import planner, transfer
+from m3connect import transfer
 from m3connect.contract import CollectionSchema
 from m3connect.errors import (
     CollectionNotFound,
@@ -15,9 +15,10 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import F
-from m3connect.memory import MemoryConnector
-from m3connect.parquet import ParquetConnector
-from m3connect.retrieval import build_queries
+from m3connect.searching import planner
+from m3connect.searching.search import build_queries
+from m3connect.stores.memory import MemoryConnector
+from m3connect.stores.parquet import ParquetConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
 

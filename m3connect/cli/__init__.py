@@ -131,7 +131,7 @@ def _options(command: Any) -> dict[str, Any]:
 
 
 def _add_environment(command: Any) -> None:
-    from m3connect.settings import environment_variable
+    from m3connect.cli.settings import environment_variable
 
     for name, parameter in _options(command).items():
         parameter.envvar = parameter.envvar or environment_variable(name)
@@ -139,7 +139,7 @@ def _add_environment(command: Any) -> None:
 
 def _file_defaults(group: Any) -> dict[str, dict[str, Any]]:
     """What the settings file sets, under the names that the commands' functions use."""
-    from m3connect.settings import defaults, read_file
+    from m3connect.cli.settings import defaults, read_file
 
     options = {name: _options(command) for name, command in group.commands.items()}
     path, content = read_file()

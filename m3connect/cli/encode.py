@@ -213,7 +213,7 @@ def _table(rows: Sequence[Document], embeddings: Embeddings) -> pa.Table:
 def _with_fingerprint(schema: Any, encoder: M3Encoder, legs: Sequence[Leg]) -> Any:
     from dataclasses import replace
 
-    from m3connect.arrow import FINGERPRINT_KEY
+    from m3connect.stores.parquet import FINGERPRINT_KEY
 
     fingerprint = replace(encoder.info.fingerprint, legs=tuple(legs))
     return schema.with_metadata({FINGERPRINT_KEY: json.dumps(fingerprint.to_json())})

@@ -39,7 +39,7 @@ from m3connect.cli.options import Path as EnginePath
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from m3connect.evaluation.datasets import Dataset
+    from m3connect.datasets.beir import Dataset
     from m3connect.evaluation.measure import Result
 
 
@@ -121,9 +121,10 @@ def evaluate(
     - `m3connect eval --dataset legal --target qdrant --collection legal`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, files, live, measure, report, run
+    from m3connect.evaluation import live, measure, requires, run
+    from m3connect.evaluation.reports import files, tables
 
-    extra.check()
+    requires.check()
     names = eval_options.split(metrics)
     chosen = eval_options.parse_modes(modes)
     baselines = eval_options.parse_baselines(baseline or [])
@@ -170,7 +171,7 @@ def evaluate(
     if output is not None:
         files.write(results, output)
     if as_json:
-        typer.echo(json.dumps(report.summary(results)))
+        typer.echo(json.dumps(tables.summary(results)))
     else:
         _show(results, names)
     for result in results:
@@ -187,9 +188,9 @@ def _check_names(opened: Sequence[Dataset]) -> None:
 
 def _show(results: Sequence[Result], metrics: Sequence[str]) -> None:
     """Print one table a metric, and one of latencies."""
-    from m3connect.evaluation import report
+    from m3connect.evaluation.reports import tables
 
     for metric in metrics:
-        typer.echo(report.markdown(results, metric) + "\n")
+        typer.echo(tables.markdown(results, metric) + "\n")
     if any(row.live for result in results for row in result.rows):
-        typer.echo(report.live_table(results) + "\n")
+        typer.echo(tables.live_table(results) + "\n")

@@ -13,9 +13,9 @@ from m3connect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from m3connect.contract import ModelInfo
+    from m3connect.datasets.beir import Dataset
     from m3connect.evaluation.baselines import Baseline
-    from m3connect.evaluation.datasets import Dataset
-    from m3connect.evaluation.modes import Mode, Preset
+    from m3connect.searching.modes import Mode, Preset
 
 Datasets = Annotated[
     list[str],
@@ -82,14 +82,14 @@ def open_dataset(
     Raises:
         InputError: it is missing or malformed, or cannot be fetched.
     """
-    from m3connect.evaluation import datasets, hub
+    from m3connect.datasets import beir, hub
 
     folder = Path(name)
     if not folder.exists():
         if not hub.is_name(name):
             raise InputError(f"--dataset {name}: no such folder, and no published set's name")
         folder = hub.folder(name, default_cache().parent / "datasets")
-    dataset = datasets.load(folder, qrels=qrels, language=language)
+    dataset = beir.load(folder, qrels=qrels, language=language)
     return dataset if limit_queries is None else dataset.sample(limit_queries, seed=seed)
 
 
@@ -124,7 +124,7 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
     Raises:
         ConfigError: an unknown mode.
     """
-    from m3connect.evaluation.modes import MODES
+    from m3connect.searching.modes import MODES
 
     names = () if text == "none" else split(text)
     if unknown := set(names) - set(MODES):
@@ -158,7 +158,7 @@ def choose_preset(
     Raises:
         ConfigError: an unknown preset, or weights that are not three numbers.
     """
-    from m3connect.evaluation.modes import preset_for, with_fusion
+    from m3connect.searching.modes import preset_for, with_fusion
 
     return with_fusion(preset_for(info, name), kind=fusion, weights=parse_weights(weights), k=k)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from m3connect.explain import Explanation
-    from m3connect.planner import Plan
+    from m3connect.searching.explain import Explanation
+    from m3connect.searching.planner import Plan
     from m3connect.types import Hit
 
 _SNIPPET = 200

@@ -34,7 +34,7 @@ from m3connect.cli.options import (
 from m3connect.cli.options import Path as EnginePath
 
 if TYPE_CHECKING:
-    from m3connect.evaluation.mining import Mined, Source
+    from m3connect.training_data.mining import Mined, Source
 
 
 def mine(
@@ -113,11 +113,12 @@ def mine(
     - `m3connect mine --dataset train --output train.jsonl --mode dense+sparse --fusion rrf`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, live, mining, mining_report, run
-    from m3connect.evaluation.modes import for_database
+    from m3connect.evaluation import live, requires, run
     from m3connect.evaluation.offline import OfflineSearch
+    from m3connect.searching.modes import for_database
+    from m3connect.training_data import mining, mining_report
 
-    extra.check()
+    requires.check()
     by_rank = fusion == "rrf" and mode in {"dense+sparse", "all"}
     if max_share is None and not by_rank:
         max_share = 0.95

@@ -75,7 +75,7 @@ def open_connector(
     Raises:
         ConfigError: an unknown target or option.
     """
-    from m3connect.registry import connect, text_options
+    from m3connect.connecting.registry import connect, text_options
 
     given = {"url": url, "path": path, "api_key": api_key}
     options = {name: value for name, value in given.items() if value is not None}

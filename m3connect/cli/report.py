@@ -50,10 +50,10 @@ def report(
     - `m3connect report dev test --base dev-base --base test-base --modes dense,all --intervals`
     """
     from m3connect.errors import ConfigError, InputError
-    from m3connect.evaluation import comparison, comparison_report, extra, files
-    from m3connect.evaluation import report as tables
+    from m3connect.evaluation import requires
+    from m3connect.evaluation.reports import comparison, comparison_report, files, tables
 
-    extra.check()
+    requires.check()
     if intervals and not base:
         raise ConfigError("--intervals shows differences: give the other evaluation with --base")
     new = comparison.join(files.read(folder) for folder in folders)

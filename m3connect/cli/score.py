@@ -15,7 +15,7 @@ from m3connect.cli.options import Backend, Device, Dtype, Model
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from m3connect.evaluation.teacher import Teacher
+    from m3connect.training_data.teacher import Teacher
 
 
 def score(
@@ -41,7 +41,7 @@ def score(
     - `m3connect score train.jsonl --output scored.jsonl`
     - `m3connect score train.jsonl --output scored.jsonl --cross-encoder BAAI/bge-reranker-v2-m3`
     """
-    from m3connect.evaluation import teacher
+    from m3connect.training_data import teacher
 
     by: Teacher
     if cross_encoder is not None:

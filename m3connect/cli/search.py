@@ -155,8 +155,8 @@ class _Run:
 
     def search(self, texts: list[str], mode: Mode) -> list[tuple[Query, list[Hit]]]:
         """Each text's query and hits."""
-        from m3connect import planner
-        from m3connect.retrieval import build_queries
+        from m3connect.searching import planner
+        from m3connect.searching.search import build_queries
 
         built = build_queries(self.info, self.encoder, texts, mode=mode, **self.choices)
         return list(
@@ -165,8 +165,8 @@ class _Run:
 
     def explain(self, text: str, query: Query, hits: list[Hit]) -> Why:
         """How the query was answered, and its hits taken apart."""
-        from m3connect import planner
-        from m3connect.explain import explain
+        from m3connect.searching import planner
+        from m3connect.searching.explain import explain
 
         plan = planner.plan(query, self.connector.capabilities)
         return Why(plan, explain(self.connector, self.encoder, text, query, hits))
@@ -179,7 +179,7 @@ def _fusion(
     info: CollectionInfo,
     encoder: Encoder,
 ) -> Fusion:
-    from m3connect.retrieval import default_fusion
+    from m3connect.searching.search import default_fusion
     from m3connect.types import Rrf, Weighted
 
     if name is None and weights is None:

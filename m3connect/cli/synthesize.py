@@ -17,7 +17,7 @@ from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.contract import Encoder
-    from m3connect.evaluation.store import Progress
+    from m3connect.evaluation.shards import Progress
 
 
 def synthesize(
@@ -69,13 +69,15 @@ def synthesize(
     - `m3connect synthesize docs --output docs-eval --base-url http://localhost:8000/v1 --llm NAME`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import datasets, extra, synthesize
-    from m3connect.evaluation.endpoint import Endpoint, Settings
+    from m3connect.datasets import beir
+    from m3connect.evaluation import requires
+    from m3connect.training_data import synthesize
+    from m3connect.training_data.endpoint import Endpoint, Settings
 
-    extra.check()
+    requires.check()
     template = _template(prompt)
-    source = datasets.corpus_file(corpus)
-    documents = synthesize.sample(datasets.read_corpus(source, language), limit, seed)
+    source = beir.corpus_file(corpus)
+    documents = synthesize.sample(beir.read_corpus(source, language), limit, seed)
     encoder = options.load_encoder(model, backend, device, dtype)
     tokenizer = encoder.tokenizer
     plan = synthesize.plan(
@@ -121,11 +123,12 @@ def _search(
     folder: Path, encoder: Encoder, depth: int, cache: Path, progress: Progress
 ) -> list[list[str]]:
     """Documents that each query of a collection finds, with dense and sparse together."""
-    from m3connect.evaluation import datasets, run
-    from m3connect.evaluation.modes import preset_for
+    from m3connect.datasets import beir
+    from m3connect.evaluation import run
     from m3connect.evaluation.offline import OfflineSearch
+    from m3connect.searching.modes import preset_for
 
-    dataset = datasets.load(folder)
+    dataset = beir.load(folder)
     store, queries = run.encode(dataset, encoder, ("dense", "sparse"), cache, progress=progress)
     search = OfflineSearch(
         dataset.ids, store, queries, preset_for(encoder.info), limit=depth, progress=progress
@@ -134,7 +137,7 @@ def _search(
 
 
 def _template(prompt: str) -> str:
-    from m3connect.evaluation.synthesize import PROMPTS
+    from m3connect.training_data.synthesize import PROMPTS
 
     if prompt in PROMPTS:
         return PROMPTS[prompt]

@@ -15,10 +15,10 @@ from m3connect.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from m3connect.training.config import EvaluationTable, Recipe
     from m3connect.training.forecast import Forecast
     from m3connect.training.loop import Evaluate
-    from m3connect.training.subject import Subject
+    from m3connect.training.recipe import EvaluationTable, Recipe
+    from m3connect.training.trainable import Subject
 
 
 def train(
@@ -48,8 +48,8 @@ def train(
         raise ConfigError(
             'training needs more packages: pip install "m3connect[training]"'
         ) from error
-    from m3connect.training.config import read_recipe
     from m3connect.training.forecast import forecast
+    from m3connect.training.recipe import read_recipe
     from m3connect.training.report import write_report
 
     plan = read_recipe(recipe, overrides or [])
@@ -85,17 +85,18 @@ def _evaluator(recipe: Recipe, table: EvaluationTable) -> Evaluate:
     """
     import numpy as np
 
-    from m3connect.evaluation import datasets, extra
+    from m3connect.datasets import beir
+    from m3connect.datasets.write import small_copy
+    from m3connect.evaluation import requires
     from m3connect.evaluation import run as evaluation
-    from m3connect.evaluation.modes import preset_for
     from m3connect.inference import M3Encoder
     from m3connect.inference.torch_backend import TorchBackend
-    from m3connect.training.development import small_copy
+    from m3connect.searching.modes import preset_for
 
-    extra.check()
+    requires.check()
     sets = [
         small_copy(
-            datasets.load(recipe.data_directory / name),
+            beir.load(recipe.data_directory / name),
             recipe.output / "development" / Path(name).name,
             queries=table.queries,
             documents=table.documents,

@@ -29,11 +29,11 @@ from m3connect.cli.options import Path as EnginePath
 
 if TYPE_CHECKING:
     from m3connect.contract import Connector
-    from m3connect.evaluation.datasets import Dataset
-    from m3connect.evaluation.modes import Preset
-    from m3connect.evaluation.store import Progress
+    from m3connect.datasets.beir import Dataset
+    from m3connect.evaluation.shards import Progress
     from m3connect.evaluation.tune import Part, Setting, Trial, Tuned, TunedMode
     from m3connect.inference import M3Encoder
+    from m3connect.searching.modes import Preset
 
 
 def tune(
@@ -84,12 +84,12 @@ def tune(
     - `m3connect tune --dataset dev --target qdrant --collection handbook`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import extra, measure
+    from m3connect.evaluation import measure, requires
     from m3connect.evaluation import tune as tuning
-    from m3connect.evaluation.modes import for_database, preset_for
-    from m3connect.retrieval import DEPTH
+    from m3connect.searching.modes import for_database, preset_for
+    from m3connect.searching.search import DEPTH
 
-    extra.check()
+    requires.check()
     opened = eval_options.open_datasets(dataset, qrels, language, limit_queries, seed, live_target)
     for each in opened:
         eval_options.warn(each.name, each.warnings)
@@ -180,7 +180,7 @@ def _live(
 
 def _notes(tuned: Tuned) -> dict[str, Any]:
     """What search takes from the collection; nothing, earlier choices included, for the default."""
-    from m3connect.retrieval import DEPTH_NOTE, FUSION_NOTE, fusion_to_json
+    from m3connect.searching.search import DEPTH_NOTE, FUSION_NOTE, fusion_to_json
 
     if tuned.chosen == tuned.default:
         return {FUSION_NOTE: None, DEPTH_NOTE: None}
@@ -191,7 +191,7 @@ def _notes(tuned: Tuned) -> dict[str, Any]:
 
 
 def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:
-    from m3connect.retrieval import fusion_to_json
+    from m3connect.searching.search import fusion_to_json
 
     def setting(chosen: Setting) -> dict[str, Any]:
         return {"fusion": fusion_to_json(chosen.fusion), "depth": chosen.depth}

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from m3connect.datasets.beir import TextQuery
 from m3connect.errors import InputError
-from m3connect.evaluation.datasets import TextQuery
 from m3connect.evaluation.metrics import Figures, cut
 from m3connect.types import Document
 

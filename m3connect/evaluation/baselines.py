@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from m3connect import fusion
 from m3connect.contract import Encoder
+from m3connect.datasets.beir import Dataset
 from m3connect.evaluation import bm25
-from m3connect.evaluation.datasets import Dataset
 from m3connect.evaluation.measure import Answer, Recorder, Row, cutoff, measure
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.store import Progress, silent
+from m3connect.evaluation.shards import Progress, silent
+from m3connect.searching import fusion
 from m3connect.types import Leg
 
 Baseline = Literal["bm25", "bm25-model", "dense+bm25"]

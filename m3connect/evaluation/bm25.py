@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from m3connect.evaluation.datasets import TextQuery
-from m3connect.evaluation.store import Progress, silent
+from m3connect.datasets.beir import TextQuery
+from m3connect.evaluation.shards import Progress, silent
 from m3connect.types import Document
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from m3connect import planner
 from m3connect.contract import Connector, Encoder
+from m3connect.datasets.beir import Dataset
 from m3connect.errors import InputError
-from m3connect.evaluation import extra, measure, metrics, run, store
-from m3connect.evaluation.datasets import Dataset
+from m3connect.evaluation import measure, metrics, requires, run, shards
 from m3connect.evaluation.measure import Answer, Recorder, Result, Row
-from m3connect.evaluation.modes import MODES, Mode, Preset, for_database, preset_for, to_query
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.store import EmbeddingStore, Progress, silent
+from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.searching import planner
+from m3connect.searching.modes import MODES, Mode, Preset, for_database, preset_for, to_query
 from m3connect.types import Embeddings, Hit, Leg
 
 OVERLAP = 10
@@ -79,7 +79,7 @@ def evaluate(
         InputError: the collection holds none of the dataset's documents.
         ConnectorError: the database failed.
     """
-    extra.check()
+    requires.check()
     measure.check(names, dataset)
     info = connector.describe()
     require(connector, encoder)
@@ -143,10 +143,10 @@ def read(
     """
     ids: list[str] = []
     documents: dict[str, str] = {}
-    shards: list[Embeddings] = []
+    kept: list[Embeddings] = []
     total = connector.count()
     for number, batch in enumerate(
-        connector.scan(vectors=bool(legs), batch_size=store.SHARD_ROWS if legs else 256)
+        connector.scan(vectors=bool(legs), batch_size=shards.SHARD_ROWS if legs else 256)
     ):
         ids += batch.ids
         documents |= {
@@ -154,10 +154,10 @@ def read(
             for id_, payload in zip(batch.ids, batch.payloads, strict=True)
         }
         path = folder / f"{number:09d}.arrow"
-        store.write(path, store.only(batch.embeddings, legs))
-        shards.append(store.read(path))
+        shards.write(path, shards.only(batch.embeddings, legs))
+        kept.append(shards.read(path))
         progress("reading the collection", len(ids), total)
-    return Contents(tuple(ids), documents, EmbeddingStore.of(shards))
+    return Contents(tuple(ids), documents, EmbeddingStore.of(kept))
 
 
 class _Asked:

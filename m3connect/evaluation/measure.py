@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from m3connect.datasets.beir import Dataset, TextQuery
 from m3connect.errors import InputError
 from m3connect.evaluation import answers, metrics
-from m3connect.evaluation.datasets import Dataset, TextQuery
 from m3connect.evaluation.metrics import Figures
 
 Answer = Mapping[str, float]

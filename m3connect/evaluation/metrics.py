@@ -11,8 +11,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from m3connect.datasets.beir import Qrels
 from m3connect.errors import ConfigError, InputError
-from m3connect.evaluation.datasets import Qrels
 
 DEFAULT: tuple[str, ...] = ("ndcg@10", "mrr@10", "recall@10", "recall@100")
 

@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from m3connect import fusion
 from m3connect.evaluation import exact
-from m3connect.evaluation.modes import Mode, Preset, to_queries
-from m3connect.evaluation.store import EmbeddingStore, Progress, silent
-from m3connect.scoring import leg_scores
+from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.searching import fusion
+from m3connect.searching.modes import Mode, Preset, to_queries
+from m3connect.searching.scoring import leg_scores
 from m3connect.types import Embeddings, FloatArray, Leg, Query
 
 Answer = dict[str, float]
@@ -119,7 +119,7 @@ class OfflineSearch:
         """What every query fuses, where that is several legs.
 
         Args:
-            queries: one for each of the texts, by :func:`m3connect.evaluation.modes.to_query`.
+            queries: one for each of the texts, by :func:`m3connect.searching.modes.to_query`.
         """
         for start in range(0, len(queries), exact.RERANK_BLOCK):
             places = range(start, min(start + exact.RERANK_BLOCK, len(queries)))

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from m3connect.contract import Encoder, Kind
-from m3connect.evaluation import baselines, extra, metrics, storage, store
+from m3connect.datasets.beir import Dataset
+from m3connect.evaluation import baselines, compression, metrics, requires, shards
 from m3connect.evaluation.baselines import Baseline
-from m3connect.evaluation.datasets import Dataset
 from m3connect.evaluation.measure import Recorder, Result, Row, check, cutoff, measure
-from m3connect.evaluation.modes import MODES, Mode, Preset, legs_of, preset_for
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.store import EmbeddingStore, Progress, silent
+from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.searching.modes import MODES, Mode, Preset, legs_of, preset_for
 from m3connect.types import LEGS, Embeddings, Leg
 
 
@@ -53,10 +53,10 @@ def evaluate(
         ConfigError: the extra ``eval`` is missing, or a metric is unknown.
         InputError: the encoder gives NaN, or a metric lacks its data.
     """
-    extra.check()
+    requires.check()
     check(names, dataset)
     for name in storages:
-        storage.parse(name)
+        compression.parse(name)
     preset = preset or preset_for(encoder.info)
     limit = cutoff(names)
     rows: list[Row] = []
@@ -109,8 +109,8 @@ def encode(
     """
 
     def stored(kind: Kind, texts: Iterable[str], total: int, content: str) -> EmbeddingStore:
-        folder, kept = store.place(cache, encoder, content, kind=kind, legs=legs)
-        return store.encode(folder, encoder, texts, total, kind=kind, legs=kept, progress=progress)
+        folder, kept = shards.place(cache, encoder, content, kind=kind, legs=legs)
+        return shards.encode(folder, encoder, texts, total, kind=kind, legs=kept, progress=progress)
 
     asked = [query.text for query in dataset.queries]
     digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
@@ -126,7 +126,7 @@ def _mode_rows(
     names: Sequence[str],
     record: Recorder | None,
 ) -> Iterator[Row]:
-    sizes = storage.bytes_per_document(search.store.shards, "float16")
+    sizes = compression.bytes_per_document(search.store.shards, "float16")
     for mode in modes:
         row = measure(mode, dataset, search.run(mode), names, record)
         yield replace(row, size=sum(sizes[leg] for leg in legs_of(mode)))
@@ -141,10 +141,10 @@ def _storage_rows(
     scratch: Path,
 ) -> Iterator[Row]:
     for name in storages:
-        smaller = storage.convert(search.store, name, scratch / name, progress=search.progress)
+        smaller = compression.convert(search.store, name, scratch / name, progress=search.progress)
         found = search.over(smaller).run("multivector")
         row = measure(f"multivector {name}", dataset, found, names, record)
-        sizes = storage.bytes_per_document(smaller.shards, name)
+        sizes = compression.bytes_per_document(smaller.shards, name)
         yield replace(row, size=sizes["dense"] + sizes["multivector"])
 
 

@@ -17,13 +17,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from m3connect.datasets.beir import Dataset
 from m3connect.errors import InputError
 from m3connect.evaluation import metrics
-from m3connect.evaluation.datasets import Dataset
-from m3connect.evaluation.modes import Preset, to_queries
 from m3connect.evaluation.offline import Answer, Candidates, OfflineSearch
+from m3connect.evaluation.shards import Progress, silent
 from m3connect.evaluation.significance import Comparison, Interval, compare, interval
-from m3connect.evaluation.store import Progress, silent
+from m3connect.searching.modes import Preset, to_queries
 from m3connect.types import Fusion, Rrf, Weighted
 
 TunedMode = Literal["dense+sparse", "all"]

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from m3connect.scoring import maxsim, sparse_scores
+from m3connect.searching.scoring import maxsim, sparse_scores
 from m3connect.types import Embeddings, FloatArray, MultiVectors, SparseVectors
 
 PairScores = TypedDict(

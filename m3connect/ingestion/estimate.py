@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from m3connect.connecting.retry import record_bytes
 from m3connect.contract import Connector, Encoder
 from m3connect.ingestion.chunking import added_tokens
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.embedded import EmbeddedSource
+from m3connect.ingestion.encoded import EmbeddedSource
 from m3connect.ingestion.pipeline import choose_legs, collection_exists
 from m3connect.ingestion.pruning import vanished
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
 from m3connect.ingestion.run import Progress, Run
-from m3connect.retry import record_bytes
 from m3connect.types import Leg
 
 SAMPLE = 32  # passages encoded to measure speed and size

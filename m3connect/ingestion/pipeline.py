@@ -20,7 +20,7 @@ from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatc
 from m3connect.ingestion import pruning, sources
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.embedded import EmbeddedSource, are_embedded, from_arrow, from_files
+from m3connect.ingestion.encoded import EmbeddedSource, are_embedded, from_arrow, from_files
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.run import Progress, Run
 from m3connect.types import LEGS, Document, Leg

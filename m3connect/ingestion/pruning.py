@@ -12,7 +12,7 @@ from m3connect.ingestion.ledger import FIELD
 
 if TYPE_CHECKING:
     from m3connect.ingestion.documents import DocumentSource
-    from m3connect.ingestion.embedded import EmbeddedSource
+    from m3connect.ingestion.encoded import EmbeddedSource
     from m3connect.ingestion.run import Run
 
 AT_ONCE = 1000  # deletions a request

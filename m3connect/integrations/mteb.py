@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from m3connect.contract import Encoder, Kind, ModelInfo
 from m3connect.errors import InputError
-from m3connect.evaluation import mining, store
-from m3connect.evaluation.modes import Mode, Preset, legs_of, preset_for
+from m3connect.evaluation import shards
 from m3connect.evaluation.offline import OfflineSearch
+from m3connect.searching.modes import Mode, Preset, legs_of, preset_for
+from m3connect.training_data import mining
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -102,7 +103,7 @@ class SearchModel:
         if cache is None:
             weakref.finalize(self, shutil.rmtree, self._cache, ignore_errors=True)
         self._ids: tuple[str, ...] = ()
-        self._store: store.EmbeddingStore | None = None
+        self._store: shards.EmbeddingStore | None = None
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
@@ -156,11 +157,11 @@ class SearchModel:
         source = mining.OfflineSource(search, self.mode)
         return {id_: source.score(row, top_ranked[id_]) for row, id_ in enumerate(ids)}
 
-    def _encoded(self, texts: Sequence[str], kind: Kind) -> store.EmbeddingStore:
+    def _encoded(self, texts: Sequence[str], kind: Kind) -> shards.EmbeddingStore:
         legs = legs_of(self.mode)
         content = hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
-        folder = self._cache / store.key(self.encoder, content, kind=kind, legs=legs)
-        return store.encode(folder, self.encoder, texts, len(texts), kind=kind, legs=legs)
+        folder = self._cache / shards.key(self.encoder, content, kind=kind, legs=legs)
+        return shards.encode(folder, self.encoder, texts, len(texts), kind=kind, legs=legs)
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, ProjectConfiguration
 
 from m3connect.errors import ConfigError
-from m3connect.training.config import AnyRecipe, RunTable
+from m3connect.training.recipe import AnyRecipe, RunTable
 
 TRACKER_FOLDER = "trackers"
 _PROJECT = "m3connect"

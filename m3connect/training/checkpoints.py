@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from m3connect.disk import take_place, writing
 from m3connect.errors import ConfigError
-from m3connect.training.config import AnyRecipe, read_recipe
 from m3connect.training.monitor import LOG_NAME
 from m3connect.training.progress import Progress
+from m3connect.training.recipe import AnyRecipe, read_recipe
 
 NO_ROOM = "Make room; resuming goes on from the last checkpoint."
 """What to do when something of a run could not be written."""

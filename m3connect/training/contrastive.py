@@ -15,7 +15,7 @@ from m3connect.model.folding import CaseFolding
 from m3connect.model.m3 import M3Model
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.training.collate import Batch, Collator, Texts
-from m3connect.training.config import Recipe
+from m3connect.training.criterion import make_criterion
 from m3connect.training.drawing import Drawn
 from m3connect.training.encoding import Reps, encode, sub_batches
 from m3connect.training.examples import open_source
@@ -23,9 +23,9 @@ from m3connect.training.gradcache import cached_backward, plain_backward
 from m3connect.training.heads import shape_heads, start_heads
 from m3connect.training.lora import add_adapters
 from m3connect.training.monitor import lexical_health
-from m3connect.training.objective import make_criterion
 from m3connect.training.planning import Deck, PlannedBatch, plan_epoch
-from m3connect.training.subject import Subject, freeze, open_subject, recompute_layers
+from m3connect.training.recipe import Recipe
+from m3connect.training.trainable import Subject, freeze, open_subject, recompute_layers
 from m3connect.types import FloatArray
 
 HEAD_PASSAGES = 1000

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from m3connect.datasets import beir
+from m3connect.datasets.lines import Records
 from m3connect.errors import InputError
-from m3connect.evaluation import datasets
-from m3connect.training.records import Records
 
 _FILE_KEYS = {"query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "lang", "type", "id"}
 
@@ -122,9 +122,7 @@ class PairFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        dataset = datasets.load(
-            path, qrels="train" if (path / "qrels/train.tsv").is_file() else None
-        )
+        dataset = beir.load(path, qrels="train" if (path / "qrels/train.tsv").is_file() else None)
         self.name = dataset.name
         texts = ({"text": document.text} for document in dataset.documents())
         self._corpus = Records.of(f"{path}: corpus", texts)

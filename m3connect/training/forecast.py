@@ -11,9 +11,9 @@ import numpy as np
 
 from m3connect.training import memory
 from m3connect.training.accelerator import make_accelerator
-from m3connect.training.config import AnyRecipe
 from m3connect.training.loop import Task, make_task, total_steps
 from m3connect.training.planning import PlannedBatch
+from m3connect.training.recipe import AnyRecipe
 
 _SAMPLE = 8
 """Planned batches whose tokens are counted."""

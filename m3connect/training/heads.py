@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from m3connect.model.m3 import M3Model
 from m3connect.training.collate import Texts
-from m3connect.training.config import ModelTable
+from m3connect.training.recipe import ModelTable
 
 _RAREST = 0.4
 """Weight of the rarest term: lexical scores then begin in the range of the other two."""

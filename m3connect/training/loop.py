@@ -23,15 +23,15 @@ from m3connect.disk import take_place, writing
 from m3connect.errors import InputError
 from m3connect.training.accelerator import make_accelerator, start_trackers
 from m3connect.training.checkpoints import NO_ROOM, Checkpoints, claim_output
-from m3connect.training.config import AnyRecipe, OptimizerTable, Recipe
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.distributed import whole
 from m3connect.training.monitor import LOG_NAME, Monitor
 from m3connect.training.optimizer import make_optimizer, make_schedule
 from m3connect.training.planning import PlannedBatch
 from m3connect.training.progress import Progress
+from m3connect.training.recipe import AnyRecipe, OptimizerTable, Recipe
 from m3connect.training.retromae import RetroMae
-from m3connect.training.subject import Subject, gathered, save_subject
+from m3connect.training.trainable import Subject, gathered, save_subject
 
 Evaluate = Callable[[Subject], Mapping[str, float]]
 """Mean nDCG@10 by mode on the development sets."""

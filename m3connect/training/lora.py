@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from m3connect.errors import ConfigError
 from m3connect.model.m3 import M3Model
-from m3connect.training.config import LoraTable
+from m3connect.training.recipe import LoraTable
 
 _KEPT, _DOWN, _UP = ".base_layer.", ".lora_A.", ".lora_B."
 """What peft puts between a layer's name and that of its tensor."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from m3connect.model.config import BodyConfig, M3Config
 from m3connect.training.collate import Batch
-from m3connect.training.config import AnyRecipe, Recipe, RunTable
+from m3connect.training.recipe import AnyRecipe, Recipe, RunTable
 from m3connect.training.retromae import NAMED_AT_ONCE, HiddenTexts
 
 _NUMBER = 4

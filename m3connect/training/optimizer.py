@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from m3connect.model.tensors import HEADS
-from m3connect.training.config import OptimizerTable
 from m3connect.training.progress import Progress
+from m3connect.training.recipe import OptimizerTable
 
 
 def make_optimizer(module: nn.Module, table: OptimizerTable) -> torch.optim.Optimizer:

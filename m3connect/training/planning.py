@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3connect.errors import InputError
-from m3connect.training.config import BatchingTable, DataTable
 from m3connect.training.drawing import Drawn, draw, generator, text_key
 from m3connect.training.examples import Source
+from m3connect.training.recipe import BatchingTable, DataTable
 from m3connect.types import FloatArray
 
 Rows = NDArray[np.int64]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from m3connect.errors import ConfigError
-from m3connect.training.config import AnyRecipe
 from m3connect.training.monitor import LOG_NAME, read_log
+from m3connect.training.recipe import AnyRecipe
 
 REPORT_NAME = "report.html"
 

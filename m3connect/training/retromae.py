@@ -22,17 +22,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from m3connect.datasets.lines import Records
 from m3connect.errors import ConfigError, InputError
 from m3connect.model.backbone import Backbone
 from m3connect.model.config import BodyConfig
 from m3connect.model.m3 import M3Model
 from m3connect.model.tokenize import TextTokenizer
-from m3connect.training.config import RetroMaeRecipe
 from m3connect.training.drawing import generator
 from m3connect.training.planning import PlannedBatch, Rows, cut
 from m3connect.training.positions import extend_positions
-from m3connect.training.records import Records
-from m3connect.training.subject import load_subject, recompute_layers
+from m3connect.training.recipe import RetroMaeRecipe
+from m3connect.training.trainable import load_subject, recompute_layers
 
 IGNORED = -100
 """Label of a token that need not be named."""

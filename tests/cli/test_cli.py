@@ -10,8 +10,8 @@ from m3connect import cli
 from m3connect.cli.options import open_connector
 from m3connect.contract import CollectionSchema
 from m3connect.inference import M3Encoder
-from m3connect.memory import MemoryConnector
-from m3connect.parquet import ParquetConnector
+from m3connect.stores.memory import MemoryConnector
+from m3connect.stores.parquet import ParquetConnector
 from m3connect.types import RecordBatch
 
 TEXTS = {
@@ -206,7 +206,7 @@ def test_an_option_that_takes_text_is_no_number(monkeypatch):
         seen.update(password=password, timeout=timeout)
 
     point = SimpleNamespace(load=lambda: factory)
-    monkeypatch.setattr("m3connect.registry.available", lambda: {"fake": point})
+    monkeypatch.setattr("m3connect.connecting.registry.available", lambda: {"fake": point})
     open_connector("fake", "c", None, None, None, ["password=70", "timeout=7"])
     assert seen == {"password": "70", "timeout": 7}
 

@@ -8,7 +8,7 @@ import pytest
 from m3connect import cli
 from m3connect.cli import options
 from m3connect.errors import TransientError
-from m3connect.memory import MemoryConnector
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 KEYS = [

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from m3connect.connecting.registry import available, connect
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.contract import Connector
-from m3connect.registry import available, connect
-from m3connect.retry import RetryPolicy
 from tests.congruence.twins import Twins
 from tests.servers.elasticsearch.node import NEWEST, Node, NodeUnavailable
 from tests.servers.proxy import Answer, Cut, Delay, Drop, FaultProxy, HalfClose, Truncate

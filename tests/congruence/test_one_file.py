@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3connect import transfer
+from m3connect.connecting.registry import connect
 from m3connect.contract import Connector
 from m3connect.filters import F
 from m3connect.inference import M3Encoder
 from m3connect.ingestion import ingest
-from m3connect.memory import MemoryConnector
-from m3connect.registry import connect
-from m3connect.retrieval import MODES, search_many
+from m3connect.searching.search import MODES, search_many
+from m3connect.stores.memory import MemoryConnector
 from m3connect.types import Rrf, Weighted
 from tests.servers.elasticsearch.node import NEWEST, Node, live_node
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from m3connect import planner
 from m3connect.contract import Connector
 from m3connect.filters import Filter
-from m3connect.memory import MemoryConnector
+from m3connect.searching import planner
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_hits, check_records, decided
 from m3connect.testing.conformance.searching import about, forms

@@ -2,9 +2,9 @@
 
 import pytest
 
+from m3connect.datasets.beir import TextQuery
 from m3connect.errors import InputError
 from m3connect.evaluation import answers
-from m3connect.evaluation.datasets import TextQuery
 from m3connect.types import Document
 
 

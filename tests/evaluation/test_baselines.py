@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from m3connect import fusion
 from m3connect.evaluation import baselines, metrics
 from m3connect.evaluation.run import evaluate
+from m3connect.searching import fusion
 from m3connect.testing.fakes import HashEncoder
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from m3connect.datasets.beir import TextQuery
 from m3connect.evaluation.bm25 import Bm25, tokens, words
-from m3connect.evaluation.datasets import TextQuery
 from m3connect.types import Document
 
 

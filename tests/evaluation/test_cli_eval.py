@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from m3connect.cli import options
 from m3connect.cli.eval import evaluate as eval_command
 from m3connect.contract import CollectionSchema
+from m3connect.datasets import beir
 from m3connect.errors import ConfigError, InputError
-from m3connect.evaluation import datasets
-from m3connect.memory import MemoryConnector
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
 
@@ -111,7 +111,7 @@ def test_wrong_options_are_refused(run, folder, arguments, error, message):
 
 def test_a_collection_can_be_measured(run, folder, monkeypatch):
     """``--target`` measures what a database answers, with latency, beside the baselines."""
-    dataset = datasets.load(folder)
+    dataset = beir.load(folder)
     with MemoryConnector(collection="tiny") as connector:
         connector.ensure(CollectionSchema(16, True, 16))
         documents = list(dataset.documents())

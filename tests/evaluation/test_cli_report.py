@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from m3connect.cli.report import report as report_command
 from m3connect.errors import ConfigError, InputError
-from m3connect.evaluation import files, run
+from m3connect.evaluation import run
+from m3connect.evaluation.reports import files
 from m3connect.testing.fakes import HashEncoder
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from m3connect.datasets.beir import TextQuery
 from m3connect.errors import InputError
-from m3connect.evaluation import comparison, comparison_report
-from m3connect.evaluation.datasets import TextQuery
 from m3connect.evaluation.measure import Result, Row
+from m3connect.evaluation.reports import comparison, comparison_report
 from m3connect.evaluation.significance import compare
 
 METRIC = "ndcg@10"

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from m3connect import fusion, scoring
 from m3connect.evaluation import exact
-from m3connect.evaluation.store import EmbeddingStore
+from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.searching import fusion, scoring
 from m3connect.testing import corpus
 from m3connect.types import LEGS, Embeddings, MultiVectors, Query, SparseVectors
 

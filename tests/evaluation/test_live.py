@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from m3connect.connecting.registry import available, connect
 from m3connect.contract import CollectionSchema
 from m3connect.errors import FingerprintMismatch, InputError
 from m3connect.evaluation import live, run
-from m3connect.evaluation.modes import MODES, for_database, preset_for
-from m3connect.memory import MemoryConnector
-from m3connect.registry import available, connect
+from m3connect.searching.modes import MODES, for_database, preset_for
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
 

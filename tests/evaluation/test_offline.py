@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from m3connect import planner
 from m3connect.errors import ConfigError
-from m3connect.evaluation import modes
-from m3connect.evaluation.modes import MIRACL, MLDR, MLDR_SCRIPTS, MODES, Preset, to_query
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.store import EmbeddingStore
-from m3connect.memory import MemoryConnector
+from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.searching import modes, planner
+from m3connect.searching.modes import MIRACL, MLDR, MLDR_SCRIPTS, MODES, Preset, to_query
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Embeddings, MultiVectors, Rrf, SparseVectors, Weighted

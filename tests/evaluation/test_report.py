@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from m3connect.datasets.beir import TextQuery
 from m3connect.errors import InputError
-from m3connect.evaluation import files, published, report
-from m3connect.evaluation.datasets import TextQuery
 from m3connect.evaluation.measure import Result, Row
+from m3connect.evaluation.reports import files, published, tables
 from m3connect.evaluation.run import evaluate
 from m3connect.testing.fakes import HashEncoder
 
@@ -28,7 +28,7 @@ LIKE_GOOD = [0.8, 0.9, 0.9, 0.8, 0.9, 0.8, 0.8, 0.8]
 
 def test_the_table_marks_the_best_and_what_equals_it():
     """The best row is bold, one that the test cannot tell from it has =, the paper stands below."""
-    table = report.markdown([result(dense=BAD, sparse=LIKE_GOOD, all=GOOD)], "ndcg@10")
+    table = tables.markdown([result(dense=BAD, sparse=LIKE_GOOD, all=GOOD)], "ndcg@10")
     assert table.splitlines() == [
         "| ndcg@10 | dense | sparse | all |",
         "|---|---|---|---|",
@@ -39,7 +39,7 @@ def test_the_table_marks_the_best_and_what_equals_it():
 
 def test_the_mean_needs_every_dataset():
     """A row that one dataset lacks has no mean over all."""
-    table = report.markdown(
+    table = tables.markdown(
         [result("a", dense=BAD, sparse=GOOD), result("b", dense=GOOD)], "ndcg@10"
     )
     assert table.splitlines()[-1] == "| **mean** | **0.475** |  |"
@@ -47,7 +47,7 @@ def test_the_mean_needs_every_dataset():
 
 def test_details_hold_intervals_comparisons_and_languages():
     """Every figure has an interval, every row its difference from the best."""
-    found = report.details(result(dense=BAD, all=GOOD))
+    found = tables.details(result(dense=BAD, all=GOOD))
     best = found["rows"]["all"]
     assert best["metrics"]["ndcg@10"]["low"] < 0.85 < best["metrics"]["ndcg@10"]["high"]
     assert best["languages"]["de"] == {"ndcg@10": pytest.approx(0.8)}
@@ -62,12 +62,12 @@ def test_details_hold_intervals_comparisons_and_languages():
 def test_languages_are_a_table_of_their_own():
     """Means by language and row, empty for one language."""
     both = result(all=GOOD)
-    assert report.by_language(both, "ndcg@10") == {
+    assert tables.by_language(both, "ndcg@10") == {
         "de": {"all": pytest.approx(0.8)},
         "fr": {"all": pytest.approx(0.9)},
     }
     one = replace(both, queries=tuple(replace(query, language="de") for query in both.queries))
-    assert report.by_language(one, "ndcg@10") == {}
+    assert tables.by_language(one, "ndcg@10") == {}
 
 
 def test_files_can_be_read_back(dataset, tmp_path):
@@ -77,7 +77,7 @@ def test_files_can_be_read_back(dataset, tmp_path):
         found = evaluate(dataset, HashEncoder(), modes=("dense",), record=record)
         record = files.RunFiles(tmp_path / "runs", dataset.name)
     files.write([found], tmp_path)
-    summary = report.summary([found])["tiny"]["dense"]
+    summary = tables.summary([found])["tiny"]["dense"]
     stored = json.loads((tmp_path / "results.json").read_text())[0]
     assert stored["rows"]["dense"]["metrics"]["ndcg@10"]["mean"] == summary["ndcg@10"]
     assert stored["settings"]["model"]["weights"] == HashEncoder().info.fingerprint.weights
@@ -94,10 +94,10 @@ def test_files_can_be_read_back(dataset, tmp_path):
     assert run[0][3] == "1"
     assert "<svg" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "results.md").read_text().startswith("| ndcg@10 | dense |")
-    assert json.loads((tmp_path / "summary.json").read_text()) == report.summary([found])
+    assert json.loads((tmp_path / "summary.json").read_text()) == tables.summary([found])
     again = files.read(tmp_path)
-    assert report.markdown(again, "ndcg@10") == report.markdown([found], "ndcg@10")
-    assert report.details(again[0]) == report.details(found)
+    assert tables.markdown(again, "ndcg@10") == tables.markdown([found], "ndcg@10")
+    assert tables.details(again[0]) == tables.details(found)
 
 
 def test_a_folder_without_results_is_refused(dataset, tmp_path):
@@ -128,6 +128,6 @@ def test_other_datasets_have_no_published_figures():
 def test_the_summary_ends_with_the_mean_over_datasets():
     """Several datasets have a mean of the rows that all have; one dataset has none."""
     pair = [result("a", dense=BAD, sparse=GOOD), result("b", dense=GOOD)]
-    assert report.summary(pair)["mean"] == {"dense": {"ndcg@10": pytest.approx(0.475)}}
-    assert list(report.summary(pair)) == ["a", "b", "mean"]
-    assert list(report.summary(pair[:1])) == ["a"]
+    assert tables.summary(pair)["mean"] == {"dense": {"ndcg@10": pytest.approx(0.475)}}
+    assert list(tables.summary(pair)) == ["a", "b", "mean"]
+    assert list(tables.summary(pair[:1])) == ["a"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from m3connect.errors import ConfigError
-from m3connect.evaluation import extra, metrics
-from m3connect.evaluation.modes import MIRACL, MODES
+from m3connect.evaluation import metrics, requires
 from m3connect.evaluation.run import evaluate
+from m3connect.searching.modes import MIRACL, MODES
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import LEGS
 
@@ -105,6 +105,6 @@ def test_bad_metrics_are_refused_before_anything_is_encoded(dataset):
 
 def test_a_missing_extra_prints_the_pip_line(monkeypatch):
     """Without the extra the error says how to get it."""
-    monkeypatch.setattr(extra, "_MODULES", ("scipy", "no_such_module"))
+    monkeypatch.setattr(requires, "_MODULES", ("scipy", "no_such_module"))
     with pytest.raises(ConfigError, match=r'no_such_module: pip install "m3connect\[eval\]"'):
-        extra.check()
+        requires.check()

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 from m3connect.cli import options
 from m3connect.cli.tune import tune as tune_command
 from m3connect.contract import CollectionSchema
+from m3connect.datasets.beir import Dataset, TextQuery
 from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import tune
-from m3connect.evaluation.datasets import Dataset, TextQuery
-from m3connect.evaluation.modes import Preset
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.store import EmbeddingStore
-from m3connect.memory import MemoryConnector
-from m3connect.retrieval import default_depth, default_fusion, fusion_to_json
+from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.searching.modes import Preset
+from m3connect.searching.search import default_depth, default_fusion, fusion_to_json
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Embeddings, MultiVectors, RecordBatch, Rrf, SparseVectors, Weighted
 

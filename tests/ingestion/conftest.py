@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3connect.memory import MemoryConnector
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from m3connect.ingestion import documents, ingest
 from m3connect.ingestion.ledger import FIELD
-from m3connect.memory import MemoryConnector
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document
 

@@ -18,7 +18,7 @@ from m3connect.errors import (
 )
 from m3connect.ingestion import Failure, documents, estimate, ingest, open_source
 from m3connect.ingestion.run import PENDING
-from m3connect.memory import MemoryConnector
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document
 

@@ -6,9 +6,10 @@ import warnings
 import numpy as np
 import pytest
 
+from m3connect.datasets import beir
 from m3connect.errors import InputError
-from m3connect.evaluation import datasets, run
-from m3connect.evaluation.modes import MODES
+from m3connect.evaluation import run
+from m3connect.searching.modes import MODES
 from m3connect.testing.fakes import HashEncoder
 
 with warnings.catch_warnings():
@@ -96,7 +97,7 @@ def ours(tmp_path_factory):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     pairs = [f"{query}\t{doc}\t1" for query, judged in QRELS.items() for doc in judged]
     (folder / "qrels.tsv").write_text("\n".join(pairs))
-    found = run.evaluate(datasets.load(folder), HashEncoder(), names=("ndcg@10", "recall@100"))
+    found = run.evaluate(beir.load(folder), HashEncoder(), names=("ndcg@10", "recall@100"))
     return {row.name: row.figures["ndcg@10"].mean() for row in found.rows}
 
 

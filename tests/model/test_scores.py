@@ -1,11 +1,11 @@
-"""The torch scores equal loops written from the paper, and numpy's in ``m3connect.scoring``."""
+"""The torch scores equal loops written from the paper, and numpy's in ``m3connect.searching.scoring``."""
 
 import numpy as np
 import pytest
 import torch
 
-from m3connect import scoring
 from m3connect.model.scores import dense_scores, maxsim_scores, sparse_scores
+from m3connect.searching import scoring
 from m3connect.types import MultiVectors, SparseVectors
 
 QUERIES, PASSAGES, WIDTH = 3, 5, 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from m3connect.retry import RetryPolicy
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.testing.conformance.compare import by_id, check_records
 
 PATIENT = RetryPolicy(attempts=500, initial=0.05, maximum=0.25)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import TransientError
-from m3connect.memory import MemoryConnector
-from m3connect.retry import RetryPolicy
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_records
 from tests.servers.proxy import Answer, Cut, Delay, Drop, HalfClose, Truncate

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from m3connect import planner
 from m3connect.errors import Unsupported
-from m3connect.memory import MemoryConnector
+from m3connect.searching import planner
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.conformance import ConnectorConformance
 from m3connect.types import Hit, Query
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from m3connect.checks import check_query, check_records
+from m3connect.connecting.checks import check_query, check_records
 from m3connect.contract import Limits
 from m3connect.filters import matches
 from m3connect.testing import corpus

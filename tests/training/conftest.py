@@ -11,8 +11,8 @@ from m3connect.model.config import BodyConfig, M3Config
 from m3connect.model.m3 import M3Model
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.training.collate import Collator
-from m3connect.training.config import read_recipe
-from m3connect.training.subject import Subject, save_subject
+from m3connect.training.recipe import read_recipe
+from m3connect.training.trainable import Subject, save_subject
 
 WORDS = 60
 TOY = """

@@ -9,12 +9,12 @@ import torch
 from typer.testing import CliRunner
 
 from m3connect.cli import app
-from m3connect.evaluation.modes import MODES
-from m3connect.training.config import read_recipe
+from m3connect.searching.modes import MODES
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.encoding import forward
 from m3connect.training.forecast import forecast
 from m3connect.training.monitor import read_log
+from m3connect.training.recipe import read_recipe
 
 SETTINGS = ("optimizer.learning_rate=1e-3", "run.sub_batch_tokens=100000")
 

@@ -10,10 +10,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from m3connect.model.m3 import M3Model
 from m3connect.training.collate import Batch
+from m3connect.training.criterion import Criterion, similarities, targets_of
 from m3connect.training.drawing import Drawn
 from m3connect.training.gradcache import cached_backward, plain_backward
 from m3connect.training.losses import Objective
-from m3connect.training.objective import Criterion, similarities, targets_of
 from m3connect.types import LEGS
 from tests.training.processes import free_port, run_processes
 

@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
-from m3connect.training.config import LoraTable
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.forecast import forecast
 from m3connect.training.loop import train
 from m3connect.training.lora import add_adapters
 from m3connect.training.monitor import read_log
-from m3connect.training.subject import Subject, save_subject
+from m3connect.training.recipe import LoraTable
+from m3connect.training.trainable import Subject, save_subject
 
 SETTINGS = (
     "model.dropout=0.1",

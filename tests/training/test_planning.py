@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from m3connect.errors import InputError
-from m3connect.training.config import BatchingTable, DataTable
 from m3connect.training.drawing import generator
 from m3connect.training.examples import Example
 from m3connect.training.planning import Deck, grouped, plan_epoch
+from m3connect.training.recipe import BatchingTable, DataTable
 
 
 class Source(list):

@@ -13,8 +13,8 @@ from m3connect.model import packed
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.m3 import M3Model
 from m3connect.model.weights import load_model
-from m3connect.training.config import Recipe
 from m3connect.training.loop import train
+from m3connect.training.recipe import Recipe
 
 RELEASE = Path(__file__).parents[2] / "models/m3-mini/release.py"
 

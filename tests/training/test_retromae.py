@@ -9,11 +9,11 @@ import torch
 from m3connect.errors import ConfigError, InputError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
-from m3connect.training.config import RetroMaeRecipe
 from m3connect.training.forecast import forecast
 from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
 from m3connect.training.positions import extend_positions
+from m3connect.training.recipe import RetroMaeRecipe
 from m3connect.training.retromae import IGNORED, HiddenTexts, RetroMae, RetroMaeModel
 
 

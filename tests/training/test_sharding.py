@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
-from m3connect.training.config import read_recipe
 from m3connect.training.loop import train
 from m3connect.training.monitor import read_log
+from m3connect.training.recipe import read_recipe
 from tests.training.processes import free_port, run_processes
 
 SETTINGS = (

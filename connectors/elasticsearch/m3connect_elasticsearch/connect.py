@@ -10,8 +10,8 @@ from typing import Literal
 from elastic_transport.client_utils import DEFAULT
 from elasticsearch import Elasticsearch
 
+from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.errors import ConfigError
-from m3connect.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect_elasticsearch.connector import ElasticsearchConnector, Options
 from m3connect_elasticsearch.index import Index
 from m3connect_elasticsearch.server import Server

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
-from m3connect import retry
-from m3connect.checks import check_ids, check_query, check_records
+from m3connect.connecting import retry
+from m3connect.connecting.checks import check_ids, check_query, check_records
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -269,7 +269,7 @@ class ElasticsearchConnector:
         if query.legs == ("dense", "sparse") and fusion in able.fusions:
             return
         raise self._unsupported(
-            f"{' + '.join(query.legs)} is not one search here; m3connect.planner composes it",
+            f"{' + '.join(query.legs)} is not one search here; m3connect.searching.planner composes it",
             "search",
         )
 

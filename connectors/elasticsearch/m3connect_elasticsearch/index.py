@@ -9,7 +9,7 @@ from typing import Any
 
 from elasticsearch import Elasticsearch
 
-from m3connect import retry
+from m3connect.connecting import retry
 from m3connect.errors import AuthError, ConnectorError, SchemaMismatch
 from m3connect_elasticsearch.errors import NAME, from_answer
 from m3connect_elasticsearch.mapping import Body, Layout, mappings

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from m3connect import scoring
 from m3connect.errors import Unsupported
 from m3connect.filters import Filter
+from m3connect.searching import scoring
 from m3connect.types import FloatArray, Hit, Query, Rrf, SparseVector, SparseVectors, TokenArray
 from m3connect_elasticsearch.errors import NAME
 from m3connect_elasticsearch.filters import compile_filter

@@ -9,9 +9,9 @@ from typing import Any
 
 from elasticsearch import Elasticsearch
 
-from m3connect import retry
+from m3connect.connecting import retry
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import PermanentError, TransientError, Unsupported
-from m3connect.retry import RetryPolicy
 from m3connect_elasticsearch.errors import NAME, translated
 
 Answer = Mapping[str, Any]

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from m3connect.retry import RetryPolicy
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.testing import corpus
 from m3connect_elasticsearch import connect
 from m3connect_elasticsearch.mapping import Layout, mappings

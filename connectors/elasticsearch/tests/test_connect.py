@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from m3connect import registry
+from m3connect.connecting import registry
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import ConfigError, TransientError
-from m3connect.retry import RetryPolicy
 from m3connect_elasticsearch import ElasticsearchConnector, connect
 
 

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.elasticsearch.tests.strategies import conditions, payloads
-from m3connect import planner
 from m3connect.contract import CollectionSchema
 from m3connect.errors import (
     CollectionNotFound,
@@ -20,7 +19,8 @@ from m3connect.errors import (
     SchemaMismatch,
 )
 from m3connect.filters import And, F, Not, Or, matches
-from m3connect.memory import MemoryConnector
+from m3connect.searching import planner
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.types import Query, RecordBatch
 from m3connect_elasticsearch import connect

@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from m3connect import planner
 from m3connect.errors import (
     AuthError,
     CollectionNotFound,
@@ -17,6 +16,7 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import F
+from m3connect.searching import planner
 from m3connect.testing import corpus
 from m3connect.types import Rrf
 from m3connect_elasticsearch.mapping import Layout, key

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.errors import ConfigError
-from m3connect.retry import DEFAULT_POLICY, RetryPolicy
 
 if TYPE_CHECKING:
     from m3connect_milvus.connector import MilvusConnector

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from m3connect import retry
-from m3connect.checks import check_ids, check_query, check_records
+from m3connect.connecting import retry
+from m3connect.connecting.checks import check_ids, check_query, check_records
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pymilvus import MilvusClient
 from pymilvus.client.cache import GlobalCache
 
-from m3connect import retry
+from m3connect.connecting import retry
 from m3connect.errors import PermanentError, Unsupported
 from m3connect_milvus import lite
 from m3connect_milvus.engine import Engine

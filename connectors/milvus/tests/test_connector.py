@@ -13,6 +13,8 @@ from pymilvus.client.cache import GlobalCache
 from pymilvus.exceptions import MilvusException
 
 from connectors.milvus.tests.masquerade import masquerade
+from m3connect.connecting.registry import connect as connect_by_name
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.contract import CollectionSchema
 from m3connect.errors import (
     CollectionNotFound,
@@ -24,8 +26,6 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import F
-from m3connect.registry import connect as connect_by_name
-from m3connect.retry import RetryPolicy
 from m3connect.testing import corpus
 from m3connect.types import RecordBatch
 from m3connect_milvus import connect, lite

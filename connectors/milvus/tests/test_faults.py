@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from connectors.milvus.tests.masquerade import masquerade
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import TransientError
-from m3connect.retry import RetryPolicy
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_records
 from m3connect_milvus import connect

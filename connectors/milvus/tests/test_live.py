@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from pymilvus import MilvusClient
 
-from m3connect import planner
 from m3connect.contract import CollectionSchema
 from m3connect.errors import AuthError, PermanentError, RequestTooLarge, TransientError, Unsupported
 from m3connect.filters import F, matches
-from m3connect.memory import MemoryConnector
+from m3connect.searching import planner
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.types import MultiVectors, RecordBatch, Weighted
 from m3connect_milvus import connect

@@ -9,11 +9,11 @@ from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 from pymilvus.grpc_gen import common_pb2
 
 from connectors.milvus.tests.masquerade import STRUCT, STRUCT_VECTOR, masquerade
-from m3connect import planner
 from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError, Unsupported
 from m3connect.filters import F
-from m3connect.memory import MemoryConnector
+from m3connect.searching import planner
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.types import (
     Embeddings,

@@ -11,8 +11,9 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from qdrant_client import models
 
-from m3connect import retry
-from m3connect.checks import check_ids, check_query, check_records
+from m3connect.connecting import retry
+from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -26,7 +27,6 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import Filter
-from m3connect.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.types import LEGS, Hit, Query, RecordBatch
 from m3connect_qdrant import mapping
 from m3connect_qdrant.engine import Engine

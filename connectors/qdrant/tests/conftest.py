@@ -23,7 +23,7 @@ import pytest
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from m3connect.retry import RetryPolicy
+from m3connect.connecting.retry import RetryPolicy
 from m3connect_qdrant import QdrantConnector
 from m3connect_qdrant.client import ServerEngine
 

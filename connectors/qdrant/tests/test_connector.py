@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
+from m3connect.connecting.registry import connect as connect_by_name
 from m3connect.contract import CollectionSchema
 from m3connect.errors import (
     ConfigError,
@@ -19,7 +20,6 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import F
-from m3connect.registry import connect as connect_by_name
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_hits, check_records, oracle
 from m3connect.types import Query, RecordBatch, SparseVectors, Weighted

@@ -17,6 +17,7 @@ from qdrant_client import models
 from qdrant_client.common import client_exceptions
 from qdrant_client.http import exceptions
 
+from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import (
     AuthError,
     CollectionNotFound,
@@ -28,7 +29,6 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import F
-from m3connect.retry import RetryPolicy
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
 from m3connect_qdrant import QdrantConnector

@@ -9,10 +9,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from m3connect import planner
 from m3connect.contract import Connector, FusionKind
 from m3connect.errors import InputError, Unsupported
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from m3connect.searching import planner
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_hits, check_records, decided, refusal
 from m3connect.testing.conformance.lifecycle import schema_of

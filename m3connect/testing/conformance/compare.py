@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from m3connect.contract import CollectionSchema
-from m3connect.memory import MemoryConnector
+from m3connect.stores.memory import MemoryConnector
 from m3connect.types import (
     Embeddings,
     Hit,

@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import numpy as np
 
-from m3connect import planner
 from m3connect.contract import Connector, FieldKind
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range, matches, parse
+from m3connect.searching import planner
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_hits, oracle
 from m3connect.types import Payload, RecordBatch

@@ -8,9 +8,9 @@ from itertools import zip_longest
 import numpy as np
 import pytest
 
-from m3connect import planner
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.filters import F, Filter, matches
+from m3connect.searching import planner
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle
 from m3connect.types import RecordBatch

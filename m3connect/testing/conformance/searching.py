@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from m3connect import planner
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.filters import And, Exists, F, Filter, Not
-from m3connect.memory import MemoryConnector
+from m3connect.searching import planner
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_hits, decided, oracle, sorted_ids
 from m3connect.types import (

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from m3connect import planner
 from m3connect.contract import Connector
 from m3connect.errors import M3ConnectError
 from m3connect.filters import F
+from m3connect.searching import planner
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle
 from m3connect.types import MultiVectors, Payload, Query, RecordBatch, SparseVectors

@@ -1,0 +1,154 @@
+"""Results as JSON and as Markdown tables. Figures are means over queries, from 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from m3connect.evaluation import metrics
+from m3connect.evaluation.measure import Result, Row
+from m3connect.evaluation.reports import published
+from m3connect.evaluation.significance import compare, interval
+
+
+def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
+    """``{dataset: {row: {metric: mean}}}``; several datasets have ``mean`` for the last."""
+    found = {
+        result.dataset: {row.name: metrics.means(row.figures) for row in result.rows}
+        for result in results
+    }
+    return found | {"mean": _means(results)} if len(results) > 1 else found
+
+
+def details(result: Result) -> dict[str, Any]:
+    """Everything that was measured on one dataset, as JSON values.
+
+    Every figure has its 95 % interval, and in the first metric every two rows are compared.
+    ``published`` holds the M3 paper's figures where it has them.
+    """
+    return {
+        "dataset": result.dataset,
+        "documents": result.documents,
+        "queries": len(result.queries),
+        "settings": dict(result.settings),
+        "warnings": list(result.warnings),
+        "rows": {row.name: _row(row, result) for row in result.rows},
+        "comparisons": [_pair(*pair) for pair in combinations(result.rows, 2)],
+        "published": published.figures(result.dataset),
+    }
+
+
+def markdown(results: Sequence[Result], metric: str) -> str:
+    """One table: datasets down, rows across, the mean below; the best of a line in bold.
+
+    A row that the paired test cannot tell from the best (p >= 0.05) is marked with ``=``.
+    """
+    names = list(dict.fromkeys(row.name for result in results for row in result.rows))
+    lines = [f"| {metric} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for result in results:
+        cells = _cells(result, metric)
+        lines.append(f"| {result.dataset} | " + " | ".join(cells.get(n, "") for n in names) + " |")
+        paper = published.figures(result.dataset)
+        if any(metric in paper.get(name, {}) for name in names):
+            there = [f"{paper[n][metric]:.3f}" if metric in paper.get(n, {}) else "" for n in names]
+            lines.append("| *in the paper* | " + " | ".join(there) + " |")
+    if len(results) > 1:
+        means = [_mean(results, name, metric) for name in names]
+        top = max((mean for mean in means if mean is not None), default=None)
+        shown = ["" if mean is None else _bold(mean, mean == top) for mean in means]
+        lines.append("| **mean** | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def live_table(results: Sequence[Result]) -> str:
+    """Latency and agreement with exact search, a line for each dataset and mode."""
+    columns = list(dict.fromkeys(name for r in results for row in r.rows for name in row.live))
+    lines = ["| dataset | mode | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for result in results:
+        for row in (row for row in result.rows if row.live):
+            cells = [f"{row.live[name]:.3f}" if name in row.live else "" for name in columns]
+            lines.append(f"| {result.dataset} | {row.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
+    """``{language: {row: mean}}``, empty where the queries name fewer than two languages."""
+    return {
+        language: {row.name: float(row.figures[metric][places].mean()) for row in result.rows}
+        for language, places in result.languages().items()
+    }
+
+
+def _row(row: Row, result: Result) -> dict[str, Any]:
+    figures = {}
+    for metric, values in row.figures.items():
+        found = interval(values)
+        figures[metric] = {"mean": found.mean, "low": found.low, "high": found.high}
+    shown: dict[str, Any] = {"metrics": figures, "seconds": round(row.seconds, 3)}
+    if row.size is not None:
+        shown["bytes_per_document"] = round(row.size, 1)
+    if row.live:
+        shown["live"] = dict(row.live)
+    shown["languages"] = {
+        language: {name: float(values[places].mean()) for name, values in row.figures.items()}
+        for language, places in result.languages().items()
+    }
+    return shown
+
+
+def _pair(one: Row, other: Row) -> dict[str, Any]:
+    """How far the first metric of one row is from that of another."""
+    metric = next(iter(one.figures))
+    found = compare(one.figures[metric], other.figures[metric])
+    return {
+        "row": one.name,
+        "minus": other.name,
+        "metric": metric,
+        "difference": found.difference.mean,
+        "low": found.difference.low,
+        "high": found.difference.high,
+        "p_value": found.p_value,
+    }
+
+
+def _cells(result: Result, metric: str) -> dict[str, str]:
+    rows = [row for row in result.rows if metric in row.figures]
+    if not rows:
+        return {}
+    best = max(rows, key=lambda row: row.figures[metric].mean())
+    cells = {}
+    for row in rows:
+        same = (
+            row is not best and compare(row.figures[metric], best.figures[metric]).p_value >= 0.05
+        )
+        mean = float(row.figures[metric].mean())
+        cells[row.name] = _bold(mean, row is best) + (" =" if same else "")
+    return cells
+
+
+def _means(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Of the rows and metrics that all datasets have."""
+    means = {
+        row.name: {
+            metric: mean
+            for metric in row.figures
+            if (mean := _mean(results, row.name, metric)) is not None
+        }
+        for row in results[0].rows
+    }
+    return {name: held for name, held in means.items() if held}
+
+
+def _mean(results: Sequence[Result], name: str, metric: str) -> float | None:
+    """A row's mean over the datasets; None unless all have it."""
+    rows = [row for result in results for row in result.rows if row.name == name]
+    if len(rows) < len(results) or any(metric not in row.figures for row in rows):
+        return None
+    return float(np.mean([row.figures[metric].mean() for row in rows]))
+
+
+def _bold(mean: float, best: bool) -> str:
+    return f"**{mean:.3f}**" if best else f"{mean:.3f}"

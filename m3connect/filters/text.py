@@ -1,0 +1,178 @@
+"""The text form of a filter: ``lang == "de" and year >= 2020``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import date
+
+from m3connect.errors import InputError
+from m3connect.filters.nodes import (
+    And,
+    Bound,
+    Eq,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    Scalar,
+    parse_date,
+)
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<string>"(?:[^"\\]|\\.)*")
+  | (?P<date>\d{4}-\d{2}-\d{2}(?:T[0-9:.]+(?:Z|[+-]\d{2}:?\d{2})?)?)
+  | (?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
+  | (?P<operator>==|!=|>=|<=|>|<|\(|\)|\[|\]|,)
+  | `(?P<quoted>[^`]+)`
+  | (?P<word>[^\W\d][\w.\-]*)
+    )""",
+    re.VERBOSE,
+)
+_COMPARE = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
+
+
+def parse(text: str) -> Filter:
+    """Read the text form of a filter.
+
+    Grammar: comparisons ``field == value`` (also ``!= > >= < <=``), ``field in [v, w]``,
+    ``field exists``; joined by ``and``, ``or``, ``not`` and parentheses. Values are
+    ``"strings"`` (JSON escapes), numbers, ``true``, ``false`` and bare dates ``2024-02-29``.
+    A field that is no plain word stands in back-quotes: `` `my field` ``.
+
+    >>> parse('lang == "de" and not (year < 2020 or tags in ["old", "draft"])')
+    ... # doctest: +NORMALIZE_WHITESPACE
+    And(parts=(Eq(field='lang', value='de'), Not(part=Or(parts=(Range(field='year', gt=None,
+    gte=None, lt=2020, lte=None), In(field='tags', values=('old', 'draft')))))))
+
+    Raises:
+        InputError: shows where the text stops making sense.
+    """
+    try:
+        return _Parser(text).parse()
+    except RecursionError as error:
+        raise InputError(f"filter {text[:40]!r}... is nested too deeply") from error
+
+
+class _Parser:
+    """Recursive descent, one method a rule of the grammar."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[tuple[str, str, int]] = []
+        at = 0
+        while at < len(text.rstrip()):
+            found = _TOKEN.match(text, at)
+            if found is None or found.lastgroup is None:
+                raise self._error("unexpected character", len(text) - len(text[at:].lstrip()))
+            self.tokens.append((found.lastgroup, found[found.lastgroup], found.start()))
+            at = found.end()
+        self.at = 0
+
+    def parse(self) -> Filter:
+        node = self._or()
+        if self.at < len(self.tokens):
+            raise self._error("expected 'and', 'or' or the end", self._position())
+        return node
+
+    def _or(self) -> Filter:
+        parts = [self._and()]
+        while self._take("or"):
+            parts.append(self._and())
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
+
+    def _and(self) -> Filter:
+        parts = [self._not()]
+        while self._take("and"):
+            parts.append(self._not())
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+    def _not(self) -> Filter:
+        if self._take("not"):
+            return Not(self._not())
+        if self._take("("):
+            node = self._or()
+            self._expect(")")
+            return node
+        return self._comparison()
+
+    def _comparison(self) -> Filter:
+        kind, field, at = self._next("a field")
+        if kind not in {"word", "quoted"}:
+            raise self._error("expected a field name", at)
+        if self._take("exists"):
+            return Exists(field)
+        if self._take("in"):
+            return In(field, tuple(self._list()))
+        _, operator, at = self._next("an operator")
+        if operator in {"==", "!="}:
+            node = Eq(field, self._scalar())
+            return node if operator == "==" else Not(node)
+        if operator in _COMPARE:
+            bound = self._value()
+            if isinstance(bound, str | bool):
+                raise self._error("only numbers and dates can be compared", self._position(-1))
+            return Range(field, **{_COMPARE[operator]: bound})
+        raise self._error("expected == != > >= < <= in or exists", at)
+
+    def _list(self) -> Iterator[Scalar]:
+        self._expect("[")
+        if self._take("]"):
+            return
+        yield self._scalar()
+        while self._take(","):
+            yield self._scalar()
+        self._expect("]")
+
+    def _scalar(self) -> Scalar:
+        start = self.at
+        value = self._value()
+        # A stored date is a string, so a bare date that is compared for equality is one too.
+        return self.tokens[start][1] if isinstance(value, date) else value
+
+    def _value(self) -> Scalar | Bound:
+        kind, token, at = self._next("a value")
+        if kind == "string":
+            try:
+                return str(json.loads(token))
+            except json.JSONDecodeError as error:
+                raise self._error(f"bad string ({error.msg})", at) from error
+        if kind == "number":
+            return float(token) if any(c in token for c in ".eE") else int(token)
+        if kind == "date":
+            moment = parse_date(token)
+            if moment is None:
+                raise self._error("no such date", at)
+            return moment
+        if token in {"true", "false"}:
+            return token == "true"
+        raise self._error('expected "a string", a number, a date, true or false', at)
+
+    def _next(self, wanted: str) -> tuple[str, str, int]:
+        if self.at == len(self.tokens):
+            raise self._error(f"expected {wanted}", len(self.text))
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def _take(self, token: str) -> bool:
+        if self.at < len(self.tokens):
+            kind, found, _ = self.tokens[self.at]
+            if found == token and kind in {"word", "operator"}:
+                self.at += 1
+                return True
+        return False
+
+    def _expect(self, token: str) -> None:
+        if not self._take(token):
+            raise self._error(f"expected {token!r}", self._position())
+
+    def _position(self, offset: int = 0) -> int:
+        at = self.at + offset
+        return self.tokens[at][2] if at < len(self.tokens) else len(self.text)
+
+    def _error(self, message: str, at: int) -> InputError:
+        return InputError(f"filter {self.text!r}, character {at + 1}: {message}")

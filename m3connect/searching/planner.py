@@ -1,0 +1,283 @@
+"""How a query is answered: in one native request, or as legs that the client puts together.
+
+Both ways give the oracle's result. The choice is made from the declared capabilities alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from m3connect.connecting.checks import check_query
+from m3connect.contract import (
+    Capabilities,
+    CollectionSchema,
+    Connector,
+    fusion_kind,
+)
+from m3connect.errors import InputError
+from m3connect.filters import And, Filter, Not, Or, matches
+from m3connect.searching import fusion, scoring
+from m3connect.types import (
+    Hit,
+    Leg,
+    LegScores,
+    Payload,
+    Query,
+    Weighted,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one query will be answered.
+
+    Args:
+        native: one request to the engine answers it.
+        exhaustive: every record is read and scored on the client.
+        reason: why it is not native; empty when it is.
+        steps: what happens, in order, for people.
+    """
+
+    native: bool
+    exhaustive: bool
+    reason: str
+    steps: tuple[str, ...]
+
+
+def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Plan:
+    """Choose how to answer a query.
+
+    Args:
+        query: a checked query.
+        capabilities: of the connector.
+        native: False forbids native fusion and reranking, to compare the two ways.
+
+    Raises:
+        InputError: the query wants more results than the backend returns.
+    """
+    _check_results(query, capabilities)
+    missing_filter = _filter_nodes(query.filter) - capabilities.filters
+    missing_legs = [leg for leg in _searched(query) if leg not in capabilities.legs]
+    if missing_filter:
+        return _exhaustive(f"the engine has no filter {sorted(missing_filter)}")
+    if missing_legs:
+        return _exhaustive(f"the engine cannot search {missing_legs}")
+    reason = _why_composed(query, capabilities)
+    if len(query.legs) > 1 and not reason and not native:
+        reason = "native fusion was switched off"
+    if not reason:
+        names = " + ".join(query.legs)
+        return Plan(True, False, "", (f"one request: {names}, {_fusion_text(query)}",))
+    steps = [f"{leg} search, {_depth(query, leg)} candidates" for leg in _searched(query)]
+    if _needs_vectors(query):
+        steps.append("the candidates' vectors fetched and scored on the client")
+    return Plan(False, False, reason, (*steps, f"{_fusion_text(query)} on the client"))
+
+
+def run(
+    connector: Connector,
+    queries: Sequence[Query],
+    *,
+    native: bool = True,
+    schema: CollectionSchema | None = None,
+) -> list[list[Hit]]:
+    """Answer queries, natively where possible and otherwise composed; one list of hits a query.
+
+    Args:
+        connector: an existing collection.
+        queries: any mix of queries.
+        native: False forbids native fusion and reranking, to compare the two ways.
+        schema: of the collection, where the caller knows it; saves a request.
+
+    Raises:
+        InputError: a bad query.
+        ConnectorError: whatever the connector raises.
+    """
+    known = schema or connector.describe().schema
+    for query in queries:
+        check_query(query, known)
+    capabilities = connector.capabilities
+    plans = [plan(query, capabilities, native=native) for query in queries]
+    answers: list[list[Hit]] = [[] for _ in queries]
+    direct = [at for at, chosen in enumerate(plans) if chosen.native]
+    if direct:
+        found = connector.search([queries[at] for at in direct])
+        for at, hits in zip(direct, found, strict=True):
+            answers[at] = hits
+    composed = [at for at, chosen in enumerate(plans) if not (chosen.native or chosen.exhaustive)]
+    if composed:
+        for at, hits in zip(composed, _compose(connector, queries, composed), strict=True):
+            answers[at] = hits
+    for at, chosen in enumerate(plans):
+        if chosen.exhaustive:
+            answers[at] = _scan_and_score(connector, queries[at])
+    return [
+        _with_leg_scores(connector, query, hits) if query.leg_scores else hits
+        for query, hits in zip(queries, answers, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------------------------- choosing
+
+
+def _searched(query: Query) -> tuple[Leg, ...]:
+    """The legs that bring candidates: all but a multi-vector beside another leg."""
+    if len(query.legs) == 1:
+        return query.legs
+    return tuple(leg for leg in query.legs if leg != "multivector")
+
+
+def _why_composed(query: Query, capabilities: Capabilities) -> str:
+    if len(query.legs) == 1:
+        return ""
+    if query.multivector is not None and not capabilities.maxsim:
+        return "the engine has no MaxSim over candidates"
+    fused = len(query.legs) if query.rerank is None else len(_searched(query))
+    if fused > 1 and query.fusion is not None:
+        kind = fusion_kind(query.fusion)
+        if kind not in capabilities.fusions:
+            return f"the engine has no {kind} fusion that gives the defined result"
+    return ""
+
+
+def _exhaustive(reason: str) -> Plan:
+    return Plan(False, True, reason, ("every record read and scored on the client",))
+
+
+def _check_results(query: Query, capabilities: Capabilities) -> None:
+    most = capabilities.limits.results
+    wanted = max(query.limit, *(_depth(query, leg) for leg in _searched(query)))
+    if most is not None and wanted > most:
+        raise InputError(f"{capabilities.engine} returns at most {most} results, not {wanted}")
+
+
+def _filter_nodes(condition: Filter | None) -> set[str]:
+    if condition is None:
+        return set()
+    nodes = {type(condition).__name__}
+    if isinstance(condition, And | Or):
+        for part in condition.parts:
+            nodes |= _filter_nodes(part)
+    if isinstance(condition, Not):
+        nodes |= _filter_nodes(condition.part)
+    return nodes
+
+
+def _depth(query: Query, leg: Leg) -> int:
+    if len(query.legs) == 1:
+        return query.limit
+    return query.dense_depth if leg == "dense" else query.sparse_depth
+
+
+def _needs_vectors(query: Query) -> bool:
+    if query.multivector is not None:
+        return True
+    return len(query.legs) > 1 and isinstance(query.fusion, Weighted) and query.fusion.rescore
+
+
+def _fusion_text(query: Query) -> str:
+    if query.rerank is not None:
+        return f"best {query.rerank} ordered by MaxSim"
+    if len(query.legs) == 1:
+        return "no fusion"
+    return f"fused by {query.fusion}"
+
+
+# ------------------------------------------------------------------------------------ composing
+
+
+def _compose(
+    connector: Connector, queries: Sequence[Query], chosen: Sequence[int]
+) -> Iterator[list[Hit]]:
+    """Search every leg of every chosen query in one batch, then combine query by query."""
+    owners = [(at, leg) for at in chosen for leg in _searched(queries[at])]
+    found = connector.search([_single(queries[at], leg) for at, leg in owners])
+    legs: dict[int, dict[Leg, list[Hit]]] = {at: {} for at in chosen}
+    for (at, leg), hits in zip(owners, found, strict=True):
+        legs[at][leg] = hits
+    return (_combine(connector, queries[at], legs[at]) for at in chosen)
+
+
+def _single(query: Query, leg: Leg) -> Query:
+    """One leg of a query, to its depth."""
+    return Query(
+        **{leg: getattr(query, leg)},
+        filter=query.filter,
+        limit=_depth(query, leg),
+        payload=False,
+    )
+
+
+def _combine(connector: Connector, query: Query, legs: Mapping[Leg, Sequence[Hit]]) -> list[Hit]:
+    rankings = {leg: [hit.id for hit in hits] for leg, hits in legs.items()}
+    scores: dict[Leg, dict[str, float]] = {
+        leg: {hit.id: hit.score for hit in hits} for leg, hits in legs.items()
+    }
+    payloads: dict[str, Payload] = {}
+    if _needs_vectors(query):
+        batch = connector.fetch(fusion.union(rankings.values()))
+        scores = scoring.leg_scores(query, batch.ids, batch.embeddings)
+        payloads = dict(zip(batch.ids, batch.payloads, strict=True))
+        # A record deleted between the two requests is no candidate any more.
+        rankings = {leg: [id_ for id_ in ids if id_ in payloads] for leg, ids in rankings.items()}
+    final = fusion.combine(query, rankings, scores)
+    best = fusion.top(final, query.limit)
+    if query.payload and not payloads and best:
+        late = connector.fetch(best, vectors=False)
+        payloads = dict(zip(late.ids, late.payloads, strict=True))
+    return _hits(query, best, final, payloads)
+
+
+def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
+    """Read every record, keep scores and payloads of the matching ones."""
+    nodes = _filter_nodes(query.filter)
+    where = query.filter if nodes <= connector.capabilities.filters else None
+    scores: dict[Leg, dict[str, float]] = {leg: {} for leg in query.legs}
+    for batch in connector.scan(where, vectors=True):
+        rows = [
+            row
+            for row, payload in enumerate(batch.payloads)
+            if query.filter is None or matches(query.filter, payload)
+        ]
+        kept = batch.take(np.array(rows, dtype=np.intp))
+        for leg, found in scoring.leg_scores(query, kept.ids, kept.embeddings).items():
+            scores[leg].update(found)
+    listed: dict[Leg, dict[str, float]] = {
+        leg: {id_: score for id_, score in found.items() if leg != "sparse" or score > 0}
+        for leg, found in scores.items()
+    }
+    if len(query.legs) == 1:
+        final = listed[query.legs[0]]
+    else:
+        rankings = {leg: fusion.top(listed[leg], _depth(query, leg)) for leg in _searched(query)}
+        final = fusion.combine(query, rankings, scores)
+    best = fusion.top(final, query.limit)
+    late = connector.fetch(best, vectors=False)
+    return _hits(query, best, final, dict(zip(late.ids, late.payloads, strict=True)))
+
+
+def _hits(
+    query: Query,
+    best: Sequence[str],
+    final: Mapping[str, float],
+    payloads: Mapping[str, Payload],
+) -> list[Hit]:
+    return [
+        Hit(id_, final[id_], rank, payloads.get(id_, {}) if query.payload else {})
+        for rank, id_ in enumerate(best, start=1)
+    ]
+
+
+def _with_leg_scores(connector: Connector, query: Query, hits: Sequence[Hit]) -> list[Hit]:
+    """Hits with every leg's true score, from the stored vectors."""
+    if not hits or all(hit.scores is not None for hit in hits):
+        return list(hits)
+    batch = connector.fetch([hit.id for hit in hits])
+    scores = scoring.leg_scores(query, batch.ids, batch.embeddings)
+    return [
+        replace(hit, scores=LegScores(**{leg: found.get(hit.id) for leg, found in scores.items()}))
+        for hit in hits
+    ]

@@ -1,0 +1,257 @@
+"""The in-memory connector: exact, in numpy, naive on purpose. It is the oracle of all others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.contract import (
+    Capabilities,
+    CollectionInfo,
+    CollectionSchema,
+)
+from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch
+from m3connect.filters import Filter, matches
+from m3connect.searching import fusion, scoring
+from m3connect.types import (
+    LEGS,
+    Embeddings,
+    FloatArray,
+    Hit,
+    Leg,
+    LegScores,
+    MultiVectors,
+    Payload,
+    Query,
+    RecordBatch,
+    SparseVector,
+    SparseVectors,
+    TokenArray,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    payload: Payload
+    dense: FloatArray | None
+    sparse: SparseVector | None
+    multivector: TokenArray | None
+    n_tokens: int
+    truncated: bool
+
+
+class MemoryConnector:
+    """One collection in this process's memory; see :class:`m3connect.contract.Connector`.
+
+    Args:
+        collection: its name.
+    """
+
+    name = "memory"
+    capabilities = Capabilities(
+        engine="numpy",
+        embedded=True,
+        legs=frozenset(LEGS),
+        fusions=frozenset({"rrf", "weighted", "weighted_rescored"}),
+        maxsim=True,
+        exact=True,
+    )
+
+    def __init__(self, *, collection: str) -> None:
+        self.collection = collection
+        self._schema: CollectionSchema | None = None
+        self._notes: dict[str, Any] = {}
+        self._records: dict[str, _Record] = {}
+        self._closed = False
+
+    def ensure(self, schema: CollectionSchema) -> None:
+        """Create the collection, or verify that it fits."""
+        self._open("ensure")
+        if self._schema is None:
+            self._schema = schema
+            return
+        if differences := schema.differences(self._schema):
+            raise SchemaMismatch(
+                f"collection {self.collection!r} differs: {'; '.join(differences)}",
+                connector=self.name,
+                operation="ensure",
+            )
+        fields = {**self._schema.payload_fields, **schema.payload_fields}
+        self._schema = replace(self._schema, payload_fields=fields)
+
+    def upsert(self, batch: RecordBatch) -> None:
+        """Write records; the last of equal ids wins."""
+        schema = self._require("upsert")
+        check_records(batch, schema, self.capabilities.limits)
+        for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+            self._records[id_] = _record(batch.embeddings, row, payload, schema)
+
+    def flush(self) -> None:
+        """Nothing to do: every write is visible at once."""
+        self._require("flush")
+
+    def delete(self, where: Sequence[str] | Filter) -> int:
+        """Delete by ids or by filter."""
+        self._require("delete")
+        if not isinstance(where, Filter):
+            check_ids(where)
+        doomed = self._matching(where) if isinstance(where, Filter) else where
+        return sum(self._records.pop(id_, None) is not None for id_ in doomed)
+
+    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+        """The records with these ids, in the order asked."""
+        schema = self._require("fetch")
+        check_ids(ids)
+        found = [id_ for id_ in ids if id_ in self._records]
+        records = [self._records[id_] for id_ in found]
+        payloads = [copy.deepcopy(record.payload) for record in records]
+        return RecordBatch(found, payloads, _embeddings(records, schema if vectors else None))
+
+    def scan(
+        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+    ) -> Iterator[RecordBatch]:
+        """All matching records."""
+        self._require("scan")
+        ids = self._matching(where)
+        for start in range(0, len(ids), batch_size):
+            yield self.fetch(ids[start : start + batch_size], vectors=vectors)
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many records match."""
+        self._require("count")
+        return len(self._matching(where))
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        """Merge notes; None removes a key."""
+        self._require("annotate")
+        merged = {**self._notes, **copy.deepcopy(dict(notes))}
+        self._notes = {key: value for key, value in merged.items() if value is not None}
+
+    def describe(self) -> CollectionInfo:
+        """Schema, fingerprint and notes."""
+        schema = self._require("describe")
+        notes = copy.deepcopy(self._notes)
+        return CollectionInfo(self.collection, schema, notes, self.capabilities.engine)
+
+    def close(self) -> None:
+        """Forget nothing, refuse everything from now on."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------ search
+
+    def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Answer every query exactly, as the docstring of :class:`Query` says."""
+        schema = self._require("search")
+        for query in queries:
+            check_query(query, schema)
+        return [self._answer(query) for query in queries]
+
+    def _answer(self, query: Query) -> list[Hit]:
+        scores = self._leg_scores(query)
+        final = _final_scores(query, scores)
+        best = fusion.top(final, query.limit)
+        return [self._hit(query, rank, id_, final, scores) for rank, id_ in enumerate(best, 1)]
+
+    def _leg_scores(self, query: Query) -> dict[Leg, dict[str, float]]:
+        """Every matching record's score in every leg of the query."""
+        ids = self._matching(query.filter)
+        return scoring.leg_scores(query, ids, self.fetch(ids).embeddings)
+
+    def _hit(
+        self,
+        query: Query,
+        rank: int,
+        id_: str,
+        final: Mapping[str, float],
+        scores: Mapping[Leg, Mapping[str, float]],
+    ) -> Hit:
+        payload = copy.deepcopy(self._records[id_].payload) if query.payload else {}
+        legs = LegScores(**{leg: found[id_] for leg, found in scores.items()})
+        return Hit(id_, final[id_], rank, payload, legs if query.leg_scores else None)
+
+    def _matching(self, where: Filter | None) -> list[str]:
+        if where is None:
+            return list(self._records)
+        return [id_ for id_, record in self._records.items() if matches(where, record.payload)]
+
+    def _open(self, operation: str) -> None:
+        if self._closed:
+            raise PermanentError("the connector is closed", connector="memory", operation=operation)
+
+    def _require(self, operation: str) -> CollectionSchema:
+        self._open(operation)
+        if self._schema is None:
+            raise CollectionNotFound(
+                f"no collection {self.collection!r}; ensure(schema) makes it",
+                connector="memory",
+                operation=operation,
+            )
+        return self._schema
+
+
+def _final_scores(query: Query, scores: Mapping[Leg, Mapping[str, float]]) -> dict[str, float]:
+    """The candidates and their final scores."""
+    if len(query.legs) == 1:
+        return _found(query.legs[0], scores[query.legs[0]])
+    depths: dict[Leg, int] = {"dense": query.dense_depth, "sparse": query.sparse_depth}
+    rankings: dict[Leg, list[str]] = {
+        leg: fusion.top(_found(leg, scores[leg]), depths[leg])
+        for leg in query.legs
+        if leg != "multivector"
+    }
+    return fusion.combine(query, rankings, scores)
+
+
+def _found(leg: Leg, scores: Mapping[str, float]) -> dict[str, float]:
+    """Whom a leg can find: sparse only what shares a term."""
+    return {id_: score for id_, score in scores.items() if leg != "sparse" or score > 0}
+
+
+def _record(
+    embeddings: Embeddings, row: int, payload: Payload, schema: CollectionSchema
+) -> _Record:
+    one = embeddings.take(np.array([row]))
+    multi = None
+    if one.multivector is not None:
+        multi = one.multivector[0].astype(schema.multivector_dtype)
+    return _Record(
+        copy.deepcopy(dict(payload)),
+        None if one.dense is None else one.dense[0],
+        None if one.sparse is None else one.sparse[0],
+        multi,
+        int(one.n_tokens[0]),
+        bool(one.truncated[0]),
+    )
+
+
+def _embeddings(records: Sequence[_Record], schema: CollectionSchema | None) -> Embeddings:
+    """The records' embeddings; without a schema only their token counts."""
+    dense = sparse = multi = None
+    if schema is not None and schema.dense_width is not None:
+        rows = [record.dense for record in records if record.dense is not None]
+        dense = np.stack(rows) if rows else np.zeros((0, schema.dense_width), np.float32)
+    if schema is not None and schema.sparse:
+        sparse = SparseVectors.from_rows([r.sparse for r in records if r.sparse is not None])
+    if schema is not None and schema.multivector_width is not None:
+        tokens = [r.multivector for r in records if r.multivector is not None]
+        multi = MultiVectors.from_rows(
+            tokens, width=schema.multivector_width, dtype=schema.multivector_dtype
+        )
+    return Embeddings(
+        dense,
+        sparse,
+        multi,
+        np.array([record.n_tokens for record in records], np.int32),
+        np.array([record.truncated for record in records], np.bool_),
+    )

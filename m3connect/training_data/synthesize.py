@@ -1,0 +1,221 @@
+"""Queries for a corpus that has none, written by a language model and checked by round trip.
+
+The folder that comes out is a test collection: the corpus, one query a document, and the judgement
+that the document answers it. Every answer of the model is on disk before the next is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from m3connect.errors import InputError
+from m3connect.evaluation.shards import Progress, silent
+from m3connect.types import Document
+
+PROMPTS = {
+    # The M3 paper's for MLDR (appendix A.2), word for word.
+    "mldr": (
+        "You are a curious AI assistant, please generate one specific and valuable question based "
+        "on the following text. The generated question should revolve around the core content of "
+        'this text, and avoid using pronouns (e.g., "this"). Note that you should generate only '
+        "one question, without including additional content:\n{text}"
+    ),
+    "search": (
+        "Write one query that a person would type into a search engine to find the following text. "
+        "Use the language of the text, do not copy whole phrases from it, and answer with the "
+        "query alone:\n{text}"
+    ),
+}
+ANSWERS = "answers.jsonl"
+_SHORTEST = 200
+"""Characters from which on a paragraph says enough to be asked about."""
+
+Ask = Callable[[str, int], str]
+"""Prompt and seed to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will ask for.
+
+    Args:
+        requests: still to be made.
+        done: answers that an earlier run left.
+        tokens_in, tokens_out: of the requests to be made, estimated.
+    """
+
+    requests: int
+    done: int
+    tokens_in: int
+    tokens_out: int
+
+    def cost(self, price_in: float, price_out: float) -> float:
+        """In the currency of the prices, which are for a million tokens.
+
+        >>> Plan(10, 0, 2_000_000, 1_000_000).cost(0.5, 2.0)
+        3.0
+        """
+        return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
+
+
+def sample(documents: Iterable[Document], size: int | None, seed: int) -> list[Document]:
+    """At most so many documents with text, drawn at random, in their order."""
+    worth = [document for document in documents if document.text.strip()]
+    if size is None or size >= len(worth):
+        return worth
+    rows = np.random.default_rng(seed).choice(len(worth), size, replace=False)
+    return [worth[row] for row in np.sort(rows)]
+
+
+def prompt_for(document: Document, template: str, seed: int) -> str:
+    """The template with one paragraph of the document, drawn at random among the long ones.
+
+    Raises:
+        InputError: the template has no place for the text.
+    """
+    if "{text}" not in template:
+        raise InputError("a prompt needs {text} where the passage goes")
+    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", document.text)]
+    long = [part for part in paragraphs if len(part) >= _SHORTEST]
+    text = document.text.strip()
+    if len(long) > 1:
+        rng = np.random.default_rng([seed, _number(document.id)])
+        text = long[int(rng.integers(len(long)))]
+    return template.replace("{text}", text)
+
+
+def plan(
+    documents: Sequence[Document],
+    folder: Path,
+    template: str,
+    count: Callable[[str], int],
+    *,
+    answer_tokens: int = 30,
+    seed: int = 0,
+) -> Plan:
+    """What :func:`write` would ask, without asking.
+
+    Args:
+        documents: to ask about.
+        folder: where an earlier run may have left answers.
+        template: of the prompt.
+        count: tokens of a text.
+        answer_tokens: a guess for one answer.
+        seed: of the paragraphs.
+    """
+    done = read_answers(folder)
+    left = [document for document in documents if document.id not in done]
+    tokens = sum(count(prompt_for(document, template, seed)) for document in left)
+    return Plan(len(left), len(documents) - len(left), tokens, answer_tokens * len(left))
+
+
+def write(
+    documents: Sequence[Document],
+    folder: Path,
+    template: str,
+    ask: Ask,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, str]:
+    """Ask for a query for every document; answers of an earlier run are not asked for again.
+
+    Returns:
+        Each document's answer, in the order of the documents.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = read_answers(folder)
+    with (folder / ANSWERS).open("a", encoding="utf-8") as file:
+        for number, document in enumerate(documents, start=1):
+            if document.id not in answers:
+                prompt = prompt_for(document, template, seed)
+                answers[document.id] = ask(prompt, seed)
+                line = {"id": document.id, "query": answers[document.id]}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.flush()
+            progress("asking for queries", number, len(documents))
+    return {document.id: answers[document.id] for document in documents}
+
+
+def read_answers(folder: Path) -> dict[str, str]:
+    """What earlier runs left; a last line that a stop cut short is asked for again."""
+    path = folder / ANSWERS
+    if not path.exists():
+        return {}
+    whole = path.read_text(encoding="utf-8")
+    kept = whole[: whole.rfind("\n") + 1]
+    if kept != whole:
+        path.write_text(kept, encoding="utf-8")
+    found = [json.loads(line) for line in kept.splitlines()]
+    return {str(each["id"]): str(each["query"]) for each in found}
+
+
+def clean(answers: dict[str, str], dropped: Counter[str]) -> dict[str, str]:
+    """Queries without empty and repeated ones, and without quotes and labels around them.
+
+    >>> clean({"a": '"What is M3?"', "b": "Query: what is m3?", "c": " "}, Counter())
+    {'a': 'What is M3?'}
+    """
+    kept: dict[str, str] = {}
+    seen: set[str] = set()
+    for id_, answer in answers.items():
+        first = next((line for line in answer.splitlines() if line.strip()), "")
+        query = re.sub(r"^\s*(query|question)\s*:\s*", "", first, flags=re.IGNORECASE)
+        query = query.strip().strip("\"'“”„«»").strip()
+        plain = " ".join(query.casefold().split())
+        if not plain:
+            dropped["empty"] += 1
+        elif plain in seen:
+            dropped["same as another"] += 1
+        else:
+            seen.add(plain)
+            kept[id_] = query
+    return kept
+
+
+def round_trip(
+    queries: dict[str, str], answers: Iterable[Sequence[str]], dropped: Counter[str]
+) -> dict[str, str]:
+    """The queries that find their own document.
+
+    Args:
+        queries: by document id.
+        answers: documents found for each, in the same order.
+        dropped: counts the others.
+    """
+    kept = {}
+    for (id_, query), found in zip(queries.items(), answers, strict=True):
+        if id_ in found:
+            kept[id_] = query
+        else:
+            dropped["does not find its own document"] += 1
+    return kept
+
+
+def save(queries: dict[str, str], languages: dict[str, str], folder: Path) -> None:
+    """Write ``queries.jsonl`` and ``qrels.tsv``."""
+    (folder / "queries.jsonl").write_text("".join(_query_lines(queries, languages)), "utf-8")
+    rows = [f"{_query_id(id_)}\t{id_}\t1\n" for id_ in queries]
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\trelevance\n" + "".join(rows), "utf-8")
+
+
+def _query_lines(queries: dict[str, str], languages: dict[str, str]) -> Iterator[str]:
+    for id_, query in queries.items():
+        line = {"_id": _query_id(id_), "text": query, "lang": languages.get(id_, "")}
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _query_id(document_id: str) -> str:
+    return f"q-{document_id}"
+
+
+def _number(id_: str) -> int:
+    return zlib.crc32(id_.encode(errors="replace"))

@@ -1,0 +1,91 @@
+"""Teacher scores for training data: a cross-encoder's, or the model's own combined score.
+
+Training data are JSON lines as FlagEmbedding has them: ``query``, ``pos``, ``neg`` and, from here,
+``pos_scores`` and ``neg_scores``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from m3connect.contract import Encoder
+from m3connect.errors import InputError
+from m3connect.searching.modes import vectors
+from m3connect.training_data.mining import combined
+from m3connect.types import LEGS, Leg
+
+BATCH = 32
+"""Training examples whose texts are scored together."""
+
+Teacher = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
+"""Scores of (query, passage) pairs."""
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Training examples of a file, other keys kept.
+
+    Raises:
+        InputError: a line that is no example, by file and number.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _example(line, f"{path}:{number}")
+
+
+def add_scores(examples: Iterable[dict[str, Any]], teacher: Teacher) -> Iterator[dict[str, Any]]:
+    """Each example with the teacher's scores of its positives and negatives; streams."""
+    stream = iter(examples)
+    while batch := list(islice(stream, BATCH)):
+        pairs = [(each["query"], text) for each in batch for text in (*each["pos"], *each["neg"])]
+        scores = iter([float(score) for score in teacher(pairs)])
+        for each in batch:
+            yield {
+                **each,
+                "pos_scores": list(islice(scores, len(each["pos"]))),
+                "neg_scores": list(islice(scores, len(each["neg"]))),
+            }
+
+
+def own_score(encoder: Encoder, weights: Sequence[float]) -> Teacher:
+    """The model's own score ``w1 * dense + w2 * sparse + w3 * multivector`` as the teacher.
+
+    Args:
+        encoder: the model.
+        weights: of dense, sparse and multi-vector; what weighs 0 is not computed.
+    """
+    by_leg: dict[Leg, float] = {
+        leg: weight for leg, weight in zip(LEGS, weights, strict=True) if weight
+    }
+
+    def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        queries = list(dict.fromkeys(query for query, _ in pairs))
+        passages = list(dict.fromkeys(passage for _, passage in pairs))
+        asked = encoder.encode(queries, kind="query", legs=tuple(by_leg))
+        told = encoder.encode(passages, legs=tuple(by_leg))
+        searched = {query: vectors(asked[at]) for at, query in enumerate(queries)}
+        places = {passage: at for at, passage in enumerate(passages)}
+        return [
+            combined(searched[query], [passage], told[places[passage]], by_leg)[passage]
+            for query, passage in pairs
+        ]
+
+    return score
+
+
+def _example(line: str, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if not isinstance(values, Mapping) or not isinstance(values.get("query"), str):
+        raise InputError(f"{where}: expected an object with query, pos and neg")
+    for key in ("pos", "neg"):
+        texts = values.get(key)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{where}: {key!r} must hold a list of strings")
+    return dict(values)

@@ -1,0 +1,41 @@
+"""The values that flow through m3connect. All are frozen; the hot path is columnar.
+
+vectors.py   Embeddings of a batch of texts, as Arrow and back
+records.py   Document, Chunk (a passage), RecordBatch
+query.py     Query, the fusions, Hit
+"""
+
+from m3connect.types.query import Fusion, Hit, LegScores, Query, Rrf, Weighted
+from m3connect.types.records import PASSAGE_FIELDS, Chunk, Document, Payload, RecordBatch
+from m3connect.types.vectors import (
+    LEGS,
+    Embeddings,
+    FloatArray,
+    Leg,
+    MultiVectors,
+    SparseVector,
+    SparseVectors,
+    TokenArray,
+)
+
+__all__ = [
+    "LEGS",
+    "PASSAGE_FIELDS",
+    "Chunk",
+    "Document",
+    "Embeddings",
+    "FloatArray",
+    "Fusion",
+    "Hit",
+    "Leg",
+    "LegScores",
+    "MultiVectors",
+    "Payload",
+    "Query",
+    "RecordBatch",
+    "Rrf",
+    "SparseVector",
+    "SparseVectors",
+    "TokenArray",
+    "Weighted",
+]

@@ -1,0 +1,105 @@
+"""What is stored: documents as a source names them, their passages, and records of a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3connect.errors import InputError
+from m3connect.types.vectors import Embeddings
+
+Payload = Mapping[str, Any]
+"""JSON values by field name. Dates are ISO 8601 strings."""
+
+PASSAGE_FIELDS = ("text", "document_id", "position", "_ingest")
+"""Payload fields that ingestion writes; all others are the document's metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text to ingest, as its source names it.
+
+    Args:
+        id: any non-empty unicode string, unique in its collection.
+        text: the whole text.
+        metadata: JSON values that filters may address.
+        format: how the text is marked up; Markdown is cut at headings, lists and code blocks.
+    """
+
+    id: str
+    text: str
+    metadata: Payload = field(default_factory=dict)
+    format: Literal["text", "markdown"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage of a document, small enough for the encoder.
+
+    Args:
+        id: ``<document id>#<position>``, the same in every run.
+        document_id: the document it was cut from.
+        position: 0 for the first passage of the document.
+        text: the passage.
+    """
+
+    id: str
+    document_id: str
+    position: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """N records as a database stores them.
+
+    Args:
+        ids: N non-empty unicode strings.
+        payloads: N mappings of JSON values.
+        embeddings: their representations.
+
+    Raises:
+        InputError: the three parts differ in length.
+    """
+
+    ids: Sequence[str]
+    payloads: Sequence[Payload]
+    embeddings: Embeddings
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.payloads) == len(self.embeddings):
+            raise InputError(
+                f"{len(self.ids)} ids, {len(self.payloads)} payloads and "
+                f"{len(self.embeddings)} embeddings do not make one batch"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: slice) -> RecordBatch:
+        return RecordBatch(self.ids[key], self.payloads[key], self.embeddings[key])
+
+    def take(self, rows: NDArray[np.intp]) -> RecordBatch:
+        """The given records, in the given order."""
+        return RecordBatch(
+            [self.ids[row] for row in rows],
+            [self.payloads[row] for row in rows],
+            self.embeddings.take(rows),
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> RecordBatch:
+        """The records of all parts, one part after the other; needs at least one part."""
+        return RecordBatch(
+            [id_ for part in parts for id_ in part.ids],
+            [payload for part in parts for payload in part.payloads],
+            Embeddings.concat([part.embeddings for part in parts]),
+        )
+
+    def __iter__(self) -> Iterator[RecordBatch]:
+        """One batch a record."""
+        return (self[row : row + 1] for row in range(len(self)))

@@ -1,0 +1,435 @@
+"""What an encoder makes of texts: dense vectors, lexical weights and token vectors, in batches.
+
+Shapes: N texts, D dense width, C multi-vector width, T token vectors of all texts together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3connect.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Leg = Literal["dense", "sparse", "multivector"]
+LEGS: tuple[Leg, Leg, Leg] = ("dense", "sparse", "multivector")
+
+FloatArray = NDArray[np.float32]
+TokenArray = NDArray[np.floating[Any]]
+"""float16 or float32."""
+
+_SPARSE = ("sparse_indices", "sparse_values")
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Lexical weights of one text.
+
+    Args:
+        indices: ``uint32 [n]`` term ids, each at most once.
+        values: ``float32 [n]`` weights.
+    """
+
+    indices: NDArray[np.uint32]
+    values: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseVectors:
+    """Lexical weights of N texts in compressed rows.
+
+    Args:
+        indptr: ``int64 [N + 1]``; row i is ``indptr[i]:indptr[i + 1]``.
+        indices: ``uint32 [nnz]`` term ids, each at most once in a row.
+        values: ``float32 [nnz]`` weights.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @overload
+    def __getitem__(self, key: int) -> SparseVector: ...
+    @overload
+    def __getitem__(self, key: slice) -> SparseVectors: ...
+    def __getitem__(self, key: int | slice) -> SparseVector | SparseVectors:
+        """Row ``key`` as a view, or the rows of a slice (a view when its step is 1)."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self.take(np.arange(start, stop, step))
+            low, high = self.indptr[start], self.indptr[max(start, stop)]
+            indptr = self.indptr[start : max(start, stop) + 1] - low
+            return SparseVectors(indptr, self.indices[low:high], self.values[low:high])
+        row = range(len(self))[key]
+        low, high = self.indptr[row], self.indptr[row + 1]
+        return SparseVector(self.indices[low:high], self.values[low:high])
+
+    def take(self, rows: NDArray[np.intp]) -> SparseVectors:
+        """The given rows, in the given order (copied)."""
+        indptr, positions = _take_ragged(self.indptr, rows)
+        return SparseVectors(indptr, self.indices[positions], self.values[positions])
+
+    @classmethod
+    def concat(cls, parts: Sequence[SparseVectors]) -> SparseVectors:
+        """The rows of all parts, one part after the other."""
+        return cls(
+            _concat_offsets([part.indptr for part in parts]),
+            np.concatenate([np.empty(0, np.uint32), *(part.indices for part in parts)]),
+            np.concatenate([np.empty(0, np.float32), *(part.values for part in parts)]),
+        )
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping[int, float] | SparseVector]) -> SparseVectors:
+        """From one ``{term id: weight}`` mapping (or vector) a text."""
+        vectors = [
+            row
+            if isinstance(row, SparseVector)
+            else SparseVector(
+                np.fromiter(row.keys(), np.uint32, len(row)),
+                np.fromiter(row.values(), np.float32, len(row)),
+            )
+            for row in rows
+        ]
+        return cls(
+            np.cumsum([0, *(len(vector) for vector in vectors)], dtype=np.int64),
+            np.concatenate([np.empty(0, np.uint32), *(vector.indices for vector in vectors)]),
+            np.concatenate([np.empty(0, np.float32), *(vector.values for vector in vectors)]),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the three arrays."""
+        return self.indptr.nbytes + self.indices.nbytes + self.values.nbytes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseVectors):
+            return NotImplemented
+        return (
+            np.array_equal(self.indptr, other.indptr)
+            and np.array_equal(self.indices, other.indices)
+            and np.array_equal(self.values, other.values)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MultiVectors:
+    """Token vectors of N texts, ragged.
+
+    Args:
+        offsets: ``int64 [N + 1]``; text i owns ``vectors[offsets[i]:offsets[i + 1]]``.
+        vectors: ``float16 or float32 [T, C]``.
+    """
+
+    offsets: NDArray[np.int64]
+    vectors: TokenArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, key: int) -> TokenArray: ...
+    @overload
+    def __getitem__(self, key: slice) -> MultiVectors: ...
+    def __getitem__(self, key: int | slice) -> TokenArray | MultiVectors:
+        """Text ``key``'s ``[tokens, C]`` as a view, or the texts of a slice."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self.take(np.arange(start, stop, step))
+            low, high = self.offsets[start], self.offsets[max(start, stop)]
+            offsets = self.offsets[start : max(start, stop) + 1] - low
+            return MultiVectors(offsets, self.vectors[low:high])
+        row = range(len(self))[key]
+        return self.vectors[self.offsets[row] : self.offsets[row + 1]]
+
+    def take(self, rows: NDArray[np.intp]) -> MultiVectors:
+        """The given texts, in the given order (copied)."""
+        offsets, positions = _take_ragged(self.offsets, rows)
+        return MultiVectors(offsets, self.vectors[positions])
+
+    @classmethod
+    def concat(cls, parts: Sequence[MultiVectors]) -> MultiVectors:
+        """The texts of all parts, one part after the other; needs at least one part."""
+        return cls(
+            _concat_offsets([part.offsets for part in parts]),
+            np.concatenate([part.vectors for part in parts]),
+        )
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[TokenArray],
+        *,
+        width: int = 0,
+        dtype: Literal["float16", "float32"] = "float32",
+    ) -> MultiVectors:
+        """From one ``[tokens, C]`` array a text; ``width`` and ``dtype`` are for no text at all."""
+        offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
+        if not rows:
+            return cls(offsets, np.empty((0, width), dtype))
+        return cls(offsets, np.concatenate(rows))
+
+    @property
+    def width(self) -> int:
+        """C, the width of a token vector."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the two arrays."""
+        return self.offsets.nbytes + self.vectors.nbytes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MultiVectors):
+            return NotImplemented
+        return (
+            np.array_equal(self.offsets, other.offsets)
+            and self.vectors.dtype == other.vectors.dtype
+            and np.array_equal(self.vectors, other.vectors)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """What one encoder pass makes of N texts. A representation that was not asked for is None.
+
+    Args:
+        dense: ``float32 [N, D]``.
+        sparse: lexical weights.
+        multivector: token vectors.
+        n_tokens: ``int32 [N]`` tokens that went through the encoder, special ones included.
+        truncated: ``bool [N]`` whether the text was longer than the encoder's limit.
+
+    Raises:
+        InputError: the parts do not all describe the same number of texts.
+    """
+
+    dense: FloatArray | None
+    sparse: SparseVectors | None
+    multivector: MultiVectors | None
+    n_tokens: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        n = len(self.n_tokens)
+        for name in ("dense", "sparse", "multivector", "truncated"):
+            part = getattr(self, name)
+            if part is not None and len(part) != n:
+                raise InputError(f"{name} has {len(part)} rows, n_tokens has {n}")
+
+    def __len__(self) -> int:
+        return len(self.n_tokens)
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        """The representations that are present."""
+        return tuple(leg for leg in LEGS if getattr(self, leg) is not None)
+
+    def __getitem__(self, key: int | slice) -> Embeddings:
+        """The texts of a slice as views; an integer gives the batch of that one text."""
+        if isinstance(key, int):
+            row = range(len(self))[key]
+            key = slice(row, row + 1)
+        return Embeddings(
+            None if self.dense is None else self.dense[key],
+            None if self.sparse is None else self.sparse[key],
+            None if self.multivector is None else self.multivector[key],
+            self.n_tokens[key],
+            self.truncated[key],
+        )
+
+    def take(self, rows: NDArray[np.intp]) -> Embeddings:
+        """The given texts, in the given order (copied)."""
+        return Embeddings(
+            None if self.dense is None else self.dense[rows],
+            None if self.sparse is None else self.sparse.take(rows),
+            None if self.multivector is None else self.multivector.take(rows),
+            self.n_tokens[rows],
+            self.truncated[rows],
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Embeddings]) -> Embeddings:
+        """The texts of all parts, one part after the other; needs at least one part.
+
+        Raises:
+            InputError: no parts, or parts with different representations.
+        """
+        if not parts:
+            raise InputError("concat needs at least one part: widths are unknown otherwise")
+        if len({part.legs for part in parts}) > 1:
+            raise InputError(f"parts differ in their legs: {[part.legs for part in parts]}")
+        dense = [part.dense for part in parts if part.dense is not None]
+        sparse = [part.sparse for part in parts if part.sparse is not None]
+        multi = [part.multivector for part in parts if part.multivector is not None]
+        return cls(
+            np.concatenate(dense) if dense else None,
+            SparseVectors.concat(sparse) if sparse else None,
+            MultiVectors.concat(multi) if multi else None,
+            np.concatenate([part.n_tokens for part in parts]),
+            np.concatenate([part.truncated for part in parts]),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by all arrays."""
+        parts = (self.dense, self.sparse, self.multivector, self.n_tokens, self.truncated)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Embeddings):
+            return NotImplemented
+        return (
+            self.legs == other.legs
+            and (self.dense is None or np.array_equal(self.dense, other.dense))  # type: ignore[arg-type]
+            and self.sparse == other.sparse
+            and self.multivector == other.multivector
+            and np.array_equal(self.n_tokens, other.n_tokens)
+            and np.array_equal(self.truncated, other.truncated)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_arrow(self) -> pa.Table:
+        """As an Arrow table; the large buffers are shared, not copied.
+
+        Columns: ``dense`` fixed_size_list<float32>, ``sparse_indices`` list<uint32>,
+        ``sparse_values`` list<float32>, ``multivector`` list<fixed_size_list<float16
+        or float32>>, ``n_tokens`` int32, ``truncated`` bool; absent representations have none.
+        """
+        return _to_arrow(self)
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table | pa.RecordBatch) -> Embeddings:
+        """From a table with the columns of :meth:`to_arrow`; other columns are ignored.
+
+        Raises:
+            InputError: a column has another type, or holds a null.
+        """
+        return _from_arrow(table)
+
+
+def _concat_offsets(offsets: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    lengths = [np.diff(part) for part in offsets]
+    return np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]))]).astype(np.int64)
+
+
+def _take_ragged(
+    offsets: NDArray[np.int64], rows: NDArray[np.intp]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """New offsets, and the flat positions of the rows' elements."""
+    lengths = np.diff(offsets)[rows]
+    taken = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    shift = np.repeat(offsets[:-1][rows] - taken[:-1], lengths)
+    return taken, np.arange(taken[-1], dtype=np.int64) + shift
+
+
+def _to_arrow(embeddings: Embeddings) -> pa.Table:
+    import pyarrow as pa  # costs 0.1 s: loaded by those who need it
+
+    columns: dict[str, pa.Array] = {}
+    if embeddings.dense is not None:
+        columns["dense"] = _fixed(embeddings.dense)
+    if embeddings.sparse is not None:
+        sparse = embeddings.sparse
+        for name, values in zip(_SPARSE, (sparse.indices, sparse.values), strict=True):
+            columns[name] = pa.ListArray.from_arrays(
+                pa.array(sparse.indptr.astype(np.int32)), pa.array(np.ascontiguousarray(values))
+            )
+    if embeddings.multivector is not None:
+        multi = embeddings.multivector
+        columns["multivector"] = pa.ListArray.from_arrays(
+            pa.array(multi.offsets.astype(np.int32)), _fixed(multi.vectors)
+        )
+    columns["n_tokens"] = pa.array(embeddings.n_tokens)
+    columns["truncated"] = pa.array(embeddings.truncated)
+    return pa.table(columns)
+
+
+def _from_arrow(table: pa.Table | pa.RecordBatch) -> Embeddings:
+    names = set(table.schema.names)
+    for name in ("n_tokens", "truncated"):
+        if name not in names:
+            raise InputError(f"no column {name!r}: this table does not hold embeddings")
+    dense = sparse = multi = None
+    if "dense" in names:
+        dense = _rows_of(_column(table, "dense"), "dense").astype(np.float32, copy=False)
+    if set(_SPARSE) & names:
+        if not set(_SPARSE) <= names:
+            raise InputError(f"the columns {_SPARSE} belong together; one is missing")
+        indptr, indices = _ragged(_column(table, "sparse_indices"), "sparse_indices")
+        other, values = _ragged(_column(table, "sparse_values"), "sparse_values")
+        if not np.array_equal(indptr, other):
+            raise InputError("sparse_indices and sparse_values differ in their lengths")
+        sparse = SparseVectors(
+            indptr,
+            indices.to_numpy().astype(np.uint32, copy=False),
+            values.to_numpy().astype(np.float32, copy=False),
+        )
+    if "multivector" in names:
+        offsets, rows = _ragged(_column(table, "multivector"), "multivector")
+        multi = MultiVectors(offsets, _rows_of(rows, "multivector"))
+    return Embeddings(
+        dense,
+        sparse,
+        multi,
+        _column(table, "n_tokens").to_numpy().astype(np.int32, copy=False),
+        _column(table, "truncated").to_numpy(zero_copy_only=False).astype(np.bool_, copy=False),
+    )
+
+
+def _fixed(matrix: NDArray[Any]) -> pa.FixedSizeListArray:
+    import pyarrow as pa
+
+    flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+
+
+def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    import pyarrow as pa
+
+    column = table.column(name)
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if column.null_count:
+        raise InputError(f"column {name!r} holds nulls")
+    return column
+
+
+def _rows_of(column: pa.Array, name: str) -> NDArray[Any]:
+    import pyarrow as pa
+
+    if not pa.types.is_fixed_size_list(column.type):
+        raise InputError(f"column {name!r} is {column.type}, expected a fixed_size_list")
+    width = column.type.list_size
+    values = column.flatten()
+    if values.null_count or not pa.types.is_floating(values.type):
+        raise InputError(f"column {name!r} holds nulls or {values.type}, expected floats")
+    return values.to_numpy().reshape(-1, width)  # type: ignore[no-any-return]
+
+
+def _ragged(column: pa.Array, name: str) -> tuple[NDArray[np.int64], pa.Array]:
+    """Offsets from 0, and the values they index."""
+    import pyarrow as pa
+
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise InputError(f"column {name!r} is {column.type}, expected a list")
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0], column.values.slice(offsets[0], offsets[-1] - offsets[0])

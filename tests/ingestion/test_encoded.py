@@ -1,0 +1,183 @@
+"""Embeddings from Arrow and Parquet are stored as they are."""
+
+import json
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.ingestion import are_embedded, estimate, find, ingest, open_source
+from m3connect.stores.memory import MemoryConnector
+from m3connect.stores.parquet import FINGERPRINT_KEY
+from m3connect.testing.fakes import HashEncoder
+
+TEXTS = [f"text number {at}" for at in range(10)]
+
+
+def table(encoder, *, texts=TEXTS, fingerprint=True, **columns):
+    """As ``m3connect encode`` writes it, with further columns."""
+    made = encoder.encode(texts).to_arrow()
+    made = made.add_column(0, "id", pa.array([f"r{at}" for at in range(len(texts))]))
+    made = made.add_column(1, "text", pa.array(texts))
+    for name, values in columns.items():
+        made = made.append_column(name, pa.array(values))
+    stored = json.dumps(encoder.info.fingerprint.to_json()).encode()
+    return made.replace_schema_metadata({FINGERPRINT_KEY: stored} if fingerprint else None)
+
+
+def test_a_row_is_a_record_under_its_own_id(encoder, connector):
+    """Vectors are unchanged; other columns are payload; nothing is encoded."""
+    days = [date(2024, 1, 1 + at) for at in range(10)]
+    report = ingest(table(encoder, day=days), None, connector)
+    assert (report.read, report.written, report.chunks, report.tokens) == (10, 10, 10, 0)
+    batch = connector.fetch(["r3"])
+    payload = batch.payloads[0]
+    assert payload == {
+        "text": "text number 3",
+        "document_id": "r3",
+        "position": 0,
+        "day": "2024-01-04",
+        "_ingest": payload["_ingest"],
+    }
+    expected = encoder.encode(TEXTS)[3]
+    assert np.array_equal(batch.embeddings.dense, expected.dense)
+    assert batch.embeddings.sparse == expected.sparse
+    assert batch.embeddings.multivector == expected.multivector
+    assert connector.describe().schema.fingerprint == encoder.info.fingerprint
+
+
+@pytest.mark.parametrize("form", ["table", "batch", "batches", "reader", "one file", "folder"])
+def test_every_arrow_form_gives_the_same_collection(encoder, connector, tmp_path, form):
+    """Tables, batches, streams and Parquet files."""
+    whole = table(encoder)
+    pq.write_table(whole, tmp_path / "one.parquet", row_group_size=3)
+    source = {
+        "table": whole,
+        "batch": whole.combine_chunks().to_batches()[0],
+        "batches": iter(whole.to_batches(max_chunksize=4)),
+        "reader": whole.to_reader(max_chunksize=4),
+        "one file": tmp_path / "one.parquet",
+        "folder": [str(tmp_path)],
+    }[form]
+    assert ingest(source, None, connector).written == 10
+    expected = MemoryConnector(collection="x")
+    ingest(whole, None, expected)
+    ids = sorted(f"r{at}" for at in range(10))
+    one, two = connector.fetch(ids), expected.fetch(ids)
+    assert one.payloads == two.payloads
+    assert one.embeddings == two.embeddings
+    assert connector.describe().schema == expected.describe().schema
+
+
+def test_an_empty_table_makes_the_collection(encoder, connector):
+    """Its columns say what the collection holds."""
+    assert ingest(table(encoder).slice(0, 0), None, connector).read == 0
+    assert connector.describe().schema.legs == ("dense", "sparse", "multivector")
+
+
+def test_only_what_changed_is_written_again(encoder, connector):
+    """A row changes with its payload or with its vectors."""
+    ingest(table(encoder, year=[2020] * 10), None, connector)
+    other_payload = table(encoder, year=[2020] * 9 + [2021])
+    report = ingest(other_payload, None, connector)
+    assert (report.unchanged, report.written) == (9, 1)
+    dense = np.array(other_payload["dense"].to_pylist(), np.float32)
+    dense[0] *= -1
+    column = pa.FixedSizeListArray.from_arrays(pa.array(dense.ravel()), dense.shape[1])
+    at = other_payload.schema.get_field_index("dense")
+    report = ingest(other_payload.set_column(at, "dense", column), None, connector)
+    assert (report.unchanged, report.written) == (9, 1)
+
+
+def test_columns_may_name_document_and_position(encoder, connector):
+    """Passages that were cut elsewhere keep their document."""
+    named = table(encoder, document_id=["doc"] * 10, position=list(range(10)))
+    ingest(named, None, connector)
+    payload = connector.fetch(["r4"]).payloads[0]
+    assert (payload["document_id"], payload["position"]) == ("doc", 4)
+
+
+def test_bad_rows_are_set_aside(encoder, connector, caplog):
+    """No id, the same id, and a payload that is not JSON."""
+    source = table(encoder, blob=[None] * 9 + [b"bytes"])
+    ids = ["a", "a", None, "", *[f"x{at}" for at in range(6)]]
+    report = ingest(source.set_column(0, "id", pa.array(ids)), None, connector)
+    assert (report.read, report.written, report.failed) == (10, 6, 4)
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "a",
+        "record 3",
+        "record 4",
+        "x5",
+    ]
+
+
+def test_the_model_that_made_them_must_be_the_collections(encoder, connector):
+    """Whether the metadata name it, the caller does, or nobody."""
+    ingest(table(encoder), None, connector)
+    with pytest.raises(FingerprintMismatch, match="made by 'hash-0'"):
+        ingest(table(HashEncoder(seed=1)), None, connector)
+    nameless = table(encoder, fingerprint=False)
+    with pytest.raises(FingerprintMismatch, match="do not say which model"):
+        ingest(nameless, None, connector)
+    assert ingest(nameless, encoder, connector).unchanged == 10
+    with pytest.raises(FingerprintMismatch, match="chunker"):
+        ingest([], encoder, connector)
+
+
+def test_nobody_needs_to_know_the_model(encoder, connector):
+    """A new collection without a fingerprint is possible, and stays so."""
+    ingest(table(encoder, fingerprint=False), None, connector)
+    assert connector.describe().schema.fingerprint is None
+    assert ingest(table(encoder, fingerprint=False), None, connector).unchanged == 10
+
+
+def test_some_of_the_legs_can_be_stored(encoder, connector):
+    """The others are left out; one that is not there is refused."""
+    ingest(table(encoder), None, connector, legs=["sparse"])
+    schema = connector.describe().schema
+    assert (schema.legs, schema.fingerprint.legs) == (("sparse",), ("sparse",))
+    without = table(encoder).drop_columns(["sparse_indices", "sparse_values"])
+    with pytest.raises(ConfigError, match="no sparse vectors; it has dense, multivector"):
+        ingest(without, None, MemoryConnector(collection="x"), legs=["sparse"])
+
+
+def test_columns_are_checked_first(encoder, connector):
+    """Missing or reserved ones end the run before it starts."""
+    with pytest.raises(InputError, match="need id"):
+        ingest(table(encoder).drop_columns(["id"]), None, connector)
+    with pytest.raises(InputError, match="'_m3x' has a reserved name"):
+        ingest(table(encoder, _m3x=[1] * 10), None, connector)
+    with pytest.raises(InputError, match="'_ingest' has a reserved name"):
+        ingest(table(encoder, _ingest=[1] * 10), None, connector)
+
+
+def test_parquet_files_of_both_kinds_are_told_apart(encoder, tmp_path):
+    """Embeddings by their columns; a mixture is refused."""
+    pq.write_table(table(encoder), tmp_path / "embedded.parquet")
+    pq.write_table(pa.table({"id": ["a"], "text": ["t"]}), tmp_path / "plain.parquet")
+    assert are_embedded(find([tmp_path / "embedded.parquet"]))
+    assert not are_embedded(find([tmp_path / "plain.parquet"]))
+    with pytest.raises(ConfigError, match="differ in their columns or their model"):
+        are_embedded(find([tmp_path]))
+    fingerprint = replace(encoder.info.fingerprint, weights="other")
+    other = {FINGERPRINT_KEY: json.dumps(fingerprint.to_json()).encode()}
+    (tmp_path / "plain.parquet").unlink()
+    pq.write_table(table(encoder).replace_schema_metadata(other), tmp_path / "two.parquet")
+    with pytest.raises(ConfigError, match="differ in their columns or their model"):
+        are_embedded(find([tmp_path]))
+    (tmp_path / "two.parquet").write_bytes(b"no")
+    with pytest.raises(InputError, match=r"two\.parquet is no Parquet file"):
+        are_embedded(find([tmp_path / "two.parquet"]))
+
+
+def test_an_estimate_takes_no_time_to_encode(encoder, connector):
+    """Its bytes are those of vectors and payloads."""
+    guess = estimate(open_source(table(encoder), None), connector)
+    assert (guess.chunks, guess.tokens, guess.seconds) == (10, 0, 0.0)
+    vectors = encoder.encode(TEXTS).nbytes
+    assert vectors + 10 * 50 < guess.bytes < vectors + 10 * 250
+    assert ingest(table(encoder), None, connector).written == 10

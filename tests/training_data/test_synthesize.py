@@ -1,0 +1,262 @@
+"""Writing queries: resumed, rate-limited, retried, cleaned, and checked by round trip."""
+
+import http.server
+import json
+import threading
+from collections import Counter
+
+import httpx
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from m3connect.cli import options
+from m3connect.cli.synthesize import synthesize as synthesize_command
+from m3connect.connecting.retry import RetryPolicy
+from m3connect.datasets import beir
+from m3connect.errors import AuthError, ConfigError, InputError, PermanentError, TransientError
+from m3connect.testing.fakes import HashEncoder
+from m3connect.training_data import synthesize
+from m3connect.training_data.endpoint import Endpoint, Settings
+from m3connect.types import Document
+
+QUICK = RetryPolicy(attempts=3, initial=0.001, maximum=0.001)
+
+
+def endpoint(handler, *, policy=QUICK, **settings):
+    client = httpx.Client(transport=httpx.MockTransport(handler))
+    return Endpoint(
+        Settings("http://test/v1/", "m", "secret", per_minute=1e9, **settings),
+        client=client,
+        policy=policy,
+    )
+
+
+def says(text):
+    return httpx.Response(200, json={"choices": [{"message": {"content": text}}]})
+
+
+class TestEndpoint:
+    """The chat model behind an OpenAI-compatible endpoint."""
+
+    def test_sends_what_the_protocol_wants(self):
+        """Address, key, model, message, seed; the answer comes back without white space."""
+        seen = []
+
+        def handler(request):
+            seen.append(request)
+            return says(" why? \n")
+
+        assert endpoint(handler, temperature=0.1).ask("a prompt", seed=3) == "why?"
+        (request,) = seen
+        assert str(request.url) == "http://test/v1/chat/completions"
+        assert request.headers["authorization"] == "Bearer secret"
+        body = json.loads(request.content)
+        assert body["model"] == "m"
+        assert body["messages"] == [{"role": "user", "content": "a prompt"}]
+        assert (body["seed"], body["temperature"]) == (3, 0.1)
+
+    @pytest.mark.parametrize(
+        "failure", [429, 500, 503, httpx.ConnectError("no"), httpx.ReadTimeout("slow")]
+    )
+    def test_transient_failures_are_retried(self, failure):
+        """Rate limits, server errors and lost connections are tried again, then raised."""
+        answers = [failure, failure, says("ok")]
+
+        def handler(request):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return httpx.Response(answer) if isinstance(answer, int) else answer
+
+        assert endpoint(handler).ask("x") == "ok"
+        answers[:] = [failure] * 3
+        with pytest.raises(TransientError):
+            endpoint(handler).ask("x")
+        assert answers == []
+
+    @pytest.mark.parametrize(
+        ("response", "error"),
+        [
+            (httpx.Response(401, text="bad key"), AuthError),
+            (httpx.Response(404, text="no such model"), PermanentError),
+            (httpx.Response(200, text="<html>"), PermanentError),
+            (httpx.Response(200, json={"choices": []}), PermanentError),
+        ],
+    )
+    def test_refusals_are_not_retried(self, response, error):
+        """A wrong key, a wrong model and a wrong protocol fail at once."""
+        calls = []
+
+        def handler(request):
+            calls.append(request)
+            return response
+
+        with pytest.raises(error):
+            endpoint(handler).ask("x")
+        assert len(calls) == 1
+
+    def test_keeps_to_the_rate(self):
+        """Three requests at 30 a minute start two seconds apart."""
+        now = [0.0]
+        waits = []
+
+        def sleep(seconds):
+            waits.append(seconds)
+            now[0] += seconds
+
+        client = httpx.Client(transport=httpx.MockTransport(lambda _: says("x")))
+        asked = Endpoint(
+            Settings("http://test", "m", per_minute=30),
+            client=client,
+            clock=lambda: now[0],
+            sleep=sleep,
+        )
+        for _ in range(3):
+            asked.ask("x")
+        assert waits == [2.0, 2.0]
+
+    def test_the_key_is_never_shown(self):
+        """Neither settings nor errors print the key."""
+        assert "secret" not in repr(Settings("u", "m", "secret"))
+        with pytest.raises(AuthError) as caught:
+            endpoint(lambda _: httpx.Response(401)).ask("x")
+        assert "secret" not in str(caught.value)
+
+
+LONG = "\n\n".join(f"Paragraph {n} " + "word " * 60 for n in range(4))
+DOCUMENTS = [Document(f"d{n}", f"text {n}") for n in range(6)]
+
+
+def test_the_papers_prompt_is_word_for_word():
+    """The MLDR preset starts and ends as printed, with the text after it."""
+    prompt = synthesize.prompt_for(Document("a", "TEXT"), synthesize.PROMPTS["mldr"], 0)
+    assert prompt.startswith(
+        "You are a curious AI assistant, please generate one specific and valuable"
+    )
+    assert prompt.endswith("without including additional content:\nTEXT")
+
+
+def test_one_paragraph_is_asked_about():
+    """A long document gives one of its paragraphs, by seed; a short one itself."""
+    one = synthesize.prompt_for(Document("a", LONG), "{text}", 0)
+    assert one.startswith("Paragraph")
+    assert one.count("Paragraph") == 1
+    assert one == synthesize.prompt_for(Document("a", LONG), "{text}", 0)
+    assert len({synthesize.prompt_for(Document("a", LONG), "{text}", s) for s in range(20)}) == 4
+    with pytest.raises(InputError, match=r"\{text\}"):
+        synthesize.prompt_for(Document("a", "x"), "no place", 0)
+
+
+def test_a_stopped_run_asks_only_what_is_missing(tmp_path):
+    """Answers survive a stop, a half-written line is asked again, the plan knows what is left."""
+    asked = []
+
+    def ask(prompt, seed):
+        asked.append(prompt)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return f"about {prompt}"
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize.write(DOCUMENTS, tmp_path, "{text}", ask)
+    with (tmp_path / synthesize.ANSWERS).open("a") as file:
+        file.write('{"id": "d5", "que')
+    plan = synthesize.plan(DOCUMENTS, tmp_path, "{text}", len)
+    assert (plan.requests, plan.done, plan.tokens_in) == (3, 3, 3 * len("text 0"))
+    answers = synthesize.write(DOCUMENTS, tmp_path, "{text}", ask)
+    assert answers == {f"d{n}": f"about text {n}" for n in range(6)}
+    assert len(asked) == 4 + 3
+
+
+def test_queries_are_cleaned_and_doubles_dropped():
+    """Labels, quotes and further lines go; empty and equal queries are counted."""
+    dropped = Counter()
+    answers = {
+        "a": 'Question: "What is it?"\nHope this helps!',
+        "b": "«what  IS it?»",
+        "c": "\n",
+        "d": "Où est-ce ?",
+    }
+    assert synthesize.clean(answers, dropped) == {"a": "What is it?", "d": "Où est-ce ?"}
+    assert dropped == {"same as another": 1, "empty": 1}
+
+
+class Model(http.server.BaseHTTPRequestHandler):
+    """A language model that answers with the first words of the text, or with nonsense."""
+
+    def do_POST(self):
+        prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0][
+            "content"
+        ]
+        text = prompt.splitlines()[-1]
+        answer = "xyzzy plugh" if "story 3 " in text else " ".join(text.split()[:3])
+        body = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def server():
+    """A fake endpoint on a free port of this machine."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Model) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}/v1"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Call the command."""
+    monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    app = typer.Typer()
+    app.command()(synthesize_command)
+
+    def call(*arguments):
+        more = ["--cache", tmp_path / "cache", "--per-minute", 1e9]
+        return CliRunner().invoke(app, list(map(str, [*arguments, *more])), catch_exceptions=False)
+
+    return call
+
+
+def test_a_corpus_becomes_a_test_collection(run, folder, tmp_path, server):
+    """The output loads as a data set; the query that does not find its document is gone."""
+    out = tmp_path / "made"
+    outcome = run(
+        folder, "--output", out, "--base-url", server, "--llm", "fake", "--found-within", 10
+    )
+    assert outcome.exit_code == 0
+    dataset = beir.load(out)
+    assert len(dataset.ids) == 36
+    asked = {next(iter(dataset.qrels[query.id])): query.text for query in dataset.queries}
+    assert asked["d00"] == "river story 0"
+    assert "d03" not in asked
+    assert len(asked) == 35
+    assert "1 dropped: does not find its own document" in outcome.stderr
+    assert dataset.queries[0].language == "en"
+
+
+def test_a_dry_run_asks_nothing_and_estimates(run, folder, tmp_path):
+    """Requests, tokens and cost are printed; no file is written and no endpoint needed."""
+    out = tmp_path / "made"
+    outcome = run(folder, "--output", out, "--dry-run", "--price-out", 1000, "--limit", 10)
+    assert outcome.exit_code == 0
+    assert outcome.stdout.startswith("10 requests (0 answered before), about ")
+    assert "and 300 written, cost about 0.30" in outcome.stdout
+    assert not out.exists()
+
+
+def test_nothing_is_asked_without_an_endpoint(run, folder, tmp_path):
+    """No endpoint is called by default, and an unknown prompt lists the known ones."""
+    with pytest.raises(ConfigError, match="--base-url"):
+        run(folder, "--output", tmp_path / "made")
+    with pytest.raises(ConfigError, match="mldr, search"):
+        run(folder, "--output", tmp_path / "made", "--prompt", "haiku")
