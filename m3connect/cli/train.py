@@ -15,10 +15,10 @@ from m3connect.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from m3connect.training.forecast import Forecast
+    from m3connect.training.estimate import Forecast
     from m3connect.training.loop import Evaluate
     from m3connect.training.recipe import EvaluationTable, Recipe
-    from m3connect.training.trainable import Subject
+    from m3connect.training.trainable import Trainable
 
 
 def train(
@@ -48,9 +48,9 @@ def train(
         raise ConfigError(
             'training needs more packages: pip install "m3connect[training]"'
         ) from error
-    from m3connect.training.forecast import forecast
+    from m3connect.training.estimate import forecast
+    from m3connect.training.log import write_report
     from m3connect.training.recipe import read_recipe
-    from m3connect.training.report import write_report
 
     plan = read_recipe(recipe, overrides or [])
     if dry_run:
@@ -105,8 +105,10 @@ def _evaluator(recipe: Recipe, table: EvaluationTable) -> Evaluate:
         for name in table.datasets
     ]
 
-    def evaluate(subject: Subject) -> Mapping[str, float]:
-        encoder = M3Encoder(subject.config, subject.tokenizer, "", TorchBackend(subject.model))
+    def evaluate(trainable: Trainable) -> Mapping[str, float]:
+        encoder = M3Encoder(
+            trainable.config, trainable.tokenizer, "", TorchBackend(trainable.model)
+        )
         preset = replace(preset_for(encoder.info), rerank_depth=None)
         rows = [
             row

@@ -23,7 +23,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BodyConfig) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config)
+        self.embeddings = InputEmbeddings(config)
         layers = [Layer(config) for _ in range(config.num_hidden_layers)]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
         return states
 
 
-class Embeddings(nn.Module):
+class InputEmbeddings(nn.Module):
     """Word + position + token type, normalised. All tokens are of type 0."""
 
     def __init__(self, config: BodyConfig) -> None:

@@ -95,7 +95,7 @@ def _read_json(model: type[Model], file: Path) -> Model:
 def _published_config(path: Path, name: str) -> M3Config:
     """What the published layout does not say in one place."""
     try:
-        from m3connect.model.weights import read_published
+        from m3connect.model.published import read_published
     except ImportError as error:
         raise ConfigError(
             f'{path} is in the published layout, which needs torch: pip install "m3connect[torch]"'

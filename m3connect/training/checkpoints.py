@@ -1,4 +1,4 @@
-"""Checkpoints of a run: complete or absent, the last few kept.
+"""Checkpoints of a run: where it stands, complete or absent, the last few kept.
 
 OUTPUT/recipe.json                what is being run
 OUTPUT/checkpoints/step-000500/   weights, optimizer, schedule, random numbers, progress
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from m3connect.disk import take_place, writing
 from m3connect.errors import ConfigError
-from m3connect.training.monitor import LOG_NAME
-from m3connect.training.progress import Progress
+from m3connect.training.log import LOG_NAME
 from m3connect.training.recipe import AnyRecipe, read_recipe
+from m3connect.training.sampling import PlannedBatch
 
 NO_ROOM = "Make room; resuming goes on from the last checkpoint."
 """What to do when something of a run could not be written."""
@@ -29,6 +31,50 @@ _MAY_CHANGE: dict[str, Any] = {
     "evaluation": True,
     "optimizer": {"steps"},
 }
+
+
+class Progress:
+    """Counters and the epoch's plan. Saved with every checkpoint.
+
+    The plan is kept rather than made again: neighbours depend on the weights at the epoch's start.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.total = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.epoch = 0
+        self.position = 0
+        self.plan: list[PlannedBatch] = []
+        self.best = float("-inf")
+        self.measured_without_gain = 0
+
+    def begin(self, plan: list[PlannedBatch]) -> None:
+        """Start an epoch."""
+        self.plan = plan
+        self.position = 0
+
+    def better(self, score: float) -> bool:
+        """Note a measurement; whether it is the best so far."""
+        if score > self.best:
+            self.best = score
+            self.measured_without_gain = 0
+            return True
+        self.measured_without_gain += 1
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers and tensors only."""
+        plan = [(batch.dataset, torch.from_numpy(batch.rows), batch.bucket) for batch in self.plan]
+        return {**vars(self), "plan": plan}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What :meth:`state_dict` gave."""
+        plan = [
+            PlannedBatch(dataset, rows.numpy(), bucket) for dataset, rows, bucket in state["plan"]
+        ]
+        vars(self).update({**state, "plan": plan})
 
 
 class Checkpoints:
@@ -81,10 +127,10 @@ class Checkpoints:
         Raises:
             ConfigError: there is none.
         """
-        found = sorted(self.folder.glob("step-??????"))
-        if not found:
+        saved = sorted(self.folder.glob("step-??????"))
+        if not saved:
             raise ConfigError(f"{self.folder} holds no checkpoint to resume from")
-        self.accelerator.load_state(str(found[-1]))
+        self.accelerator.load_state(str(saved[-1]))
         self._forget_no_step()
 
     def _forget_no_step(self) -> None:

@@ -1,4 +1,4 @@
-"""Drawn examples to tensors.
+"""Sample examples to tensors.
 
 B queries, N passages (a group of G for each query, the positive first), L tokens, P known positives.
 """
@@ -17,8 +17,7 @@ from m3connect.model.config import M3Config
 from m3connect.model.folding import CaseFolding
 from m3connect.model.heads import content_masks
 from m3connect.model.tokenize import TextTokenizer
-from m3connect.training.drawing import Drawn, text_key
-from m3connect.training.planning import Rows
+from m3connect.training.sampling import Rows, Sample, text_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +107,14 @@ class Collator:
         self.tokenizers: dict[Kind, TextTokenizer] = {"query": query, "passage": passage}
         self.fold = fold
 
-    def batch(self, drawn: Sequence[Drawn]) -> Batch:
+    def batch(self, samples: Sequence[Sample]) -> Batch:
         """A step's examples as tensors."""
-        passages = [text for example in drawn for text in example.passages]
-        known = [[text_key(text) for text in example.positives] for example in drawn]
+        passages = [text for sample in samples for text in sample.passages]
+        known = [[text_key(text) for text in sample.positives] for sample in samples]
         longest = max(map(len, known))
-        scores = [example.teacher for example in drawn if example.teacher is not None]
+        scores = [sample.teacher for sample in samples if sample.teacher is not None]
         return Batch(
-            self.texts([example.query for example in drawn], "query"),
+            self.texts([sample.query for sample in samples], "query"),
             self.texts(passages, "passage"),
             torch.tensor([text_key(text) for text in passages]),
             torch.tensor([(keys * longest)[:longest] for keys in known]),
@@ -135,10 +134,10 @@ class Collator:
         terms = ids if self.fold is None else torch.from_numpy(self.fold(padded).astype(np.int64))
         return Texts(ids, mask, terms, lexical, content)
 
-    def lengths(self, drawn: Sequence[Drawn]) -> Rows:
+    def lengths(self, samples: Sequence[Sample]) -> Rows:
         """Tokens of each example's longest text."""
-        queries = self.tokenizers["query"]([example.query for example in drawn], "query").lengths
-        passages = [text for example in drawn for text in example.passages]
-        found = self.tokenizers["passage"](passages, "passage").lengths
-        longest: Rows = np.maximum(queries, found.reshape(len(drawn), -1).max(axis=1))
+        of_queries = self.tokenizers["query"]([sample.query for sample in samples], "query").lengths
+        passages = [text for sample in samples for text in sample.passages]
+        of_passages = self.tokenizers["passage"](passages, "passage").lengths
+        longest: Rows = np.maximum(of_queries, of_passages.reshape(len(samples), -1).max(axis=1))
         return longest

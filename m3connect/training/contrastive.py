@@ -16,22 +16,20 @@ from m3connect.model.m3 import M3Model
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.training.collate import Batch, Collator, Texts
 from m3connect.training.criterion import make_criterion
-from m3connect.training.drawing import Drawn
-from m3connect.training.encoding import Reps, encode, sub_batches
 from m3connect.training.examples import open_source
-from m3connect.training.gradcache import cached_backward, plain_backward
-from m3connect.training.heads import shape_heads, start_heads
+from m3connect.training.gradcache import Reps, cached_backward, encode, plain_backward, sub_batches
+from m3connect.training.log import lexical_health
 from m3connect.training.lora import add_adapters
-from m3connect.training.monitor import lexical_health
-from m3connect.training.planning import Deck, PlannedBatch, plan_epoch
 from m3connect.training.recipe import Recipe
-from m3connect.training.trainable import Subject, freeze, open_subject, recompute_layers
+from m3connect.training.sampling import PlannedBatch, Sample, Sampler, plan_epoch
+from m3connect.training.surgery import shape_heads, start_heads
+from m3connect.training.trainable import Trainable, freeze, open_trainable, recompute_layers
 from m3connect.types import FloatArray
 
 HEAD_PASSAGES = 1000
 """Passages whose token states heads start from."""
 _HEAD_BATCH = 16
-_PLACING_LENGTH = 64
+_TOPIC_LENGTH = 64
 """Tokens that decide who is whose neighbour: the start of a text tells its topic."""
 
 
@@ -49,19 +47,19 @@ class Contrastive:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.subject: Subject = open_subject(recipe)
-        self.module: nn.Module = self.subject.model
+        self.trainable: Trainable = open_trainable(recipe)
+        self.module: nn.Module = self.trainable.model
         self.criterion = make_criterion(recipe)
         sources = [open_source(recipe.data_directory / table.path) for table in recipe.data]
         table = recipe.batching
         teacher = recipe.objective.teacher != "none"
-        self.deck = Deck(sources, recipe.data, table, recipe.seed, teacher=teacher)
+        self.sampler = Sampler(sources, recipe.data, table, recipe.seed, teacher=teacher)
         self.names: Sequence[str] = [source.name for source in sources]
         self.edges: Sequence[int] = table.edges
         self.collator = self._collator(table.query_length, table.passage_length)
 
     def _collator(self, query_length: int, passage_length: int) -> Collator:
-        config, tokenizer = self.subject.config, self.subject.tokenizer
+        config, tokenizer = self.trainable.config, self.trainable.tokenizer
         return Collator(
             config,
             TextTokenizer(tokenizer, config, query_length),
@@ -71,16 +69,16 @@ class Contrastive:
 
     def start(self, plan: Sequence[PlannedBatch]) -> None:
         """Before the first step of a new run: the heads."""
-        start_heads(self.subject.model, self.recipe.model, self._head_passages(plan))
+        start_heads(self.trainable.model, self.recipe.model, self._head_passages(plan))
         self._arrange()
 
     def restart(self) -> None:
         """Before a checkpoint is loaded: the heads' shapes."""
-        shape_heads(self.subject.model, self.recipe.model)
+        shape_heads(self.trainable.model, self.recipe.model)
         self._arrange()
 
     def _arrange(self) -> None:
-        model, table = self.subject.model, self.recipe.model
+        model, table = self.trainable.model, self.recipe.model
         freeze(model, table, self.recipe.objective.legs)
         if self.recipe.lora:
             add_adapters(model, self.recipe.lora, table.frozen_layers)
@@ -93,14 +91,14 @@ class Contrastive:
         Raises:
             InputError: a dataset does not fill a batch, or lacks negatives or teacher scores.
         """
-        place = None if draft or self.recipe.batching.neighbours == 1 else self._place
-        return plan_epoch(self.deck, epoch, processes, self.collator.lengths, place)
+        embed = None if draft or self.recipe.batching.neighbours == 1 else self._topic_vectors
+        return plan_epoch(self.sampler, epoch, processes, self.collator.lengths, embed)
 
     def batch(self, planned: PlannedBatch, epoch: int, rank: int, processes: int) -> Batch:
         """A process's part of a planned batch."""
-        part = np.array_split(planned.rows, processes)[rank]
+        rows = np.array_split(planned.rows, processes)[rank]
         return self.collator.batch(
-            [self.deck.drawn(epoch, planned.dataset, row) for row in part.tolist()]
+            [self.sampler.sample(epoch, planned.dataset, row) for row in rows.tolist()]
         )
 
     def backward(
@@ -116,43 +114,45 @@ class Contrastive:
             accelerator: goes back, and exchanges gradients.
         """
         begin = self.recipe.objective.self_distill_from
-        figures: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
 
         def loss_of(reps: Sequence[Reps]) -> Tensor:
-            distil = begin is not None and step >= begin
-            loss, parts = self.criterion(reps[0], reps[1], batch, self_distill=distil)
-            figures.update(parts, loss=loss.detach())
+            distill = begin is not None and step >= begin
+            loss, parts = self.criterion(reps[0], reps[1], batch, self_distill=distill)
+            metrics.update(parts, loss=loss.detach())
             if "sparse" in reps[1]:
-                figures.update(lexical_health(reps[1]["sparse"], batch.passages))
+                metrics.update(lexical_health(reps[1]["sparse"], batch.passages))
             return loss * share
 
         run, legs = self.recipe.run, self.recipe.objective.legs
         texts, go_back = (batch.queries, batch.passages), accelerator.backward
         if run.gradient_cache:
-            quiet = partial(accelerator.no_sync, model)
-            cached_backward(model, texts, loss_of, legs, run.sub_batch_tokens, go_back, quiet)
+            no_sync = partial(accelerator.no_sync, model)
+            cached_backward(model, texts, loss_of, legs, run.sub_batch_tokens, go_back, no_sync)
         else:
             plain_backward(model, texts, loss_of, legs, run.sub_batch_tokens, go_back)
-        return figures
+        return metrics
 
     def _head_passages(self, plan: Sequence[PlannedBatch]) -> Iterator[Texts]:
         """Some passages of the epoch's, of like length together."""
-        drawn = (
-            self.deck.drawn(0, batch.dataset, row) for batch in plan for row in batch.rows.tolist()
+        samples = (
+            self.sampler.sample(0, batch.dataset, row)
+            for batch in plan
+            for row in batch.rows.tolist()
         )
-        texts = sorted((example.passages[0] for example in islice(drawn, HEAD_PASSAGES)), key=len)
-        device = next(self.subject.model.parameters()).device
+        texts = sorted((sample.passages[0] for sample in islice(samples, HEAD_PASSAGES)), key=len)
+        device = next(self.trainable.model.parameters()).device
         for start in range(0, len(texts), _HEAD_BATCH):
             yield self.collator.texts(texts[start : start + _HEAD_BATCH], "passage").to(device)
 
-    def _place(self, drawn: Sequence[Drawn]) -> FloatArray:
+    def _topic_vectors(self, samples: Sequence[Sample]) -> FloatArray:
         """The sum of query and positive in the dense space."""
-        model, table = self.subject.model.eval(), self.recipe.batching
+        model, table = self.trainable.model.eval(), self.recipe.batching
         short = self._collator(
-            min(_PLACING_LENGTH, table.query_length), min(_PLACING_LENGTH, table.passage_length)
+            min(_TOPIC_LENGTH, table.query_length), min(_TOPIC_LENGTH, table.passage_length)
         )
-        queries = short.texts([example.query for example in drawn], "query")
-        passages = short.texts([example.passages[0] for example in drawn], "passage")
+        queries = short.texts([sample.query for sample in samples], "query")
+        passages = short.texts([sample.passages[0] for sample in samples], "passage")
         vectors: FloatArray = (self._dense(model, queries) + self._dense(model, passages)).numpy()
         return vectors
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from m3connect.model.scores import dense_scores, maxsim_scores, sparse_scores
 from m3connect.training.collate import Batch, Texts
 from m3connect.training.distributed import gather, processes, rank
-from m3connect.training.encoding import Reps
+from m3connect.training.gradcache import Reps
 from m3connect.training.losses import Objective, Targets, info_nce, mask, unified_loss
 from m3connect.training.recipe import Recipe
 from m3connect.types import LEGS, Leg
@@ -48,10 +48,14 @@ class Criterion:
         first = 0
         if self.across_processes and processes() > 1:
             first = rank() * len(batch.passages)
-            passages, passage_texts, keys = _everyones(passages, passage_texts, keys)
-        found = similarities(queries, batch.queries, passages, passage_texts, self.score_queries)
+            passages, passage_texts, keys = _gathered(passages, passage_texts, keys)
+        scores_by_leg = similarities(
+            queries, batch.queries, passages, passage_texts, self.score_queries
+        )
         targets = targets_of(batch, keys, first, in_batch=self.in_batch)
-        loss, parts = unified_loss(found, targets, self.objective, self_distill=self_distill)
+        loss, parts = unified_loss(
+            scores_by_leg, targets, self.objective, self_distill=self_distill
+        )
         for width in self.matryoshka:
             narrow = _at_width(queries["dense"], width), _at_width(passages["dense"], width)
             scores = mask(dense_scores(*narrow) / self.objective.temperature, targets.allowed_BN)
@@ -64,11 +68,11 @@ class Criterion:
 def make_criterion(recipe: Recipe) -> Criterion:
     """The loss that a recipe asks for."""
     table, batching = recipe.objective, recipe.batching
-    place = {leg: place for place, leg in enumerate(LEGS)}
+    index = {leg: index for index, leg in enumerate(LEGS)}
     objective = Objective(
         table.temperature,
-        {leg: table.score_weights[place[leg]] for leg in table.legs},
-        {leg: table.loss_weights[place[leg]] for leg in table.legs},
+        {leg: table.score_weights[index[leg]] for leg in table.legs},
+        {leg: table.loss_weights[index[leg]] for leg in table.legs},
         "m3" if table.teacher == "m3" else "kl",
     )
     return Criterion(
@@ -88,11 +92,11 @@ def similarities(
     score_queries: int,
 ) -> dict[Leg, Tensor]:
     """Every leg's scores ``[B, M]`` of all pairs, before the temperature."""
-    found: dict[Leg, Tensor] = {}
+    scores: dict[Leg, Tensor] = {}
     if "dense" in queries:
-        found["dense"] = dense_scores(queries["dense"], passages["dense"])
+        scores["dense"] = dense_scores(queries["dense"], passages["dense"])
     if "sparse" in queries:
-        found["sparse"] = sparse_scores(
+        scores["sparse"] = sparse_scores(
             query_texts.terms,
             queries["sparse"],
             query_texts.lexical,
@@ -101,14 +105,14 @@ def similarities(
             passage_texts.lexical,
         )
     if "multivector" in queries:
-        found["multivector"] = chunked_maxsim(
+        scores["multivector"] = chunked_maxsim(
             queries["multivector"],
             query_texts.content,
             passages["multivector"],
             passage_texts.content,
             score_queries,
         )
-    return found
+    return scores
 
 
 def chunked_maxsim(
@@ -157,7 +161,7 @@ def targets_of(batch: Batch, keys_M: Tensor, first: int, *, in_batch: bool) -> T
     return Targets(own_BG[:, 0], allowed_BM, own_BG, batch.teacher)
 
 
-def _everyones(passages: Reps, texts: Texts, keys: Tensor) -> tuple[Reps, Texts, Tensor]:
+def _gathered(passages: Reps, texts: Texts, keys: Tensor) -> tuple[Reps, Texts, Tensor]:
     reps: Reps = {leg: gather(rep, length_axis=leg != "dense") for leg, rep in passages.items()}
     parts: Sequence[Tensor] = (texts.ids, texts.mask, texts.terms, texts.lexical, texts.content)
     return reps, Texts(*(gather(part, length_axis=True) for part in parts)), gather(keys)

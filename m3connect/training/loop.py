@@ -21,26 +21,24 @@ from torch import Tensor, nn
 
 from m3connect.disk import take_place, writing
 from m3connect.errors import InputError
-from m3connect.training.accelerator import make_accelerator, start_trackers
-from m3connect.training.checkpoints import NO_ROOM, Checkpoints, claim_output
+from m3connect.training.checkpoints import NO_ROOM, Checkpoints, Progress, claim_output
 from m3connect.training.contrastive import Contrastive
-from m3connect.training.distributed import whole
-from m3connect.training.monitor import LOG_NAME, Monitor
+from m3connect.training.distributed import make_accelerator, start_trackers, whole
+from m3connect.training.log import LOG_NAME, Monitor
 from m3connect.training.optimizer import make_optimizer, make_schedule
-from m3connect.training.planning import PlannedBatch
-from m3connect.training.progress import Progress
 from m3connect.training.recipe import AnyRecipe, OptimizerTable, Recipe
 from m3connect.training.retromae import RetroMae
-from m3connect.training.trainable import Subject, gathered, save_subject
+from m3connect.training.sampling import PlannedBatch
+from m3connect.training.trainable import Trainable, gathered, save_trainable
 
-Evaluate = Callable[[Subject], Mapping[str, float]]
+Evaluate = Callable[[Trainable], Mapping[str, float]]
 """Mean nDCG@10 by mode on the development sets."""
 
 
 class Task(Protocol):
     """What is learnt."""
 
-    subject: Subject
+    trainable: Trainable
     """The model that the run leaves."""
     module: nn.Module
     """What moves: the model, and what helps to train it."""
@@ -148,11 +146,11 @@ class Run:
 
     def _plan(self, epoch: int) -> list[PlannedBatch]:
         """An epoch's plan, made by one process for all."""
-        found: list[list[PlannedBatch] | None] = [None]
+        plans: list[list[PlannedBatch] | None] = [None]
         if self.accelerator.is_main_process or self.sharded:  # a sharded model needs all of them
-            found = [self.task.plan(epoch, self.accelerator.num_processes)]
-        broadcast_object_list(found)
-        return found[0] or []
+            plans = [self.task.plan(epoch, self.accelerator.num_processes)]
+        broadcast_object_list(plans)
+        return plans[0] or []
 
     def batches(self) -> Iterator[list[Any]]:
         """This process's batches of each step that is left."""
@@ -206,21 +204,21 @@ class Run:
 
     def measure(self, evaluate: Evaluate) -> None:
         """Development figures; the best model so far is kept."""
-        found: list[Mapping[str, float]] = [{}]
-        subject = self._subject()
+        scores: list[Mapping[str, float]] = [{}]
+        trainable = self._trainable()
         if self.accelerator.is_main_process:
-            subject.model.to(self.accelerator.device).eval()
-            found = [evaluate(subject)]
-        broadcast_object_list(found)
-        self.monitor.measured(self.progress.step, found[0])
+            trainable.model.to(self.accelerator.device).eval()
+            scores = [evaluate(trainable)]
+        broadcast_object_list(scores)
+        self.monitor.measured(self.progress.step, scores[0])
         table = self.recipe.evaluation
-        *_, last = found[0]
-        if table and self.progress.better(found[0][table.mode or last]):
-            self._save(subject, "best")
+        *_, last = scores[0]
+        if table and self.progress.better(scores[0][table.mode or last]):
+            self._save(trainable, "best")
 
     def finish(self) -> Path:
         """Write the model; returns its folder."""
-        self._save(self._subject(), "last")
+        self._save(self._trainable(), "last")
         # Nobody leaves before the model is written, nor right after an exchange of tensors: gloo's
         # threads may still hold one of them, and to free it while Python shuts down is an abort.
         self.accelerator.wait_for_everyone()
@@ -228,16 +226,16 @@ class Run:
         best = self.recipe.output / "best"
         return best if best.is_dir() else self.recipe.output / "last"
 
-    def _subject(self) -> Subject:
+    def _trainable(self) -> Trainable:
         """The model in one piece; every process must call this."""
-        return gathered(self.task.subject) if self.sharded else self.task.subject
+        return gathered(self.task.trainable) if self.sharded else self.task.trainable
 
-    def _save(self, subject: Subject, name: str) -> None:
+    def _save(self, trainable: Trainable, name: str) -> None:
         if self.accelerator.is_main_process:
             target = self.recipe.output / name
             unfinished = target.with_suffix(".unfinished")
             with writing(unfinished, NO_ROOM):
-                save_subject(subject, unfinished)
+                save_trainable(trainable, unfinished)
             take_place(unfinished, target)
         self.accelerator.wait_for_everyone()
 

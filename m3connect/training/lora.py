@@ -62,7 +62,7 @@ def merged(tensors: Mapping[str, Tensor], table: LoraTable) -> dict[str, Tensor]
         tensors: by name, adapters among them.
         table: rank and alpha.
     """
-    found = {
+    plain = {
         name.replace(_KEPT, "."): tensor
         for name, tensor in tensors.items()
         if _DOWN not in name and _UP not in name
@@ -72,5 +72,5 @@ def merged(tensors: Mapping[str, Tensor], table: LoraTable) -> dict[str, Tensor]
             layer = name.partition(_DOWN)[0]
             up = tensors[name.replace(_DOWN, _UP)]
             weight = f"{layer}.weight"
-            found[weight] = found[weight] + table.alpha / table.rank * (up @ down)
-    return found
+            plain[weight] = plain[weight] + table.alpha / table.rank * (up @ down)
+    return plain

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from m3connect.model.tensors import HEADS
-from m3connect.training.progress import Progress
+from m3connect.training.checkpoints import Progress
 from m3connect.training.recipe import OptimizerTable
 
 

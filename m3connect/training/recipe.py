@@ -311,7 +311,7 @@ class RetroMaeRecipe(_Table):
         max_length: tokens a text is cut to. Beyond the model's own limit, positions are added.
         texts: files with ``text`` in each record, or folders with a ``corpus.jsonl``.
         edges, sizes: length ranges, and texts per process and batch in each (one number for all).
-        encoder_mask, decoder_mask: shares of tokens hidden from the encoder and from the decoder.
+        encoder_mask, decoder_mask: shares of tokens masked from the encoder and from the decoder.
     """
 
     stage: Literal["retromae"]

@@ -26,7 +26,7 @@ from m3connect.types import LEGS, Leg
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Trainable:
     """A model in training.
 
     Args:
@@ -47,7 +47,7 @@ class Subject:
         return self.model.config
 
 
-def open_subject(recipe: Recipe) -> Subject:
+def open_trainable(recipe: Recipe) -> Trainable:
     """The model that a recipe starts from; heads that start anew have no meaning yet.
 
     Raises:
@@ -76,10 +76,10 @@ def open_subject(recipe: Recipe) -> Subject:
         raise ConfigError(
             f"matryoshka = {list(recipe.objective.matryoshka)}: the dense vector has {dense} values"
         )
-    return Subject(model, read_tokenizer(checkpoint.path)[0], checkpoint.path, recipe.lora)
+    return Trainable(model, read_tokenizer(checkpoint.path)[0], checkpoint.path, recipe.lora)
 
 
-def load_subject(name: str) -> Subject:
+def load_trainable(name: str) -> Trainable:
     """A checkpoint as it is.
 
     Raises:
@@ -87,7 +87,7 @@ def load_subject(name: str) -> Subject:
         CheckpointError: a file is missing, broken or misshapen.
     """
     checkpoint = open_checkpoint(resolve(name), name)
-    return Subject(load_model(checkpoint), read_tokenizer(checkpoint.path)[0], checkpoint.path)
+    return Trainable(load_model(checkpoint), read_tokenizer(checkpoint.path)[0], checkpoint.path)
 
 
 def _with_dropout(config: M3Config, rate: float) -> M3Config:
@@ -134,25 +134,25 @@ def recompute_layers(model: M3Model) -> None:
         layer.forward = partial(recomputed, layer.forward, use_reentrant=False)
 
 
-def gathered(subject: Subject) -> Subject:
+def gathered(trainable: Trainable) -> Trainable:
     """A copy in one piece, on the CPU, of a model whose weights lie with several processes.
 
     Every process must call this. The copy has no adapters: they are part of its matrices.
     """
-    model = M3Model(subject.config)
-    model.load_tensors(_merged_tensors(subject))
-    return Subject(model, subject.tokenizer, subject.folder)
+    model = M3Model(trainable.config)
+    model.load_tensors(_merged_tensors(trainable))
+    return Trainable(model, trainable.tokenizer, trainable.folder)
 
 
-def _merged_tensors(subject: Subject) -> dict[str, Tensor]:
+def _merged_tensors(trainable: Trainable) -> dict[str, Tensor]:
     tensors = {
-        name: whole(tensor).detach().cpu() for name, tensor in subject.model.tensors().items()
+        name: whole(tensor).detach().cpu() for name, tensor in trainable.model.tensors().items()
     }
-    return merged(tensors, subject.lora) if subject.lora else tensors
+    return merged(tensors, trainable.lora) if trainable.lora else tensors
 
 
-def save_subject(subject: Subject, folder: Path) -> None:
+def save_trainable(trainable: Trainable, folder: Path) -> None:
     """Write the model as a checkpoint in our own layout; adapters become part of its matrices."""
-    tensors = _merged_tensors(subject)
-    config = subject.config.model_copy(update={"weights_hash": weights_hash(tensors)})
-    save_m3(config, tensors, subject.folder, folder)
+    tensors = _merged_tensors(trainable)
+    config = trainable.config.model_copy(update={"weights_hash": weights_hash(tensors)})
+    save_m3(config, tensors, trainable.folder, folder)

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from m3connect.errors import CheckpointError
 from m3connect.model.checkpoint import open_checkpoint, read_tokenizer, weights_hash
+from m3connect.model.published import read_published
 from m3connect.model.tensors import tensor_shapes
-from m3connect.model.weights import load_model, read_published
+from m3connect.model.weights import load_model
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from m3connect.model.m3 import M3Model
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.training.collate import Collator
 from m3connect.training.recipe import read_recipe
-from m3connect.training.trainable import Subject, save_subject
+from m3connect.training.trainable import Trainable, save_trainable
 
 WORDS = 60
 TOY = """
@@ -103,7 +103,7 @@ def checkpoint(tmp_path, model, tokenizer):
     source = tmp_path / "tokenizer"
     source.mkdir()
     tokenizer.save(str(source / "tokenizer.json"))
-    save_subject(Subject(model, tokenizer, source), tmp_path / "tiny")
+    save_trainable(Trainable(model, tokenizer, source), tmp_path / "tiny")
     return tmp_path / "tiny"
 
 

@@ -9,8 +9,8 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 
 from m3connect.errors import ConfigError
 from m3connect.training import accelerator
+from m3connect.training.log import read_log
 from m3connect.training.loop import train
-from m3connect.training.monitor import read_log
 
 SETTINGS = ("optimizer.steps=4",)
 
@@ -19,7 +19,7 @@ def test_tensorboard_gets_what_the_log_gets(recipe, tmp_path):
     """Every figure of every line is in the event file, and the recipe is there as hyper-parameters."""
     measured = ["evaluation.datasets=['x']", "evaluation.every=4"]
     plan = recipe("run.trackers=['tensorboard']", *measured)
-    train(plan, evaluate=lambda subject: {"all": 0.25})
+    train(plan, evaluate=lambda trainable: {"all": 0.25})
     folder = tmp_path / "run/trackers/m3connect"
     events = EventAccumulator(str(folder))
     events.Reload()

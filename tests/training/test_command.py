@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from m3connect.cli import app
 from m3connect.searching.modes import MODES
 from m3connect.training.contrastive import Contrastive
-from m3connect.training.encoding import forward
-from m3connect.training.forecast import forecast
-from m3connect.training.monitor import read_log
+from m3connect.training.estimate import forecast
+from m3connect.training.gradcache import forward
+from m3connect.training.log import read_log
 from m3connect.training.recipe import read_recipe
 
 SETTINGS = ("optimizer.learning_rate=1e-3", "run.sub_batch_tokens=100000")

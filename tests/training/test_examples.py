@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3connect.errors import InputError
-from m3connect.training.drawing import draw, generator, segments_shuffled
 from m3connect.training.examples import Example, open_source
+from m3connect.training.sampling import draw, generator, segments_shuffled
 
 RECORDS = [
     {"query": "one", "pos": ["a", "b"], "neg": ["x", "a", "y"], "neg_scores": [0.1, 0.2, 0.3]},

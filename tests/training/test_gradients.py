@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 from m3connect.model.m3 import M3Model
 from m3connect.training.collate import Batch
 from m3connect.training.criterion import Criterion, similarities, targets_of
-from m3connect.training.drawing import Drawn
 from m3connect.training.gradcache import cached_backward, plain_backward
 from m3connect.training.losses import Objective
+from m3connect.training.sampling import Sample
 from m3connect.types import LEGS
 from tests.training.processes import free_port, run_processes
 
@@ -31,7 +31,7 @@ def drawn(count, negatives=1):
         topic = " ".join(f"w{(7 * number + at) % 60}" for at in range(2 + number % 5))
         positive = f"{topic} w{number}" if number > 1 else "w1 w2 w3"
         worse = [f"w{(3 * number + at) % 60} w{at} " * (1 + at) for at in range(negatives)]
-        found.append(Drawn(topic, (positive, *worse), (positive,), None, ""))
+        found.append(Sample(topic, (positive, *worse), (positive,), None, ""))
     return found
 
 

@@ -7,9 +7,8 @@ from safetensors.torch import load_file, save_file
 from m3connect.errors import CheckpointError, ConfigError, InputError, M3ConnectError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
+from m3connect.training.log import read_log, write_report
 from m3connect.training.loop import train
-from m3connect.training.monitor import read_log
-from m3connect.training.report import write_report
 
 SETTINGS = (
     "batching.negatives=2",
@@ -41,7 +40,7 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(recipe, tmp_path, little_ro
     """The message names the folder and what to do; with room the run goes on bit for bit."""
     whole = weights(train(recipe(f"output={tmp_path}/whole")))
 
-    def fill(subject):
+    def fill(trainable):
         little_room(20_000)  # enough for the log
         return {"all": 0.5}
 
@@ -60,7 +59,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(recipe, tmp_path):
     dropout = "model.dropout=0.2"
     whole = weights(train(recipe(dropout, f"output={tmp_path}/whole")))
 
-    def interrupt(subject):
+    def interrupt(trainable):
         raise KeyboardInterrupt
 
     measured = ["evaluation.datasets=['none']", "evaluation.every=6"]
@@ -192,7 +191,7 @@ def test_a_run_that_never_began_claims_no_folder(recipe, tmp_path):
 def test_a_run_may_be_shortened(recipe, tmp_path):
     """Resumed with fewer steps, a run ends there with a learning rate that fell towards 0."""
 
-    def interrupt(subject):
+    def interrupt(trainable):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -214,8 +213,8 @@ def test_the_best_model_is_kept_and_patience_ends_the_run(recipe, tmp_path):
     scores = iter([0.1, 0.5, 0.4, 0.5, 0.9])
     seen = []
 
-    def evaluate(subject):
-        seen.append(subject.model.heads.sparse_linear.bias.item())
+    def evaluate(trainable):
+        seen.append(trainable.model.heads.sparse_linear.bias.item())
         return {"all": next(scores)}
 
     settings = ["evaluation.datasets=['x']", "evaluation.every=2", "evaluation.patience=2"]

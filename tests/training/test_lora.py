@@ -10,12 +10,12 @@ from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
 from m3connect.training.contrastive import Contrastive
-from m3connect.training.forecast import forecast
+from m3connect.training.estimate import forecast
+from m3connect.training.log import read_log
 from m3connect.training.loop import train
 from m3connect.training.lora import add_adapters
-from m3connect.training.monitor import read_log
 from m3connect.training.recipe import LoraTable
-from m3connect.training.trainable import Subject, save_subject
+from m3connect.training.trainable import Trainable, save_trainable
 
 SETTINGS = (
     "model.dropout=0.1",
@@ -55,7 +55,7 @@ def test_the_merged_model_gives_what_the_adapted_one_gave(model, tokenizer, chec
     assert all(".layer.1." in name for name, _ in adapters)
     for _, weight in adapters:
         torch.nn.init.normal_(weight, std=0.3)
-    save_subject(Subject(model, tokenizer, checkpoint, table), tmp_path / "merged")
+    save_trainable(Trainable(model, tokenizer, checkpoint, table), tmp_path / "merged")
     ordinary = load_model(open_checkpoint(tmp_path / "merged"))
     ids = torch.randint(4, 60, (5, 9))
     adapted = model.eval()(ids)
@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(recipe, tmp_path):
     """Adapters come back from a checkpoint with their optimizer and their dropout."""
     whole = weights(train(recipe(f"output={tmp_path}/whole")))
 
-    def interrupt(subject):
+    def interrupt(trainable):
         raise KeyboardInterrupt
 
     measured = ["evaluation.datasets=['none']", "evaluation.every=5"]
@@ -96,8 +96,8 @@ def test_development_figures_see_the_adapters(recipe):
     ids = torch.arange(4, 12)[None]
     seen = []
 
-    def evaluate(subject):
-        seen.append(subject.model(ids).dense.detach())
+    def evaluate(trainable):
+        seen.append(trainable.model(ids).dense.detach())
         return {"all": float(len(seen))}
 
     measured = ["evaluation.datasets=['x']", "evaluation.every=3"]

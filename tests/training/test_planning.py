@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from m3connect.errors import InputError
-from m3connect.training.drawing import generator
 from m3connect.training.examples import Example
-from m3connect.training.planning import Deck, grouped, plan_epoch
 from m3connect.training.recipe import BatchingTable, DataTable
+from m3connect.training.sampling import Sampler, generator, grouped, plan_epoch
 
 
 class Source(list):
@@ -33,10 +32,10 @@ def lengths(drawn):
     return np.array([max(len(text.split()) for text in example.passages) for example in drawn])
 
 
-def deck(*sources, tables=None, seed=0, **batching):
+def sampler(*sources, tables=None, seed=0, **batching):
     batching = {"edges": (4, 8, 512), "sizes": 4, "smallest": 1} | batching
     tables = tables or [DataTable(path="x")] * len(sources)
-    return Deck(sources, tables, BatchingTable(**batching), seed)
+    return Sampler(sources, tables, BatchingTable(**batching), seed)
 
 
 def places(plan):
@@ -45,14 +44,14 @@ def places(plan):
 
 def test_a_batch_is_of_one_dataset_and_one_range_of_lengths():
     """Every example is in one batch, with its like, and batches have their range's size."""
-    stack = deck(source(60), source(40), sizes=(8, 4, 2))
+    stack = sampler(source(60), source(40), sizes=(8, 4, 2))
     plan = plan_epoch(stack, 0, 1, lengths)
     seen = Counter((batch.dataset, row) for batch in plan for row in batch.rows.tolist())
     assert len(seen) == 100
     assert set(seen.values()) == {1}
     edges = [0, 4, 8, 512]
     for batch in plan:
-        found = lengths([stack.drawn(0, batch.dataset, row) for row in batch.rows.tolist()])
+        found = lengths([stack.sample(0, batch.dataset, row) for row in batch.rows.tolist()])
         assert (found > edges[batch.bucket]).all()
         assert (found <= edges[batch.bucket + 1]).all()
         assert len(batch.rows) <= (8, 4, 2)[batch.bucket]
@@ -72,16 +71,16 @@ def test_the_papers_table_is_a_preset():
 
 def test_plans_follow_from_seed_and_epoch():
     """The same seed and epoch plan the same; another of either plans something else."""
-    first = places(plan_epoch(deck(source(50)), 0, 1, lengths))
-    assert first == places(plan_epoch(deck(source(50)), 0, 1, lengths))
-    assert first != places(plan_epoch(deck(source(50)), 1, 1, lengths))
-    assert first != places(plan_epoch(deck(source(50), seed=1), 0, 1, lengths))
+    first = places(plan_epoch(sampler(source(50)), 0, 1, lengths))
+    assert first == places(plan_epoch(sampler(source(50)), 0, 1, lengths))
+    assert first != places(plan_epoch(sampler(source(50)), 1, 1, lengths))
+    assert first != places(plan_epoch(sampler(source(50), seed=1), 0, 1, lengths))
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_every_process_gets_as_many_queries(processes):
     """A batch divides evenly, the short last ones too."""
-    plan = plan_epoch(deck(source(50)), 0, processes, lengths)
+    plan = plan_epoch(sampler(source(50)), 0, processes, lengths)
     assert all(len(batch.rows) % processes == 0 for batch in plan)
     assert max(len(batch.rows) for batch in plan) == 4 * processes
 
@@ -89,15 +88,15 @@ def test_every_process_gets_as_many_queries(processes):
 def test_a_limit_is_drawn_evenly_over_languages():
     """A language with few examples is not crowded out."""
     many = source(100, lambda number: "sw" if number < 10 else "en")
-    stack = deck(many, tables=[DataTable(path="x", examples=16)])
+    stack = sampler(many, tables=[DataTable(path="x", examples=16)])
     languages = Counter(many[row].language for row in stack.rows(0, 0).tolist())
     assert languages == {"sw": 8, "en": 8}
 
 
 def test_a_passage_serves_few_queries():
     """With ``per_passage`` no positive is drawn more often than allowed."""
-    stack = deck(source(100), tables=[DataTable(path="x", per_passage=1)])
-    drawn = [stack.drawn(0, 0, row).passages[0] for row in stack.rows(0, 0).tolist()]
+    stack = sampler(source(100), tables=[DataTable(path="x", per_passage=1)])
+    drawn = [stack.sample(0, 0, row).passages[0] for row in stack.rows(0, 0).tolist()]
     assert max(Counter(drawn).values()) == 1
     assert len(drawn) > 50
 
@@ -117,4 +116,4 @@ def test_neighbours_are_grouped():
 def test_too_little_data_for_a_batch_is_an_error():
     """A dataset that does not fill a batch is named, with what to change."""
     with pytest.raises(InputError, match=r"source: 3 examples do not fill a batch of 8 .*sizes"):
-        plan_epoch(deck(source(3)), 0, 2, lengths)
+        plan_epoch(sampler(source(3)), 0, 2, lengths)

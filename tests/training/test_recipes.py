@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tokenizers
 
+from m3connect.training.log import read_log
 from m3connect.training.loop import train
-from m3connect.training.monitor import read_log
 from m3connect.training.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[2] / "examples/training"

@@ -9,12 +9,12 @@ import torch
 from m3connect.errors import ConfigError, InputError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
-from m3connect.training.forecast import forecast
+from m3connect.training.estimate import forecast
+from m3connect.training.log import read_log
 from m3connect.training.loop import train
-from m3connect.training.monitor import read_log
-from m3connect.training.positions import extend_positions
 from m3connect.training.recipe import RetroMaeRecipe
-from m3connect.training.retromae import IGNORED, HiddenTexts, RetroMae, RetroMaeModel
+from m3connect.training.retromae import IGNORED, MaskedTexts, RetroMae, RetroMaeModel
+from m3connect.training.surgery import extend_positions
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_the_decoder_does_not_see_the_token_it_names(model):
     found = []
     for content in (ids, changed):
         torch.manual_seed(1)
-        texts = HiddenTexts(content, content, content, content >= 0)
+        texts = MaskedTexts(content, content, content, content >= 0)
         found.append(decoder(torch.ones(1, 16).double(), texts, model.backbone.double()))
     moved = (found[0] - found[1]).abs().amax(-1)[0]
     assert moved[3] == 0

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
+from m3connect.training.log import read_log
 from m3connect.training.loop import train
-from m3connect.training.monitor import read_log
 from m3connect.training.recipe import read_recipe
 from tests.training.processes import free_port, run_processes
 
@@ -52,11 +52,11 @@ def allow_sharding():
     AcceleratorState.__init__ = patched
 
 
-def measured(subject):
+def measured(trainable):
     """A figure that a measured model must have."""
     ids = torch.arange(4, 12)[None]
     with torch.no_grad():
-        return {"all": float(subject.model(ids).dense[0, 0])}
+        return {"all": float(trainable.model(ids).dense[0, 0])}
 
 
 def meet(port):

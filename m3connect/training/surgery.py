@@ -1,4 +1,4 @@
-"""Where heads start that a checkpoint lacks, or that are to be narrower.
+"""Changes to a model before it is trained: heads that start anew, and more positions.
 
 A random lexical head has dead weights and spoils the first thousands of steps (the paper gives it a
 loss weight of 0.1 for that). A regression on inverse document frequency costs one pass over some
@@ -72,13 +72,13 @@ def sample_states(model: M3Model, passages: Iterable[Texts]) -> tuple[Tensor, Te
         rows = torch.arange(len(texts), device=texts.ids.device) + count
         documents.append(rows[:, None].expand_as(texts.ids)[texts.lexical])
         count += len(texts)
-    term_ids, places_T = torch.unique(torch.cat(terms), return_inverse=True)
-    pairs = torch.unique(torch.stack([places_T, torch.cat(documents)]), dim=1)
+    term_ids, columns_T = torch.unique(torch.cat(terms), return_inverse=True)
+    pairs = torch.unique(torch.stack([columns_T, torch.cat(documents)]), dim=1)
     frequencies = torch.bincount(pairs[0], minlength=len(term_ids)).double()
     rarities = torch.log(1 + (count - frequencies + 0.5) / (frequencies + 0.5))
     most = torch.log(torch.tensor(1 + (count - 0.5) / 1.5, dtype=torch.float64))
     states_TH = torch.cat(states)
-    return states_TH, (rarities / most)[places_T].to(states_TH.dtype)
+    return states_TH, (rarities / most)[columns_T].to(states_TH.dtype)
 
 
 def ridge(states_TH: Tensor, values_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,3 +118,38 @@ def set_multivector_head(model: M3Model, weight_CH: Tensor, bias_C: Tensor) -> N
     head.load_state_dict({"weight": weight_CH, "bias": bias_C})
     model.heads.colbert_linear = head.to(model.heads.colbert_linear.weight)
     model.config = model.config.model_copy(update={"multivector_width": width})
+
+
+# ------------------------------------------------------------------------------------- positions
+
+
+@torch.no_grad()
+def extend_positions(model: M3Model, max_length: int) -> None:
+    """Let the model take texts of ``max_length`` tokens.
+
+    New positions begin as copies of the old ones, over and over: position i of the longer model is
+    position i mod n of the old one, n being its number. A token then sees its near neighbours as it
+    always did, and training teaches the far ones apart (Beltagy et al. 2020, section 5,
+    https://arxiv.org/abs/2004.05150). The M3 paper extends to 8192 and does not say how.
+
+    Args:
+        model: changed in place; nothing happens where its positions suffice.
+        max_length: tokens, special ones included.
+    """
+    body = model.config.body
+    if max_length <= body.longest_input:
+        return
+    first = body.first_position
+    old = model.backbone.embeddings.position_embeddings.weight
+    usable = old[first:]
+    copies = -(-max_length // len(usable))
+    rows = torch.cat([old[:first], usable.repeat(copies, 1)[:max_length]])
+    positions = nn.Embedding(len(rows), rows.shape[1]).to(rows)
+    positions.weight.copy_(rows)
+    model.backbone.embeddings.position_embeddings = positions
+    model.config = model.config.model_copy(
+        update={
+            "max_length": max_length,
+            "body": body.model_copy(update={"max_position_embeddings": len(rows)}),
+        }
+    )
