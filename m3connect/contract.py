@@ -26,6 +26,8 @@ FORMAT_VERSION = 1
 FieldKind = Literal["keyword", "integer", "float", "boolean", "datetime"]
 FusionKind = Literal["rrf", "weighted", "weighted_rescored"]
 Kind = Literal["query", "passage"]
+LegSelection = bool | Sequence[Leg]
+"""Which vectors a read brings: all, none, or those of some legs."""
 RESERVED_PREFIX = "_m3"
 """Top-level payload keys with this prefix belong to the connector."""
 
@@ -116,7 +118,6 @@ class ModelInfo:
         name: what it was loaded as.
         fingerprint: identity of the model; ``chunker`` is empty here.
         weights: recommended fusion weights (dense, sparse, multivector).
-        languages: what its card says, for people.
     """
 
     name: str
@@ -167,7 +168,6 @@ class Limits:
 
     Args:
         request_bytes: payload of one write request.
-        request_records: records of one write request.
         multivector_floats: tokens x width of one record's multi-vector.
         id_bytes: UTF-8 length of an id.
         payload_bytes: JSON length of one payload.
@@ -175,7 +175,6 @@ class Limits:
     """
 
     request_bytes: int = 16 * 1024 * 1024
-    request_records: int = 1000
     multivector_floats: int | None = None
     id_bytes: int | None = None
     payload_bytes: int | None = None
@@ -195,12 +194,8 @@ class Capabilities:
             (missing legs count 0) and ``weighted_rescored`` (every candidate gets true scores).
         maxsim: whether it scores candidates by MaxSim in the same request, as a leg of
             ``fusions`` and as ``rerank``.
-        filters: names of the filter nodes a search evaluates in the engine; ``count``, ``scan``
-            and ``delete`` take every filter.
         exact: whether a dense search is exact rather than approximate. An approximate one is
             still exact on a few hundred records.
-        sparse_error: largest relative error of a sparse score, where the engine rounds weights
-            (to 9 significant bits: 0.004); weights that survive the rounding score exactly.
         limits: sizes it takes.
     """
 
@@ -210,9 +205,7 @@ class Capabilities:
     stores: frozenset[Leg] = frozenset(LEGS)
     fusions: frozenset[FusionKind] = frozenset()
     maxsim: bool = False
-    filters: frozenset[str] = frozenset({"Eq", "In", "Range", "Exists", "And", "Or", "Not"})
     exact: bool = False
-    sparse_error: float = 0.0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -328,16 +321,19 @@ class Connector(Protocol):
     def delete(self, where: Sequence[str] | Filter) -> int:
         """Delete by ids or by filter; returns how many records went. Missing ids are no error."""
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+    def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked; missing ids are left out.
 
-        Vectors come back to the stored precision; without ``vectors`` the embeddings have no legs.
+        Vectors come back to the stored precision, those of the legs in ``vectors`` alone.
+
+        Raises:
+            InputError: ``vectors`` names a leg that the collection does not store.
         """
 
     def scan(
-        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
     ) -> Iterator[RecordBatch]:
-        """All matching records, each once, in no particular order."""
+        """All matching records, each once, in no particular order, with the legs in ``vectors``."""
 
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer what :attr:`capabilities` calls native; hits sorted by (-score, id).

@@ -78,6 +78,35 @@ class ReturnsFloat32(MemoryConnector):
         return replace(batch, embeddings=replace(batch.embeddings, multivector=multi))
 
 
+class ForgetsTheDtypeOfNothing(MemoryConnector):
+    """No rows come back as float32 token vectors, whatever is stored."""
+
+    def fetch(self, ids, *, vectors=True):
+        batch = super().fetch(ids, vectors=vectors)
+        multi = batch.embeddings.multivector
+        if multi is None or len(batch):
+            return batch
+        multi = MultiVectors(multi.offsets, multi.vectors.astype(np.float32))
+        return replace(batch, embeddings=replace(batch.embeddings, multivector=multi))
+
+
+class BringsEveryLeg(MemoryConnector):
+    """Legs asked for by name are taken for all of them."""
+
+    def fetch(self, ids, *, vectors=True):
+        return super().fetch(ids, vectors=bool(vectors))
+
+
+class TakesAnythingForAFilter(MemoryConnector):
+    """A node that it does not know matches everything."""
+
+    def count(self, where=None):
+        try:
+            return super().count(where)
+        except InputError:
+            return super().count()
+
+
 class JsonOfFloats(MemoryConnector):
     """All numbers are doubles."""
 
@@ -607,6 +636,9 @@ CATCHES = [
     Catch(
         TakesAStringForIds, "test_one_string_is_no_list_of_ids", "delete a string: no InputError"
     ),
+    Catch(ForgetsTheDtypeOfNothing, "test_nothing_is_a_batch_too", "came back as float32"),
+    Catch(BringsEveryLeg, "test_only_the_wanted_legs_come", "wanted the legs"),
+    Catch(TakesAnythingForAFilter, "test_what_is_no_filter_is_refused", "no InputError"),
     Catch(SmallPayloads, "test_a_payload_of_a_megabyte_comes_back", "the limit is"),
     Catch(LooseTypes, "test_a_table_of_treacherous_filters", "scan by Eq"),
     Catch(PythonTypes, "test_a_table_of_treacherous_filters", "scan by Eq"),

@@ -17,6 +17,9 @@ from m3connect.types import RecordBatch
 
 log = logging.getLogger(__name__)
 
+RECORDS = 1000
+"""Records of one write request, at most."""
+
 T = TypeVar("T")
 
 
@@ -106,16 +109,14 @@ def _send(part: RecordBatch, send: Callable[[RecordBatch], None], policy: RetryP
 
 
 def requests(batch: RecordBatch, limits: Limits) -> Iterator[RecordBatch]:
-    """Cut a batch into parts of at most ``request_records`` records and ``request_bytes`` bytes.
+    """Cut a batch into parts of at most 1,000 records and ``request_bytes`` bytes.
 
     A record larger than the limit makes a part of its own.
     """
     start = size = 0
     for row in range(len(batch)):
         weight = record_bytes(batch, row)
-        if row > start and (
-            size + weight > limits.request_bytes or row - start >= limits.request_records
-        ):
+        if row > start and (size + weight > limits.request_bytes or row - start >= RECORDS):
             yield batch[start:row]
             start, size = row, 0
         size += weight

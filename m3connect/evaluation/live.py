@@ -146,7 +146,7 @@ def read(
     kept: list[Embeddings] = []
     total = connector.count()
     for number, batch in enumerate(
-        connector.scan(vectors=bool(legs), batch_size=shards.SHARD_ROWS if legs else 256)
+        connector.scan(vectors=legs, batch_size=shards.SHARD_ROWS if legs else 256)
     ):
         ids += batch.ids
         documents |= {

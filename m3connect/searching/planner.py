@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from m3connect.connecting.checks import check_query
 from m3connect.contract import (
     Capabilities,
@@ -18,7 +16,6 @@ from m3connect.contract import (
     fusion_kind,
 )
 from m3connect.errors import InputError
-from m3connect.filters import And, Filter, Not, Or, matches
 from m3connect.searching import fusion, scoring
 from m3connect.types import (
     Hit,
@@ -59,10 +56,7 @@ def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Pl
         InputError: the query wants more results than the backend returns.
     """
     _check_results(query, capabilities)
-    missing_filter = _filter_nodes(query.filter) - capabilities.filters
     missing_legs = [leg for leg in _searched(query) if leg not in capabilities.legs]
-    if missing_filter:
-        return _exhaustive(f"the engine has no filter {sorted(missing_filter)}")
     if missing_legs:
         return _exhaustive(f"the engine cannot search {missing_legs}")
     reason = _why_composed(query, capabilities)
@@ -72,8 +66,9 @@ def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Pl
         names = " + ".join(query.legs)
         return Plan(True, False, "", (f"one request: {names}, {_fusion_text(query)}",))
     steps = [f"{leg} search, {_depth(query, leg)} candidates" for leg in _searched(query)]
-    if _needs_vectors(query):
-        steps.append("the candidates' vectors fetched and scored on the client")
+    if legs := _rescored(query):
+        vectors = " and ".join(legs)
+        steps.append(f"the candidates' {vectors} vectors fetched and scored on the client")
     return Plan(False, False, reason, (*steps, f"{_fusion_text(query)} on the client"))
 
 
@@ -115,7 +110,9 @@ def run(
         if chosen.exhaustive:
             answers[at] = _scan_and_score(connector, queries[at])
     return [
-        _with_leg_scores(connector, query, hits) if query.leg_scores else hits
+        _with_leg_scores(connector, query, hits)
+        if query.leg_scores
+        else [replace(hit, scores=None) for hit in hits]
         for query, hits in zip(queries, answers, strict=True)
     ]
 
@@ -154,28 +151,21 @@ def _check_results(query: Query, capabilities: Capabilities) -> None:
         raise InputError(f"{capabilities.engine} returns at most {most} results, not {wanted}")
 
 
-def _filter_nodes(condition: Filter | None) -> set[str]:
-    if condition is None:
-        return set()
-    nodes = {type(condition).__name__}
-    if isinstance(condition, And | Or):
-        for part in condition.parts:
-            nodes |= _filter_nodes(part)
-    if isinstance(condition, Not):
-        nodes |= _filter_nodes(condition.part)
-    return nodes
-
-
 def _depth(query: Query, leg: Leg) -> int:
     if len(query.legs) == 1:
         return query.limit
     return query.dense_depth if leg == "dense" else query.sparse_depth
 
 
-def _needs_vectors(query: Query) -> bool:
-    if query.multivector is not None:
-        return True
-    return len(query.legs) > 1 and isinstance(query.fusion, Weighted) and query.fusion.rescore
+def _rescored(query: Query) -> tuple[Leg, ...]:
+    """The legs whose scores a composed query computes from the candidates' stored vectors.
+
+    The engine's own answers score whom a leg found; rescoring wants whom the other leg found too.
+    """
+    searched = _searched(query)
+    if len(searched) > 1 and isinstance(query.fusion, Weighted) and query.fusion.rescore:
+        return query.legs
+    return tuple(leg for leg in query.legs if leg not in searched)
 
 
 def _fusion_text(query: Query) -> str:
@@ -217,9 +207,9 @@ def _combine(connector: Connector, query: Query, legs: Mapping[Leg, Sequence[Hit
         leg: {hit.id: hit.score for hit in hits} for leg, hits in legs.items()
     }
     payloads: dict[str, Payload] = {}
-    if _needs_vectors(query):
-        batch = connector.fetch(fusion.union(rankings.values()))
-        scores = scoring.leg_scores(query, batch.ids, batch.embeddings)
+    if rescored := _rescored(query):
+        batch = connector.fetch(fusion.union(rankings.values()), vectors=rescored)
+        scores |= scoring.leg_scores(query, batch.ids, batch.embeddings)
         payloads = dict(zip(batch.ids, batch.payloads, strict=True))
         # A record deleted between the two requests is no candidate any more.
         rankings = {leg: [id_ for id_ in ids if id_ in payloads] for leg, ids in rankings.items()}
@@ -228,22 +218,15 @@ def _combine(connector: Connector, query: Query, legs: Mapping[Leg, Sequence[Hit
     if query.payload and not payloads and best:
         late = connector.fetch(best, vectors=False)
         payloads = dict(zip(late.ids, late.payloads, strict=True))
-    return _hits(query, best, final, payloads)
+    hits = _hits(query, best, final, payloads)
+    return [replace(hit, scores=_scores_of(hit.id, scores)) for hit in hits]
 
 
 def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
     """Read every record, keep scores and payloads of the matching ones."""
-    nodes = _filter_nodes(query.filter)
-    where = query.filter if nodes <= connector.capabilities.filters else None
     scores: dict[Leg, dict[str, float]] = {leg: {} for leg in query.legs}
-    for batch in connector.scan(where, vectors=True):
-        rows = [
-            row
-            for row, payload in enumerate(batch.payloads)
-            if query.filter is None or matches(query.filter, payload)
-        ]
-        kept = batch.take(np.array(rows, dtype=np.intp))
-        for leg, found in scoring.leg_scores(query, kept.ids, kept.embeddings).items():
+    for batch in connector.scan(query.filter, vectors=query.legs):
+        for leg, found in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
             scores[leg].update(found)
     listed: dict[Leg, dict[str, float]] = {
         leg: {id_: score for id_, score in found.items() if leg != "sparse" or score > 0}
@@ -256,7 +239,8 @@ def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
         final = fusion.combine(query, rankings, scores)
     best = fusion.top(final, query.limit)
     late = connector.fetch(best, vectors=False)
-    return _hits(query, best, final, dict(zip(late.ids, late.payloads, strict=True)))
+    hits = _hits(query, best, final, dict(zip(late.ids, late.payloads, strict=True)))
+    return [replace(hit, scores=_scores_of(hit.id, scores)) for hit in hits]
 
 
 def _hits(
@@ -271,13 +255,21 @@ def _hits(
     ]
 
 
+def _scores_of(id_: str, scores: Mapping[Leg, Mapping[str, float]]) -> LegScores:
+    return LegScores(**{leg: found.get(id_) for leg, found in scores.items()})
+
+
 def _with_leg_scores(connector: Connector, query: Query, hits: Sequence[Hit]) -> list[Hit]:
-    """Hits with every leg's true score, from the stored vectors."""
-    if not hits or all(hit.scores is not None for hit in hits):
-        return list(hits)
-    batch = connector.fetch([hit.id for hit in hits])
-    scores = scoring.leg_scores(query, batch.ids, batch.embeddings)
-    return [
-        replace(hit, scores=LegScores(**{leg: found.get(hit.id) for leg, found in scores.items()}))
-        for hit in hits
+    """Hits with every leg's true score; what no answer held yet comes from the stored vectors."""
+    if len(query.legs) == 1:
+        (leg,) = query.legs
+        return [replace(hit, scores=hit.scores or LegScores(**{leg: hit.score})) for hit in hits]
+    given = {hit.id: hit.scores or LegScores() for hit in hits}
+    missing = [
+        leg for leg in query.legs if any(getattr(one, leg) is None for one in given.values())
     ]
+    if missing:
+        batch = connector.fetch([*given], vectors=missing)
+        for leg, scores in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
+            given |= {id_: replace(given[id_], **{leg: score}) for id_, score in scores.items()}
+    return [replace(hit, scores=given[hit.id]) for hit in hits]

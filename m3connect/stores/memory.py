@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
 
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.reading import read_embeddings, selected_legs
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
+    LegSelection,
 )
 from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch
 from m3connect.filters import Filter, matches
@@ -25,12 +28,10 @@ from m3connect.types import (
     Hit,
     Leg,
     LegScores,
-    MultiVectors,
     Payload,
     Query,
     RecordBatch,
     SparseVector,
-    SparseVectors,
     TokenArray,
 )
 
@@ -103,20 +104,22 @@ class MemoryConnector:
         doomed = self._matching(where) if isinstance(where, Filter) else where
         return sum(self._records.pop(id_, None) is not None for id_ in doomed)
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+    def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         schema = self._require("fetch")
         check_ids(ids)
         found = [id_ for id_ in ids if id_ in self._records]
         records = [self._records[id_] for id_ in found]
         payloads = [copy.deepcopy(record.payload) for record in records]
-        return RecordBatch(found, payloads, _embeddings(records, schema if vectors else None))
+        return RecordBatch(
+            found, payloads, _embeddings(records, schema, selected_legs(vectors, schema))
+        )
 
     def scan(
-        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
     ) -> Iterator[RecordBatch]:
         """All matching records."""
-        self._require("scan")
+        selected_legs(vectors, self._require("scan"))
         ids = self._matching(where)
         for start in range(0, len(ids), batch_size):
             yield self.fetch(ids[start : start + batch_size], vectors=vectors)
@@ -166,7 +169,7 @@ class MemoryConnector:
     def _leg_scores(self, query: Query) -> dict[Leg, dict[str, float]]:
         """Every matching record's score in every leg of the query."""
         ids = self._matching(query.filter)
-        return scoring.leg_scores(query, ids, self.fetch(ids).embeddings)
+        return scoring.leg_scores(query, ids, self.fetch(ids, vectors=query.legs).embeddings)
 
     def _hit(
         self,
@@ -235,23 +238,14 @@ def _record(
     )
 
 
-def _embeddings(records: Sequence[_Record], schema: CollectionSchema | None) -> Embeddings:
-    """The records' embeddings; without a schema only their token counts."""
-    dense = sparse = multi = None
-    if schema is not None and schema.dense_width is not None:
-        rows = [record.dense for record in records if record.dense is not None]
-        dense = np.stack(rows) if rows else np.zeros((0, schema.dense_width), np.float32)
-    if schema is not None and schema.sparse:
-        sparse = SparseVectors.from_rows([r.sparse for r in records if r.sparse is not None])
-    if schema is not None and schema.multivector_width is not None:
-        tokens = [r.multivector for r in records if r.multivector is not None]
-        multi = MultiVectors.from_rows(
-            tokens, width=schema.multivector_width, dtype=schema.multivector_dtype
-        )
-    return Embeddings(
-        dense,
-        sparse,
-        multi,
-        np.array([record.n_tokens for record in records], np.int32),
-        np.array([record.truncated for record in records], np.bool_),
+def _embeddings(
+    records: Sequence[_Record], schema: CollectionSchema, legs: Sequence[Leg]
+) -> Embeddings:
+    return read_embeddings(
+        records,
+        schema,
+        legs,
+        {leg: attrgetter(leg) for leg in LEGS},
+        n_tokens=(record.n_tokens for record in records),
+        truncated=(record.truncated for record in records),
     )

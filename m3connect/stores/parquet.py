@@ -18,19 +18,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from m3connect.connecting.checks import check_ids, check_records
+from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
+    LegSelection,
 )
 from m3connect.errors import CollectionNotFound, ConfigError, SchemaMismatch, Unsupported
 from m3connect.filters import Filter, matches
-from m3connect.types import Embeddings, Hit, Query, RecordBatch
+from m3connect.types import Embeddings, Hit, Leg, Query, RecordBatch
 
 _METADATA = b"m3connect"
 FINGERPRINT_KEY = b"m3connect.fingerprint"
 """Schema metadata of embeddings on disk: their model's ``Fingerprint.to_json`` as JSON."""
 _WITHOUT_VECTORS = ["id", "payload", "n_tokens", "truncated"]
+_COLUMNS: dict[Leg, tuple[str, ...]] = {
+    "dense": ("dense",),
+    "sparse": ("sparse_indices", "sparse_values"),
+    "multivector": ("multivector",),
+}
 
 
 class ParquetConnector:
@@ -140,24 +147,25 @@ class ParquetConnector:
         schema = CollectionSchema.from_json(content["schema"])
         return CollectionInfo(self.collection, schema, content["notes"], "parquet")
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+    def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids; reads the whole file once."""
         check_ids(ids)
         wanted = pa.array(list(ids), pa.string())
         found: dict[str, RecordBatch] = {}
         empty = self._open("fetch").schema_arrow.empty_table()
-        none = records_from_arrow(empty if vectors else empty.select(_WITHOUT_VECTORS))
-        for table in self._tables(256, vectors=vectors):
+        columns = self._columns(vectors)
+        none = records_from_arrow(empty.select(columns))
+        for table in self._tables(256, columns):
             for batch in records_from_arrow(table.filter(pc.is_in(table["id"], wanted))):
                 found[batch.ids[0]] = batch
         rows = [found[id_] for id_ in ids if id_ in found]
         return RecordBatch.concat([none, *rows])
 
     def scan(
-        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
     ) -> Iterator[RecordBatch]:
         """All matching records."""
-        for table in self._tables(batch_size, vectors=vectors):
+        for table in self._tables(batch_size, self._columns(vectors)):
             batch = records_from_arrow(table)
             if where is not None:
                 rows = [row for row, found in enumerate(batch.payloads) if matches(where, found)]
@@ -178,8 +186,12 @@ class ParquetConnector:
         del queries
         self._refuse("search", "a file searches nothing; planner.run scores it on the client")
 
-    def _tables(self, batch_size: int, *, vectors: bool) -> Iterator[pa.Table]:
-        columns = None if vectors else _WITHOUT_VECTORS
+    def _columns(self, vectors: LegSelection) -> list[str]:
+        """What holds the records with these legs."""
+        legs = selected_legs(vectors, self.describe().schema)
+        return [*_WITHOUT_VECTORS, *(name for leg in legs for name in _COLUMNS[leg])]
+
+    def _tables(self, batch_size: int, columns: list[str]) -> Iterator[pa.Table]:
         for batch in self._open("scan").iter_batches(batch_size, columns=columns):
             yield pa.table(batch)
 

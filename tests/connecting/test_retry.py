@@ -1,10 +1,13 @@
 """Retries look at the class of an error; delivery splits what is too large and loses nothing."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3connect.connecting import retry
 from m3connect.connecting.retry import RetryPolicy, _RetryAfter, call, deliver, requests
 from m3connect.contract import Limits
 from m3connect.errors import AuthError, RequestTooLarge, TransientError
@@ -75,7 +78,8 @@ def test_the_wait_honours_retry_after_up_to_the_maximum(asked, expected):
 def test_requests_keep_every_record_in_order_within_the_limits(sizes, most):
     """Parts are within both limits unless a part is a single record."""
     whole = batch(sizes)
-    parts = list(requests(whole, Limits(request_bytes=600, request_records=most)))
+    with mock.patch.object(retry, "RECORDS", most):
+        parts = list(requests(whole, Limits(request_bytes=600)))
     assert [id_ for part in parts for id_ in part.ids] == list(whole.ids)
     for part in parts:
         assert len(part) <= most

@@ -7,7 +7,6 @@ import pytest
 
 from m3connect.contract import Capabilities, CollectionSchema, Limits
 from m3connect.errors import InputError
-from m3connect.filters import parse
 from m3connect.searching import planner
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -45,13 +44,6 @@ ALL = Query(dense=dense, sparse=sparse, multivector=late, fusion=Weighted())
             "",
         ),
         (Query(multivector=late), BASIC, False, True, "cannot search"),
-        (
-            replace(HYBRID, filter=parse("not (a == 1 and b exists)")),
-            replace(FULL, filters=frozenset({"Eq", "And"})),
-            False,
-            True,
-            "no filter ['Exists', 'Not']",
-        ),
     ],
 )
 def test_plans(query, capabilities, native, exhaustive, reason):
@@ -100,3 +92,56 @@ def test_a_record_deleted_in_between_is_no_candidate(query):
     (hits,) = planner.run(connector, [query])
     assert len(hits) in {2, 3}
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+
+
+class Reads(MemoryConnector):
+    """Notes which vectors are read."""
+
+    capabilities = replace(FULL, fusions=frozenset(), maxsim=False)
+
+    def __init__(self, *, collection):
+        super().__init__(collection=collection)
+        self.read = []
+
+    def fetch(self, ids, *, vectors=True):
+        """Fetch, and note the legs."""
+        self.read.append(vectors)
+        return super().fetch(ids, vectors=vectors)
+
+    def search(self, queries):
+        """Search; how this engine itself gets at vectors does not matter."""
+        hits = super().search(queries)
+        self.read.clear()
+        return hits
+
+
+@pytest.mark.parametrize(
+    ("query", "legs", "for_leg_scores"),
+    [
+        (Query(dense=dense), [], []),
+        (Query(sparse=sparse), [], []),
+        (HYBRID, [], [["sparse"]]),
+        (replace(HYBRID, fusion=Weighted()), [("dense", "sparse")], []),
+        (replace(ALL, fusion=Rrf()), [("multivector",)], [["sparse"]]),
+        (ALL, [("dense", "sparse", "multivector")], []),
+        (replace(ALL, sparse=None), [("multivector",)], []),
+        (Query(dense=dense, multivector=late, rerank=5), [("multivector",)], []),
+    ],
+)
+@pytest.mark.parametrize("leg_scores", [True, False])
+def test_only_what_is_needed_is_read(query, legs, for_leg_scores, leg_scores):
+    """A single leg reads no vectors, a hybrid no multi-vectors, late interaction nothing else."""
+    encoder = HashEncoder()
+    connector = Reads(collection="c")
+    connector.ensure(CollectionSchema(16, True, 16))
+    texts = ["one", "two", "three"]
+    connector.upsert(RecordBatch(texts, [{}] * 3, encoder.encode(texts)))
+    asked = encoder.encode(["two"])
+    query = replace(query, leg_scores=leg_scores)
+    if query.sparse is not None:
+        query = replace(query, sparse=asked.sparse[0])
+    (hits,) = planner.run(connector, [query])
+    assert hits
+    read = [vectors for vectors in connector.read if vectors is not False]
+    assert read == [*legs, *(for_leg_scores if leg_scores else [])]
+    assert all((hit.scores is not None) == leg_scores for hit in hits)

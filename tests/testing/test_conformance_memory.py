@@ -38,13 +38,12 @@ class LegsOnly(Restricted):
 
 
 class SomeFusion(Restricted):
-    """Two fusions of two legs, and filters that know no dates: something like Milvus."""
+    """Two fusions of two legs: something like Milvus."""
 
     capabilities = replace(
         MemoryConnector.capabilities,
         legs=frozenset({"dense", "sparse"}),
         fusions=frozenset({"rrf", "weighted"}),
-        filters=frozenset({"Eq", "In", "Exists", "And", "Or", "Not"}),
         maxsim=False,
     )
 

@@ -9,10 +9,12 @@ from typing import Any, Self
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
+    LegSelection,
     Limits,
     fusion_kind,
 )
@@ -213,13 +215,14 @@ class ElasticsearchConnector:
 
     # ------------------------------------------------------------------------------------- reads
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+    def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         schema = self._schema("fetch")
         check_ids(ids)
         keys = [mapping.key(id_) for id_ in dict.fromkeys(ids)]
-        size = mapping.page_size(schema, vectors=vectors)
-        returned = mapping.returned(schema, vectors=vectors)
+        legs = selected_legs(vectors, schema)
+        size = mapping.page_size(schema, legs)
+        returned = mapping.returned(legs)
         hits: list[Body] = []
         for start in range(0, len(keys), size):
             page = keys[start : start + size]
@@ -227,17 +230,18 @@ class ElasticsearchConnector:
             hits += self._index.search("fetch", body | returned)["hits"]["hits"]
         rows = {hit["_id"]: row for row, hit in enumerate(hits)}
         wanted = [rows[key] for key in map(mapping.key, ids) if key in rows]
-        return mapping.records([hits[row] for row in wanted], schema, vectors=vectors)
+        return mapping.records([hits[row] for row in wanted], schema, legs)
 
     def scan(
-        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
     ) -> Iterator[RecordBatch]:
         """All matching records, as they are when the scan begins."""
         schema = self._schema("scan")
-        body = {"query": _matching(where)} | mapping.returned(schema, vectors=vectors)
-        size = min(batch_size, mapping.page_size(schema, vectors=vectors))
+        legs = selected_legs(vectors, schema)
+        body = {"query": _matching(where)} | mapping.returned(legs)
+        size = min(batch_size, mapping.page_size(schema, legs))
         for hits in self._index.pages("scan", body, size):
-            yield mapping.records(hits, schema, vectors=vectors)
+            yield mapping.records(hits, schema, legs)
 
     def count(self, where: Filter | None = None) -> int:
         """How many records match."""

@@ -25,14 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from m3connect.connecting.reading import read_embeddings
 from m3connect.contract import CollectionSchema
 from m3connect.types import (
-    Embeddings,
     Leg,
-    MultiVectors,
     RecordBatch,
     SparseVector,
-    SparseVectors,
     TokenArray,
 )
 from m3connect_elasticsearch.filters import facts
@@ -190,32 +188,40 @@ def _little(schema: CollectionSchema) -> str:
 # --------------------------------------------------------------------------------------- reading
 
 
-def returned(schema: CollectionSchema, *, vectors: bool) -> Body:
-    """What a search must return for :func:`records`."""
-    fields = [exact(leg) for leg in schema.legs] if vectors else []
-    return {"_source": list(SMALL), "docvalue_fields": fields}
+def returned(legs: Sequence[Leg]) -> Body:
+    """What a search must return for :func:`records` with these legs."""
+    return {"_source": list(SMALL), "docvalue_fields": [exact(leg) for leg in legs]}
 
 
-def records(hits: Sequence[Body], schema: CollectionSchema, *, vectors: bool) -> RecordBatch:
+def records(hits: Sequence[Body], schema: CollectionSchema, legs: Sequence[Leg]) -> RecordBatch:
     """The records of hits that carry what :func:`returned` asks for."""
     sources = [hit["_source"] for hit in hits]
-    embeddings = Embeddings(
-        _dense(hits, schema.dense_width) if vectors and schema.dense_width is not None else None,
-        _sparse(hits) if vectors and schema.sparse else None,
-        _multivector(hits, schema) if vectors and schema.multivector_width is not None else None,
-        np.array([source["n_tokens"] for source in sources], np.int32),
-        np.array([source["truncated"] for source in sources], np.bool_),
+    embeddings = read_embeddings(
+        hits,
+        schema,
+        legs,
+        {
+            "dense": lambda hit: np.frombuffer(_bytes(hit, "dense"), "<f4"),
+            "sparse": unpack_sparse,
+            "multivector": lambda hit: _tokens(hit, schema),
+        },
+        n_tokens=(source["n_tokens"] for source in sources),
+        truncated=(source["truncated"] for source in sources),
     )
     payloads = [json.loads(source["payload"]) for source in sources]
     return RecordBatch([source["id"] for source in sources], payloads, embeddings)
 
 
-def page_size(schema: CollectionSchema, *, vectors: bool) -> int:
-    """How many typical records make a page of some tens of MB."""
-    if not vectors:
-        return 1000
-    tokens = _TYPICAL_TOKENS * (schema.multivector_width or 0) * np.dtype(_little(schema)).itemsize
-    size = 4 * (schema.dense_width or 0) + 8 * _TYPICAL_TERMS * schema.sparse + tokens
+def page_size(schema: CollectionSchema, legs: Sequence[Leg]) -> int:
+    """How many typical records with these legs make a page of some tens of MB."""
+    size = 0
+    if "dense" in legs:
+        size += 4 * (schema.dense_width or 0)
+    if "sparse" in legs:
+        size += 8 * _TYPICAL_TERMS
+    if "multivector" in legs:
+        width = schema.multivector_width or 0
+        size += _TYPICAL_TOKENS * width * np.dtype(_little(schema)).itemsize
     return int(np.clip(_PAGE_BYTES // max(1, size), 1, 1000))
 
 
@@ -229,25 +235,9 @@ def unpack_sparse(hit: Body) -> SparseVector:
     )
 
 
-def _dense(hits: Sequence[Body], width: int) -> NDArray[np.float32]:
-    stored = b"".join(_bytes(hit, "dense") for hit in hits)
-    return np.frombuffer(stored, "<f4").astype(np.float32).reshape(-1, width)
-
-
-def _sparse(hits: Sequence[Body]) -> SparseVectors:
-    return SparseVectors.from_rows([unpack_sparse(hit) for hit in hits])
-
-
-def _multivector(hits: Sequence[Body], schema: CollectionSchema) -> MultiVectors:
-    width = schema.multivector_width
-    assert width is not None
-    rows: list[TokenArray] = [
-        np.frombuffer(_bytes(hit, "multivector"), _little(schema))
-        .astype(schema.multivector_dtype)
-        .reshape(-1, width)
-        for hit in hits
-    ]
-    return MultiVectors.from_rows(rows, width=width)
+def _tokens(hit: Body, schema: CollectionSchema) -> TokenArray:
+    flat = np.frombuffer(_bytes(hit, "multivector"), _little(schema))
+    return flat.reshape(-1, schema.multivector_width or 1)
 
 
 def _bytes(hit: Body, leg: Leg) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from m3connect.contract import CollectionSchema
 from m3connect.testing import corpus
-from m3connect.types import Embeddings, MultiVectors, RecordBatch, SparseVectors
+from m3connect.types import LEGS, Embeddings, MultiVectors, RecordBatch, SparseVectors
 from m3connect_elasticsearch.mapping import (
     SMALL,
     Layout,
@@ -120,25 +120,26 @@ def test_records_read_back_as_they_were_written(dtype):
     schema = replace(corpus.SCHEMA, multivector_dtype=dtype)
     batch = corpus.records(2, 40, schema)
     hits = as_hits(documents(batch, Layout(schema, "hnsw", False), packed=True))
-    read = records(hits, schema, vectors=True)
+    read = records(hits, schema, schema.legs)
     assert (list(read.ids), list(read.payloads)) == (list(batch.ids), list(batch.payloads))
     assert read.embeddings == batch.embeddings
-    bare = records(hits, schema, vectors=False).embeddings
+    bare = records(hits, schema, ()).embeddings
     assert bare.legs == ()
     assert np.array_equal(bare.n_tokens, batch.embeddings.n_tokens)
 
 
 def test_an_empty_page_is_an_empty_batch():
     """No hit makes a batch of no record, with the collection's legs."""
-    read = records([], corpus.SCHEMA, vectors=True)
+    read = records([], corpus.SCHEMA, corpus.SCHEMA.legs)
     assert len(read) == 0
     assert read.embeddings.legs == corpus.SCHEMA.legs
+    assert read.embeddings.multivector.vectors.dtype == np.float16
 
 
 def test_a_search_returns_bytes_only_when_vectors_are_wanted():
     """Without vectors nothing but the small fields is read."""
-    assert returned(corpus.SCHEMA, vectors=False)["docvalue_fields"] == []
-    assert returned(corpus.SCHEMA, vectors=True) == {
+    assert returned(())["docvalue_fields"] == []
+    assert returned(corpus.SCHEMA.legs) == {
         "_source": list(SMALL),
         "docvalue_fields": ["exact.dense", "exact.sparse", "exact.multivector"],
     }
@@ -147,10 +148,10 @@ def test_a_search_returns_bytes_only_when_vectors_are_wanted():
 def test_pages_are_sized_by_what_a_record_weighs():
     """A page of long multi-vectors holds few records, a page of payloads many."""
     wide = CollectionSchema(1024, sparse=True, multivector_width=1024)
-    assert page_size(wide, vectors=True) == 23
-    assert page_size(replace(wide, multivector_dtype="float32"), vectors=True) == 11
-    assert page_size(replace(wide, multivector_width=None), vectors=True) == 1000
-    assert page_size(wide, vectors=False) == 1000
+    assert page_size(wide, LEGS) == 23
+    assert page_size(replace(wide, multivector_dtype="float32"), LEGS) == 11
+    assert page_size(wide, ("dense", "sparse")) == 1000
+    assert page_size(wide, ()) == 1000
 
 
 def test_keys_are_the_same_in_every_run():

@@ -10,15 +10,17 @@ import numpy as np
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
+    LegSelection,
     Limits,
 )
 from m3connect.errors import CollectionNotFound, SchemaMismatch, TransientError
 from m3connect.filters import Filter
-from m3connect.types import LEGS, Hit, Query, RecordBatch
+from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_milvus.database import Database
 from m3connect_milvus.engine import Engine
 from m3connect_milvus.errors import NAME
@@ -142,27 +144,29 @@ class MilvusConnector:
         with self._database.writing():
             return self._store.remove(keys)
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+    def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         layout = self._require("fetch")
         check_ids(ids)
-        return self._read("fetch", [digest(id_) for id_ in ids], layout, vectors=vectors)
+        legs = selected_legs(vectors, layout.schema)
+        return self._read("fetch", [digest(id_) for id_ in ids], layout, legs)
 
     def scan(
-        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
     ) -> Iterator[RecordBatch]:
         """All matching records."""
         layout = self._require("scan")
-        fields, texts = _fields(layout, vectors=vectors)
-        size = ROWS if vectors else 4 * ROWS
+        legs = selected_legs(vectors, layout.schema)
+        fields, texts = _fields(legs)
+        size = ROWS if legs else 4 * ROWS
         for page in self._store.pages("scan", expression(where, layout), fields, size):
             try:
                 parts = self._store.texts("scan", page, texts)
             except TransientError:
                 keys = [row["id"] for row in page]
-                batch = self._read("scan", keys, layout, vectors=vectors)
+                batch = self._read("scan", keys, layout, legs)
             else:
-                batch = record_batch(page, parts, layout, vectors=vectors)
+                batch = record_batch(page, parts, layout, legs)
             for start in range(0, len(batch), batch_size):
                 yield batch[start : start + batch_size]
 
@@ -259,23 +263,23 @@ class MilvusConnector:
             )
 
     def _read(
-        self, operation: str, keys: Sequence[str], layout: Layout, *, vectors: bool
+        self, operation: str, keys: Sequence[str], layout: Layout, legs: Sequence[Leg]
     ) -> RecordBatch:
-        fields, texts = _fields(layout, vectors=vectors)
+        fields, texts = _fields(legs)
 
         def once() -> RecordBatch:
             by_key = {row["id"]: row for row in self._store.rows(operation, unique, fields)}
             found = [by_key[one] for one in keys if one in by_key]
             parts = self._store.texts(operation, list(by_key.values()), texts)
-            return record_batch(found, parts, layout, vectors=vectors)
+            return record_batch(found, parts, layout, legs)
 
         unique = list(dict.fromkeys(keys))
         return self._database.retried(once)
 
 
-def _fields(layout: Layout, *, vectors: bool) -> tuple[list[str], list[str]]:
-    """The fields to read, and which of them may be kept in parts."""
-    if not vectors:
-        return list(SCALARS), ["payload"]
-    legs = [leg for leg in layout.schema.legs if leg != "multivector"]
-    return [*SCALARS, "tokens", "token_parts", *legs], ["payload", "tokens"]
+def _fields(legs: Sequence[Leg]) -> tuple[list[str], list[str]]:
+    """The fields to read for these legs, and which of them may be kept in parts."""
+    searched = [leg for leg in legs if leg != "multivector"]
+    if "multivector" not in legs:
+        return [*SCALARS, *searched], ["payload"]
+    return [*SCALARS, "tokens", "token_parts", *searched], ["payload", "tokens"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from m3connect.errors import InvalidFilter
+from m3connect.errors import InputError
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 from m3connect_milvus import facts
 from m3connect_milvus.facts import CODES, VALUES, FactStore
@@ -31,7 +31,7 @@ def expression(condition: Filter | None, layout: Layout) -> str:
     """The Milvus expression of a filter; empty for None.
 
     Raises:
-        InvalidFilter: not a filter.
+        InputError: not a filter.
     """
     if condition is None:
         return ""
@@ -71,7 +71,7 @@ def _node(condition: Filter, store: FactStore) -> str:
             return _join(" or ", parts, store) if parts else NEVER
         case Not(part):
             return f"not ({_node(part, store)})"
-    raise InvalidFilter(f"{condition!r} is no filter", connector="milvus", operation="filter")
+    raise InputError(f"{condition!r} is no filter")
 
 
 def _join(word: str, parts: Sequence[Filter], store: FactStore) -> str:

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from m3connect.connecting.reading import read_embeddings
 from m3connect.errors import InputError
 from m3connect.types import (
     LEGS,
     Embeddings,
-    MultiVectors,
+    Leg,
     Payload,
     RecordBatch,
     SparseVector,
-    SparseVectors,
     TokenArray,
 )
 from m3connect_milvus.facts import CODES, MOST, VALUES, facts, prefixes
@@ -171,42 +171,29 @@ def tokens_of(text: str, layout: Layout) -> TokenArray:
 
 
 def record_batch(
-    found: Sequence[Row], parts: Mapping[str, str], layout: Layout, *, vectors: bool
+    found: Sequence[Row], parts: Mapping[str, str], layout: Layout, legs: Sequence[Leg]
 ) -> RecordBatch:
-    """Rows as records; without ``vectors`` the embeddings have no legs."""
-    return RecordBatch(
-        [row["record_id"] for row in found],
-        [payload_of(row, parts) for row in found],
-        _embeddings(found, parts, layout, vectors=vectors),
+    """Rows that hold these legs as records."""
+    embeddings = read_embeddings(
+        found,
+        layout.schema,
+        legs,
+        {
+            "dense": lambda row: _dense_of(row["dense"]),
+            "sparse": lambda row: _sparse_of(row["sparse"]),
+            "multivector": lambda row: tokens_of(whole_text(row, "tokens", parts), layout),
+        },
+        n_tokens=(row["n_tokens"] for row in found),
+        truncated=(row["truncated"] for row in found),
     )
+    payloads = [payload_of(row, parts) for row in found]
+    return RecordBatch([row["record_id"] for row in found], payloads, embeddings)
 
 
 def payload_of(row: Row, parts: Mapping[str, str]) -> dict[str, Any]:
     """The payload of a row."""
     payload: dict[str, Any] = json.loads(whole_text(row, "payload", parts))
     return payload
-
-
-def _embeddings(
-    found: Sequence[Row], parts: Mapping[str, str], layout: Layout, *, vectors: bool
-) -> Embeddings:
-    schema = layout.schema
-    dense = sparse = multi = None
-    if vectors and schema.dense_width is not None:
-        dense = np.array([_dense_of(row["dense"]) for row in found], np.float32)
-        dense = dense.reshape(-1, schema.dense_width)
-    if vectors and schema.sparse:
-        sparse = SparseVectors.from_rows([_sparse_of(row["sparse"]) for row in found])
-    if vectors and schema.multivector_width is not None:
-        tokens = [tokens_of(whole_text(row, "tokens", parts), layout) for row in found]
-        multi = MultiVectors.from_rows(tokens, width=schema.multivector_width)
-    return Embeddings(
-        dense,
-        sparse,
-        multi,
-        np.array([row["n_tokens"] for row in found], np.int32),
-        np.array([row["truncated"] for row in found], np.bool_),
-    )
 
 
 def _dense_of(field: list[float] | list[bytes]) -> Any:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from connectors.milvus.tests.masquerade import masquerade
 from m3connect.contract import CollectionSchema
-from m3connect.errors import InputError, InvalidFilter
+from m3connect.errors import InputError
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range, matches
 from m3connect.types import Embeddings, RecordBatch
 from m3connect_milvus import connect
@@ -121,7 +121,7 @@ def test_nothing_from_outside_enters_an_expression(layout, condition):
 
 def test_what_is_no_filter_is_refused():
     """Something else where a filter should be is an error of ours."""
-    with pytest.raises(InvalidFilter):
+    with pytest.raises(InputError):
         expression(Filter(), LAYOUTS["text"])
 
 

@@ -27,7 +27,7 @@ def stored(batch, layout):
     """What is read back after a batch was written."""
     made = rows(batch, layout)
     parts = {part["id"]: part["text"] for one in made for part in one.parts}
-    return record_batch([one.record for one in made], parts, layout, vectors=True)
+    return record_batch([one.record for one in made], parts, layout, layout.schema.legs)
 
 
 def with_tokens(batch, lengths, width=8):
@@ -117,7 +117,7 @@ def test_float16_dense_vectors_come_back_rounded():
     batch = corpus.records(6, 4)
     made = [one.record for one in rows(batch, layout)]
     read = [{**row, "dense": [row["dense"].tobytes()]} for row in made]
-    back = record_batch(read, {}, layout, vectors=True)
+    back = record_batch(read, {}, layout, layout.schema.legs)
     assert made[0]["dense"].dtype == np.float16
     assert np.array_equal(back.embeddings.dense, batch.embeddings.dense.astype(np.float16))
 
@@ -180,7 +180,7 @@ def test_a_payload_that_cannot_be_filtered_is_named(payload, options, says):
 def test_records_without_vectors_have_no_legs():
     """Reading without vectors gives payloads and token counts only."""
     made = [one.record for one in rows(corpus.records(9, 3), LAYOUT)]
-    back = record_batch(made, {}, LAYOUT, vectors=False)
+    back = record_batch(made, {}, LAYOUT, ())
     assert back.embeddings == Embeddings(
         None, None, None, back.embeddings.n_tokens, back.embeddings.truncated
     )

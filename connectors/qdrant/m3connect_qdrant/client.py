@@ -12,7 +12,7 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from m3connect.errors import PermanentError, TransientError, Unsupported
-from m3connect.types import SparseVector
+from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine import PayloadSelector
 from m3connect_qdrant.errors import NAME
 from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
@@ -88,15 +88,15 @@ class MemoryEngine:
         _completed(self.client.delete(self.collection, selector, wait=True), "delete")
 
     def retrieve(
-        self, ids: Sequence[str], payload: PayloadSelector, *, vectors: bool
+        self, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
     ) -> list[Point]:
         found = self.client.retrieve(
-            self.collection, ids, with_payload=payload, with_vectors=vectors
+            self.collection, ids, with_payload=payload, with_vectors=list(legs) or False
         )
         return [_point(record) for record in found]
 
     def scroll(
-        self, condition: models.Filter | None, limit: int, offset: Any, *, vectors: bool
+        self, condition: models.Filter | None, limit: int, offset: Any, legs: Sequence[Leg]
     ) -> tuple[list[Point], Any]:
         page, following = self.client.scroll(
             self.collection,
@@ -104,7 +104,7 @@ class MemoryEngine:
             limit=limit,
             offset=offset,
             with_payload=WITHOUT_FACTS,
-            with_vectors=vectors,
+            with_vectors=list(legs) or False,
         )
         return [_point(record) for record in page], following
 

@@ -13,11 +13,13 @@ from qdrant_client import models
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
     CollectionSchema,
+    LegSelection,
     Limits,
 )
 from m3connect.errors import (
@@ -27,7 +29,7 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import Filter
-from m3connect.types import LEGS, Hit, Query, RecordBatch
+from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_qdrant import mapping
 from m3connect_qdrant.engine import Engine
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
@@ -192,34 +194,36 @@ class QdrantConnector:
             number = self._call("delete", self._engine.count, doomed)
         else:
             check_ids(where)
-            doomed = [point.id for point in self._points("delete", where, vectors=False)]
+            doomed = [point.id for point in self._points("delete", where, ())]
             number = len(doomed)
         if number:
             self._call("delete", self._engine.delete, doomed)
         return number
 
-    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> RecordBatch:
+    def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
         schema = self._schema("fetch")
         check_ids(ids)
-        found = {point.id: point for point in self._points("fetch", ids, vectors=vectors)}
+        legs = selected_legs(vectors, schema)
+        found = {point.id: point for point in self._points("fetch", ids, legs)}
         wanted = [mapping.point_id(id_) for id_ in ids]
         ordered = [found[id_] for id_ in wanted if id_ in found]
-        return mapping.records(ordered, schema, vectors=vectors)
+        return mapping.records(ordered, schema, legs)
 
     def scan(
-        self, where: Filter | None = None, *, vectors: bool = False, batch_size: int = 256
+        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
     ) -> Iterator[RecordBatch]:
         """All matching records, page by page."""
         schema = self._schema("scan")
+        legs = selected_legs(vectors, schema)
         condition = None if where is None else compile_filter(where)
         offset = None
         while True:
             page, offset = self._call(
-                "scan", self._engine.scroll, condition, batch_size, offset, vectors=vectors
+                "scan", self._engine.scroll, condition, batch_size, offset, legs
             )
             if page:
-                yield mapping.records(page, schema, vectors=vectors)
+                yield mapping.records(page, schema, legs)
             if offset is None:
                 return
 
@@ -321,13 +325,13 @@ class QdrantConnector:
                 if key not in present:
                     self._call("ensure", self._engine.add_index, key, index)
 
-    def _points(self, operation: str, ids: Sequence[str], *, vectors: bool) -> Iterator[Point]:
+    def _points(self, operation: str, ids: Sequence[str], legs: Sequence[Leg]) -> Iterator[Point]:
         """Those of the ids that exist, each once."""
         wanted = [*dict.fromkeys(mapping.point_id(id_) for id_ in ids)]
         payload = WITHOUT_FACTS if operation == "fetch" else ONLY_ID
         for start in range(0, len(wanted), READ_AT_ONCE):
             part = wanted[start : start + READ_AT_ONCE]
-            yield from self._call(operation, self._engine.retrieve, part, payload, vectors=vectors)
+            yield from self._call(operation, self._engine.retrieve, part, payload, legs)
 
     def _call(self, operation: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Ask the engine, retried; everything asked is idempotent."""

@@ -22,7 +22,7 @@ import qdrant_edge
 from qdrant_client import models
 
 from m3connect.errors import CollectionNotFound, PermanentError
-from m3connect.types import SparseVector
+from m3connect.types import Leg, SparseVector
 from m3connect_qdrant import edge_requests
 from m3connect_qdrant.engine import PayloadSelector
 from m3connect_qdrant.errors import NAME, CollectionExists
@@ -98,13 +98,16 @@ class EdgeEngine:
             self._update(operation.delete_points(list(where)))
 
     def retrieve(
-        self, ids: Sequence[str], payload: PayloadSelector, *, vectors: bool
+        self, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
     ) -> list[Point]:
         wanted = edge_requests.payload(payload)
-        return [_point(record) for record in self._open().retrieve(list(ids), wanted, vectors)]
+        return [
+            _point(record)
+            for record in self._open().retrieve(list(ids), wanted, list(legs) or False)
+        ]
 
     def scroll(
-        self, condition: models.Filter | None, limit: int, offset: Any, *, vectors: bool
+        self, condition: models.Filter | None, limit: int, offset: Any, legs: Sequence[Leg]
     ) -> tuple[list[Point], Any]:
         page, following = self._open().scroll(
             qdrant_edge.ScrollRequest(
@@ -112,7 +115,7 @@ class EdgeEngine:
                 limit=limit,
                 filter=edge_requests.condition(condition),
                 with_payload=edge_requests.payload(WITHOUT_FACTS),
-                with_vector=vectors,
+                with_vector=list(legs) or False,
             )
         )
         return [_point(record) for record in page], following

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from qdrant_client import models
 
+from m3connect.types import Leg
 from m3connect_qdrant.mapping import Point
 
 PayloadSelector = models.PayloadSelectorInclude | models.PayloadSelectorExclude
@@ -59,12 +60,12 @@ class Engine(Protocol):
         """Delete points by id or by filter."""
 
     def retrieve(
-        self, ids: Sequence[str], payload: PayloadSelector, *, vectors: bool
+        self, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
     ) -> list[Point]:
-        """The points with these ids, in any order."""
+        """The points with these ids, in any order, with the vectors of some legs."""
 
     def scroll(
-        self, condition: models.Filter | None, limit: int, offset: Any, *, vectors: bool
+        self, condition: models.Filter | None, limit: int, offset: Any, legs: Sequence[Leg]
     ) -> tuple[list[Point], Any]:
         """A page of points without facts, and the offset of the next; None after the last."""
 

@@ -15,16 +15,9 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 from qdrant_client import models
 
+from m3connect.connecting.reading import read_embeddings
 from m3connect.contract import CollectionSchema
-from m3connect.types import (
-    Embeddings,
-    FloatArray,
-    MultiVectors,
-    Payload,
-    RecordBatch,
-    SparseVector,
-    SparseVectors,
-)
+from m3connect.types import Embeddings, Leg, Payload, RecordBatch, SparseVector
 from m3connect_qdrant.filters import DEEPEST, RESERVED, facts, is_stored_exactly
 
 MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"]
@@ -102,16 +95,20 @@ def points(batch: RecordBatch, schema: CollectionSchema) -> Iterator[Point]:
         yield Point(point_id(id_), _vectors(batch.embeddings, row, schema), _stored(batch, row))
 
 
-def records(found: Sequence[Point], schema: CollectionSchema, *, vectors: bool) -> RecordBatch:
-    """The records of points, in their order."""
+def records(found: Sequence[Point], schema: CollectionSchema, legs: Sequence[Leg]) -> RecordBatch:
+    """The records of points that carry these legs, in their order."""
     own = [point.payload[RESERVED] for point in found]
-    dense, sparse, multivector = _legs(found, schema) if vectors else (None, None, None)
-    embeddings = Embeddings(
-        dense,
-        sparse,
-        multivector,
-        np.array([reserved["tokens"] for reserved in own], np.int32),
-        np.array([reserved["truncated"] for reserved in own], np.bool_),
+    embeddings = read_embeddings(
+        found,
+        schema,
+        legs,
+        {
+            "dense": lambda point: point.vectors["dense"],
+            "sparse": lambda point: _sparse(point.vectors.get("sparse")),
+            "multivector": lambda point: point.vectors["multivector"],
+        },
+        n_tokens=(reserved["tokens"] for reserved in own),
+        truncated=(reserved["truncated"] for reserved in own),
     )
     payloads = [user_payload(point.payload) for point in found]
     return RecordBatch([reserved["id"] for reserved in own], payloads, embeddings)
@@ -127,23 +124,6 @@ def _vectors(embeddings: Embeddings, row: int, schema: CollectionSchema) -> dict
         # Rounded here, so that the engines that would keep float32 store the same.
         vectors["multivector"] = embeddings.multivector[row].astype(schema.multivector_dtype)
     return vectors
-
-
-def _legs(
-    found: Sequence[Point], schema: CollectionSchema
-) -> tuple[FloatArray | None, SparseVectors | None, MultiVectors | None]:
-    dense = sparse = multi = None
-    if schema.dense_width is not None:
-        rows = [point.vectors["dense"] for point in found]
-        dense = np.array(rows, np.float32).reshape(-1, schema.dense_width)
-    if schema.sparse:
-        sparse = SparseVectors.from_rows([_sparse(point.vectors.get("sparse")) for point in found])
-    if schema.multivector_width is not None:
-        tokens = [np.array(p.vectors["multivector"], schema.multivector_dtype) for p in found]
-        multi = MultiVectors.from_rows(
-            tokens, width=schema.multivector_width, dtype=schema.multivector_dtype
-        )
-    return dense, sparse, multi
 
 
 def _sparse(stored: Any) -> SparseVector:

@@ -35,8 +35,8 @@ def test_points_are_the_records() -> None:
     """What is written as points is read as the same records, in order."""
     batch = corpus.records(2, 30)
     points = [*mapping.points(batch, corpus.SCHEMA)]
-    check_records(batch, mapping.records(points, corpus.SCHEMA, vectors=True), corpus.SCHEMA)
-    bare = mapping.records(points, corpus.SCHEMA, vectors=False)
+    check_records(batch, mapping.records(points, corpus.SCHEMA, corpus.SCHEMA.legs), corpus.SCHEMA)
+    bare = mapping.records(points, corpus.SCHEMA, ())
     assert bare.embeddings.legs == ()
     assert list(bare.ids) == list(batch.ids)
     assert np.array_equal(bare.embeddings.n_tokens, batch.embeddings.n_tokens)
@@ -44,7 +44,7 @@ def test_points_are_the_records() -> None:
 
 def test_no_points_are_an_empty_batch() -> None:
     """An empty answer has the collection's legs and widths."""
-    empty = mapping.records([], corpus.SCHEMA, vectors=True)
+    empty = mapping.records([], corpus.SCHEMA, corpus.SCHEMA.legs)
     assert (len(empty), empty.embeddings.legs) == (0, corpus.SCHEMA.legs)
     assert empty.embeddings.dense is not None
     assert empty.embeddings.dense.shape == (0, 16)
@@ -108,7 +108,7 @@ def test_a_record_without_terms_may_come_back_without_a_sparse_vector() -> None:
     """An engine that drops empty sparse vectors changes nothing."""
     schema = CollectionSchema(dense_width=None, sparse=True, multivector_width=None)
     point = Point("x", {}, one({}).payload)
-    read = mapping.records([point], schema, vectors=True)
+    read = mapping.records([point], schema, schema.legs)
     assert isinstance(read, RecordBatch)
     assert read.embeddings.sparse is not None
     assert len(read.embeddings.sparse[0]) == 0

@@ -65,7 +65,7 @@ def check_records(wanted: RecordBatch, got: RecordBatch, schema: CollectionSchem
     assert now.legs == was.legs, f"wanted the legs {was.legs}, got {now.legs}"
     for row, id_ in enumerate(wanted.ids):
         assert now[row] == was[row], f"record {id_!r}: {was[row]} came back as {now[row]}"
-    if len(got) and got.embeddings.multivector is not None:
+    if got.embeddings.multivector is not None:
         dtype = got.embeddings.multivector.vectors.dtype
         assert dtype == schema.multivector_dtype, f"token vectors came back as {dtype}"
 

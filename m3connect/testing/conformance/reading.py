@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pytest
 
 from m3connect.contract import CollectionSchema, Connector
+from m3connect.errors import InputError
 from m3connect.filters import F, Filter, matches
 from m3connect.searching import planner
 from m3connect.testing import corpus
-from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle
-from m3connect.types import RecordBatch
+from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle, refusal
+from m3connect.testing.conformance.lifecycle import LEG_SETS
+from m3connect.types import LEGS, Leg, RecordBatch
 
 
 class ReadingTests:
@@ -29,7 +34,7 @@ class ReadingTests:
             assert connector.delete([]) == 0
             assert connector.search([]) == []
             empty = connector.fetch([])
-            assert (len(empty), empty.embeddings.legs) == (0, corpus.SCHEMA.legs)
+            check_records(batch[:0], empty, corpus.SCHEMA)
             assert len(connector.fetch(["missing"], vectors=False)) == 0
             found = planner.run(connector, [corpus.query(32, "dense"), corpus.query(32, "sparse")])
             assert [bool(hits) for hits in found] == [count > 0, count > 0]
@@ -73,6 +78,25 @@ class ReadingTests:
         bare = connector.fetch(asked, vectors=False)
         assert bare.embeddings.legs == ()
         check_records(_without_vectors(batch.take(rows)), bare, corpus.SCHEMA)
+
+    def test_only_the_wanted_legs_come(self, connector: Connector) -> None:
+        """Fetch and scan bring the legs that were named, and refuse one that is not stored."""
+        batch = corpus.records(46, 12)
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(batch)
+        for legs in LEG_SETS:
+            wanted = _with_legs(batch, legs)
+            named = tuple(reversed(legs))
+            check_records(wanted, connector.fetch(batch.ids, vectors=named), corpus.SCHEMA)
+            check_records(wanted[:0], connector.fetch(["missing"], vectors=legs), corpus.SCHEMA)
+            found = by_id(connector.scan(vectors=list(legs), batch_size=5))
+            check_records(by_id([wanted]), found, corpus.SCHEMA)
+        wrong: list[Any] = [("dense", "colbert"), "dense"]
+        for vectors in wrong:
+            fetch = partial(connector.fetch, batch.ids, vectors=vectors)
+            refusal(InputError, fetch, f"fetch of {vectors!r}")
+            scan = connector.scan(vectors=vectors)
+            refusal(InputError, partial(next, scan), f"scan of {vectors!r}")
 
     def test_writes_are_read_at_once(self, connector: Connector) -> None:
         """Fetch, count and scan see what was acknowledged, before any flush."""
@@ -144,6 +168,10 @@ class ReadingTests:
         assert sum(found) >= 0.95 * 200, f"recall@10 is {sum(found) / 200}, at least 0.95 is wanted"
 
 
+def _with_legs(batch: RecordBatch, legs: Sequence[Leg]) -> RecordBatch:
+    gone: dict[str, Any] = {leg: None for leg in LEGS if leg not in legs}
+    return replace(batch, embeddings=replace(batch.embeddings, **gone))
+
+
 def _without_vectors(batch: RecordBatch) -> RecordBatch:
-    bare = replace(batch.embeddings, dense=None, sparse=None, multivector=None)
-    return replace(batch, embeddings=bare)
+    return _with_legs(batch, ())

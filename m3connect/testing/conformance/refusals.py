@@ -11,6 +11,7 @@ import numpy as np
 
 from m3connect.contract import Connector
 from m3connect.errors import InputError
+from m3connect.filters import And, Filter, Not
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records, refusal
 from m3connect.types import (
@@ -154,6 +155,10 @@ QUERIES: dict[str, Query] = {
 }
 
 
+class NoFilter(Filter):
+    """A node that no connector knows."""
+
+
 class RefusalTests:
     """Part of :class:`m3connect.testing.conformance.ConnectorConformance`."""
 
@@ -179,6 +184,22 @@ class RefusalTests:
         for name, query in QUERIES.items():
             both = [corpus.query(43, "dense"), query]
             refusal(InputError, partial(connector.search, both), name)
+
+    def test_what_is_no_filter_is_refused(self, connector: Connector) -> None:
+        """A node that is no filter raises InputError wherever a filter is taken."""
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(corpus.records(47, 3))
+        for none in (NoFilter(), And((NoFilter(),)), Not(NoFilter())):
+            attempts: dict[str, Callable[[], object]] = {
+                "count": partial(connector.count, none),
+                "scan": partial(next, connector.scan(none)),
+                "delete": partial(connector.delete, none),
+                "search": partial(connector.search, [corpus.query(47, "dense", filter=none)]),
+            }
+            for name, attempt in attempts.items():
+                error = refusal(InputError, attempt, f"{name} by {none!r}")
+                assert "is no filter" in str(error)
+        assert connector.count() == 3
 
     def test_one_string_is_no_list_of_ids(self, connector: Connector) -> None:
         """An id where ids are due raises InputError; it is not taken for its characters."""
