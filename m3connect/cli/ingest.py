@@ -143,7 +143,7 @@ def ingest(
 
     files = ingestion.find(paths)
     encoder = None
-    if not ingestion.are_embedded(files):
+    if not ingestion.are_encoded(files):
         encoder = options.load_encoder(model, backend, device, dtype, batch_tokens)
     source = ingestion.open_source(
         paths,

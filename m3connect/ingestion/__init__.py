@@ -1,19 +1,20 @@
 """Documents into a collection: read, cut, encoded, written, and resumable at any point."""
 
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.encoded import EmbeddedSource, are_embedded
+from m3connect.ingestion.encoded import EncodedSource, are_encoded
 from m3connect.ingestion.estimate import estimate
-from m3connect.ingestion.pipeline import ingest, open_source
+from m3connect.ingestion.opening import open_source
+from m3connect.ingestion.pipeline import ingest
 from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
 from m3connect.ingestion.sources import count, find, read
 
 __all__ = [
     "DocumentSource",
-    "EmbeddedSource",
+    "EncodedSource",
     "Failure",
     "IngestEstimate",
     "IngestReport",
-    "are_embedded",
+    "are_encoded",
     "count",
     "estimate",
     "find",

@@ -13,18 +13,14 @@ import pyarrow.parquet as pq
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind, Fingerprint
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion.documents import batched
 from m3connect.ingestion.formats import json_value
-from m3connect.ingestion.ledger import FIELD, Mark, content_hash
+from m3connect.ingestion.ledger import FIELD, Candidate, content_hash
 from m3connect.ingestion.report import Failure
-from m3connect.ingestion.run import Run
 from m3connect.ingestion.sources import SourceFile
-from m3connect.ingestion.writer import Change, Work, step
 from m3connect.stores.parquet import FINGERPRINT_KEY
 from m3connect.types import LEGS, Embeddings, Leg, Payload, RecordBatch
 
-# What is in memory at once, of which a few are in flight.
-ROWS, ROWS_BYTES = 256, 32 * 1024 * 1024
+ROWS = 256  # read at a time
 _LEG_COLUMNS: Mapping[Leg, str] = {
     "dense": "dense",
     "sparse": "sparse_indices",
@@ -34,7 +30,7 @@ _NO_METADATA = {"id", *_LEG_COLUMNS.values(), "sparse_values", "n_tokens", "trun
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedSource:
+class EncodedSource:
     """Embeddings to ingest. Each row is a document of one passage, under its own id.
 
     Args:
@@ -74,34 +70,19 @@ class EmbeddedSource:
         """The record itself; None if ingestion did not write it."""
         return record_id if FIELD in payload else None
 
-    def works(self, run: Run, legs: Sequence[Leg]) -> Iterator[Work]:
-        """The records that changed, ready to be written."""
-        for group in batched(self._changed(run, legs), _bytes, ROWS, ROWS_BYTES):
-            owners = [Change(record.ids[0], Mark(hash_, 1, 1)) for record, hash_ in group]
-            records = RecordBatch.concat([record for record, _ in group])
-            payloads = [
-                {**payload, **owner.mark.to_payload()}
-                for payload, owner in zip(records.payloads, owners, strict=True)
-            ]
-            run.counts["chunks"] += len(records)
-            run.counts["truncated"] += int(records.embeddings.truncated.sum())
-            yield Work(replace(records, payloads=payloads), owners, [step(0)] * len(owners))
-
-    def _changed(self, run: Run, legs: Sequence[Leg]) -> Iterator[_Record]:
-        windows = (_admitted(run, rows, legs) for rows in _sliced(self.batches))
-        for record, stored in run.look_up(windows, lambda record: (record[0].ids[0], None)):
-            if stored.is_complete(record[1]):
-                run.counts["unchanged"] += 1
-            else:
-                yield record
-
-
-_Record = tuple[RecordBatch, str]  # one record, and the hash of its version
+    def candidates(self, legs: Sequence[Leg]) -> Iterator[Candidate[RecordBatch] | Failure]:
+        """Sound rows as records with some of their representations; all others are failures."""
+        number = 0
+        for batch in self.batches:
+            for start in range(0, len(batch), ROWS):
+                rows = batch.slice(start, ROWS)
+                yield from _candidates(rows, legs, number)
+                number += len(rows)
 
 
 def from_arrow(
     columns: pa.Schema, batches: Iterable[pa.RecordBatch], made_by: Fingerprint | None
-) -> EmbeddedSource:
+) -> EncodedSource:
     """Embeddings as a stream of Arrow batches.
 
     Args:
@@ -112,7 +93,7 @@ def from_arrow(
     Raises:
         InputError: a column is missing or has a reserved name.
     """
-    if not _is_embedded(columns) or "id" not in columns.names:
+    if not _is_encoded(columns) or "id" not in columns.names:
         raise InputError(
             "these Arrow columns are no embeddings: they need id, n_tokens, truncated and one of "
             f"dense, sparse_indices, multivector; there are {', '.join(columns.names)}"
@@ -123,10 +104,10 @@ def from_arrow(
     stored = (columns.metadata or {}).get(FINGERPRINT_KEY)
     if stored:
         made_by = Fingerprint.from_json(json.loads(stored))
-    return EmbeddedSource(columns, batches, made_by)
+    return EncodedSource(columns, batches, made_by)
 
 
-def are_embedded(files: Sequence[SourceFile]) -> bool:
+def are_encoded(files: Sequence[SourceFile]) -> bool:
     """Whether files hold embeddings, as ``m3connect encode`` writes them.
 
     Raises:
@@ -136,7 +117,7 @@ def are_embedded(files: Sequence[SourceFile]) -> bool:
     if not files or any(file.suffix != ".parquet" for file in files):
         return False
     schemas = [_parquet_schema(file) for file in files]
-    if not any(_is_embedded(schema) for schema in schemas):
+    if not any(_is_encoded(schema) for schema in schemas):
         return False
     for file, schema in zip(files, schemas, strict=True):
         if not schema.equals(schemas[0], check_metadata=True):
@@ -147,35 +128,30 @@ def are_embedded(files: Sequence[SourceFile]) -> bool:
     return True
 
 
-def from_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EmbeddedSource:
-    """Embeddings in Parquet files; see :func:`are_embedded` and :func:`from_arrow`."""
+def from_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EncodedSource:
+    """Embeddings in Parquet files; see :func:`are_encoded` and :func:`from_arrow`."""
     return from_arrow(_parquet_schema(files[0]), _parquet_batches(files), made_by)
 
 
-def _admitted(run: Run, rows: pa.RecordBatch, legs: Sequence[Leg]) -> list[_Record]:
-    """Sound rows; all others are failures."""
+def _candidates(
+    rows: pa.RecordBatch, legs: Sequence[Leg], number: int
+) -> Iterator[Candidate[RecordBatch] | Failure]:
+    """Rows of which ``number`` came before."""
     embeddings = _only(Embeddings.from_arrow(rows), legs)
     names = [name for name in rows.schema.names if name not in _NO_METADATA]
     payloads = rows.select(names).to_pylist()
-    admitted = []
     for row, (id_, payload) in enumerate(zip(rows["id"].to_pylist(), payloads, strict=True)):
-        run.counts["read"] += 1
-        if not isinstance(id_, str) or not id_ or id_ in run.seen:
-            what = "another record has the same id" if id_ in run.seen else f"{id_!r} is no id"
-            run.fail(Failure(what, where=f"record {run.counts['read']}", id=id_))
+        if not isinstance(id_, str) or not id_:
+            yield Failure(f"{id_!r} is no id", where=f"record {number + row + 1}", id=id_)
             continue
-        run.seen.add(id_)
         full = {"document_id": id_, "position": 0} | json_value(payload)
         record = RecordBatch([id_], [full], embeddings[row])
         try:
-            admitted.append((record, content_hash(full, _digest(record.embeddings))))
+            hash_ = content_hash(full, _digest(record.embeddings))
         except (TypeError, ValueError) as error:
-            run.fail(Failure(f"a payload that JSON cannot hold: {error}", id=id_))
-    return admitted
-
-
-def _bytes(record: _Record) -> int:
-    return record[0].embeddings.nbytes
+            yield Failure(f"a payload that JSON cannot hold: {error}", id=id_)
+        else:
+            yield Candidate(id_, hash_, (id_, None), record.embeddings.nbytes, record)
 
 
 def _digest(embeddings: Embeddings) -> str:
@@ -195,15 +171,9 @@ def _only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
     return replace(embeddings, **others)
 
 
-def _is_embedded(columns: pa.Schema) -> bool:
+def _is_encoded(columns: pa.Schema) -> bool:
     names = set(columns.names)
     return {"n_tokens", "truncated"} <= names and bool(names & set(_LEG_COLUMNS.values()))
-
-
-def _sliced(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for start in range(0, len(batch), ROWS):
-            yield batch.slice(start, ROWS)
 
 
 def _parquet_schema(file: SourceFile) -> pa.Schema:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from m3connect.connecting.retry import record_bytes
 from m3connect.contract import Connector, Encoder
 from m3connect.ingestion.chunking import added_tokens
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.encoded import EmbeddedSource
-from m3connect.ingestion.pipeline import choose_legs, collection_exists
+from m3connect.ingestion.encoded import EncodedSource
+from m3connect.ingestion.opening import choose_legs, collection_exists
+from m3connect.ingestion.pipeline import (
+    GROUP_CHARACTERS,
+    GROUP_PASSAGES,
+    events,
+    grouped,
+    passages,
+)
 from m3connect.ingestion.pruning import vanished
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
-from m3connect.ingestion.run import Progress, Run
+from m3connect.ingestion.sink import Progress, Sink, Work
 from m3connect.types import Leg
 
 SAMPLE = 32  # passages encoded to measure speed and size
 
 
 def estimate(
-    source: DocumentSource | EmbeddedSource,
+    source: DocumentSource | EncodedSource,
     connector: Connector,
     *,
     legs: Sequence[Leg] | None = None,
@@ -41,36 +49,74 @@ def estimate(
     """
     chosen = choose_legs(legs, source, connector)
     exists = collection_exists(connector, source.schema(chosen, {}))
-    with Run(connector, DeadLetters(), progress, exists=exists, dry=True) as run:
-        if isinstance(source, EmbeddedSource):
-            batches = (work.batch for work in source.works(run, chosen))
-            size = sum(record_bytes(batch, row) for batch in batches for row in range(len(batch)))
-            tokens, seconds = 0, 0.0
+    seen: set[str] = set()
+    with Sink(connector, DeadLetters(), progress, exists=exists) as sink:
+        if isinstance(source, EncodedSource):
+            to_do = _records(source, chosen, seen, sink)
         else:
-            tokens, seconds, size = _documents(source, run, chosen)
-        pruned = len(vanished(connector, source, run)) if prune and exists else 0
-    done = run.report()
+            to_do = _documents(source, chosen, seen, sink)
+    done = sink.report()
+    read = len(seen) + done.failed
+    gone = {}
+    if prune and exists:
+        gone = vanished(connector, source, seen, read=read, failed=done.failed)
     return IngestEstimate(
-        done.read, done.unchanged, pruned, done.failed, done.chunks, tokens, seconds, size
+        read=read,
+        unchanged=done.unchanged,
+        pruned=len(gone),
+        failed=done.failed,
+        chunks=to_do.chunks,
+        tokens=to_do.tokens,
+        seconds=to_do.seconds,
+        bytes=to_do.bytes,
     )
 
 
-def _documents(source: DocumentSource, run: Run, legs: Sequence[Leg]) -> tuple[int, float, int]:
-    """Tokens, seconds and bytes of all passages to encode."""
+@dataclass(slots=True)
+class _ToDo:
+    """What is left to do: passages, their tokens, the seconds to encode them, and their bytes."""
+
+    chunks: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+
+
+def _records(source: EncodedSource, legs: Sequence[Leg], seen: set[str], sink: Sink) -> _ToDo:
+    to_do = _ToDo()
+    for event in events(source, legs, seen, sink.look_up):
+        sink.count(event)
+        if isinstance(event, Work):
+            to_do.chunks += len(event.batch)
+            to_do.bytes += sum(record_bytes(event.batch, row) for row in range(len(event.batch)))
+    return to_do
+
+
+def _documents(source: DocumentSource, legs: Sequence[Leg], seen: set[str], sink: Sink) -> _ToDo:
     encoder = source.encoder
     added = added_tokens(encoder)
+    to_do = _ToDo()
     sample: list[str] = []
-    tokens = size = 0
-    for group in source.groups(run):
+    for group in grouped(
+        passages(source, seen, sink.look_up),
+        lambda passage: len(passage.chunk.text),
+        GROUP_PASSAGES,
+        GROUP_CHARACTERS,
+    ):
+        if not isinstance(group, list):
+            sink.count(group)
+            continue
         texts = [passage.chunk.text for passage in group]
         sample += texts[: SAMPLE - len(sample)]
         counted = encoder.tokenizer.encode_batch(texts, add_special_tokens=False)
-        tokens += sum(len(encoding) + added for encoding in counted)
-        size += sum(len(text.encode()) for text in texts)
-    if not sample:
-        return 0, 0.0, 0
-    seconds_per_token, bytes_per_token = _measure(encoder, sample, legs)
-    return tokens, tokens * seconds_per_token, size + round(tokens * bytes_per_token)
+        to_do.chunks += len(texts)
+        to_do.tokens += sum(len(encoding) + added for encoding in counted)
+        to_do.bytes += sum(len(text.encode()) for text in texts)
+    if sample:
+        seconds_per_token, bytes_per_token = _measure(encoder, sample, legs)
+        to_do.seconds = to_do.tokens * seconds_per_token
+        to_do.bytes += round(to_do.tokens * bytes_per_token)
+    return to_do
 
 
 def _measure(encoder: Encoder, sample: Sequence[str], legs: Sequence[Leg]) -> tuple[float, float]:

@@ -25,13 +25,45 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from m3connect.contract import Connector
 from m3connect.types import Payload
 
+T = TypeVar("T")
+
 FIELD = "_ingest"
 """The payload field of the mark."""
+
+RecordIds = tuple[str, str | None]
+"""The record ids of a document's passages 0 and 1; None where there is never a second."""
+
+COMMIT = 3
+"""The step that writes passage 0 and thereby commits a document."""
+
+
+def step(position: int) -> int:
+    """In which of the three steps above a passage is written."""
+    return {1: 1, 0: COMMIT}.get(position, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(Generic[T]):
+    """A version of a document as a source gives it, before the collection is asked about it.
+
+    Args:
+        id: the document's id.
+        hash: of all that the version's records are made of.
+        records: the ids of the records that carry its marks.
+        size: how much it takes in memory, in characters of text or bytes of vectors.
+        item: the document.
+    """
+
+    id: str
+    hash: str
+    records: RecordIds
+    size: int
+    item: T
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +104,12 @@ class Stored:
         return max(mark.bound if mark else 0 for mark in (self.first, self.second))
 
 
-def look_up(connector: Connector, ids: Sequence[tuple[str, str | None]]) -> list[Stored]:
+def look_up(connector: Connector, ids: Sequence[RecordIds]) -> list[Stored]:
     """What the collection holds of documents, in one request.
 
     Args:
         connector: the collection; it must exist.
-        ids: of each document the record ids of passages 0 and 1; None where there is never a
-            second.
+        ids: of each document the ids of the records that carry its marks.
     """
     wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
     found = connector.fetch(wanted, vectors=False)

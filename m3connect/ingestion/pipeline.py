@@ -1,42 +1,39 @@
-"""The main path: source -> what is unchanged is skipped -> passages -> vectors -> acknowledged records.
+"""Ingestion on one page: documents -> admit -> look up -> cut -> encode -> write.
 
-``documents.py`` and ``embedded.py`` are the two kinds of source, ``run.py`` overlaps encoding with
-writing, ``writer.py`` writes in the order that ``ledger.py`` explains.
+Each step is a generator that takes what the step before it gives. What needs no further step, a
+failure or a document that is unchanged, passes through to the sink, which counts it. A source knows
+nothing of the sink, and nothing is in memory but a window of documents and a few groups of passages.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Generic, TypeVar
 
-import pyarrow as pa
-
-from m3connect.contract import CollectionSchema, Connector, Encoder, FieldKind
-from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
-from m3connect.ingestion import pruning, sources
-from m3connect.ingestion.chunking import Chunker
+from m3connect.contract import Connector, Encoder, FieldKind
+from m3connect.ingestion import pruning
+from m3connect.ingestion.chunking import Chunker, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.encoded import EmbeddedSource, are_embedded, from_arrow, from_files
+from m3connect.ingestion.encoded import EncodedSource
+from m3connect.ingestion.ledger import Candidate, Mark, RecordIds, Stored, step
+from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
-from m3connect.ingestion.run import Progress, Run
-from m3connect.types import LEGS, Document, Leg
+from m3connect.ingestion.sink import Change, Event, Progress, Sink, Unchanged, Work
+from m3connect.types import Chunk, Document, Leg, Payload, RecordBatch
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
+LookUp = Callable[[Sequence[RecordIds]], Future[list[Stored]]]
 
-Source: TypeAlias = (
-    sources.Path
-    | Iterable[sources.Path]
-    | Iterable[Document]
-    | pa.Table
-    | pa.RecordBatch
-    | Iterable[pa.RecordBatch]
-    | DocumentSource
-    | EmbeddedSource
-)
+# What is in memory at once. A window of documents is looked up in one request; a group of passages
+# is encoded in one call, large enough to be sorted by length, small enough to wait in a queue
+# (65,536 characters are about 16,000 tokens: 32 MiB of bge-m3's multi-vectors in float16).
+WINDOW_DOCUMENTS, WINDOW_CHARACTERS = 128, 1 << 20
+GROUP_PASSAGES, GROUP_CHARACTERS = 256, 1 << 16
+# The same for records that come with their vectors, of which a few groups are in flight.
+ROWS, ROWS_BYTES = 256, 32 * 1024 * 1024
 
 
 def ingest(
@@ -98,112 +95,188 @@ def ingest(
     schema = opened.schema(chosen, index_fields or {})
     collection_exists(connector, schema)
     connector.ensure(schema)
+    seen: set[str] = set()
     with DeadLetters(dead_letters) as letters:
         try:
-            with Run(connector, letters, progress) as run:
-                for work in opened.works(run, chosen):
-                    run.write(work)
-                run.finish()
+            with Sink(connector, letters, progress) as sink:
+                sink.write(events(opened, chosen, seen, sink.look_up))
         except KeyboardInterrupt:
             connector.flush()
             raise
         connector.flush()
         if prune:
-            pruning.prune(connector, opened, run)
+            pruning.prune(opened, seen, sink)
             connector.flush()
-    return run.report()
+    return sink.report()
 
 
-def open_source(
-    source: Source,
-    encoder: Encoder | None,
-    *,
-    id_field: str | None = None,
-    text_field: str = "text",
-    metadata_fields: Sequence[str] | None = None,
-    chunk_tokens: int | None = None,
-    chunk_overlap: int = 0,
-) -> DocumentSource | EmbeddedSource:
-    """What a source is; nothing but names and columns is read yet. Arguments as in :func:`ingest`.
+def events(
+    source: DocumentSource | EncodedSource, legs: Sequence[Leg], seen: set[str], ask: LookUp
+) -> Iterator[Event]:
+    """All steps but the last: what the sink has to write, and what it has to count."""
+    if isinstance(source, EncodedSource):
+        records = admit(source.candidates(legs), seen)
+        return assemble(look_up(records, ask, ROWS, ROWS_BYTES))
+    return encode(passages(source, seen, ask), source.encoder, legs)
 
-    Raises:
-        ConfigError: a bad path or option, or no encoder for what is not encoded.
-        InputError: a source of another type, or Arrow columns that are no embeddings.
-    """
-    if isinstance(source, DocumentSource | EmbeddedSource):
-        return source
-    made_by = encoder.info.fingerprint if encoder is not None else None
-    if isinstance(source, pa.Table):
-        source = source.to_reader()
-    elif isinstance(source, pa.RecordBatch):
-        source = [source]
-    if isinstance(source, pa.RecordBatchReader):
-        return from_arrow(source.schema, source, made_by)
-    items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
-    first = next(items, None)
-    everything: Iterator[Any] = chain([first] if first is not None else [], items)
-    if isinstance(first, pa.RecordBatch):
-        return from_arrow(first.schema, everything, made_by)
-    if isinstance(first, str | os.PathLike):
-        paths = list(everything)
-        files = sources.find(paths)
-        if are_embedded(files):
-            return from_files(files, made_by)
-        everything = sources.read(
-            paths, id_field=id_field, text_field=text_field, metadata_fields=metadata_fields
+
+def passages(
+    source: DocumentSource, seen: set[str], ask: LookUp
+) -> Iterator[Passage | Unchanged | Failure]:
+    """The steps before encoding: the passages of all documents that changed."""
+    documents = admit(source.candidates(), seen)
+    return cut(look_up(documents, ask, WINDOW_DOCUMENTS, WINDOW_CHARACTERS), source.chunker)
+
+
+# ----------------------------------------------------------------------------- from step to step
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Generic[T]):
+    """A version that the collection does not hold, and what it holds instead."""
+
+    candidate: Candidate[T]
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk on its way into the collection."""
+
+    chunk: Chunk
+    payload: Payload
+    owner: Change
+
+
+# --------------------------------------------------------------------------------------- the steps
+
+
+def admit(
+    candidates: Iterable[Candidate[T] | Failure], seen: set[str]
+) -> Iterator[Candidate[T] | Failure]:
+    """Each id once; ``seen`` is filled with the ids."""
+    for candidate in candidates:
+        if isinstance(candidate, Failure):
+            yield candidate
+        elif candidate.id in seen:
+            yield Failure("another document of this run has the same id", id=candidate.id)
+        else:
+            seen.add(candidate.id)
+            yield candidate
+
+
+def look_up(
+    candidates: Iterable[Candidate[T] | Failure], ask: LookUp, count: int, size: int
+) -> Iterator[Changed[T] | Unchanged | Failure]:
+    """Whether the collection holds each version; asked in windows, one window ahead."""
+    ahead: tuple[list[Candidate[T]], Future[list[Stored]]] | None = None
+    for window in grouped(candidates, lambda candidate: candidate.size, count, size):
+        if not isinstance(window, list):
+            yield window
+            continue
+        asked = window, ask([candidate.records for candidate in window])
+        if ahead is not None:
+            yield from map(_changed, ahead[0], ahead[1].result())
+        ahead = asked
+    if ahead is not None:
+        yield from map(_changed, ahead[0], ahead[1].result())
+
+
+def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged:
+    if not stored.is_complete(candidate.hash):
+        return Changed(candidate, stored)
+    assert stored.first is not None
+    return Unchanged(candidate.id, chunk_ids(candidate.id, stored.first.chunks, stored.bound))
+
+
+def cut(
+    changes: Iterable[Changed[Document] | Unchanged | Failure], chunker: Chunker
+) -> Iterator[Passage | Unchanged | Failure]:
+    """The passages of each document, the first one last, as the ledger wants it."""
+    for change in changes:
+        if not isinstance(change, Changed):
+            yield change
+            continue
+        document = change.candidate.item
+        chunks = chunker.chunks(document)
+        bound = max(len(chunks), change.stored.bound)
+        owner = Change(document.id, Mark(change.candidate.hash, len(chunks), bound))
+        for chunk in [*chunks[1:], chunks[0]]:
+            payload: Payload = {
+                **document.metadata,
+                "text": chunk.text,
+                "document_id": document.id,
+                "position": chunk.position,
+                **(owner.mark.to_payload() if chunk.position < 2 else {}),
+            }
+            yield Passage(chunk, payload, owner)
+
+
+def encode(
+    passages: Iterable[Passage | Unchanged | Failure], encoder: Encoder, legs: Sequence[Leg]
+) -> Iterator[Event]:
+    """The passages as records, encoded in groups."""
+    for group in grouped(
+        passages, lambda each: len(each.chunk.text), GROUP_PASSAGES, GROUP_CHARACTERS
+    ):
+        if not isinstance(group, list):
+            yield group
+            continue
+        ordered = sorted(group, key=lambda passage: step(passage.chunk.position))
+        embeddings = encoder.encode([passage.chunk.text for passage in ordered], legs=legs)
+        yield Work(
+            RecordBatch(
+                [passage.chunk.id for passage in ordered],
+                [passage.payload for passage in ordered],
+                embeddings,
+            ),
+            [passage.owner for passage in ordered],
+            [step(passage.chunk.position) for passage in ordered],
+            int(embeddings.n_tokens.sum()),
         )
-    elif first is not None and not isinstance(first, Document | Failure):
-        raise InputError(
-            f"a source gives paths, Documents or Arrow batches, not {type(first).__name__}"
-        )
-    if encoder is None:
-        raise ConfigError("documents need an encoder; only embeddings go without")
-    return DocumentSource(
-        everything, encoder, Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap)
-    )
 
 
-def choose_legs(
-    legs: Sequence[Leg] | None, source: DocumentSource | EmbeddedSource, connector: Connector
-) -> tuple[Leg, ...]:
-    """The representations to store, in their usual order.
+def assemble(changes: Iterable[Changed[RecordBatch] | Unchanged | Failure]) -> Iterator[Event]:
+    """Records that came with their vectors, each a document of one passage."""
+    for group in grouped(changes, lambda each: each.candidate.size, ROWS, ROWS_BYTES):
+        if not isinstance(group, list):
+            yield group
+            continue
+        owners = [Change(each.candidate.id, Mark(each.candidate.hash, 1, 1)) for each in group]
+        records = RecordBatch.concat([each.candidate.item for each in group])
+        payloads = [
+            {**payload, **owner.mark.to_payload()}
+            for payload, owner in zip(records.payloads, owners, strict=True)
+        ]
+        yield Work(replace(records, payloads=payloads), owners, [step(0)] * len(owners), tokens=0)
 
-    Raises:
-        ConfigError: the source does not have one, or the database cannot store it.
+
+def grouped(
+    items: Iterable[T | Unchanged | Failure], size_of: Callable[[T], int], count: int, size: int
+) -> Iterator[list[T] | Unchanged | Failure]:
+    """Items in lists of at most ``count`` with at most ``size`` together; a larger one stands alone.
+
+    What is unchanged or failed passes at once.
+
+    >>> list(grouped(["a", Failure("no"), "bb", "ccc", "d"], len, count=2, size=4))
+    [Failure(reason='no', where=None, id=None), ['a', 'bb'], ['ccc', 'd']]
+    >>> list(grouped(["a", "bbbbbb", "c"], len, count=9, size=4))
+    [['a'], ['bbbbbb'], ['c']]
     """
-    stores = connector.capabilities.stores
-    if legs is None:
-        chosen = tuple(leg for leg in source.legs if leg in stores)
-        if left_out := ", ".join(leg for leg in source.legs if leg not in stores):
-            engine = connector.capabilities.engine
-            log.warning("%s cannot store %s vectors; they are left out", engine, left_out)
-        return chosen
-    if not legs:
-        raise ConfigError(f"name at least one of {', '.join(LEGS)}")
-    for leg in legs:
-        if leg not in source.legs:
-            raise ConfigError(f"the source has no {leg} vectors; it has {', '.join(source.legs)}")
-        if leg not in stores:
-            raise ConfigError(f"{connector.name} cannot store {leg} vectors here")
-    return tuple(leg for leg in LEGS if leg in legs)
-
-
-def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
-    """Whether the collection exists, made by the same model.
-
-    Raises:
-        FingerprintMismatch: it was made by another model, or cut in another way.
-    """
-    try:
-        stored = connector.describe().schema.fingerprint
-    except CollectionNotFound:
-        return False
-    if stored is not None and schema.fingerprint is None:
-        raise FingerprintMismatch(
-            f"collection {connector.collection!r} was made by {stored.model!r}; these embeddings "
-            "do not say which model made them. Write them with 'm3connect encode', which records "
-            "it, or ingest into a new collection (--collection NAME)."
-        )
-    if stored is not None and schema.fingerprint is not None:
-        schema.fingerprint.require(stored, collection=connector.collection, writing=True)
-    return True
+    group: list[T] = []
+    total = 0
+    for item in items:
+        if isinstance(item, Unchanged | Failure):
+            yield item
+            continue
+        weight = size_of(item)
+        if group and total + weight > size:
+            yield group
+            group, total = [], 0
+        group.append(item)
+        total += weight
+        if len(group) == count:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group

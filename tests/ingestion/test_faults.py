@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3connect.ingestion import documents, ingest
+from m3connect.ingestion import ingest, pipeline
 from m3connect.ingestion.ledger import FIELD
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -88,8 +88,8 @@ def content(connector):
 def small_groups():
     """Several windows and several groups even for a few short documents."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "GROUP_PASSAGES", 3)
-        patch.setattr(documents, "WINDOW_DOCUMENTS", 2)
+        patch.setattr(pipeline, "GROUP_PASSAGES", 3)
+        patch.setattr(pipeline, "WINDOW_DOCUMENTS", 2)
         yield
 
 

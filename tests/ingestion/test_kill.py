@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from m3connect import Document, connect, ingest
-from m3connect.ingestion import documents
+from m3connect.ingestion import pipeline
 from m3connect.ingestion.ledger import FIELD
 from m3connect.testing.fakes import HashEncoder
 
@@ -26,7 +26,7 @@ def source(version):
 
 def run(version, path, dies_after=None):
     """Ingest a version; with ``dies_after``, until so many writes were acknowledged."""
-    documents.GROUP_PASSAGES = 20
+    pipeline.GROUP_PASSAGES = 20
     with connect("qdrant", collection="c", path=path) as collection:
         upsert, left = collection.upsert, dies_after
 
@@ -56,7 +56,7 @@ def content(path):
 @pytest.mark.parametrize("dies_after", [1, 8])
 def test_a_killed_process_is_completed_by_the_next(tmp_path, monkeypatch, dies_after):
     """What embedded Qdrant then holds is what an undisturbed run gives."""
-    monkeypatch.setattr(documents, "GROUP_PASSAGES", 20)
+    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 20)
     broken, whole = str(tmp_path / "broken"), str(tmp_path / "whole")
     run(0, broken)
     child = subprocess.run([sys.executable, Path(__file__), broken, str(dies_after)], check=False)

@@ -1,0 +1,128 @@
+"""What a source is, and whether the collection can take it; nothing is read but names and columns."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from m3connect.contract import CollectionSchema, Connector, Encoder
+from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
+from m3connect.ingestion import sources
+from m3connect.ingestion.chunking import Chunker
+from m3connect.ingestion.documents import DocumentSource
+from m3connect.ingestion.encoded import EncodedSource, are_encoded, from_arrow, from_files
+from m3connect.ingestion.report import Failure
+from m3connect.types import LEGS, Document, Leg
+
+log = logging.getLogger(__name__)
+
+Source: TypeAlias = (
+    sources.Path
+    | Iterable[sources.Path]
+    | Iterable[Document]
+    | pa.Table
+    | pa.RecordBatch
+    | Iterable[pa.RecordBatch]
+    | DocumentSource
+    | EncodedSource
+)
+
+
+def open_source(
+    source: Source,
+    encoder: Encoder | None,
+    *,
+    id_field: str | None = None,
+    text_field: str = "text",
+    metadata_fields: Sequence[str] | None = None,
+    chunk_tokens: int | None = None,
+    chunk_overlap: int = 0,
+) -> DocumentSource | EncodedSource:
+    """What a source is; nothing but names and columns is read yet. Arguments as in :func:`m3connect.ingestion.ingest`.
+
+    Raises:
+        ConfigError: a bad path or option, or no encoder for what is not encoded.
+        InputError: a source of another type, or Arrow columns that are no embeddings.
+    """
+    if isinstance(source, DocumentSource | EncodedSource):
+        return source
+    made_by = encoder.info.fingerprint if encoder is not None else None
+    if isinstance(source, pa.Table):
+        source = source.to_reader()
+    elif isinstance(source, pa.RecordBatch):
+        source = [source]
+    if isinstance(source, pa.RecordBatchReader):
+        return from_arrow(source.schema, source, made_by)
+    items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
+    first = next(items, None)
+    everything: Iterator[Any] = chain([first] if first is not None else [], items)
+    if isinstance(first, pa.RecordBatch):
+        return from_arrow(first.schema, everything, made_by)
+    if isinstance(first, str | os.PathLike):
+        paths = list(everything)
+        files = sources.find(paths)
+        if are_encoded(files):
+            return from_files(files, made_by)
+        everything = sources.read(
+            paths, id_field=id_field, text_field=text_field, metadata_fields=metadata_fields
+        )
+    elif first is not None and not isinstance(first, Document | Failure):
+        raise InputError(
+            f"a source gives paths, Documents or Arrow batches, not {type(first).__name__}"
+        )
+    if encoder is None:
+        raise ConfigError("documents need an encoder; only embeddings go without")
+    return DocumentSource(
+        everything, encoder, Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap)
+    )
+
+
+def choose_legs(
+    legs: Sequence[Leg] | None, source: DocumentSource | EncodedSource, connector: Connector
+) -> tuple[Leg, ...]:
+    """The representations to store, in their usual order.
+
+    Raises:
+        ConfigError: the source does not have one, or the database cannot store it.
+    """
+    stores = connector.capabilities.stores
+    if legs is None:
+        chosen = tuple(leg for leg in source.legs if leg in stores)
+        if left_out := ", ".join(leg for leg in source.legs if leg not in stores):
+            engine = connector.capabilities.engine
+            log.warning("%s cannot store %s vectors; they are left out", engine, left_out)
+        return chosen
+    if not legs:
+        raise ConfigError(f"name at least one of {', '.join(LEGS)}")
+    for leg in legs:
+        if leg not in source.legs:
+            raise ConfigError(f"the source has no {leg} vectors; it has {', '.join(source.legs)}")
+        if leg not in stores:
+            raise ConfigError(f"{connector.name} cannot store {leg} vectors here")
+    return tuple(leg for leg in LEGS if leg in legs)
+
+
+def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
+    """Whether the collection exists, made by the same model.
+
+    Raises:
+        FingerprintMismatch: it was made by another model, or cut in another way.
+    """
+    try:
+        stored = connector.describe().schema.fingerprint
+    except CollectionNotFound:
+        return False
+    if stored is not None and schema.fingerprint is None:
+        raise FingerprintMismatch(
+            f"collection {connector.collection!r} was made by {stored.model!r}; these embeddings "
+            "do not say which model made them. Write them with 'm3connect encode', which records "
+            "it, or ingest into a new collection (--collection NAME)."
+        )
+    if stored is not None and schema.fingerprint is not None:
+        schema.fingerprint.require(stored, collection=connector.collection, writing=True)
+    return True

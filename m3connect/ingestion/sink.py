@@ -1,0 +1,324 @@
+"""The sink: writes what the pipeline gives to one collection, in the ledger's order, and counts.
+
+The pipeline runs in the caller's thread; a single other thread makes all calls to the database, in
+order. So no connector needs to be safe for threads, encoding goes on while the database writes, and
+a commit never overtakes what it commits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Self, TypeAlias
+
+import numpy as np
+
+from m3connect.contract import Connector
+from m3connect.errors import (
+    AuthError,
+    CollectionNotFound,
+    InputError,
+    InvalidFilter,
+    PermanentError,
+    RequestTooLarge,
+    SchemaMismatch,
+    Unsupported,
+)
+from m3connect.ingestion import ledger
+from m3connect.ingestion.chunking import chunk_ids
+from m3connect.ingestion.ledger import Mark, RecordIds, Stored
+from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
+from m3connect.types import RecordBatch
+
+Progress = Callable[[IngestReport], None]
+
+PENDING = 2  # pieces of work that may wait for the database while the next is encoded
+TELL_SECONDS = 0.1  # between two calls of ``progress`` while nothing is written
+
+# What no single record is to blame for; all other permanent errors may be one record's fault.
+_FATAL = (AuthError, CollectionNotFound, InvalidFilter, SchemaMismatch, Unsupported)
+_REFUSED = (InputError, RequestTooLarge, PermanentError)
+
+
+# ------------------------------------------------------------------------- what the sink is given
+
+
+@dataclass(slots=True)
+class Change:
+    """A document on its way into the collection.
+
+    Args:
+        id: the document's id.
+        mark: what its first two passages will carry.
+        begun: whether any passage of this version has been written.
+        failed: whether a passage was refused; the rest is then skipped.
+    """
+
+    id: str
+    mark: Mark
+    begun: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Records to write together.
+
+    Args:
+        batch: the records, sorted by step.
+        owners: each record's document.
+        steps: each record's step, as :func:`m3connect.ingestion.ledger.step` counts.
+        tokens: that were encoded to make them.
+    """
+
+    batch: RecordBatch
+    owners: Sequence[Change]
+    steps: Sequence[int]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A document that the collection holds as it is, but for passages that a killed run left.
+
+    Args:
+        id: the document's id.
+        stale: ids of passages that only other versions had.
+    """
+
+    id: str
+    stale: Sequence[str]
+
+
+Event: TypeAlias = Work | Unchanged | Failure
+"""What the pipeline gives: of each document either an ``Unchanged``, a ``Failure`` or its records."""
+
+
+# ---------------------------------------------------------------------------------------- the sink
+
+
+class Sink:
+    """Writes and counts.
+
+    Args:
+        connector: the collection.
+        letters: where failures go.
+        progress: called with the counts so far, in the caller's thread.
+        exists: whether the collection exists; if not, it holds nothing to look up.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        letters: DeadLetters,
+        progress: Progress | None = None,
+        *,
+        exists: bool = True,
+    ) -> None:
+        self.connector = connector
+        self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
+        self.failed = self.tokens = self.truncated = 0
+        self._exists = exists
+        self._letters = letters
+        self._progress = progress
+        self._started = self._told = time.perf_counter()
+        self._writer = _Writer(connector)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="m3connect-writer")
+        self._pending: deque[Future[_Outcome]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Wait for what is queued: on Ctrl-C too, what was encoded is not thrown away."""
+        self._thread.shutdown()
+
+    @property
+    def read(self) -> int:
+        """Documents whose fate is known."""
+        return self.unchanged + self.written + self.failed
+
+    def report(self) -> IngestReport:
+        """The counts so far."""
+        return IngestReport(
+            read=self.read,
+            unchanged=self.unchanged,
+            chunks=self.chunks,
+            written=self.written,
+            deleted=self.deleted,
+            pruned=self.pruned,
+            failed=self.failed,
+            tokens=self.tokens,
+            truncated=self.truncated,
+            seconds=time.perf_counter() - self._started,
+        )
+
+    def look_up(self, ids: Sequence[RecordIds]) -> Future[list[Stored]]:
+        """What the collection holds of documents, asked after all writes that are queued."""
+        return self._thread.submit(self._stored, ids)
+
+    def write(self, events: Iterable[Event]) -> None:
+        """Take all that the pipeline gives, and wait until it is acknowledged.
+
+        Raises:
+            ConnectorError: the database failed for a reason that is no document's.
+        """
+        for event in events:
+            self.take(event)
+        self.finish()
+
+    def take(self, event: Event) -> None:
+        """Count one event and queue what it asks for; waits while too much is queued already."""
+        self.count(event)
+        match event:
+            case Work():
+                self._submit(lambda: self._writer.write(event))
+            case Unchanged(stale=stale) if stale:
+                self._submit(lambda: self._writer.delete(stale))
+
+    def count(self, event: Event) -> None:
+        """Count one event and write nothing; a failure is recorded."""
+        match event:
+            case Work():
+                self.chunks += len(event.batch)
+                self.tokens += event.tokens
+                self.truncated += int(event.batch.embeddings.truncated.sum())
+            case Unchanged():
+                self.unchanged += 1
+            case Failure():
+                self.failed += 1
+                self._letters.add(event)
+        if time.perf_counter() - self._told > TELL_SECONDS:
+            self._tell()
+
+    def finish(self) -> None:
+        """Wait until all that was queued is acknowledged."""
+        while self._pending:
+            self._settle()
+        self._tell()
+
+    def _submit(self, operation: Callable[[], _Outcome]) -> None:
+        while len(self._pending) > PENDING:
+            self._settle()
+        self._pending.append(self._thread.submit(operation))
+
+    def _settle(self) -> None:
+        outcome = self._pending.popleft().result()
+        self.written += outcome.written
+        self.deleted += outcome.deleted
+        for failure in outcome.failures:
+            self.count(failure)
+        self._tell()
+
+    def _stored(self, ids: Sequence[RecordIds]) -> list[Stored]:
+        if not self._exists:
+            return [Stored()] * len(ids)
+        return ledger.look_up(self.connector, ids)
+
+    def _tell(self) -> None:
+        self._told = time.perf_counter()
+        if self._progress is not None:
+            self._progress(self.report())
+
+
+# ------------------------------------------------------------------------- in the writing thread
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What became of one piece of work: documents committed, stale passages deleted, failures."""
+
+    written: int = 0
+    deleted: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+class _Writer:
+    """Writes work in the order given; after an error that ends the run it refuses all further work.
+
+    That guard is what lets work queue up behind a write: a commit can never overtake a failure.
+
+    Args:
+        connector: the collection, which exists.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self._broken: BaseException | None = None
+
+    def write(self, work: Work) -> _Outcome:
+        """Write records step by step; each step is acknowledged before the next.
+
+        Raises:
+            ConnectorError: the database failed for a reason that is no document's.
+        """
+        if self._broken is not None:
+            raise self._broken
+        try:
+            return self._write(work)
+        except BaseException as error:
+            self._broken = error
+            raise
+
+    def delete(self, ids: Sequence[str]) -> _Outcome:
+        """Delete passages that only other versions had."""
+        return _Outcome(deleted=self.connector.delete(ids) if ids else 0)
+
+    def _write(self, work: Work) -> _Outcome:
+        outcome = _Outcome()
+        start = 0
+        for _, same in groupby(work.steps):
+            stop = start + len(list(same))
+            self._upsert(work.batch[start:stop], work.owners[start:stop], outcome)
+            start = stop
+        committed = [
+            owner
+            for owner, step in zip(work.owners, work.steps, strict=True)
+            if step == ledger.COMMIT and not owner.failed
+        ]
+        outcome.written = len(committed)
+        stale = [
+            id_
+            for owner in committed
+            for id_ in chunk_ids(owner.id, owner.mark.chunks, owner.mark.bound)
+        ]
+        outcome.deleted = self.delete(stale).deleted
+        return outcome
+
+    def _upsert(self, batch: RecordBatch, owners: Sequence[Change], outcome: _Outcome) -> None:
+        """Write what is accepted; halve what is refused until the culprits stand alone."""
+        sound = [row for row, owner in enumerate(owners) if not owner.failed]
+        if not sound:
+            return
+        if len(sound) < len(owners):
+            batch, owners = batch.take(np.array(sound)), [owners[row] for row in sound]
+        try:
+            self.connector.upsert(batch)
+        except _FATAL:
+            raise
+        except _REFUSED as error:
+            if len(batch) == 1:
+                outcome.failures.append(Failure(str(error), id=owners[0].id))
+                self._set_aside(owners[0])
+                return
+            half = len(batch) // 2
+            self._upsert(batch[:half], owners[:half], outcome)
+            self._upsert(batch[half:], owners[half:], outcome)
+        else:
+            for owner in owners:
+                owner.begun = True
+
+    def _set_aside(self, change: Change) -> None:
+        """Remove what was already written of a document, so that it is not half there.
+
+        A document refused before anything of it was written keeps its older version.
+        """
+        change.failed = True
+        if change.begun:
+            # The passages that carry the marks go last, for a run killed in between.
+            self.connector.delete(chunk_ids(change.id, 2, change.mark.bound))
+            self.connector.delete(chunk_ids(change.id, 0, 2))
