@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from m3connect.inference import M3Encoder
     from m3connect.ingestion import ingest
     from m3connect.searching.search import search, search_many
+    from m3connect.trainer import train
     from m3connect.types import Document, Embeddings, Hit, Query, RecordBatch, Rrf, Weighted
 
 # Loaded on first use: `import m3connect` stays cheap. No submodule may have one of these names,
-# or importing it would hide the function; hence ingestion and retrieval.
+# or importing it would hide the function; hence ingestion and trainer.
 _HOMES = {
     "Document": "m3connect.types",
     "Embeddings": "m3connect.types",
@@ -33,6 +34,7 @@ _HOMES = {
     "ingest": "m3connect.ingestion",
     "search": "m3connect.searching.search",
     "search_many": "m3connect.searching.search",
+    "train": "m3connect.trainer",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "ingest",
     "search",
     "search_many",
+    "train",
 ]
 
 

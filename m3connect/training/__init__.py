@@ -19,7 +19,9 @@ the model          trainable.py    a checkpoint that can learn, and back
                    optimizer.py    AdamW and its schedule
 what is left       checkpoints.py  where a run stands
                    log.py          its figures, and the page of curves
+                   measuring.py    development figures during the run
 before a run       estimate.py     steps, tokens, memory, time
 
-The command line is ``m3connect train``; ``torchrun -m m3connect.training`` is the same in many processes.
+``m3connect.train`` (``m3connect/trainer.py``) and the command ``m3connect train`` run the loop together with
+what measures a recipe's development sets; ``torchrun -m m3connect.training`` is the same in many processes.
 """

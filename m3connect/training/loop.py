@@ -10,7 +10,7 @@ once a process under ``torchrun`` or ``accelerate launch``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,19 +20,17 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor, nn
 
 from m3connect.disk import take_place, writing
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.training.checkpoints import NO_ROOM, Checkpoints, Progress, claim_output
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.distributed import make_accelerator, start_trackers, whole
 from m3connect.training.log import LOG_NAME, Monitor
+from m3connect.training.measuring import Evaluate
 from m3connect.training.optimizer import make_optimizer, make_schedule
 from m3connect.training.recipe import AnyRecipe, OptimizerTable, Recipe
 from m3connect.training.retromae import RetroMae
 from m3connect.training.sampling import PlannedBatch
 from m3connect.training.trainable import Trainable, gathered, save_trainable
-
-Evaluate = Callable[[Trainable], Mapping[str, float]]
-"""Mean nDCG@10 by mode on the development sets."""
 
 
 class Task(Protocol):
@@ -70,7 +68,8 @@ def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool =
 
     Args:
         recipe: what to do.
-        evaluate: measures the model where the recipe has an ``[evaluation]`` table.
+        evaluate: measures the model, for the recipe's ``[evaluation]`` table; see
+            :func:`m3connect.training.measuring.make_evaluate`. :func:`m3connect.train` has one.
         resume: go on from the last checkpoint in the recipe's output folder. Of the recipe, paths,
             ``run``, ``evaluation`` and ``optimizer.steps`` may have changed: fewer steps let the
             learning rate fall to 0 earlier.
@@ -79,11 +78,17 @@ def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool =
         the folder of the trained model: the best that was measured, else the last.
 
     Raises:
-        ConfigError: the recipe does not suit the model or the output folder.
+        ConfigError: the recipe does not suit the model or the output folder, or asks for figures
+            that nothing measures.
         InputError: data that is missing or malformed, or too little for a batch.
         CheckpointError: the model that it starts from cannot be loaded.
         M3ConnectError: the disk is full; the last checkpoint is there.
     """
+    if recipe.evaluation and evaluate is None:
+        raise ConfigError(
+            "the recipe has an [evaluation] table and nothing that measures was given: call "
+            "m3connect.train(recipe), give evaluate=..., or leave the table out"
+        )
     task = make_task(recipe)
     run = Run(recipe, task, resume=resume)
     for batches in run.batches():

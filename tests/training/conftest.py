@@ -127,6 +127,25 @@ def examples(tmp_path):
 
 
 @pytest.fixture
+def development(tmp_path, examples):
+    """A collection in which every example's positive is to be found."""
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    records = [json.loads(line) for line in examples.read_text().splitlines()]
+    with (
+        (folder / "corpus.jsonl").open("w") as corpus,
+        (folder / "queries.jsonl").open("w") as queries,
+    ):
+        rows = ["query-id\tcorpus-id\tscore"]
+        for number, record in enumerate(records):
+            corpus.write(json.dumps({"_id": f"d{number}", "text": record["pos"][0]}) + "\n")
+            queries.write(json.dumps({"_id": f"q{number}", "text": record["query"]}) + "\n")
+            rows.append(f"q{number}\td{number}\t1")
+    (folder / "qrels.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
 def recipe_file(request, tmp_path, checkpoint, examples):  # examples: the file it names
     """The toy recipe with its module's settings, as a file."""
     path = tmp_path / "toy.toml"

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from m3connect.errors import ConfigError
-from m3connect.training import accelerator
+from m3connect.training import distributed
 from m3connect.training.log import read_log
 from m3connect.training.loop import train
 
@@ -63,7 +63,7 @@ def hyper_parameters(folder):
 )
 def test_a_missing_tracker_shows_the_pip_line(recipe, tmp_path, monkeypatch, tracker, line):
     """A tracker that is not installed ends the run before it claims its folder."""
-    monkeypatch.setattr(accelerator, "get_available_trackers", list)
+    monkeypatch.setattr(distributed, "get_available_trackers", list)
     with pytest.raises(ConfigError, match=line):
         train(recipe(f"run.trackers=['{tracker}']"))
     assert not (tmp_path / "run").exists()

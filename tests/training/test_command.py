@@ -19,25 +19,6 @@ from m3connect.training.recipe import read_recipe
 SETTINGS = ("optimizer.learning_rate=1e-3", "run.sub_batch_tokens=100000")
 
 
-@pytest.fixture
-def development(tmp_path, examples):
-    """A collection in which every example's positive is to be found."""
-    folder = tmp_path / "dev"
-    folder.mkdir()
-    records = [json.loads(line) for line in examples.read_text().splitlines()]
-    with (
-        (folder / "corpus.jsonl").open("w") as corpus,
-        (folder / "queries.jsonl").open("w") as queries,
-    ):
-        rows = ["query-id\tcorpus-id\tscore"]
-        for number, record in enumerate(records):
-            corpus.write(json.dumps({"_id": f"d{number}", "text": record["pos"][0]}) + "\n")
-            queries.write(json.dumps({"_id": f"q{number}", "text": record["query"]}) + "\n")
-            rows.append(f"q{number}\td{number}\t1")
-    (folder / "qrels.tsv").write_text("\n".join(rows) + "\n")
-    return folder
-
-
 def run(*arguments):
     """The command's exit code and output."""
     return CliRunner().invoke(app, ["train", *map(str, arguments)], catch_exceptions=False)

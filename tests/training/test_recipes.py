@@ -55,6 +55,7 @@ def test_a_published_stage_runs_at_toy_size(name, data, checkpoint):
     recipe = read_recipe(RECIPES / f"{name}.toml", [*common, *queries, *TOY[name]])
     train(recipe)
     log = read_log(data / "run/log.jsonl")
+    assert log[-1]["step"] == recipe.optimizer.steps
     assert all(entry["loss"] > 0 for entry in log)
 
 

@@ -1,0 +1,92 @@
+"""Training by a recipe with everything that the recipe asks for: where training and evaluation meet.
+
+``m3connect/training`` measures with a callable that it is given; the usual one is made here, of the
+encoder and the evaluation, which training itself must not import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m3connect.errors import ConfigError
+from m3connect.training.recipe import AnyRecipe, read_recipe
+
+if TYPE_CHECKING:
+    from m3connect.datasets.beir import Dataset
+    from m3connect.searching.modes import Mode
+    from m3connect.training.trainable import Trainable
+
+_PACKAGES = ("torch", "accelerate", "matplotlib")
+"""Of the extra ``training``."""
+
+
+def train(recipe: AnyRecipe | str | Path, *, resume: bool = False) -> Path:
+    """Run a recipe, measure it on its development sets, and write the page of its curves.
+
+    Runs once, or once a process under ``torchrun`` or ``accelerate launch``.
+
+    Args:
+        recipe: as :func:`m3connect.training.recipe.read_recipe` gives it, or its file.
+        resume: go on from the last checkpoint in the recipe's output folder; see
+            :func:`m3connect.training.loop.train` for what may have changed.
+
+    Returns:
+        the folder of the trained model: the best that was measured, else the last. ``report.html``
+        lies beside it.
+
+    Raises:
+        ConfigError: an extra is missing, or the recipe does not suit the model or the output folder.
+        InputError: data or a development set is missing or malformed, or too little for a batch.
+        CheckpointError: the model that it starts from cannot be loaded.
+        M3ConnectError: the disk is full; the last checkpoint is there.
+    """
+    check_installed()
+    from accelerate import PartialState
+
+    from m3connect.training import log, loop, measuring
+
+    plan = read_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe
+    if plan.evaluation:
+        from m3connect.evaluation import requires
+
+        requires.check()
+    folder = loop.train(plan, evaluate=measuring.make_evaluate(plan, measure), resume=resume)
+    if PartialState().is_main_process:
+        log.write_report(plan)
+    return folder
+
+
+def check_installed() -> None:
+    """See that what training needs is installed.
+
+    Raises:
+        ConfigError: it is not; prints the pip line.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f'training needs {", ".join(missing)}: pip install "m3connect[training]"')
+
+
+def measure(trainable: Trainable, dataset: Dataset, modes: Sequence[Mode]) -> Mapping[str, float]:
+    """Mean nDCG@10 by mode of a model on one collection, by exact search.
+
+    Multi-vectors score every document, not the dense leg's candidates: one leg is measured alone.
+
+    Args:
+        trainable: the model as it is now.
+        dataset: the collection.
+        modes: to measure.
+    """
+    from m3connect.evaluation import run
+    from m3connect.inference import M3Encoder
+    from m3connect.inference.torch_backend import TorchBackend
+    from m3connect.searching.modes import preset_for
+
+    encoder = M3Encoder(trainable.config, trainable.tokenizer, "", TorchBackend(trainable.model))
+    preset = replace(preset_for(encoder.info), rerank_depth=None)
+    result = run.evaluate(dataset, encoder, modes=modes, preset=preset, names=("ndcg@10",))
+    return {row.name: float(row.figures["ndcg@10"].mean()) for row in result.rows}
