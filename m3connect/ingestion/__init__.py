@@ -3,10 +3,11 @@
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, are_encoded
 from m3connect.ingestion.estimate import estimate
+from m3connect.ingestion.listing import find
 from m3connect.ingestion.opening import open_source
 from m3connect.ingestion.pipeline import ingest
 from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
-from m3connect.ingestion.sources import count, find, read
+from m3connect.ingestion.sources import count, read
 
 __all__ = [
     "DocumentSource",

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind, Fingerprint
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion.formats import json_value
 from m3connect.ingestion.ledger import FIELD, Candidate, content_hash
 from m3connect.ingestion.report import Failure
-from m3connect.ingestion.sources import SourceFile
+from m3connect.ingestion.sources import SourceFile, seekable
+from m3connect.ingestion.values import json_value
 from m3connect.stores.parquet import FINGERPRINT_KEY
 from m3connect.types import LEGS, Embeddings, Leg, Payload, RecordBatch
 
@@ -178,7 +178,7 @@ def _is_encoded(columns: pa.Schema) -> bool:
 
 def _parquet_schema(file: SourceFile) -> pa.Schema:
     try:
-        with file.open() as stream:
+        with file.open() as opened, seekable(file, opened) as stream:
             return pq.ParquetFile(stream).schema_arrow
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{file.name} is no Parquet file that can be read: {error}") from error
@@ -186,7 +186,7 @@ def _parquet_schema(file: SourceFile) -> pa.Schema:
 
 def _parquet_batches(files: Sequence[SourceFile]) -> Iterator[pa.RecordBatch]:
     for file in files:
-        with file.open() as stream:
+        with file.open() as opened, seekable(file, opened) as stream:
             yield from pq.ParquetFile(stream).iter_batches(batch_size=ROWS)
 
 

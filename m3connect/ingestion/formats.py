@@ -2,197 +2,289 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, time
-from decimal import Decimal
-from functools import cache, partial
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from m3connect.errors import InputError
-
-Row = tuple[int, Mapping[str, Any] | str]
-"""A row's number, and either its fields or the reason why they cannot be told."""
+from m3connect.ingestion.conversion import CONVERTED, Converter, Page, explain
+from m3connect.ingestion.encodings import SAMPLE, codec_for, decode, undecodable
+from m3connect.ingestion.separated import CsvTypes, Row, read_csv, read_tsv
+from m3connect.ingestion.values import json_value
 
 PARQUET_ROWS = 256  # rows in memory at once
+MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A whole file as one text."""
+class Fields:
+    """Which fields of a record are what.
 
-    text: str
-    title: str | None = None
-    format: Literal["text", "markdown"] = "text"
+    Args:
+        id: the id; None takes ``id`` or ``_id``, or else makes one of file and line.
+        text: the text.
+        metadata: what is kept beside them; None keeps all other fields.
+    """
+
+    id: str | None = None
+    text: str = "text"
+    metadata: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How files are read.
+
+    Args:
+        fields: of records.
+        encoding: of text files; None takes a byte order mark, UTF-8, or else a guess.
+        csv_types: whether columns of CSV and TSV become numbers and booleans.
+        file_bytes: most bytes of one page, or one record, unpacked.
+        seconds: that converting one office file or web page may take.
+    """
+
+    fields: Fields = Fields()
+    encoding: str | None = None
+    csv_types: CsvTypes = "infer"
+    file_bytes: int = 50 * MEGABYTE
+    seconds: float = 60.0
 
 
 # ------------------------------------------------------------------------------- records, by row
 
 
-def read_jsonl(stream: IO[bytes]) -> Iterator[Row]:
+def read_jsonl(stream: IO[bytes], options: Options) -> Iterator[Row]:
     """One JSON object a line; blank lines are skipped."""
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            yield number, _json_object(line)
+    # Standard input cannot be looked at twice, and is UTF-8 if nobody says otherwise.
+    codec = _unicode(stream, options.encoding) if stream.seekable() else options.encoding
+    if codec is None:
+        for number, line in _lines(stream, options.file_bytes):
+            if line is None:
+                yield number, f"a line of more than {options.file_bytes:,} bytes (--max-file-bytes)"
+            elif line.strip():
+                yield number, _json_object(line)
+        return
+    # What is undecodable costs its line: surrogates become the bytes again, which are no UTF-8.
+    with io.TextIOWrapper(stream, codec, errors="surrogateescape", newline="\n") as texts:
+        for number, text in enumerate(texts, start=1):
+            if text.strip():
+                yield number, _json_object(text.encode("utf-8", "surrogateescape"))
+
+
+def _unicode(stream: IO[bytes], encoding: str | None) -> str | None:
+    """UTF-16 and UTF-32, or what is asked for; None is UTF-8, which is read line by line."""
+    head = stream.read(SAMPLE)
+    stream.seek(0)
+    if encoding is None and b"\0" not in head:
+        return None
+    codec, _ = codec_for(head, encoding)
+    return None if codec.startswith("utf-8") else codec
+
+
+def _lines(stream: IO[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Lines with their numbers; one beyond the limit is None, and was not in memory as a whole."""
+    number = 0
+    while line := stream.readline(limit + 1):
+        number += 1
+        if len(line) <= limit:
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(1 << 20)
+        yield number, None
 
 
 def _json_object(line: bytes) -> Mapping[str, Any] | str:
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        return _undecodable(error)
+        return f"{undecodable(error)} (--encoding)"
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at column {error.colno}"
-    except RecursionError:
-        return "not JSON that can be read: nested too deeply"
+    except (RecursionError, ValueError) as error:  # nesting; integers of thousands of digits
+        return f"not JSON that can be read: {explain(error).partition(';')[0]}"
     if not isinstance(record, dict):
         return f"a line must be a JSON object, this one is {type(record).__name__}"
     return record
 
 
-def read_csv(stream: IO[bytes], *, delimiter: str) -> Iterator[Row]:
-    """Rows under a header line; every value is a string. The number is the row's first line."""
-    # The library's limit of 128 KiB a field would refuse long documents.
-    csv.field_size_limit(sys.maxsize)
-    # Undecodable bytes become surrogates, so that they cost one row and not the rest of the file.
-    with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as lines:
-        rows = csv.DictReader(lines, delimiter=delimiter)
-        names = rows.fieldnames or []
-        if len(set(names)) < len(names):
-            raise InputError(f"the header names a field twice: {', '.join(names)}")
-        start = rows.reader.line_num + 1
-        for row in rows:
-            yield start, _csv_record(row)
-            start = rows.reader.line_num + 1
-
-
-def _csv_record(row: dict[str | Any, str | Any]) -> Mapping[str, Any] | str:
-    if None in row:
-        return "more fields than the header names"
-    if None in row.values():
-        return "fewer fields than the header names"
+def read_json(stream: IO[bytes], options: Options) -> Iterator[Row]:
+    """A file that is one array of objects, or one object; else it is read as JSON lines."""
+    text, _ = decode(_all(stream, options), options.encoding)
     try:
-        "".join(row.values()).encode()
-    except UnicodeEncodeError as error:
-        return f"not UTF-8: {error.object[error.start : error.end]!r}"
-    return row
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            stream.seek(0)
+            yield from read_jsonl(stream, options)
+            return
+        raise InputError(
+            f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
+    for number, record in enumerate(content if isinstance(content, list) else [content], start=1):
+        if isinstance(record, dict):
+            yield number, record
+        else:
+            yield number, f"a record must be a JSON object, this one is {type(record).__name__}"
 
 
-def read_parquet(stream: IO[bytes]) -> Iterator[Row]:
+def _read_csv(stream: IO[bytes], options: Options) -> Iterator[Row]:
+    return read_csv(stream, **_columns(options), limit=options.file_bytes)
+
+
+def _read_tsv(stream: IO[bytes], options: Options) -> Iterator[Row]:
+    return read_tsv(stream, **_columns(options))
+
+
+def _columns(options: Options) -> dict[str, Any]:
+    named = {options.fields.id} if options.fields.id else {"id", "_id"}
+    return {
+        "encoding": options.encoding,
+        "types": options.csv_types,
+        "as_text": {*named, options.fields.text, "title"},
+    }
+
+
+def read_parquet(stream: IO[bytes], _: Options) -> Iterator[Row]:
     """Rows of a Parquet file, a few hundred in memory at a time; numbers count from 1."""
     import pyarrow.parquet as pq
 
     number = 0
     for batch in pq.ParquetFile(stream).iter_batches(batch_size=PARQUET_ROWS):
-        for record in batch.to_pylist():
+        for record in _python_rows(batch):
             number += 1
-            yield number, {key: json_value(value) for key, value in record.items()}
+            yield (
+                number,
+                record
+                if isinstance(record, str)
+                else {key: json_value(value) for key, value in record.items()},
+            )
 
 
-def json_value(value: Any) -> Any:
-    """Dates as ISO 8601, decimals as numbers; what JSON lacks altogether is left for later."""
-    match value:
-        case date() | time():  # a datetime is a date
-            return value.isoformat()
-        case Decimal():
-            return float(value)
-        case dict():
-            return {key: json_value(item) for key, item in value.items()}
-        case list():
-            return [json_value(item) for item in value]
-        case _:
-            return value
+def _python_rows(batch: Any) -> list[dict[str, Any] | str]:
+    """Rows as Python values; one that Python cannot hold, such as the year 10000, is its reason."""
+    batch = _iso_nanoseconds(batch)
+    try:
+        rows: list[dict[str, Any] | str] = batch.to_pylist()
+    except Exception as error:  # noqa: BLE001 - Arrow raises what the conversion of a type raises
+        if len(batch) == 1:
+            return [f"a value that cannot be read: {explain(error)}"]
+        return [row for at in range(len(batch)) for row in _python_rows(batch.slice(at, 1))]
+    return rows
+
+
+def _iso_nanoseconds(batch: Any) -> Any:
+    """Times in nanoseconds as ISO 8601: Python's own end at microseconds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for at, column in enumerate(batch.schema):
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
+            form = "%Y-%m-%dT%H:%M:%S" + ("%z" if column.type.tz else "")
+            batch = batch.set_column(at, column.name, pc.strftime(batch.column(at), form))
+    return batch
 
 
 # --------------------------------------------------------------------------------- pages, by file
 
 
-def read_text(stream: IO[bytes]) -> Page:
-    """Plain text in UTF-8."""
-    return Page(_decode(stream.read()))
+def read_page(stream: IO[bytes], suffix: str, options: Options, converter: Converter) -> Page:
+    """A whole file.
+
+    Raises:
+        InputError: it is larger than the limit, or cannot be read.
+    """
+    content = _all(stream, options)
+    if suffix in CONVERTED:
+        return converter.convert(content, suffix, options.encoding) if content else Page("")
+    text, guessed = decode(content, options.encoding)
+    if suffix in MARKDOWN:
+        return _markdown(text, guessed)
+    return Page(text, guessed=guessed)
 
 
-def read_markdown(stream: IO[bytes]) -> Page:
-    """Markdown; its title is the heading it opens with."""
-    text = _decode(stream.read())
+def _all(stream: IO[bytes], options: Options) -> bytes:
+    content = stream.read(options.file_bytes + 1)
+    if len(content) > options.file_bytes:
+        raise InputError(f"more than {options.file_bytes:,} bytes unpacked (--max-file-bytes)")
+    return content
+
+
+def _markdown(text: str, guessed: str | None) -> Page:
+    """Its title is what the front matter says, or the heading it opens with."""
+    metadata, text = front_matter(text)
     first = text.lstrip().partition("\n")[0]
-    return Page(text, first[2:].strip() if first.startswith("# ") else None, "markdown")
+    title = metadata.pop("title", None)
+    if not isinstance(title, str) or not title.strip():
+        title = first[2:].strip() if first.startswith("# ") else None
+    return Page(text, title, "markdown", metadata, guessed)
 
 
-def read_html(stream: IO[bytes]) -> Page:
-    """HTML as Markdown, in the encoding it declares or UTF-8; scripts and styles are left out."""
-    from bs4 import BeautifulSoup
-    from markdownify import MarkdownConverter
-
-    soup = BeautifulSoup(_decode_html(stream.read()), "html.parser")
-    title = soup.title.get_text(strip=True) if soup.title else None
-    for tag in soup(["head", "script", "style", "template", "noscript"]):
-        tag.decompose()
-    text = MarkdownConverter(heading_style="ATX").convert_soup(soup)
-    return Page(text.strip(), title or None, "markdown")
+_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.=-]+)*,[^\s)\"'<>\]]{64,}")
+_NO_TARGET = re.compile(r"!\[([^\]\n]{0,500})\]\([ \t]*(?:\"[^\"\n]{0,500}\")?[ \t]*\)")
 
 
-def _decode_html(content: bytes) -> str:
-    """Strictly: guessing, as the parser would, depends on what else is installed."""
-    from bs4.dammit import EncodingDetector
+def without_images(text: str) -> tuple[str, int]:
+    """The text without the files that are written into it as ``data:`` URLs, and their number.
 
-    content, marked = EncodingDetector.strip_byte_order_mark(content)
-    declared = EncodingDetector.find_declared_encoding(content, is_html=True)
+    Of an image its description stays.
+
+    >>> without_images("A ![red dot](data:image/png;base64," + "iVBORw0KGgo" * 9 + ") here")
+    ('A red dot here', 1)
+    """
+    if "data:" not in text:
+        return text, 0
+    text, dropped = _DATA_URL.subn("", text)
+    return (_NO_TARGET.sub(r"\1", text) if dropped else text), dropped
+
+
+_FRONT_MATTER = re.compile(
+    r"\A---[ \t]*\r?\n(.{0,65536}?)^(?:---|\.\.\.)[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE
+)
+
+
+def front_matter(text: str) -> tuple[dict[str, Any], str]:
+    r"""The YAML that a Markdown file may open with, and the rest.
+
+    What is no mapping is no front matter but text between two lines.
+
+    >>> front_matter("---\ntags: [x, y]\nday: 2024-05-01\n---\n# Head")
+    ({'tags': ['x', 'y'], 'day': '2024-05-01'}, '# Head')
+    """
+    import yaml
+
+    found = _FRONT_MATTER.match(text)
+    if found is None:
+        return {}, text
     try:
-        return content.decode(marked or declared or "utf-8")
-    except LookupError as error:
-        raise InputError(f"the page declares the unknown encoding {declared!r}") from error
+        # An alias could stand for any number of copies.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(found[1])):
+            return {}, text
+        values = yaml.safe_load(found[1])
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}, text
+    if not isinstance(values, dict):
+        return {}, text
+    return {str(key): json_value(value) for key, value in values.items()}, text[found.end() :]
 
 
-def read_office(stream: IO[bytes], *, suffix: str) -> Page:
-    """PDF and office files as Markdown, through markitdown (extra ``files``)."""
-    from markitdown import MarkItDownException, StreamInfo
-
-    content = io.BytesIO(stream.read())
-    try:
-        result = _markitdown().convert_stream(content, stream_info=StreamInfo(extension=suffix))
-    except MarkItDownException as error:
-        raise InputError(f"markitdown cannot read it: {error}") from error
-    return Page(result.markdown, result.title, "markdown")
-
-
-@cache
-def _markitdown() -> Any:
-    from markitdown import MarkItDown
-
-    return MarkItDown(enable_plugins=False)
-
-
-def _decode(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(_undecodable(error)) from error
-
-
-def _undecodable(error: UnicodeDecodeError) -> str:
-    return f"not UTF-8: byte {error.object[error.start]:#04x} at byte {error.start + 1}"
-
-
-RECORDS: Mapping[str, Callable[[IO[bytes]], Iterator[Row]]] = {
+RECORDS: Mapping[str, Callable[[IO[bytes], Options], Iterator[Row]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
-    ".csv": partial(read_csv, delimiter=","),
-    ".tsv": partial(read_csv, delimiter="\t"),
+    ".json": read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
     ".parquet": read_parquet,
 }
-OFFICE: Mapping[str, Callable[[IO[bytes]], Page]] = {
-    suffix: partial(read_office, suffix=suffix) for suffix in (".pdf", ".docx", ".pptx", ".xlsx")
-}
-PAGES: Mapping[str, Callable[[IO[bytes]], Page]] = {
-    ".txt": read_text,
-    ".md": read_markdown,
-    ".markdown": read_markdown,
-    ".html": read_html,
-    ".htm": read_html,
-    **OFFICE,
-}
+MARKDOWN = frozenset({".md", ".markdown", ".mdx", ".qmd", ".rmd"})
+# fmt: off
+CODE = frozenset({
+    ".py", ".pyi", ".js", ".jsx", ".mjs", ".ts", ".tsx", ".java", ".kt", ".scala", ".c", ".h",
+    ".cc", ".cpp", ".hpp", ".cs", ".go", ".rs", ".rb", ".php", ".swift", ".sh", ".bash", ".ps1",
+    ".sql", ".r", ".jl", ".lua", ".pl", ".ex", ".hs", ".tex",
+})
+# fmt: on
+PAGES = frozenset({".txt", ".text", ".log", ".rst", ".adoc", ".org"}) | MARKDOWN | CODE | CONVERTED

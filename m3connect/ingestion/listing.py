@@ -1,0 +1,398 @@
+"""Which files paths stand for: regular ones of a known format, inside the folder that is named."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import stat
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from pathlib import PurePosixPath
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from fsspec.compression import compr
+from fsspec.core import has_magic, url_to_fs
+from fsspec.utils import glob_translate, infer_compression
+from pathspec import GitIgnoreSpec
+
+from m3connect.errors import ConfigError, InputError
+from m3connect.ingestion.formats import PAGES, RECORDS
+
+Path = str | os.PathLike[str]
+
+STDIN = "-"
+PROTOCOLS = ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
+"""File systems that are read; fsspec knows many more, some of which run commands or other URLs."""
+_LOCAL = {"file", "local"}
+SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__"})
+_LFS = b"version https://git-lfs.github.com/spec/"
+_SECRETS = re.compile(r"sig|token|key|secret|password|credential|x-amz-|x-goog-", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which files of a folder are read. Patterns are those of ``.gitignore``.
+
+    Args:
+        include: a file must match one of these, if there are any.
+        exclude: it must match none of these.
+        gitignore: whether ``.gitignore`` files in the folder are honoured.
+        outputs: files and folders that the program itself writes: never read.
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    gitignore: bool = True
+    outputs: Sequence[Path] = ()
+
+
+@dataclass(slots=True)
+class Remarks:
+    """What reading came across beside documents, counted.
+
+    Args:
+        left_out: files and folders that were not read, by suffix or reason.
+        guessed: files whose encoding had to be guessed, by encoding.
+        images: images inside of texts (``data:`` URLs) that were dropped.
+    """
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    guessed: Counter[str] = field(default_factory=Counter)
+    images: int = 0
+
+    def sentences(self) -> list[str]:
+        """For people; nothing if there is nothing to say.
+
+        >>> Remarks(Counter({".png": 2, "hidden": 1})).sentences()
+        ['left out: 2 .png, 1 hidden']
+        """
+        said = []
+        if self.left_out:
+            said.append(f"left out: {_counted(self.left_out)}")
+        if self.guessed:
+            said.append(f"encoding guessed: {_counted(self.guessed)} (--encoding sets it)")
+        if self.images:
+            said.append(f"images dropped from texts: {self.images}")
+        return said
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.most_common())
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to read.
+
+    Args:
+        filesystem: the fsspec file system it lies in; None is standard input.
+        path: within the file system.
+        name: relative to the path the user gave, the same on every machine; a URL for others than
+            local files.
+        fault: why it cannot be read, if that is known already.
+    """
+
+    filesystem: Any
+    path: str
+    name: str
+    fault: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """The format, such as ``.jsonl``, whether or not the file is compressed."""
+        if self.filesystem is None:
+            return ".jsonl"
+        path = PurePosixPath(urlsplit(self.path).path if _is_web(self.filesystem) else self.path)
+        return (path.with_suffix("") if infer_compression(path.name) else path).suffix.lower()
+
+    @property
+    def compression(self) -> str | None:
+        """What fsspec calls its compression."""
+        found: str | None = infer_compression(self.path)
+        return found
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Its bytes, decompressed.
+
+        Raises:
+            InputError: it is not what its name says.
+        """
+        if self.fault is not None:
+            raise InputError(self.fault)
+        if self.filesystem is None:
+            yield sys.stdin.buffer
+            return
+        with self._raw() as raw:
+            if raw.read(len(_LFS)) == _LFS:
+                raise InputError("a Git LFS pointer, not the file itself: run 'git lfs pull'")
+            raw.seek(0)
+            if self.compression is None:
+                yield raw
+            elif self.compression == "zip":
+                with _only_member(raw) as member:
+                    yield member
+            else:
+                with compr[self.compression](raw, mode="r") as unpacked:
+                    yield unpacked
+
+    def _raw(self) -> Any:
+        if is_local(self.filesystem):
+            return open(self.path, "rb")  # noqa: PTH123 - fsspec's own is slow by line
+        return self.filesystem.open(self.path, "rb")
+
+
+@contextmanager
+def _only_member(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    with zipfile.ZipFile(raw) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise InputError(f"the archive holds {len(members)} files; unpack it, or pack one")
+        with archive.open(members[0]) as member:
+            yield member
+
+
+def find(
+    paths: Sequence[Path], selection: Selection | None = None, remarks: Remarks | None = None
+) -> list[SourceFile]:
+    """The files that paths stand for, each path's sorted by name.
+
+    Folders and globs leave out what is hidden, of an unknown format, no regular file, ignored, or
+    in a folder that a link leads to. A file that is named is read wherever it lies.
+
+    Args:
+        paths: files, folders, globs, URLs, or ``-`` for JSON lines on standard input.
+        selection: what to read of folders.
+        remarks: counts what is left out.
+
+    Raises:
+        ConfigError: a path does not exist or is of an unknown kind, or there is nothing to read.
+    """
+    selection = selection or Selection()
+    remarks = Remarks() if remarks is None else remarks
+    files = [file for path in paths for file in _find(os.fspath(path), selection, remarks)]
+    if not files:
+        raise ConfigError(
+            f"there is nothing to read in {', '.join(map(str, paths)) or 'no paths'}"
+            + "".join(f"; {sentence}" for sentence in remarks.sentences())
+            + f". Known formats: {known_formats()}"
+        )
+    return files
+
+
+def known_formats() -> str:
+    """All suffixes, for messages."""
+    return f"{' '.join([*RECORDS, *sorted(PAGES)])}, each also .gz .bz2 .xz .zip"
+
+
+def is_local(filesystem: Any) -> bool:
+    """Whether the file system is this machine's."""
+    return bool(_LOCAL & set(_protocols(filesystem)))
+
+
+def _is_web(filesystem: Any) -> bool:
+    return bool({"http", "https"} & set(_protocols(filesystem)))
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    known = filesystem.protocol
+    return (known,) if isinstance(known, str) else tuple(known)
+
+
+def _find(path: str, selection: Selection, remarks: Remarks) -> list[SourceFile]:
+    if path == STDIN:
+        return [SourceFile(None, STDIN, "stdin")]
+    filesystem, root = _file_system(path)
+    local = is_local(filesystem)
+    if filesystem.isfile(root):
+        name = posixpath.basename(root) if local else address(filesystem, root)
+        return _named(SourceFile(filesystem, root, name), path, selection)
+    if filesystem.isdir(root):
+        return _within(filesystem, root, None, selection, remarks)
+    if has_magic(path):
+        base = root[: min(root.index(sign) for sign in "*?[" if sign in root)].rpartition("/")[0]
+        if filesystem.isdir(base or "/"):
+            found = _within(filesystem, base or "/", root, selection, remarks)
+            if found or remarks.left_out:
+                return found
+    if local and os.path.lexists(root):
+        raise ConfigError(f"{path}: no regular file (a pipe, a device, or a link to nothing)")
+    raise ConfigError(f"{path}: no such file or folder")
+
+
+def _named(file: SourceFile, path: str, selection: Selection) -> list[SourceFile]:
+    if file.suffix not in RECORDS and file.suffix not in PAGES:
+        raise ConfigError(f"{path}: unknown format {file.suffix!r}; known: {known_formats()}")
+    if is_local(file.filesystem) and _is_output(file.path, selection):
+        raise ConfigError(f"{path} is both to be read and to be written; name another output")
+    return [file]
+
+
+def _file_system(path: str) -> tuple[Any, str]:
+    protocol = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::|:(?=,))|data:", path)
+    if "::" in path or (protocol and (protocol[1] or "data").lower() not in PROTOCOLS):
+        raise ConfigError(
+            f"{_masked(path)}: only these protocols are read, and not in chains: "
+            f"{', '.join(PROTOCOLS)}"
+        )
+    try:
+        filesystem, root = url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{_masked(path)}: {error}") from error
+    return filesystem, root
+
+
+def address(filesystem: Any, path: str) -> str:
+    """A remote file's URL, which is its id, without passwords and signatures."""
+    return _masked(path if "://" in path else filesystem.unstrip_protocol(path))
+
+
+def _masked(url: str) -> str:
+    """Without what lets in, and without a fragment.
+
+    >>> _masked("https://me:secret@host/a.html?page=2&token=x")
+    'https://host/a.html?page=2'
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    rest, _, query = rest.partition("#")[0].partition("?")
+    host, slash, path = rest.partition("/")
+    given = [each for each in query.split("&") if not _SECRETS.search(each.partition("=")[0])]
+    kept = "&".join(filter(None, given))
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?' if kept else ''}{kept}"
+
+
+# ---------------------------------------------------------------------------------- folders
+
+
+def _within(
+    filesystem: Any, root: str, glob: str | None, selection: Selection, remarks: Remarks
+) -> list[SourceFile]:
+    """The files below a root that are to be read, sorted by name."""
+    local = is_local(filesystem)
+    if local:
+        depth = None if glob is None or "**" in glob else glob[len(root) :].strip("/").count("/")
+        found = list(_walk(root, depth, selection, remarks))
+    else:
+        found = [
+            SourceFile(filesystem, path, posixpath.relpath(path, root))
+            for path in filesystem.find(root)
+        ]
+        found = [file for file in found if not _skipped(file.name.split("/"), remarks)]
+    wanted = re.compile(glob_translate(glob)) if glob is not None else None
+    include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
+    exclude = GitIgnoreSpec.from_lines(selection.exclude)
+    files = []
+    for each in sorted(found, key=lambda file: file.name):
+        file = SourceFile(filesystem, each.path, each.name, each.fault)
+        if wanted is not None and not wanted.match(file.path):
+            continue
+        if file.fault is None and file.suffix not in RECORDS and file.suffix not in PAGES:
+            remarks.left_out[file.suffix or "without a suffix"] += 1
+        elif include is not None and not include.match_file(file.name):
+            remarks.left_out["not included"] += 1
+        elif exclude.match_file(file.name):
+            remarks.left_out["excluded"] += 1
+        else:
+            name = file.name if local else address(filesystem, file.path)
+            files.append(SourceFile(filesystem, file.path, name, file.fault))
+    return files
+
+
+def _skipped(parts: Sequence[str], remarks: Remarks) -> bool:
+    if any(part.startswith(".") for part in parts):
+        remarks.left_out["hidden"] += 1
+    elif skipped := SKIPPED_FOLDERS.intersection(parts[:-1]):
+        remarks.left_out[f"in {min(skipped)}"] += 1
+    else:
+        return False
+    return True
+
+
+def _walk(
+    root: str, depth: int | None, selection: Selection, remarks: Remarks
+) -> Iterator[SourceFile]:
+    """Regular files below a local folder; links that leave it are not followed."""
+    real = os.path.realpath(root)
+    waiting: list[tuple[str, tuple[tuple[str, GitIgnoreSpec], ...]]] = [("", ())]
+    while waiting:
+        folder, ignoring = waiting.pop()
+        try:
+            with os.scandir(posixpath.join(root, folder)) as opened:
+                entries = sorted(opened, key=lambda entry: entry.name)
+        except OSError as error:
+            # A failure, not a remark: what lies there would otherwise count as gone.
+            yield SourceFile(None, root, folder or ".", f"the folder cannot be read: {error}")
+            continue
+        if selection.gitignore and any(entry.name == ".gitignore" for entry in entries):
+            ignoring = (*ignoring, (folder, _gitignore(posixpath.join(root, folder))))
+        for entry in entries:
+            name = posixpath.join(folder, entry.name)
+            kind = _kind(entry, real)
+            folder_like = kind == "folder"
+            if entry.name.startswith("."):
+                remarks.left_out["hidden"] += 1
+            elif _ignored(name, ignoring, folder=folder_like):
+                remarks.left_out["in .gitignore"] += 1
+            elif _is_output(entry.path, selection):
+                remarks.left_out["own output"] += 1
+            elif folder_like and _is_tooling(entry):
+                remarks.left_out[f"folder {entry.name}"] += 1
+            elif folder_like:
+                if depth is None or name.count("/") < depth:
+                    waiting.append((name, ignoring))
+            elif kind == "file":
+                yield SourceFile(None, entry.path, name)
+            else:
+                remarks.left_out[kind] += 1
+
+
+def _kind(entry: os.DirEntry[str], real: str) -> str:
+    """``file``, ``folder``, or why it is neither."""
+    try:
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path)
+            if not FilePath(target).exists():
+                return "link to nothing"
+            if os.path.commonpath([real, target]) != real:
+                return "link that leaves the folder"
+            if entry.is_dir():
+                return "linked folder"  # read under its own name, and links could run in circles
+        mode = entry.stat().st_mode
+    except OSError:
+        return "cannot be looked at"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "no regular file"
+
+
+def _gitignore(folder: str) -> GitIgnoreSpec:
+    with open(posixpath.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+        return GitIgnoreSpec.from_lines(lines)
+
+
+def _ignored(name: str, ignoring: Sequence[tuple[str, GitIgnoreSpec]], *, folder: bool) -> bool:
+    """The deepest ``.gitignore`` that says something of a file decides."""
+    for above, spec in reversed(ignoring):
+        relative = posixpath.relpath(name, above) if above else name
+        said = spec.check_file(f"{relative}/" if folder else relative).include
+        if said is not None:
+            return said
+    return False
+
+
+def _is_tooling(entry: os.DirEntry[str]) -> bool:
+    """Packages and virtual environments: others' files, and many."""
+    return entry.name in SKIPPED_FOLDERS or FilePath(entry.path, "pyvenv.cfg").exists()
+
+
+def _is_output(path: str, selection: Selection) -> bool:
+    return any(os.path.realpath(path) == os.path.realpath(output) for output in selection.outputs)

@@ -1,0 +1,143 @@
+"""Office files, books, notebooks and mail as Markdown; most of it through markitdown."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import io
+import re
+import zipfile
+from functools import cache
+from typing import Any
+
+from m3connect.errors import InputError
+from m3connect.ingestion.html import html_to_markdown
+
+CELLS = 2_000_000
+"""Most cells of a sheet, the empty ones between included: a converter writes each of them."""
+_CELL = re.compile(rb"<(?:\w+:)?(?:c|row)\s[^>]*?\br=\"([A-Z]*)([0-9]+)\"")
+_TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+
+
+def office_to_markdown(content: bytes, suffix: str, limit: int) -> tuple[str, str | None]:
+    """The text and title of what markitdown reads: pdf, docx, pptx, xlsx, epub, ipynb.
+
+    Args:
+        content: the file.
+        suffix: its format, such as ``.pdf``.
+        limit: most bytes that it may unpack to.
+
+    Raises:
+        InputError: it is damaged, or unpacks to too much.
+    """
+    from markitdown import MarkItDownException, StreamInfo
+
+    if suffix in {".docx", ".pptx", ".xlsx", ".epub"}:
+        check_archive(content, limit)
+    try:
+        result = _markitdown().convert_stream(
+            io.BytesIO(content), stream_info=StreamInfo(extension=suffix)
+        )
+    except MarkItDownException as error:
+        raise InputError(f"markitdown cannot read it: {error}") from error
+    return result.markdown, result.title
+
+
+@cache
+def _markitdown() -> Any:
+    from markitdown import MarkItDown
+
+    return MarkItDown(enable_plugins=False)
+
+
+def check_archive(content: bytes, limit: int) -> None:
+    """Refuse what would fill the memory.
+
+    Raises:
+        InputError: the parts unpack to more than the limit, or a sheet has a cell far out.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+        if size > limit:
+            raise InputError(f"it unpacks to {size:,} bytes; the limit is {limit:,} {_FLAG}")
+        for part in archive.infolist():
+            if part.filename.startswith("xl/worksheets/") and part.filename.endswith(".xml"):
+                _check_sheet(part.filename, archive.read(part))
+
+
+_FLAG = "(--max-file-bytes)"
+
+
+def _check_sheet(name: str, sheet: bytes) -> None:
+    rows = columns = 1
+    for cell in _CELL.finditer(sheet):
+        column = 0
+        for letter in cell[1][:8]:
+            column = column * 26 + letter - 64
+        rows, columns = max(rows, int(cell[2][:20])), max(columns, column)
+    if rows * columns > CELLS:
+        raise InputError(
+            f"{name} spans {rows:,} rows and {columns:,} columns, most of them empty; a sheet may "
+            f"have {CELLS:,} cells. Delete the cell far out, or save the sheet as CSV"
+        )
+
+
+def odt_to_markdown(content: bytes, limit: int) -> tuple[str, str | None]:
+    """Headings and paragraphs of an OpenDocument text.
+
+    Raises:
+        InputError: it is damaged, or unpacks to too much.
+    """
+    from defusedxml import ElementTree
+
+    check_archive(content, limit)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        root = ElementTree.fromstring(archive.read("content.xml"))
+    blocks = []
+    for element in root.iter():
+        if element.tag in {f"{_TEXT}h", f"{_TEXT}p"}:
+            text = " ".join("".join(element.itertext()).split())
+            level = int(element.get(f"{_TEXT}outline-level", "1"))
+            blocks.append(f"{'#' * min(level, 6)} {text}" if element.tag == f"{_TEXT}h" else text)
+    return "\n\n".join(filter(None, blocks)), None
+
+
+def xml_to_text(content: bytes) -> tuple[str, str | None]:
+    """All text of an XML file, a line an element.
+
+    Raises:
+        ElementTree.ParseError or DefusedXmlException: it is not well-formed, or declares entities.
+    """
+    from defusedxml import ElementTree
+
+    root = ElementTree.fromstring(content)
+    return "\n".join(filter(None, (text.strip() for text in root.itertext()))), None
+
+
+def mail_to_text(content: bytes) -> tuple[str, str | None, dict[str, Any]]:
+    """A message's body and subject, and as metadata who wrote when to whom, and what is attached."""
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    body = message.get_body(("plain", "html"))
+    text = ""
+    if body is not None:
+        text = body.get_content()
+        if body.get_content_subtype() == "html":
+            text, _ = html_to_markdown(text.encode(), "utf-8")
+    attached = [part.get_filename() or "unnamed" for part in message.iter_attachments()]
+    date = message["date"]
+    metadata = {
+        "from": message["from"],
+        "to": message["to"],
+        "date": date.datetime.isoformat() if date and date.datetime else None,
+        "attachments": attached,
+    }
+    subject = message["subject"]
+    return (
+        text,
+        str(subject) if subject else None,
+        {
+            name: value if isinstance(value, list) else str(value)
+            for name, value in metadata.items()
+            if value
+        },
+    )
