@@ -6,11 +6,11 @@ inside the command, so that ``--help`` stays quick.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,9 +25,11 @@ from m3connect.cli.ingest import ingest
 from m3connect.cli.merge import merge
 from m3connect.cli.mine import mine
 from m3connect.cli.models import models
+from m3connect.cli.options import Declared, Services, declared, expanded, source_of
 from m3connect.cli.report import report
 from m3connect.cli.score import score
 from m3connect.cli.search import search
+from m3connect.cli.settings import SettingsFile
 from m3connect.cli.synthesize import synthesize
 from m3connect.cli.train import train
 from m3connect.cli.tune import tune
@@ -36,15 +38,17 @@ from m3connect.errors import (
     FingerprintMismatch,
     InputError,
     M3ConnectError,
+    Refused,
     SchemaMismatch,
     TransientError,
 )
 
-OK, FATAL, USAGE, CONFLICT, PARTIAL, UNAVAILABLE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+FATAL, USAGE, CONFLICT, UNAVAILABLE, REFUSED, INTERRUPTED = 1, 2, 3, 5, 6, 130
 _EXIT_CODES: tuple[tuple[type[M3ConnectError], int], ...] = (
     (FingerprintMismatch, CONFLICT),
     (SchemaMismatch, CONFLICT),
     (TransientError, UNAVAILABLE),
+    (Refused, REFUSED),
     (ConfigError, USAGE),
     (InputError, USAGE),
     (M3ConnectError, FATAL),
@@ -76,9 +80,11 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "doctor": doctor,
     },
 }
+_DECLARED: dict[str, dict[str, Declared]] = {}
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(_command)
+        _DECLARED[_name] = declared(_command)
+        app.command(_name, rich_help_panel=_panel)(expanded(_command))
 
 
 @app.callback(invoke_without_command=True)
@@ -89,7 +95,7 @@ def root(
 ) -> None:
     """Text through one M3 encoder into Qdrant, Milvus or Elasticsearch, and back.
 
-    Every option can also be set as M3CONNECT_NAME in the environment or as a key of
+    Options can also be set in the environment, under the names that --help shows, or in
     m3connect.toml: flag > environment > file > default.
     """
     logging.basicConfig(
@@ -104,21 +110,41 @@ def root(
         raise typer.Exit
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits the process with one of the codes above."""
+def main(arguments: Sequence[str] | None = None, services: Services | None = None) -> None:
+    """Run the command line; exits the process with one of the codes above.
+
+    Args:
+        arguments: in place of the process's own.
+        services: what opens collections and models, in place of the real ones.
+    """
     # OpenMP threads that spin at barriers make a query many times slower on a busy machine. It has
     # to be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from m3connect.cli import settings
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
     group: Any = get_command(app)
-    for command in group.commands.values():
-        _add_environment(command)
-        command.callback = _with_exit_codes(command.callback)
-    try:
-        defaults = _file_defaults(group)
-    except ConfigError as error:
-        typer.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(USAGE)
-    group.main(args=arguments, prog_name="m3connect", default_map=defaults)
+    keyed = {
+        name: {key: _DECLARED[name][parameter.name] for key, parameter in _options(command).items()}
+        for name, command in group.commands.items()
+    }
+    file, set_by_file = SettingsFile(Path(settings.FILE_NAME)), {}
+    if not {"--help", "--version"} & set(given):
+        try:
+            file = settings.read_file()
+            set_by_file = settings.defaults(file, keyed)
+        except ConfigError as error:
+            typer.secho(f"Error: {error}", fg="red", err=True)
+            sys.exit(USAGE)
+        for line in settings.stray_variables(os.environ, keyed):
+            typer.secho(line, fg="yellow", err=True)
+    for name, command in group.commands.items():
+        _add_environment(name, command, keyed[name])
+        command.invoke = _with_exit_codes(command.invoke, file, _DECLARED[name])
+    defaults = {
+        name: _by_parameter(group.commands[name], values) for name, values in set_by_file.items()
+    }
+    group.main(args=given, prog_name="m3connect", default_map=defaults, obj=services)
 
 
 def _options(command: Any) -> dict[str, Any]:
@@ -126,37 +152,40 @@ def _options(command: Any) -> dict[str, Any]:
     return {
         parameter.opts[0].lstrip("-").replace("-", "_"): parameter
         for parameter in command.params
-        if parameter.param_type_name == "option"
+        if parameter.param_type_name == "option" and parameter.name in _DECLARED[command.name]
     }
 
 
-def _add_environment(command: Any) -> None:
-    from m3connect.cli.settings import environment_variable
+def _add_environment(name: str, command: Any, keyed: Mapping[str, Declared]) -> None:
+    from m3connect.cli.settings import variable
 
-    for name, parameter in _options(command).items():
-        parameter.envvar = parameter.envvar or environment_variable(name)
+    for key, parameter in _options(command).items():
+        if not keyed[key].flag_only:
+            own = variable(name, key, shared=keyed[key].shared)
+            parameter.envvar = parameter.envvar or own
 
 
-def _file_defaults(group: Any) -> dict[str, dict[str, Any]]:
-    """What the settings file sets, under the names that the commands' functions use."""
-    from m3connect.cli.settings import defaults, read_file
+def _by_parameter(command: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file sets, under the names that the command's function uses.
 
-    options = {name: _options(command) for name, command in group.commands.items()}
-    path, content = read_file()
-    found = defaults(path, content, {name: set(known) for name, known in options.items()})
+    An option that may be repeated takes a single text, too.
+    """
+    options = _options(command)
     return {
-        command: {options[command][key].name: value for key, value in values.items()}
-        for command, values in found.items()
+        options[key].name: [value] if options[key].multiple and isinstance(value, str) else value
+        for key, value in values.items()
     }
 
 
-def _with_exit_codes(command: Callable[..., Any]) -> Callable[..., Any]:
+def _with_exit_codes(
+    invoke: Callable[[typer.Context], Any], file: SettingsFile, options: Mapping[str, Declared]
+) -> Callable[[typer.Context], Any]:
     """Turn our errors and Ctrl-C into a message on stderr and an exit code."""
 
-    @functools.wraps(command)
-    def guarded(*args: Any, **options: Any) -> Any:
+    def guarded(context: typer.Context) -> Any:
         try:
-            return command(*args, **options)
+            _check_settings(file, options, context)
+            return invoke(context)
         except KeyboardInterrupt:
             typer.secho("Interrupted; what was acknowledged is kept.", fg="yellow", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -167,3 +196,18 @@ def _with_exit_codes(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(code) from error
 
     return guarded
+
+
+def _check_settings(
+    file: SettingsFile, options: Mapping[str, Declared], context: typer.Context
+) -> None:
+    """Show and check what a settings file decides for the running command."""
+    from m3connect.cli import settings
+
+    sources = {name: source_of(context, name) for name in options}
+    by_file = [each for name, each in options.items() if sources[name] == "DEFAULT_MAP"]
+    given = {"COMMANDLINE", "ENVIRONMENT"}
+    elsewhere = [each for name, each in options.items() if sources[name] in given]
+    if line := settings.shown(file, by_file, context.params):
+        typer.secho(line, fg="yellow", err=True)
+    settings.guard(file, by_file, elsewhere, context.params)

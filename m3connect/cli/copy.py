@@ -3,50 +3,90 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli import options
-from m3connect.cli.options import Collection, Json
+from m3connect.cli.options import CollectionChoice, Mark, Output, open_connector
 from m3connect.cli.progress import progress_bar
 
-From = Annotated[
-    str, typer.Option("--from", help="Source: qdrant, milvus, elasticsearch or parquet.")
-]
-To = Annotated[str, typer.Option("--to", help="Target, likewise.")]
-FromUrl = Annotated[str | None, typer.Option(help="Server address of the source.")]
-ToUrl = Annotated[str | None, typer.Option(help="Server address of the target.")]
-FromPath = Annotated[str | None, typer.Option(help="Folder or file of the source.")]
-ToPath = Annotated[str | None, typer.Option(help="Folder or file of the target.")]
-FromKey = Annotated[str | None, typer.Option(help="API key of the source.", show_default=False)]
-ToKey = Annotated[str | None, typer.Option(help="API key of the target.", show_default=False)]
-FromOption = Annotated[
-    list[str] | None, typer.Option(help="NAME=VALUE for the source; repeatable.")
-]
-ToOption = Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the target; repeatable.")]
-ToCollection = Annotated[
-    str | None, typer.Option(help="Collection in the target. Default: the same name.")
-]
+if TYPE_CHECKING:
+    from m3connect.contract import Connector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends(CollectionChoice):
+    """A collection and the one that it is copied to."""
+
+    source: Annotated[
+        str,
+        typer.Option("--from", help="Source: qdrant, milvus, elasticsearch or parquet."),
+        Mark.TARGET,
+    ]
+    target: Annotated[str, typer.Option("--to", help="Target, likewise."), Mark.TARGET]
+    to_collection: Annotated[
+        str | None, typer.Option(help="Collection in the target. Default: the same name.")
+    ] = None
+    from_url: Annotated[
+        str | None, typer.Option(help="Server address of the source."), Mark.ADDRESS
+    ] = None
+    to_url: Annotated[
+        str | None, typer.Option(help="Server address of the target."), Mark.ADDRESS
+    ] = None
+    from_path: Annotated[
+        str | None, typer.Option(help="Folder or file of the source."), Mark.TARGET
+    ] = None
+    to_path: Annotated[
+        str | None, typer.Option(help="Folder or file of the target."), Mark.TARGET, Mark.WRITES
+    ] = None
+    from_api_key: Annotated[
+        str | None, typer.Option(help="API key of the source.", show_default=False), Mark.SECRET
+    ] = None
+    to_api_key: Annotated[
+        str | None, typer.Option(help="API key of the target.", show_default=False), Mark.SECRET
+    ] = None
+    from_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="For the source; repeatable."),
+        Mark.ADDRESS,
+        Mark.SECRET,
+    ] = None
+    to_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="For the target; repeatable."),
+        Mark.ADDRESS,
+        Mark.SECRET,
+    ] = None
+
+    def open_source(self) -> Connector:
+        """The connector that is read."""
+        return open_connector(
+            self.source,
+            self.collection,
+            url=self.from_url,
+            path=self.from_path,
+            api_key=self.from_api_key,
+            further=self.from_option or (),
+        )
+
+    def open_target(self) -> Connector:
+        """The connector that is written, or compared."""
+        return open_connector(
+            self.target,
+            self.to_collection or self.collection,
+            url=self.to_url,
+            path=self.to_path,
+            api_key=self.to_api_key,
+            further=self.to_option or (),
+        )
 
 
 def copy(
     *,
-    source: From,
-    target: To,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    to_collection: ToCollection = None,
-    from_url: FromUrl = None,
-    to_url: ToUrl = None,
-    from_path: FromPath = None,
-    to_path: ToPath = None,
-    from_api_key: FromKey = None,
-    to_api_key: ToKey = None,
-    from_option: FromOption = None,
-    to_option: ToOption = None,
+    ends: Ends,
     batch_size: Annotated[int, typer.Option(help="Records read at a time.")] = 256,
-    as_json: Json = False,
+    printed: Output,
 ) -> None:
     """Copy a collection: ids, payloads, all representations, fingerprint and notes.
 
@@ -57,13 +97,7 @@ def copy(
     """
     from m3connect import transfer
 
-    into = to_collection or collection
-    with (
-        options.open_connector(
-            source, collection, from_url, from_path, from_api_key, from_option
-        ) as one,
-        options.open_connector(target, into, to_url, to_path, to_api_key, to_option) as two,
-    ):
+    with ends.open_source() as one, ends.open_target() as two:
         total = one.count()
         with progress_bar() as progress:
             report = transfer.copy(
@@ -72,7 +106,7 @@ def copy(
                 batch_size=batch_size,
                 progress=lambda done: progress("copying", done, total),
             )
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps(asdict(report)))
         return
     typer.echo(
@@ -83,21 +117,10 @@ def copy(
 
 def verify(
     *,
-    source: From,
-    target: To,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    to_collection: ToCollection = None,
-    from_url: FromUrl = None,
-    to_url: ToUrl = None,
-    from_path: FromPath = None,
-    to_path: ToPath = None,
-    from_api_key: FromKey = None,
-    to_api_key: ToKey = None,
-    from_option: FromOption = None,
-    to_option: ToOption = None,
+    ends: Ends,
     samples: Annotated[int, typer.Option(help="Stored records used as queries.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    as_json: Json = False,
+    printed: Output,
 ) -> None:
     """Compare two collections: counts, payloads, vectors, and the top ten of sampled queries.
 
@@ -107,15 +130,9 @@ def verify(
     """
     from m3connect import transfer
 
-    into = to_collection or collection
-    with (
-        options.open_connector(
-            source, collection, from_url, from_path, from_api_key, from_option
-        ) as one,
-        options.open_connector(target, into, to_url, to_path, to_api_key, to_option) as two,
-    ):
+    with ends.open_source() as one, ends.open_target() as two:
         report = transfer.verify(one, two, samples=samples, seed=seed)
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps(asdict(report) | {"equal": report.equal}, ensure_ascii=False))
     else:
         typer.echo(f"records: {report.source_count} and {report.target_count}")

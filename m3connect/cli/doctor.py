@@ -11,22 +11,7 @@ from typing import Literal
 
 import typer
 
-from m3connect.cli import options
-from m3connect.cli.options import (
-    ApiKey,
-    Backend,
-    BackendName,
-    Collection,
-    Device,
-    Dtype,
-    DtypeName,
-    Json,
-    Model,
-    Path,
-    Target,
-    TargetOption,
-    Url,
-)
+from m3connect.cli.options import ModelChoice, Output, Target
 from m3connect.errors import CollectionNotFound, M3ConnectError
 
 Status = Literal["ok", "note", "problem"]
@@ -49,17 +34,9 @@ class Finding:
 
 def doctor(
     *,
-    target: Target = options.DEFAULT_TARGET,
-    url: Url = None,
-    path: Path = None,
-    api_key: ApiKey = None,
-    target_option: TargetOption = None,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    where: Target,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Check Python, the inference backends, the model and the database.
 
@@ -69,15 +46,15 @@ def doctor(
     findings = []
     for finding in (
         *_software(),
-        *_model(model, backend, device, dtype),
-        *_target(target, collection, url, path, api_key, target_option),
+        *_model(model),
+        *_target(where),
     ):
         findings.append(finding)
-        if not as_json:
+        if not printed.as_json:
             marks = {"ok": ("ok     ", "green"), "note": ("note   ", "yellow")}
             mark, color = marks.get(finding.status, ("PROBLEM", "red"))
             typer.echo(f"{typer.style(mark, fg=color)} {finding.name}: {finding.detail}")
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
@@ -101,12 +78,12 @@ def _software() -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{found}; devices: {', '.join(devices) or 'cpu only'}")
 
 
-def _model(model: str, backend: BackendName, device: str, dtype: DtypeName) -> Iterator[Finding]:
+def _model(model: ModelChoice) -> Iterator[Finding]:
     try:
-        encoder = options.load_encoder(model, backend, device, dtype)
+        encoder = model.load()
         tokens = int(encoder.encode(["m3connect"], kind="query").n_tokens[0])
     except M3ConnectError as error:
-        yield Finding("model", "problem", f"{model}: {error}")
+        yield Finding("model", "problem", f"{model.model}: {error}")
         return
     mark = encoder.info.fingerprint
     yield Finding(
@@ -117,18 +94,11 @@ def _model(model: str, backend: BackendName, device: str, dtype: DtypeName) -> I
     )
 
 
-def _target(
-    target: str,
-    collection: str,
-    url: str | None,
-    path: str | None,
-    api_key: str | None,
-    target_option: list[str] | None,
-) -> Iterator[Finding]:
+def _target(where: Target) -> Iterator[Finding]:
     from m3connect.types import LEGS
 
     try:
-        connector = options.open_connector(target, collection, url, path, api_key, target_option)
+        connector = where.open()
     except M3ConnectError as error:
         yield Finding("target", "problem", str(error))
         return
@@ -137,8 +107,8 @@ def _target(
             info = connector.describe()
         except CollectionNotFound:
             yield _engine(connector.capabilities.engine)
-            hint = f"does not exist yet; m3connect ingest PATH --collection {collection} makes it"
-            yield Finding("collection", "note", f"{collection!r} {hint}")
+            hint = f"does not exist yet; m3connect ingest PATH --collection {where.collection} makes it"
+            yield Finding("collection", "note", f"{where.collection!r} {hint}")
         except M3ConnectError as error:
             yield Finding("target", "problem", str(error))
             return
@@ -149,7 +119,7 @@ def _target(
             yield Finding(
                 "collection",
                 "ok",
-                f"{collection!r}: {connector.count()} passages, {', '.join(info.schema.legs)}, {by}",
+                f"{where.collection!r}: {connector.count()} passages, {', '.join(info.schema.legs)}, {by}",
             )
         can = connector.capabilities
         yield Finding(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from m3connect.cli import options
-from m3connect.cli.options import Backend, Device, Dtype, Json, Model
+from m3connect.cli.options import Mark, ModelChoice, Output
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,11 +57,15 @@ def encode(
         ),
     ],
     *,
-    output: Annotated[FilePath, typer.Option(help="Parquet file to write; replaced if it exists.")],
+    output: Annotated[
+        FilePath,
+        typer.Option(metavar="FILE", help="Parquet file to write; replaced if it exists."),
+        Mark.WRITES,
+    ],
     kind: Annotated[
         KindName, typer.Option("--as", help="What the texts are: some models tell them apart.")
     ] = "passage",
-    modes: Annotated[
+    legs: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
@@ -74,19 +78,8 @@ def encode(
         typer.Option(help="Field with the id. Default: id or _id.", show_default=False),
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field with the text.")] = "text",
-    max_length: Annotated[
-        int | None,
-        typer.Option(help="Tokens of a text. Default: the model's limit.", show_default=False),
-    ] = None,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(help="Tokens in one pass. Default: what suits the device."),
-    ] = None,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Encode texts into a Parquet file.
 
@@ -95,7 +88,7 @@ def encode(
     `m3connect ingest` takes the file as it is.
 
     - `m3connect encode corpus.jsonl --output corpus.parquet`
-    - `m3connect encode questions.txt --as query --output questions.parquet --modes dense,sparse`
+    - `m3connect encode questions.txt --as query --output questions.parquet --legs dense,sparse`
     - `m3connect encode "corpus/*.jsonl.gz" --output all.parquet --model BAAI/bge-m3 --device cuda`
 
     Exit code 4: some texts could not be read; all others are in the file.
@@ -103,7 +96,7 @@ def encode(
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
 
-    legs = options.parse_legs(modes)
+    chosen = options.legs(legs)
     files = ingestion.find(paths)
     lines = all(file.suffix == ".txt" for file in files)
     items = (
@@ -112,17 +105,17 @@ def encode(
         else ingestion.read(paths, id_field=id_field, text_field=text_field, metadata_fields=[])
     )
     total = None if lines else ingestion.count(files)
-    encoder = options.load_encoder(model, backend, device, dtype, batch_tokens, max_length)
+    encoder = model.load()
     with progress_bar() as draw:
         report = write_parquet(
             items,
             encoder,
             output,
             kind=kind,
-            legs=legs,
+            legs=chosen,
             progress=lambda done: draw("texts", done.encoded + done.failed, total),
         )
-    _print(report, output, as_json=as_json)
+    _print(report, output, as_json=printed.as_json)
     if report.failed:
         raise typer.Exit(PARTIAL_FAILURE)
 

@@ -11,31 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli import eval_options, options
+from m3connect.cli import eval_options
 from m3connect.cli.eval_options import (
     Cache,
     Datasets,
-    FusionName,
     Language,
     LimitQueries,
     PresetName,
     Qrels,
-    RrfK,
     Seed,
-    Weights,
 )
-from m3connect.cli.options import (
-    ApiKey,
-    Backend,
-    Collection,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    TargetOption,
-    Url,
-)
-from m3connect.cli.options import Path as EnginePath
+from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target, names
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,42 +37,38 @@ def evaluate(
     limit_queries: LimitQueries = None,
     seed: Seed = 0,
     modes: Annotated[
-        str, typer.Option(help="Between commas; none for baselines alone.")
+        str, typer.Option(metavar="LIST", help="What to measure; none for baselines alone.")
     ] = "dense,sparse,multivector,dense+sparse,all",
     baseline: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="LIST",
             help="bm25 (stemmed words), bm25-model (the model's tokens), dense+bm25 (their best rank "
-            "fusion); repeatable."
+            "fusion).",
         ),
     ] = None,
     storage: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Also try smaller multi-vectors, between commas: int8, binary, pool2, pool2-int8."
+            metavar="LIST", help="Also try smaller multi-vectors: int8, binary, pool2, pool2-int8."
         ),
-    ] = "",
+    ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Between commas, such as ndcg@10,recall@100,answer_recall@20.")
+        str, typer.Option(metavar="LIST", help="Such as ndcg@10,recall@100,answer_recall@20.")
     ] = "ndcg@10,mrr@10,recall@10,recall@100",
     preset: PresetName = None,
-    fusion: FusionName = None,
-    weights: Weights = None,
-    rrf_k: RrfK = 60.0,
+    fusion: FusionChoice,
     cache: Cache = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for results.json, tables and run files.", show_default=False),
-    ] = None,
-    live_target: Annotated[
-        str | None,
         typer.Option(
-            "--target",
-            help="Measure a collection in this database instead of exact search.",
-            rich_help_panel="Target",
+            metavar="FOLDER",
+            help="Folder for results.json, tables and run files.",
             show_default=False,
         ),
+        Mark.WRITES,
     ] = None,
+    live: Live = False,
     depth: Annotated[
         int, typer.Option(help="Candidates of every leg there.", rich_help_panel="Target")
     ] = 100,
@@ -94,46 +76,35 @@ def evaluate(
         bool,
         typer.Option(help="Search the vectors there exactly, too.", rich_help_panel="Target"),
     ] = True,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    url: Url = None,
-    path: EnginePath = None,
-    api_key: ApiKey = None,
-    target_option: TargetOption = None,
-    model: Model = options.DEFAULT_MODEL,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens after which texts are cut. Default: the model's limit.",
-            rich_help_panel="Model",
-            show_default=False,
-        ),
-    ] = None,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    where: Target,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Measure retrieval on test collections, in every mode.
 
     - `m3connect eval --dataset scifact --baseline bm25`
     - `m3connect eval --dataset a --dataset b --model BAAI/bge-m3 --preset miracl --output report`
     - `m3connect eval --dataset legal --modes dense,all --limit-queries 200 --json`
-    - `m3connect eval --dataset legal --target qdrant --collection legal`
+    - `m3connect eval --dataset legal --live --collection legal`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import live, measure, requires, run
+    from m3connect.evaluation import live as databases
+    from m3connect.evaluation import measure, requires, run
     from m3connect.evaluation.reports import files, tables
 
     requires.check()
-    names = eval_options.split(metrics)
+    eval_options.check_live(live=live)
+    measured = names(metrics)
     chosen = eval_options.parse_modes(modes)
-    baselines = eval_options.parse_baselines(baseline or [])
-    opened = eval_options.open_datasets(dataset, qrels, language, limit_queries, seed, live_target)
+    baselines = eval_options.parse_baselines(names(baseline))
+    opened = eval_options.open_datasets(
+        names(dataset), qrels, language, limit_queries, seed, live=live
+    )
     _check_names(opened)
     for each in opened:
-        measure.check(names, each)
-    encoder = options.load_encoder(model, backend, device, dtype, max_length=max_length)
-    settings = eval_options.choose_preset(encoder.info, preset, fusion, weights, rrf_k)
+        measure.check(measured, each)
+    encoder = model.load()
+    settings = eval_options.choose_preset(encoder.info, preset, fusion)
     results = []
     for each in opened:
         record = files.RunFiles(output / "runs", each.name) if output else None
@@ -141,27 +112,25 @@ def evaluate(
             result = run.evaluate(
                 each,
                 encoder,
-                modes=() if live_target else chosen,
+                modes=() if live else chosen,
                 beside=baselines,
-                storages=eval_options.split(storage),
+                storages=names(storage),
                 preset=settings,
-                names=names,
+                names=measured,
                 cache=cache or eval_options.default_cache(),
                 progress=progress,
                 record=record,
             )
-            if live_target is not None:
-                with options.open_connector(
-                    live_target, collection, url, path, api_key, target_option
-                ) as connector:
-                    there = live.evaluate(
+            if live:
+                with where.open() as connector:
+                    there = databases.evaluate(
                         each,
                         encoder,
                         connector,
                         modes=chosen,
                         preset=settings,
                         depth=depth,
-                        names=names,
+                        names=measured,
                         reference=reference,
                         progress=progress,
                         record=record,
@@ -170,10 +139,10 @@ def evaluate(
         results.append(result)
     if output is not None:
         files.write(results, output)
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps(tables.summary(results)))
     else:
-        _show(results, names)
+        _show(results, measured)
     for result in results:
         eval_options.warn(result.dataset, result.warnings)
 

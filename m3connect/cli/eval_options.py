@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from m3connect.cli.options import FusionChoice, Mark, Target, choices, given_as_flags
 from m3connect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -21,8 +23,9 @@ Datasets = Annotated[
     list[str],
     typer.Option(
         "--dataset",
-        help="Folder in the BEIR layout, or beir-NAME, nanobeir-NAME, miracl-LANG, mldr-LANG, "
-        "mkqa-LANG; repeatable.",
+        metavar="LIST",
+        help="Folders in the BEIR layout, or beir-NAME, nanobeir-NAME, miracl-LANG, mldr-LANG, "
+        "mkqa-LANG.",
     ),
 ]
 Qrels = Annotated[
@@ -42,9 +45,11 @@ Seed = Annotated[int, typer.Option(help="Of what is drawn at random.")]
 Cache = Annotated[
     Path | None,
     typer.Option(
+        metavar="FOLDER",
         help="Where embeddings are kept between runs. Default: the user's cache folder.",
         show_default=False,
     ),
+    Mark.WRITES,
 ]
 PresetName = Annotated[
     str | None,
@@ -54,24 +59,19 @@ PresetName = Annotated[
         show_default=False,
     ),
 ]
-FusionName = Annotated[
-    Literal["rrf", "weighted"] | None,
-    typer.Option("--fusion", help="Instead of the preset's.", show_default=False),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(help="Fusion weights D,S,M instead of the preset's.", show_default=False),
-]
-RrfK = Annotated[float, typer.Option(help="k of reciprocal rank fusion.")]
 
 
-def split(text: str) -> tuple[str, ...]:
-    """Names between commas.
+def check_live(*, live: bool) -> None:
+    """Options of the target that a flag gave ask for ``--live``: without it they would do nothing.
 
-    >>> split("ndcg@10, mrr@10")
-    ('ndcg@10', 'mrr@10')
+    Raises:
+        ConfigError: such a flag was given without ``--live``.
     """
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    flags = given_as_flags()
+    given = [field.name for field in fields(Target) if field.name in flags]
+    if given and not live:
+        flag = "--" + given[0].replace("_", "-")
+        raise ConfigError(f"{flag} names a collection in a database: give --live to use it")
 
 
 def open_dataset(
@@ -99,16 +99,17 @@ def open_datasets(
     language: str,
     limit_queries: int | None,
     seed: int,
-    target: str | None,
+    *,
+    live: bool,
 ) -> list[Dataset]:
-    """The test collections that options name; with a target there is one.
+    """The test collections that options name; live there is one.
 
     Raises:
-        ConfigError: a target and several collections.
+        ConfigError: live, and several collections.
         InputError: a file is missing or malformed.
     """
-    if target is not None and len(names) > 1:
-        raise ConfigError("one collection holds one corpus: give one --dataset with --target")
+    if live and len(names) > 1:
+        raise ConfigError("one collection holds one corpus: give one --dataset with --live")
     return [open_dataset(name, qrels, language, limit_queries, seed) for name in names]
 
 
@@ -126,10 +127,8 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
     """
     from m3connect.searching.modes import MODES
 
-    names = () if text == "none" else split(text)
-    if unknown := set(names) - set(MODES):
-        raise ConfigError(f"no mode {sorted(unknown)}; there are {', '.join(MODES)}, or none")
-    return tuple(mode for mode in MODES if mode in names)
+    chosen: tuple[Mode, ...] = () if text == "none" else choices("--modes", text, MODES)
+    return chosen
 
 
 def parse_baselines(names: Sequence[str]) -> tuple[Baseline, ...]:
@@ -140,19 +139,11 @@ def parse_baselines(names: Sequence[str]) -> tuple[Baseline, ...]:
     """
     from m3connect.evaluation.baselines import Baseline
 
-    known: tuple[Baseline, ...] = get_args(Baseline)
-    if unknown := set(names) - set(known):
-        raise ConfigError(f"no baseline {sorted(unknown)}; there are {', '.join(known)}")
-    return tuple(baseline for baseline in known if baseline in names)
+    chosen: tuple[Baseline, ...] = choices("--baseline", names, get_args(Baseline))
+    return chosen
 
 
-def choose_preset(
-    info: ModelInfo,
-    name: str | None,
-    fusion: Literal["rrf", "weighted"] | None,
-    weights: str | None,
-    k: float,
-) -> Preset:
+def choose_preset(info: ModelInfo, name: str | None, fusion: FusionChoice) -> Preset:
     """The preset that the options describe.
 
     Raises:
@@ -160,22 +151,8 @@ def choose_preset(
     """
     from m3connect.searching.modes import preset_for, with_fusion
 
-    return with_fusion(preset_for(info, name), kind=fusion, weights=parse_weights(weights), k=k)
-
-
-def parse_weights(text: str | None) -> tuple[float, float, float] | None:
-    """Three numbers between commas.
-
-    >>> parse_weights("1,0.3,1")
-    (1.0, 0.3, 1.0)
-    """
-    if text is None:
-        return None
-    try:
-        dense, sparse, multivector = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--weights takes D,S,M such as 1,0.3,1, got {text!r}") from error
-    return dense, sparse, multivector
+    weights = fusion.parsed_weights()
+    return with_fusion(preset_for(info, name), kind=fusion.fusion, weights=weights, k=fusion.rrf_k)
 
 
 def default_cache() -> Path:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from m3connect.cli.options import Mark, Output
+
 FormatName = Literal[
     "onnx", "m3", "bge-m3", "sentence-transformers", "sentence-transformers-multivector"
 ]
@@ -26,10 +28,15 @@ def export(
             "vector alone; -multivector: the token vectors alone.",
         ),
     ],
-    output: Annotated[FilePath, typer.Option(help="Folder to write; new or empty.")],
+    output: Annotated[
+        FilePath,
+        typer.Option(metavar="FOLDER", help="Folder to write; new or empty."),
+        Mark.WRITES,
+    ],
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit on the hub.", show_default=False)
     ] = None,
+    printed: Output,
 ) -> None:
     """Write a checkpoint in another layout. Needs torch.
 
@@ -47,4 +54,5 @@ def export(
     except ImportError as error:
         raise ConfigError('exporting needs torch: pip install "m3connect[torch,onnx]"') from error
     write(open_checkpoint(resolve(model, revision=revision), model), layout, output)
-    typer.echo(f"{model} written to {output} as {layout}")
+    result = {"model": model, "format": layout, "output": str(output)}
+    printed.show(result, f"{model} written to {output} as {layout}")

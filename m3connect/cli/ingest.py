@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from m3connect.cli import options
-from m3connect.cli.options import (
-    ApiKey,
-    Backend,
-    Collection,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    Path,
-    Target,
-    TargetOption,
-    Url,
-)
+from m3connect.cli.options import Mark, ModelChoice, Output, Target
+from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.contract import FieldKind
@@ -54,16 +44,16 @@ def ingest(
     metadata_field: Annotated[
         list[str] | None,
         typer.Option(
-            help="Field to keep as metadata; repeatable. Default: all others.",
+            metavar="LIST",
+            help="Fields to keep as metadata. Default: all others.",
             rich_help_panel=_SOURCE,
         ),
     ] = None,
     index_field: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME:KIND",
-            help="Metadata to index for fast filters, such as lang:keyword or year:integer; "
-            "repeatable.",
+            metavar="NAME:KIND,...",
+            help="Metadata to index for fast filters, such as lang:keyword,year:integer.",
             rich_help_panel="Target",
         ),
     ] = None,
@@ -81,7 +71,7 @@ def ingest(
             help="Tokens that a passage repeats of the one before.", rich_help_panel=_CHUNKS
         ),
     ] = 0,
-    modes: Annotated[
+    legs: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
@@ -90,16 +80,10 @@ def ingest(
             show_default=False,
         ),
     ] = None,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens encoded in one pass. Default: what suits the device.",
-            rich_help_panel="Model",
-            show_default=False,
-        ),
-    ] = None,
     dead_letters: Annotated[
-        FilePath, typer.Option(help="Where documents that fail are listed, with the reason.")
+        FilePath,
+        typer.Option(help="Where documents that fail are listed, with the reason."),
+        Mark.WRITES,
     ] = FilePath("dead-letters.jsonl"),
     prune: Annotated[
         bool,
@@ -108,21 +92,14 @@ def ingest(
             help="Delete documents that the source no longer has. Name the collection's whole "
             "source then.",
         ),
+        Mark.FLAG_ONLY,
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
     ] = False,
-    target: Target = options.DEFAULT_TARGET,
-    url: Url = None,
-    path: Path = None,
-    api_key: ApiKey = None,
-    target_option: TargetOption = None,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    where: Target,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Read documents, cut them into passages, encode them and write them to a collection.
 
@@ -144,20 +121,20 @@ def ingest(
     files = ingestion.find(paths)
     encoder = None
     if not ingestion.are_encoded(files):
-        encoder = options.load_encoder(model, backend, device, dtype, batch_tokens)
+        encoder = model.load()
     source = ingestion.open_source(
         paths,
         encoder,
         id_field=id_field,
         text_field=text_field,
-        metadata_fields=metadata_field,
+        metadata_fields=options.names(metadata_field) or None,
         chunk_tokens=chunk_tokens,
         chunk_overlap=chunk_overlap,
     )
-    legs = options.parse_legs(modes) if modes is not None else None
+    chosen = options.legs(legs) if legs is not None else None
     total = ingestion.count(files)
     with (
-        options.open_connector(target, collection, url, path, api_key, target_option) as connector,
+        where.open() as connector,
         progress_bar() as draw,
     ):
 
@@ -166,23 +143,23 @@ def ingest(
 
         if dry_run:
             estimated = ingestion.estimate(
-                source, connector, legs=legs, prune=prune, progress=progress
+                source, connector, legs=chosen, prune=prune, progress=progress
             )
         else:
             report = ingestion.ingest(
                 source,
                 encoder,
                 connector,
-                legs=legs,
-                index_fields=_index_fields(index_field or []),
+                legs=chosen,
+                index_fields=_index_fields(options.names(index_field)),
                 prune=prune,
                 dead_letters=dead_letters,
                 progress=progress,
             )
     if dry_run:
-        _print_estimate(estimated, as_json=as_json)
+        _print_estimate(estimated, as_json=printed.as_json)
         return
-    _print_report(report, collection, dead_letters, as_json=as_json)
+    _print_report(report, where.collection, dead_letters, as_json=printed.as_json)
     if report.failed:
         raise typer.Exit(PARTIAL_FAILURE)
 
@@ -223,7 +200,7 @@ def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:
     )
 
 
-def _index_fields(fields: list[str]) -> dict[str, FieldKind]:
+def _index_fields(fields: Sequence[str]) -> dict[str, FieldKind]:
     """``NAME:KIND`` pairs.
 
     >>> _index_fields(["lang:keyword", "author.born:integer"])
@@ -236,7 +213,7 @@ def _index_fields(fields: list[str]) -> dict[str, FieldKind]:
     for field in fields:
         name, _, kind = field.rpartition(":")
         if not name or kind not in kinds:
-            raise typer.BadParameter(
+            raise ConfigError(
                 f"--index-field takes NAME:KIND with a kind of {', '.join(kinds)}, got {field!r}"
             )
         pairs[name] = kinds[kind]

@@ -11,27 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m3connect.cli import eval_options, options
+from m3connect.cli import eval_options
 from m3connect.cli.eval_options import (
     Cache,
-    FusionName,
     LimitQueries,
     Qrels,
-    RrfK,
     Seed,
-    Weights,
 )
-from m3connect.cli.options import (
-    ApiKey,
-    Backend,
-    Collection,
-    Device,
-    Dtype,
-    Model,
-    TargetOption,
-    Url,
-)
-from m3connect.cli.options import Path as EnginePath
+from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target
 
 if TYPE_CHECKING:
     from m3connect.training_data.mining import Mined, Source
@@ -39,11 +26,14 @@ if TYPE_CHECKING:
 
 def mine(
     dataset: Annotated[str, typer.Option(help="Folder in the BEIR layout.")],
-    output: Annotated[Path, typer.Option(help="JSON lines: query, pos, neg.")],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="JSON lines: query, pos, neg."), Mark.WRITES
+    ],
     *,
     report: Annotated[
         Path | None,
         typer.Option(help="Markdown file for the report. Default: stderr.", show_default=False),
+        Mark.WRITES,
     ] = None,
     qrels: Qrels = None,
     limit_queries: LimitQueries = None,
@@ -51,9 +41,7 @@ def mine(
         Literal["dense", "sparse", "multivector", "dense+sparse", "all"],
         typer.Option(help="What ranks the candidates."),
     ] = "dense",
-    fusion: FusionName = None,
-    weights: Weights = None,
-    rrf_k: RrfK = 60.0,
+    fusion: FusionChoice,
     negatives: Annotated[int, typer.Option(help="How many a query.")] = 15,
     first: Annotated[int, typer.Option(help="First rank to take them from.")] = 10,
     last: Annotated[int, typer.Option(help="Last rank.")] = 210,
@@ -87,24 +75,10 @@ def mine(
     ] = None,
     seed: Seed = 0,
     cache: Cache = None,
-    live_target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            help="Take candidates from a collection in this database.",
-            rich_help_panel="Target",
-            show_default=False,
-        ),
-    ] = None,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    url: Url = None,
-    path: EnginePath = None,
-    api_key: ApiKey = None,
-    target_option: TargetOption = None,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    live: Live = False,
+    where: Target,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Mine hard negatives that no judgement and no score calls positive.
 
@@ -113,13 +87,15 @@ def mine(
     - `m3connect mine --dataset train --output train.jsonl --mode dense+sparse --fusion rrf`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import live, requires, run
+    from m3connect.evaluation import live as databases
+    from m3connect.evaluation import requires, run
     from m3connect.evaluation.offline import OfflineSearch
     from m3connect.searching.modes import for_database
     from m3connect.training_data import mining, mining_report
 
     requires.check()
-    by_rank = fusion == "rrf" and mode in {"dense+sparse", "all"}
+    eval_options.check_live(live=live)
+    by_rank = fusion.fusion == "rrf" and mode in {"dense+sparse", "all"}
     if max_share is None and not by_rank:
         max_share = 0.95
     rules = mining.Rules(
@@ -128,8 +104,8 @@ def mine(
     opened = eval_options.open_dataset(dataset, qrels, "", limit_queries, seed)
     eval_options.warn(opened.name, opened.warnings)
     texts = {document.id: document.text for document in opened.documents()}
-    encoder = options.load_encoder(model, backend, device, dtype)
-    preset = eval_options.choose_preset(encoder.info, None, fusion, weights, rrf_k)
+    encoder = model.load()
+    preset = eval_options.choose_preset(encoder.info, None, fusion)
     preset = for_database(preset, max(last, 100))
     mining.check(rules, mining.weights(mode, preset))
     legs = run.needed([mode])
@@ -137,7 +113,7 @@ def mine(
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
         source: Source
-        if live_target is None:
+        if not live:
             home = cache or eval_options.default_cache()
             store, queries = run.encode(opened, encoder, legs, home, progress=progress)
             search = OfflineSearch(
@@ -145,10 +121,8 @@ def mine(
             )
             source = mining.OfflineSource(search, mode)
         else:
-            connector = stack.enter_context(
-                options.open_connector(live_target, collection, url, path, api_key, target_option)
-            )
-            live.require(connector, encoder)
+            connector = stack.enter_context(where.open())
+            databases.require(connector, encoder)
             asked = [query.text for query in opened.queries]
             queries = encoder.encode(asked, kind="query", legs=legs)
             source = mining.LiveSource(connector, encoder, queries, texts, mode, preset, limit=last)
@@ -159,6 +133,10 @@ def mine(
         report.write_text(shown, encoding="utf-8")
     else:
         typer.echo(shown, err=True)
+    if printed.as_json:
+        counts = {"queries": tally.queries, "negatives": tally.negatives, "short": tally.short}
+        dropped = {"left_out": tally.left_out, "dropped": dict(tally.dropped)}
+        typer.echo(json.dumps(counts | dropped | {"output": str(output)}, ensure_ascii=False))
 
 
 def _write(output: Path, mined: Iterable[Mined], texts: Mapping[str, str]) -> None:

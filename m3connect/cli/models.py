@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from m3connect.cli.options import Json
+from m3connect.cli.options import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Listed:
     megabytes: int
 
 
-def models(*, as_json: Json = False) -> None:
+def models(*, printed: Output) -> None:
     """List the checkpoints that are bundled or in the hub's cache.
 
     - `m3connect models`
     - `m3connect models --json`
     """
     found = sorted(_found(), key=lambda listed: (listed.where, listed.name))
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps([asdict(listed) for listed in found]))
         return
     from rich.console import Console

@@ -1,129 +1,305 @@
-"""Options that several commands share, and what they open. Heavy imports are inside."""
+"""Options that several commands share, as objects, and what they open. Heavy imports are inside.
+
+A command takes a group as one parameter, ``where: Target``; :func:`expanded` writes the group's
+fields out as options of the command. A field belongs to the class that declares it: that owner, and
+not the name alone, says which commands a key at the top of the settings file reaches.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 from collections import abc
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
+
+from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.contract import Connector
     from m3connect.inference import M3Encoder
     from m3connect.types import Leg
 
-Target = Annotated[
-    str, typer.Option(help="Database: qdrant, milvus, elasticsearch.", rich_help_panel="Target")
-]
-Url = Annotated[
-    str | None,
-    typer.Option(
-        help="Server address. Without one the embedded engine is used.", rich_help_panel="Target"
-    ),
-]
-Path = Annotated[
-    str | None,
-    typer.Option(help="Where the embedded engine keeps its data.", rich_help_panel="Target"),
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(
-        help="Key or token for the server; better set as M3CONNECT_API_KEY.",
-        rich_help_panel="Target",
-        show_default=False,
-    ),
-]
-TargetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Further option of the connector as NAME=VALUE; repeatable.", rich_help_panel="Target"
-    ),
-]
-Collection = Annotated[str, typer.Option(help="Collection to use.", rich_help_panel="Target")]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="Checkpoint: a name such as BAAI/bge-m3, a folder, or m3-mini (bundled).",
-        rich_help_panel="Model",
-    ),
-]
 BackendName = Literal["auto", "onnx", "torch"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
-Backend = Annotated[
-    BackendName, typer.Option(help="ONNX Runtime or torch.", rich_help_panel="Model")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")]
-Dtype = Annotated[DtypeName, typer.Option(help="Precision.", rich_help_panel="Model")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+FusionName = Literal["rrf", "weighted"]
 
-DEFAULT_TARGET = "qdrant"
-DEFAULT_COLLECTION = "documents"
-DEFAULT_MODEL = "m3-mini"
+
+class Mark(Enum):
+    """What the settings must know of an option."""
+
+    FLAG_ONLY = "flag only"
+    """Writes, deletes or goes live: given on the command line, never by a file or the environment."""
+    TARGET = "target"
+    """Decides which database is used: shown when a file decides it."""
+    ADDRESS = "address"
+    """Decides who receives documents and keys: shown, and kept away from keys of other origin."""
+    SECRET = "secret"
+    """May hold a password or key: never shown."""
+    WRITES = "writes"
+    """Names a file or folder that is written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionChoice:
+    """The name of a collection."""
+
+    collection: Annotated[
+        str, typer.Option(help="Collection to use.", rich_help_panel="Target")
+    ] = "documents"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target(CollectionChoice):
+    """A collection in a database."""
+
+    target: Annotated[
+        str,
+        typer.Option(help="Database: qdrant, milvus, elasticsearch.", rich_help_panel="Target"),
+        Mark.TARGET,
+    ] = "qdrant"
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Server address. Without one the embedded engine is used.",
+            rich_help_panel="Target",
+        ),
+        Mark.ADDRESS,
+    ] = None
+    path: Annotated[
+        str | None,
+        typer.Option(help="Where the embedded engine keeps its data.", rich_help_panel="Target"),
+        Mark.TARGET,
+        Mark.WRITES,
+    ] = None
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Key or token for the server; better set as M3CONNECT_API_KEY.",
+            rich_help_panel="Target",
+            show_default=False,
+        ),
+        Mark.SECRET,
+    ] = None
+    target_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Further option of the connector; repeatable.",
+            rich_help_panel="Target",
+        ),
+        Mark.ADDRESS,
+        Mark.SECRET,
+    ] = None
+
+    def open(self) -> Connector:
+        """The connector; nothing is sent yet.
+
+        Raises:
+            ConfigError: an unknown target or option.
+        """
+        return open_connector(
+            self.target,
+            self.collection,
+            url=self.url,
+            path=self.path,
+            api_key=self.api_key,
+            further=self.target_option or (),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """A checkpoint and how it is run."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Checkpoint: a name such as BAAI/bge-m3, a folder, or m3-mini (bundled).",
+            rich_help_panel="Model",
+        ),
+    ] = "m3-mini"
+    backend: Annotated[
+        BackendName, typer.Option(help="ONNX Runtime or torch.", rich_help_panel="Model")
+    ] = "auto"
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")
+    ] = "auto"
+    dtype: Annotated[DtypeName, typer.Option(help="Precision.", rich_help_panel="Model")] = "auto"
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens after which a text is cut. Default: the model's limit.",
+            rich_help_panel="Model",
+            min=1,
+            show_default=False,
+        ),
+    ] = None
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens encoded in one pass. Default: what suits the device.",
+            rich_help_panel="Model",
+            min=1,
+            show_default=False,
+        ),
+    ] = None
+
+    def load(self) -> M3Encoder:
+        """The encoder.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or it is broken.
+            ConfigError: an extra is missing.
+        """
+        encoder: M3Encoder = services().load_encoder(
+            self.model,
+            backend=self.backend,
+            device=self.device,
+            dtype=self.dtype,
+            max_length=self.max_length,
+            batch_tokens=self.batch_tokens,
+        )
+        return encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionChoice:
+    """How the legs' scores become one."""
+
+    fusion: Annotated[
+        FusionName | None,
+        typer.Option(
+            help="How legs become one score. Default: the collection's or preset's, else weighted.",
+            show_default=False,
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D,S,M",
+            help="Fusion weights of dense, sparse, multivector. Default: the checkpoint's.",
+            show_default=False,
+        ),
+    ] = None
+    rrf_k: Annotated[float, typer.Option(help="k of reciprocal rank fusion.")] = 60.0
+
+    def parsed_weights(self) -> tuple[float, float, float] | None:
+        """The three weights, if they were given.
+
+        Raises:
+            ConfigError: they are not three numbers.
+        """
+        return leg_weights(self.weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How the result is printed."""
+
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for machines, errors included.")
+    ] = False
+
+    def show(self, data: object, text: str) -> None:
+        """Print the result: ``data`` for machines, ``text`` for people."""
+        typer.echo(json.dumps(data, ensure_ascii=False) if self.as_json else text)
+
+
+# The groups whose options mean the same in every command that has them: keys at the top of the
+# settings file, and M3CONNECT_NAME in the environment, reach these alone.
+SHARED: tuple[type, ...] = (CollectionChoice, Target, ModelChoice, FusionChoice, Output)
+
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live",
+        help="Use the vectors of a collection in a database instead of exact search.",
+        rich_help_panel="Target",
+    ),
+    Mark.FLAG_ONLY,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What opens collections and models. A test passes its own as the context's object.
+
+    Args:
+        connect: of the signature of :func:`m3connect.connecting.registry.connect`.
+        load_encoder: of the signature of :meth:`m3connect.inference.M3Encoder.load`.
+    """
+
+    connect: Callable[..., Any]
+    load_encoder: Callable[..., Any]
+
+
+_running: ContextVar[typer.Context | None] = ContextVar("_running", default=None)
+
+
+def services() -> Services:
+    """Those of the running command; the real ones when nobody gave others."""
+    context = _running.get()
+    if context is not None and isinstance(context.obj, Services):
+        return context.obj
+    from m3connect.connecting.registry import connect
+    from m3connect.inference import M3Encoder
+
+    return Services(connect, M3Encoder.load)
+
+
+def given_as_flags() -> frozenset[str]:
+    """The parameters of the running command that the command line gave."""
+    context = _running.get()
+    if context is None:
+        return frozenset()
+    return frozenset(name for name in context.params if source_of(context, name) == "COMMANDLINE")
+
+
+def source_of(context: typer.Context, name: str) -> str:
+    """Where a parameter came from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (a file) or DEFAULT."""
+    source = context.get_parameter_source(name)
+    return "DEFAULT" if source is None else source.name
 
 
 def open_connector(
     target: str,
     collection: str,
-    url: str | None,
-    path: str | None,
-    api_key: str | None,
-    target_option: list[str] | None,
+    *,
+    url: str | None = None,
+    path: str | None = None,
+    api_key: str | None = None,
+    further: Sequence[str] = (),
 ) -> Connector:
-    """The connector that the options name; nothing is sent yet.
+    """The connector that options name; nothing is sent yet.
+
+    Args:
+        target: the connector's name.
+        collection: the collection's name.
+        url, path, api_key: passed on when they are given.
+        further: ``NAME=VALUE`` options of the connector.
 
     Raises:
         ConfigError: an unknown target or option.
     """
-    from m3connect.connecting.registry import connect, text_options
+    from m3connect.connecting.registry import text_options
 
     given = {"url": url, "path": path, "api_key": api_key}
-    options = {name: value for name, value in given.items() if value is not None}
-    further = _pairs(target_option or [], text_options(target))
-    return connect(target, collection=collection, **options, **further)
+    known = {name: value for name, value in given.items() if value is not None}
+    pairs = _pairs(further, text_options(target))
+    if twice := sorted(known.keys() & pairs.keys()):
+        raise ConfigError(f"{twice[0]} is given twice: as an option and as --target-option")
+    connector: Connector = services().connect(target, collection=collection, **known, **pairs)
+    return connector
 
 
-def load_encoder(
-    model: str,
-    backend: BackendName,
-    device: str,
-    dtype: DtypeName,
-    batch_tokens: int | None = None,
-    max_length: int | None = None,
-) -> M3Encoder:
-    """The encoder that the options name.
-
-    Raises:
-        CheckpointError: there is no such checkpoint, or it is broken.
-        ConfigError: an extra is missing.
-    """
-    from m3connect.inference import M3Encoder
-
-    return M3Encoder.load(
-        model,
-        backend=backend,
-        device=device,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        max_length=max_length,
-    )
-
-
-def parse_legs(modes: str | None) -> tuple[Leg, ...]:
-    """``--modes`` as legs; all of them when it was not given.
-
-    >>> parse_legs("multivector, dense")
-    ('dense', 'multivector')
-    """
-    from m3connect.types import LEGS
-
-    named = {part.strip() for part in modes.split(",")} if modes is not None else set(LEGS)
-    if not named <= set(LEGS):
-        raise typer.BadParameter(f"--modes takes {', '.join(LEGS)}, got {modes!r}")
-    return tuple(leg for leg in LEGS if leg in named)
-
-
-def _pairs(options: list[str], texts: abc.Container[str]) -> dict[str, Any]:
+def _pairs(options: Sequence[str], texts: abc.Container[str]) -> dict[str, Any]:
     """``NAME=VALUE`` pairs; a value that reads as JSON is taken as such, but for ``texts``.
 
     >>> _pairs(["timeout=30", "consistency_level=Strong", "password=30"], {"password"})
@@ -133,7 +309,7 @@ def _pairs(options: list[str], texts: abc.Container[str]) -> dict[str, Any]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or not name:
-            raise typer.BadParameter(f"expected NAME=VALUE, got {option!r}")
+            raise ConfigError("--target-option takes NAME=VALUE, got an option without a '='")
         pairs[name] = value if name in texts else _json_or_text(value)
     return pairs
 
@@ -141,5 +317,202 @@ def _pairs(options: list[str], texts: abc.Container[str]) -> dict[str, Any]:
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # integers of thousands of digits, deep nesting
         return value
+
+
+# ------------------------------------------------------------------------- lists and weights
+
+
+def names(values: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The list that an option gives: between commas, by repeating the option, or both.
+
+    >>> names("ndcg@10, mrr@10")
+    ('ndcg@10', 'mrr@10')
+    >>> names(["int8,binary", "pool2"])
+    ('int8', 'binary', 'pool2')
+    """
+    given = [values] if isinstance(values, str) else values or []
+    parts = (part.strip() for value in given for part in value.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def choices(option: str, values: str | Sequence[str] | None, known: Sequence[str]) -> Any:
+    """Like :func:`names`, in the order of ``known``; () when none were given.
+
+    >>> choices("--legs", "multivector,dense", ("dense", "sparse", "multivector"))
+    ('dense', 'multivector')
+
+    Raises:
+        ConfigError: a name is not known; all known ones are listed.
+    """
+    given = names(values)
+    if unknown := [name for name in given if name not in known]:
+        raise ConfigError(f"{option} takes {', '.join(known)}; got {', '.join(unknown)}")
+    return tuple(name for name in known if name in given)
+
+
+def legs(values: str | Sequence[str] | None) -> tuple[Leg, ...]:
+    """``--legs``; all of them when it was not given.
+
+    >>> legs("multivector, dense")
+    ('dense', 'multivector')
+
+    Raises:
+        ConfigError: no such representation.
+    """
+    from m3connect.types import LEGS
+
+    chosen: tuple[Leg, ...] = choices("--legs", values, LEGS)
+    return chosen or LEGS
+
+
+def numbers(option: str, text: str, count: int | None = None) -> tuple[float, ...]:
+    """Finite numbers between commas.
+
+    >>> numbers("--weights", "1, 0.3,1", 3)
+    (1.0, 0.3, 1.0)
+
+    Raises:
+        ConfigError: something else, or not so many.
+    """
+    from math import isfinite
+
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or (count and len(found) != count) or not all(map(isfinite, found)):
+        many = f"{count} numbers" if count else "numbers"
+        raise ConfigError(f"{option} takes {many} between commas, such as 1,0.3,1; got {text!r}")
+    return found
+
+
+def leg_weights(text: str | None) -> tuple[float, float, float] | None:
+    """``--weights``, if it was given: of dense, sparse and multivector.
+
+    Raises:
+        ConfigError: not three finite numbers.
+    """
+    if text is None:
+        return None
+    dense, sparse, multivector = numbers("--weights", text, 3)
+    return dense, sparse, multivector
+
+
+# ------------------------------------------------------------------------- groups as options
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An option of a command.
+
+    Args:
+        name: of the parameter.
+        owner: the group's class that declares it; None for the command's own.
+        marks: what the settings must know.
+    """
+
+    name: str
+    owner: type | None
+    marks: frozenset[Mark]
+
+    @property
+    def shared(self) -> bool:
+        """Whether the option is one and the same in several commands."""
+        return self.owner in SHARED
+
+    @property
+    def flag_only(self) -> bool:
+        """Whether neither file nor environment may set it."""
+        return Mark.FLAG_ONLY in self.marks
+
+    @property
+    def secret(self) -> bool:
+        """Whether it may hold a password or key."""
+        return Mark.SECRET in self.marks
+
+    @property
+    def address(self) -> bool:
+        """Whether it decides who receives documents and keys."""
+        return Mark.ADDRESS in self.marks
+
+    @property
+    def writes(self) -> bool:
+        """Whether it names a place that is written."""
+        return Mark.WRITES in self.marks
+
+    @property
+    def decides_target(self) -> bool:
+        """Whether it decides target or credentials."""
+        return bool(self.marks & {Mark.TARGET, Mark.ADDRESS, Mark.SECRET})
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with its groups written out as keyword parameters, as typer reads them.
+
+    ``(text, *, where: Target)`` becomes ``(text, *, collection, target, url, ...)``.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: parameter.annotation
+        for name, parameter in signature.parameters.items()
+        if is_dataclass(parameter.annotation)
+    }
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name in groups:
+            parameters += _written_out(groups[parameter.name])
+        else:
+            parameters.append(parameter)
+
+    @functools.wraps(command)
+    def call(*args: Any, context: typer.Context, **options: Any) -> None:
+        built = {
+            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        token = _running.set(context)
+        try:
+            command(*args, **options, **built)
+        finally:
+            _running.reset(token)
+
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters.append(context)
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in parameters}
+    return call
+
+
+def _written_out(group: Any) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+
+
+def declared(command: Callable[..., None]) -> dict[str, Declared]:
+    """The options of a command that was not yet expanded, by the names of its parameters."""
+    found: dict[str, Declared] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if not is_dataclass(parameter.annotation):
+            found[parameter.name] = Declared(parameter.name, None, _marks(parameter.annotation))
+            continue
+        hints = get_type_hints(parameter.annotation, include_extras=True)
+        for field in fields(parameter.annotation):
+            owner = _owner(parameter.annotation, field.name)  # type: ignore[arg-type]
+            found[field.name] = Declared(field.name, owner, _marks(hints[field.name]))
+    return found
+
+
+def _owner(group: type, field: str) -> type:
+    return next(each for each in group.__mro__ if field in inspect.get_annotations(each))
+
+
+def _marks(annotation: Any) -> frozenset[Mark]:
+    return frozenset(each for each in get_args(annotation) if isinstance(each, Mark))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from m3connect.cli import eval_options
-from m3connect.cli.options import Json
+from m3connect.cli.options import Output
+from m3connect.cli.options import names as listed
 
 
 def report(
@@ -30,10 +30,10 @@ def report(
             show_default=False,
         ),
     ] = None,
-    metrics: Annotated[str, typer.Option(help="Between commas.")] = "ndcg@10",
+    metrics: Annotated[str, typer.Option(metavar="LIST", help="Metrics to show.")] = "ndcg@10",
     modes: Annotated[
         str | None,
-        typer.Option(help="Modes and baselines, between commas. Default: all.", show_default=False),
+        typer.Option(metavar="LIST", help="Modes and baselines. Default: all.", show_default=False),
     ] = None,
     intervals: Annotated[
         bool,
@@ -41,7 +41,7 @@ def report(
             "--intervals", help="With --base: a line a mode, with its interval and p-value."
         ),
     ] = False,
-    as_json: Json = False,
+    printed: Output,
 ) -> None:
     """Print the tables of evaluations again, or compare two models query by query.
 
@@ -58,14 +58,14 @@ def report(
         raise ConfigError("--intervals shows differences: give the other evaluation with --base")
     new = comparison.join(files.read(folder) for folder in folders)
     if modes is not None:
-        new = comparison.only(new, eval_options.split(modes))
-    names = eval_options.split(metrics)
+        new = comparison.only(new, listed(modes))
+    names = listed(metrics)
     known = dict.fromkeys(name for result in new for row in result.rows for name in row.figures)
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{unknown} was not measured; there are {list(known)}")
     if not base:
         shown = [tables.markdown(new, metric) for metric in names]
-        typer.echo(json.dumps(tables.summary(new)) if as_json else "\n\n".join(shown))
+        typer.echo(json.dumps(tables.summary(new)) if printed.as_json else "\n\n".join(shown))
         return
     old = comparison.join(files.read(folder) for folder in base)
     gains = [comparison.compare(old, new, metric) for metric in names]
@@ -73,7 +73,7 @@ def report(
     if left_out:
         typer.secho(f"only in one of the two: {', '.join(sorted(left_out))}", fg="yellow", err=True)
     render = comparison_report.long if intervals else comparison_report.short
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps({each.metric: comparison.to_json(each) for each in gains}))
     else:
         typer.echo("\n\n".join(render(each) for each in gains))

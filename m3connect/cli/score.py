@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli import eval_options, options
-from m3connect.cli.eval_options import Weights
-from m3connect.cli.options import Backend, Device, Dtype, Model
+from m3connect.cli.options import Mark, ModelChoice, Output, leg_weights
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +18,11 @@ if TYPE_CHECKING:
 
 def score(
     examples: Annotated[Path, typer.Argument(help="JSON lines: query, pos, neg.")],
-    output: Annotated[Path, typer.Option(help="The same with pos_scores and neg_scores.")],
+    output: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The same with pos_scores and neg_scores."),
+        Mark.WRITES,
+    ],
     *,
     cross_encoder: Annotated[
         str | None,
@@ -30,11 +32,14 @@ def score(
             show_default=False,
         ),
     ] = None,
-    weights: Weights = None,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D,S,M", help="Of the model's own score. Default: its own.", show_default=False
+        ),
+    ] = None,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Add a teacher's scores, for knowledge distillation.
 
@@ -45,16 +50,20 @@ def score(
 
     by: Teacher
     if cross_encoder is not None:
-        by = load_cross_encoder(cross_encoder, device)
+        by = load_cross_encoder(cross_encoder, model.device)
     else:
-        encoder = options.load_encoder(model, backend, device, dtype)
-        given = eval_options.parse_weights(weights)
+        given = leg_weights(weights)
+        encoder = model.load()
         by = teacher.own_score(encoder, given or encoder.info.weights)
     unfinished = output.with_name(output.name + ".part")
+    count = 0
     with unfinished.open("w", encoding="utf-8") as file:
         for scored in teacher.add_scores(teacher.read(examples), by):
             file.write(json.dumps(scored, ensure_ascii=False) + "\n")
+            count += 1
     unfinished.replace(output)
+    result = {"scored": count, "output": str(output)}
+    printed.show(result, f"{count} examples scored, written to {output}")
 
 
 def load_cross_encoder(name: str, device: str) -> Teacher:

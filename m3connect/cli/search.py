@@ -11,28 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from m3connect.cli import options
 from m3connect.cli.hits import Why, print_comparison, print_hits, print_json
-from m3connect.cli.options import (
-    ApiKey,
-    Backend,
-    Collection,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    Path,
-    Target,
-    TargetOption,
-    Url,
-)
+from m3connect.cli.options import FusionChoice, ModelChoice, Output, Target
 
 if TYPE_CHECKING:
     from m3connect.contract import CollectionInfo, Connector, Encoder
     from m3connect.types import Fusion, Hit, Query
 
 Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
-FusionName = Literal["rrf", "weighted"]
 _BATCH = 64  # queries encoded and sent together
 
 
@@ -49,15 +35,7 @@ def search(
     compare: Annotated[
         bool, typer.Option("--compare", help="Show every mode side by side.")
     ] = False,
-    fusion: Annotated[
-        FusionName | None,
-        typer.Option(help="How legs become one score. Default: the collection's, else weighted."),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="Fusion weights D,S,M. Default: the checkpoint's.", show_default=False),
-    ] = None,
-    rrf_k: Annotated[float, typer.Option(help="k of reciprocal rank fusion.")] = 60.0,
+    fusion: FusionChoice,
     depth: Annotated[
         int | None,
         typer.Option(
@@ -75,17 +53,9 @@ def search(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Hits a query.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Show why.")] = False,
-    target: Target = options.DEFAULT_TARGET,
-    url: Url = None,
-    path: Path = None,
-    api_key: ApiKey = None,
-    target_option: TargetOption = None,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    where: Target,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Search a collection.
 
@@ -101,20 +71,20 @@ def search(
     from m3connect.filters import parse
 
     condition = parse(filter) if filter else None
-    given = _weights(weights) if weights is not None else None
-    encoder = options.load_encoder(model, backend, device, dtype)
+    fusion.parsed_weights()
+    encoder = model.load()
     asked = iter([("", text)]) if text is not None else _read_queries(queries)
     modes: tuple[Mode, ...] = (mode,)
     if compare:
         modes = ("dense", "sparse", "multivector", "hybrid", "all")
-    with options.open_connector(target, collection, url, path, api_key, target_option) as connector:
+    with where.open() as connector:
         info = connector.describe()
         run = _Run(
             connector,
             encoder,
             info,
             {
-                "fusion": _fusion(fusion, given, rrf_k, info, encoder),
+                "fusion": _fusion(fusion, info, encoder),
                 "filter": condition,
                 "limit": limit,
                 "depth": depth,
@@ -130,7 +100,7 @@ def search(
                     for name, answer in found.items()
                 }
                 hits = {name: answer[1] for name, answer in found.items()}
-                if as_json:
+                if printed.as_json:
                     print_json(query_id, hits, why)
                 elif compare:
                     print_comparison(query_text, hits)
@@ -172,34 +142,16 @@ class _Run:
         return Why(plan, explain(self.connector, self.encoder, text, query, hits))
 
 
-def _fusion(
-    name: FusionName | None,
-    weights: tuple[float, float, float] | None,
-    k: float,
-    info: CollectionInfo,
-    encoder: Encoder,
-) -> Fusion:
+def _fusion(choice: FusionChoice, info: CollectionInfo, encoder: Encoder) -> Fusion:
     from m3connect.searching.search import default_fusion
     from m3connect.types import Rrf, Weighted
 
-    if name is None and weights is None:
+    weights = choice.parsed_weights()
+    if choice.fusion is None and weights is None:
         return default_fusion(info, encoder)
-    if name == "rrf":
-        return Rrf(k, *(weights or (1.0, 1.0, 1.0)))
+    if choice.fusion == "rrf":
+        return Rrf(choice.rrf_k, *(weights or (1.0, 1.0, 1.0)))
     return Weighted(*(weights or encoder.info.weights))
-
-
-def _weights(text: str) -> tuple[float, float, float]:
-    """Three numbers.
-
-    >>> _weights("1,0.3,1")
-    (1.0, 0.3, 1.0)
-    """
-    try:
-        dense, sparse, multivector = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(f"--weights takes D,S,M such as 1,0.3,1, got {text!r}") from error
-    return dense, sparse, multivector
 
 
 def _read_queries(path: FilePath | None) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,12 @@
 """Where an option comes from: flag > environment ``M3CONNECT_*`` > ``m3connect.toml`` > default.
 
-The command line's own options are the schema; this file adds the environment and the file to them.
+The command line's own options are the schema. One that several commands share by declaration is
+``M3CONNECT_URL`` or a key at the top of the file; one of a single command is
+``M3CONNECT_SEARCH_LIMIT`` or a key in the table ``[search]``.
+
+A file that merely lies in the current folder may be somebody else's. What it decides about the target
+is shown, no key from elsewhere is sent to an address of it, and it names no paths outside its folder.
+Naming it with ``M3CONNECT_CONFIG`` confirms it.
 """
 
 from __future__ import annotations
@@ -8,86 +14,200 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from m3connect.errors import ConfigError
+from m3connect.errors import ConfigError, Refused
+
+if TYPE_CHECKING:
+    from m3connect.cli.options import Declared
 
 FILE_NAME = "m3connect.toml"
 FILE_VARIABLE = "M3CONNECT_CONFIG"
+_PREFIX = "M3CONNECT_"
+
+Commands = Mapping[str, Mapping[str, "Declared"]]
+"""The options of every command by their keys: ``--json`` has the key ``json``."""
 
 
-def environment_variable(option: str) -> str:
-    """The variable that sets an option in every command that has it.
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """A settings file.
 
-    >>> environment_variable("chunk_tokens")
-    'M3CONNECT_CHUNK_TOKENS'
+    Args:
+        path: where it is.
+        content: empty when there is no file.
+        confirmed: the user named it; it does not merely lie in the current folder.
     """
-    return f"M3CONNECT_{option.upper()}"
+
+    path: Path
+    content: Mapping[str, Any] = field(default_factory=dict)
+    confirmed: bool = True
 
 
-def read_file() -> tuple[Path, dict[str, Any]]:
+def variable(command: str, key: str, *, shared: bool) -> str:
+    """The environment variable of an option.
+
+    >>> variable("search", "url", shared=True)
+    'M3CONNECT_URL'
+    >>> variable("search", "limit", shared=False)
+    'M3CONNECT_SEARCH_LIMIT'
+    """
+    return _PREFIX + (key if shared else f"{command}_{key}").upper().replace("-", "_")
+
+
+def read_file() -> SettingsFile:
     """The settings file of this directory, or the one that ``M3CONNECT_CONFIG`` names.
 
-    Returns:
-        Its path and its content; empty when there is none.
-
     Raises:
-        ConfigError: a named file is missing, or the file is not TOML.
+        ConfigError: a named file is missing, or the file is no readable TOML.
     """
     named = os.environ.get(FILE_VARIABLE)
     path = Path(named or FILE_NAME)
     if not path.exists():
         if named:
             raise ConfigError(f"{FILE_VARIABLE} names {path}, which does not exist")
-        return path, {}
+        return SettingsFile(path)
+    if not path.is_file():
+        raise ConfigError(f"{path} is no file: settings are read from a regular file")
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return SettingsFile(path, content, confirmed=bool(named))
 
 
-def defaults(
-    path: Path, content: Mapping[str, Any], commands: Mapping[str, set[str]]
-) -> dict[str, dict[str, Any]]:
-    """The options that a settings file sets, by command.
+def defaults(file: SettingsFile, commands: Commands) -> dict[str, dict[str, Any]]:
+    """The options that a settings file sets, by command and key.
 
-    Keys at the top apply to every command that has the option; a table named like a command
-    applies to that one and wins.
-
-    Args:
-        path: of the file, for messages.
-        content: of the file.
-        commands: option names (with underscores) by command.
+    Keys at the top reach the options that commands share by declaration. A table named like a
+    command sets any option of that one and wins.
 
     Raises:
-        ConfigError: a key is no option; names the nearest one.
-
-    >>> commands = {"search": {"target", "limit"}, "ingest": {"target"}}
-    >>> defaults(Path("m3connect.toml"), {"target": "qdrant", "search": {"limit": 5}}, commands)
-    {'search': {'target': 'qdrant', 'limit': 5}, 'ingest': {'target': 'qdrant'}}
+        ConfigError: a key is no option, or none that a file may set; or a value is a table.
     """
-    found: dict[str, dict[str, Any]] = {command: {} for command in commands}
-    everywhere = {key: value for key, value in content.items() if key not in commands}
-    known = set().union(*commands.values()) if commands else set()
-    for key, value in everywhere.items():
-        _check_key(path, key, known | set(commands))
-        for command, options in commands.items():
-            if key in options:
-                found[command][key] = value
+    shared = {
+        key for options in commands.values() for key, option in options.items() if option.shared
+    }
+    top = {key: value for key, value in file.content.items() if key not in commands}
+    for key, value in top.items():
+        if key not in shared:
+            raise ConfigError(f"{file.path}: {_unknown_top(key, shared, commands)}")
+        _check_value(file.path, key, value)
+    found: dict[str, dict[str, Any]] = {}
     for command, options in commands.items():
-        table = content.get(command, {})
+        found[command] = {
+            key: value for key, value in top.items() if key in options and options[key].shared
+        }
+        table = file.content.get(command, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {command!r} is a command; write a table [{command}]")
+            raise ConfigError(f"{file.path}: {command!r} is a command; write a table [{command}]")
         for key, value in table.items():
-            _check_key(path, key, options, f"[{command}] ")
+            if key not in options:
+                raise ConfigError(
+                    f"{file.path}: [{command}] unknown key {key!r}{_hint(key, options)}"
+                )
+            if options[key].flag_only:
+                raise ConfigError(
+                    f"{file.path}: [{command}] {key} is asked for on the command line only"
+                )
+            _check_value(file.path, key, value)
             found[command][key] = value
     return found
 
 
-def _check_key(path: Path, key: str, known: set[str], where: str = "") -> None:
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
-        raise ConfigError(f"{path}: {where}unknown key {key!r}{hint}")
+def _unknown_top(key: str, shared: set[str], commands: Commands) -> str:
+    tables = [f"[{command}]" for command, options in commands.items() if key in options]
+    if tables:
+        return f"{key!r} is not shared by all commands; write it under {' or '.join(tables)}"
+    return f"unknown key {key!r}{_hint(key, shared | set(commands))}"
+
+
+def _hint(key: str, known: Sequence[str] | set[str] | Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def _check_value(path: Path, key: str, value: object) -> None:
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str | int | float | bool) for item in items):
+        raise ConfigError(f"{path}: {key} takes a text, a number, true or false, or a list of them")
+
+
+def stray_variables(environment: Mapping[str, str], commands: Commands) -> list[str]:
+    """What to say of variables that look like an option of one command, and set nothing."""
+    lines = []
+    for name in sorted(environment):
+        key = name.removeprefix(_PREFIX).lower()
+        owners = [command for command, options in commands.items() if key in options]
+        if name.startswith(_PREFIX) and owners and not commands[owners[0]][key].shared:
+            right = " or ".join(
+                variable(command, key, shared=False)
+                for command in owners
+                if not commands[command][key].flag_only
+            )
+            lines.append(f"{name} sets nothing" + (f"; write {right}" if right else ""))
+    return lines
+
+
+# --------------------------------------------------------------------- files nobody confirmed
+
+
+def shown(file: SettingsFile, options: Sequence[Declared], values: Mapping[str, Any]) -> str | None:
+    """The line that says what an unconfirmed file decides about the target; None if nothing.
+
+    Args:
+        file: the settings file.
+        options: those of the running command that the file set.
+        values: of all options by name.
+    """
+    told = [option for option in options if option.decides_target]
+    if file.confirmed or not told:
+        return None
+    parts = [
+        f"{option.name} (not shown)" if option.secret else f"{option.name} = {values[option.name]}"
+        for option in told
+    ]
+    return f"{file.path} in this folder sets {', '.join(parts)}"
+
+
+def guard(
+    file: SettingsFile,
+    options: Sequence[Declared],
+    elsewhere: Sequence[Declared],
+    values: Mapping[str, Any],
+) -> None:
+    """Refuse what a file that nobody confirmed must not do.
+
+    Args:
+        file: the settings file.
+        options: those of the running command that the file set.
+        elsewhere: those that flags or the environment set.
+        values: of all options by name.
+
+    Raises:
+        Refused: a key of other origin would be sent to an address of the file, or the file names
+            a path to write outside its folder.
+    """
+    if file.confirmed:
+        return
+    confirm = f"if the file is yours, confirm it: {FILE_VARIABLE}={file.path}"
+    addresses = [option.name for option in options if option.address]
+    keys = [option.name for option in elsewhere if option.secret]
+    if addresses and keys:
+        raise Refused(
+            f"{file.path} in this folder sets {', '.join(addresses)}, and {', '.join(keys)} comes "
+            f"from elsewhere: it is not sent to that address; {confirm}"
+        )
+    home = file.path.absolute().parent.resolve()
+    for option in options:
+        if not option.writes:
+            continue
+        if not (home / str(values[option.name])).resolve().is_relative_to(home):
+            raise Refused(
+                f"{file.path} in this folder sets {option.name} to a place outside it; {confirm}"
+            )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli import eval_options, options
+from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Language, Seed
-from m3connect.cli.options import Backend, Device, Dtype, Model
+from m3connect.cli.options import Mark, ModelChoice, Output
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,28 +23,33 @@ if TYPE_CHECKING:
 
 def synthesize(
     corpus: Annotated[Path, typer.Argument(help="Folder with corpus.jsonl or corpus.jsonl.gz.")],
-    output: Annotated[Path, typer.Option(help="Folder for the test collection.")],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the test collection."), Mark.WRITES
+    ],
     *,
-    base_url: Annotated[
+    llm_base_url: Annotated[
         str | None,
         typer.Option(
             envvar="OPENAI_BASE_URL",
             help="Endpoint, up to and without /chat/completions. Nothing is asked without one.",
             show_default=False,
         ),
+        Mark.ADDRESS,
     ] = None,
     llm: Annotated[
         str | None, typer.Option(help="The endpoint's name of the model.", show_default=False)
     ] = None,
-    api_key: Annotated[
-        str, typer.Option(envvar="OPENAI_API_KEY", help="Its key.", show_default=False)
+    llm_api_key: Annotated[
+        str,
+        typer.Option(envvar="OPENAI_API_KEY", help="The endpoint's key.", show_default=False),
+        Mark.SECRET,
     ] = "",
     prompt: Annotated[
         str, typer.Option(help="mldr (the M3 paper's), search, or a file with {text} in it.")
     ] = "mldr",
-    limit: Annotated[
+    documents: Annotated[
         int | None,
-        typer.Option(help="At most so many documents, drawn at random.", show_default=False),
+        typer.Option(help="At most so many documents, drawn at random.", min=1, show_default=False),
     ] = None,
     seed: Seed = 0,
     language: Language = "",
@@ -58,15 +64,13 @@ def synthesize(
     price_in: Annotated[float, typer.Option(help="Of a million tokens read.")] = 0.0,
     price_out: Annotated[float, typer.Option(help="Of a million tokens written.")] = 0.0,
     cache: Cache = None,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Let a language model write one query a document, and keep those that find it.
 
     - `m3connect synthesize docs --output docs-eval --dry-run --price-in 0.15 --price-out 0.6`
-    - `m3connect synthesize docs --output docs-eval --base-url http://localhost:8000/v1 --llm NAME`
+    - `m3connect synthesize docs --output docs-eval --llm-base-url http://localhost:8000/v1 --llm NAME`
     """
     from m3connect.cli.progress import progress_bar
     from m3connect.datasets import beir
@@ -77,28 +81,30 @@ def synthesize(
     requires.check()
     template = _template(prompt)
     source = beir.corpus_file(corpus)
-    documents = synthesize.sample(beir.read_corpus(source, language), limit, seed)
-    encoder = options.load_encoder(model, backend, device, dtype)
+    sampled = synthesize.sample(beir.read_corpus(source, language), documents, seed)
+    encoder = model.load()
     tokenizer = encoder.tokenizer
     plan = synthesize.plan(
-        documents, output, template, lambda text: len(tokenizer.encode(text).ids), seed=seed
+        sampled, output, template, lambda text: len(tokenizer.encode(text).ids), seed=seed
     )
-    typer.echo(
+    cost = plan.cost(price_in, price_out)
+    estimate = (
         f"{plan.requests} requests ({plan.done} answered before), about {plan.tokens_in} tokens "
-        f"read and {plan.tokens_out} written, cost about {plan.cost(price_in, price_out):.2f}",
-        err=not dry_run,
+        f"read and {plan.tokens_out} written, cost about {cost:.2f}"
     )
     if dry_run:
+        printed.show(asdict(plan) | {"cost": cost}, estimate)
         return
-    if plan.requests and not (base_url and llm):
-        raise ConfigError("name the endpoint and its model: --base-url URL --llm NAME")
+    typer.echo(estimate, err=True)
+    if plan.requests and not (llm_base_url and llm):
+        raise ConfigError("name the endpoint and its model: --llm-base-url URL --llm NAME")
     endpoint = Endpoint(
-        Settings(base_url or "", llm or "", api_key, temperature, per_minute=per_minute)
+        Settings(llm_base_url or "", llm or "", llm_api_key, temperature, per_minute=per_minute)
     )
     dropped: Counter[str] = Counter()
     with progress_bar(quiet=not sys.stderr.isatty()) as progress:
         answers = synthesize.write(
-            documents,
+            sampled,
             output,
             template,
             lambda text, seed: endpoint.ask(text, seed=seed),
@@ -107,14 +113,15 @@ def synthesize(
         )
         queries = synthesize.clean(answers, dropped)
         shutil.copyfile(source, output / source.name)
-        languages = {each.id: str(each.metadata.get("lang") or "") for each in documents}
+        languages = {each.id: str(each.metadata.get("lang") or "") for each in sampled}
         synthesize.save(queries, languages, output)
         if found_within and queries:
             home = cache or eval_options.default_cache()
             found = _search(output, encoder, found_within, home, progress)
             queries = synthesize.round_trip(queries, found, dropped)
             synthesize.save(queries, languages, output)
-    typer.echo(f"{len(queries)} queries in {output}")
+    result = {"queries": len(queries), "dropped": dict(dropped), "output": str(output)}
+    printed.show(result, f"{len(queries)} queries in {output}")
     for reason, count in dropped.items():
         typer.secho(f"{count} dropped: {reason}", fg="yellow", err=True)
 

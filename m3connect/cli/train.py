@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli.options import Json
+from m3connect.cli.options import Output
 
 if TYPE_CHECKING:
     from m3connect.training.estimate import Forecast
@@ -28,7 +28,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, memory and time; train nothing.")
     ] = False,
-    as_json: Json = False,
+    printed: Output,
 ) -> None:
     """Train a model by a recipe: one process here, many under torchrun or accelerate launch.
 
@@ -45,7 +45,7 @@ def train(
         from m3connect.training.estimate import forecast
 
         estimate = forecast(plan)
-        if as_json:
+        if printed.as_json:
             typer.echo(json.dumps(asdict(estimate)))
         else:
             _print_plan(estimate, "queries" if plan.stage == "contrastive" else "texts")
@@ -54,7 +54,7 @@ def train(
     if _first_process():
         report = plan.output / "report.html"
         result = {"model": str(folder), "report": str(report)}
-        typer.echo(json.dumps(result) if as_json else f"model  {folder}\nreport {report}")
+        typer.echo(json.dumps(result) if printed.as_json else f"model  {folder}\nreport {report}")
 
 
 def _first_process() -> bool:

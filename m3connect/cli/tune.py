@@ -12,20 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from m3connect.cli import eval_options, options
+from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
-from m3connect.cli.options import (
-    ApiKey,
-    Backend,
-    Collection,
-    Device,
-    Dtype,
-    Json,
-    Model,
-    TargetOption,
-    Url,
-)
-from m3connect.cli.options import Path as EnginePath
+from m3connect.cli.options import Live, ModelChoice, Output, Target, names
 
 if TYPE_CHECKING:
     from m3connect.contract import Connector
@@ -52,28 +41,13 @@ def tune(
     folds: Annotated[int, typer.Option(help="Of the cross-validation.", min=2)] = 5,
     seed: Seed = 0,
     cache: Cache = None,
-    live_target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            help="Tune on a collection in this database, and store the choice in it.",
-            rich_help_panel="Target",
-            show_default=False,
-        ),
-    ] = None,
+    live: Live = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Store nothing.", rich_help_panel="Target")
     ] = False,
-    collection: Collection = options.DEFAULT_COLLECTION,
-    url: Url = None,
-    path: EnginePath = None,
-    api_key: ApiKey = None,
-    target_option: TargetOption = None,
-    model: Model = options.DEFAULT_MODEL,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    where: Target,
+    model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Try fusions, weights and depths on some queries, and report on others.
 
@@ -81,7 +55,9 @@ def tune(
 
     - `m3connect tune --dataset dev`
     - `m3connect tune --dataset a --dataset b --model ./checkpoint`
-    - `m3connect tune --dataset dev --target qdrant --collection handbook`
+    - `m3connect tune --dataset dev --live --collection handbook`
+
+    With --live, the choice is stored in the collection, and search uses it from then on.
     """
     from m3connect.cli.progress import progress_bar
     from m3connect.evaluation import measure, requires
@@ -90,27 +66,28 @@ def tune(
     from m3connect.searching.search import DEPTH
 
     requires.check()
-    opened = eval_options.open_datasets(dataset, qrels, language, limit_queries, seed, live_target)
+    eval_options.check_live(live=live)
+    opened = eval_options.open_datasets(
+        names(dataset), qrels, language, limit_queries, seed, live=live
+    )
     for each in opened:
         eval_options.warn(each.name, each.warnings)
         measure.check([metric], each)
         tuning.split(each, held_out=held_out, seed=seed)
-    encoder = options.load_encoder(model, backend, device, dtype)
+    encoder = model.load()
     default = for_database(preset_for(encoder.info), DEPTH)
     deepest = for_database(default, max(tuning.DEPTHS))
     cutoff = measure.cutoff([metric])
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
         connector = None
-        if live_target is None:
+        if not live:
             home = cache or eval_options.default_cache()
             parts = [
                 _offline(each, encoder, mode, deepest, cutoff, home, progress) for each in opened
             ]
         else:
-            connector = stack.enter_context(
-                options.open_connector(live_target, collection, url, path, api_key, target_option)
-            )
+            connector = stack.enter_context(where.open())
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             parts = [_live(opened[0], encoder, mode, deepest, cutoff, connector, folder, progress)]
         tuned = tuning.tune(
@@ -126,7 +103,7 @@ def tune(
         stored = connector is not None and tuned.chosen != tuned.default and not dry_run
         if connector is not None and not dry_run:
             connector.annotate(_notes(tuned))
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps(_json(tuned, stored=stored)))
     else:
         _show(tuned, stored=stored)

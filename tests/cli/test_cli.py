@@ -123,8 +123,9 @@ def test_output_for_people(run, collection):
 
 def test_flag_beats_environment_beats_file_beats_default(run, collection, tmp_path, monkeypatch):
     """The four places of an option in their order."""
-    config = f'target = "parquet"\npath = "{collection}"\n[search]\nlimit = 3\njson = true\n'
+    config = f'target = "parquet"\npath = "{collection}"\njson = true\n[search]\nlimit = 3\n'
     (tmp_path / "m3connect.toml").write_text(config)
+    monkeypatch.setenv("M3CONNECT_CONFIG", "m3connect.toml")
 
     def hits(*flags):
         code, out, _ = run("search", "cat", *flags)
@@ -132,7 +133,7 @@ def test_flag_beats_environment_beats_file_beats_default(run, collection, tmp_pa
         return len(out.splitlines())
 
     assert hits() == 3
-    monkeypatch.setenv("M3CONNECT_LIMIT", "2")
+    monkeypatch.setenv("M3CONNECT_SEARCH_LIMIT", "2")
     assert hits() == 2
     assert hits("--limit", "1") == 1
 
@@ -207,7 +208,7 @@ def test_an_option_that_takes_text_is_no_number(monkeypatch):
 
     point = SimpleNamespace(load=lambda: factory)
     monkeypatch.setattr("m3connect.connecting.registry.available", lambda: {"fake": point})
-    open_connector("fake", "c", None, None, None, ["password=70", "timeout=7"])
+    open_connector("fake", "c", further=["password=70", "timeout=7"])
     assert seen == {"password": "70", "timeout": 7}
 
 

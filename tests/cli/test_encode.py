@@ -69,7 +69,7 @@ def test_the_file_holds_the_embeddings_in_order(run, tmp_path, tiny_m3):
 def test_the_file_says_which_model_made_it(run, tmp_path, tiny_m3):
     """Its metadata is the fingerprint, with the representations that are in the file."""
     write_jsonl(tmp_path / "in.jsonl", ROWS[:3])
-    run("in.jsonl", "--modes", "sparse,dense", "--max-length", "50")
+    run("in.jsonl", "--legs", "sparse,dense", "--max-length", "50")
     schema = pq.read_schema(tmp_path / "out.parquet")
     stored = Fingerprint.from_json(json.loads(schema.metadata[b"m3connect.fingerprint"]))
     expected = M3Encoder.load(tiny_m3, max_length=50).info.fingerprint
@@ -133,7 +133,7 @@ def test_what_is_refused(run, tmp_path):
     """A missing input and an unknown mode are usage errors, and nothing is written."""
     (tmp_path / "in.txt").write_text("x\n")
     assert run("nowhere.jsonl")[0] == 2
-    code, _, err = run("in.txt", "--modes", "colbert")
+    code, _, err = run("in.txt", "--legs", "colbert")
     assert code == 2
     assert "multivector" in err
     assert not list(tmp_path.glob("out.parquet*"))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from m3connect import cli
-from m3connect.cli import options
+from m3connect.cli.options import Services
 from m3connect.errors import TransientError
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -29,19 +29,17 @@ def run(capsys, monkeypatch, tmp_path, collection):
     loaded = []
 
     @contextmanager
-    def opened(*arguments):
+    def connect(*_, **__):
         yield collection
 
-    def load(model, backend, device, dtype, batch_tokens):
-        loaded.append((model, backend, device, dtype, batch_tokens))
+    def load(model, **choices):
+        loaded.append({"model": model, **choices})
         return HashEncoder(seed=len(model))
 
-    monkeypatch.setattr(options, "open_connector", opened)
-    monkeypatch.setattr(options, "load_encoder", load)
-
-    def call(*arguments):
+    def call(*arguments, encoder=None):
+        services = Services(connect, load if encoder is None else lambda *_, **__: encoder)
         with pytest.raises(SystemExit) as exit_:
-            cli.main(["ingest", *arguments])
+            cli.main(["ingest", *arguments], services)
         out, err = capsys.readouterr()
         return exit_.value.code, out, err
 
@@ -80,12 +78,17 @@ def test_options_reach_reading_cutting_and_the_schema(run, collection, tmp_path)
     (tmp_path / "rows.csv").write_text("key,body,lang,junk\na,one two three,en,x\n")
     code, _, _ = run(
         "rows.csv", "--id-field", "key", "--text-field", "body", "--metadata-field", "lang",
-        "--chunk-tokens", "2", "--chunk-overlap", "1", "--modes", "sparse,dense",
+        "--chunk-tokens", "2", "--chunk-overlap", "1", "--legs", "sparse,dense",
         "--index-field", "lang:keyword", "--batch-tokens", "99",
         "--model", "x", "--backend", "torch", "--device", "cuda:1", "--dtype", "float16",
     )  # fmt: skip
     assert code == 0
-    assert run.loaded == [("x", "torch", "cuda:1", "float16", 99)]
+    assert run.loaded == [
+        {
+            "model": "x", "backend": "torch", "device": "cuda:1", "dtype": "float16",
+            "max_length": None, "batch_tokens": 99,
+        }
+    ]  # fmt: skip
     schema = collection.describe().schema
     assert (schema.legs, schema.payload_fields) == (("dense", "sparse"), {"lang": "keyword"})
     assert schema.fingerprint.chunker == "semantic, 2 tokens, overlap 1"
@@ -131,7 +134,7 @@ def test_embeddings_need_no_model(run, tmp_path, collection):
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such file or folder"),
-        (["corpus.jsonl", "--modes", "dense,colbert"], "got 'dense,colbert'"),
+        (["corpus.jsonl", "--legs", "dense,colbert"], "got colbert"),
         (["corpus.jsonl", "--index-field", "lang"], "NAME:KIND"),
         (["corpus.jsonl", "--index-field", "lang:text"], "keyword, integer"),
         (["corpus.jsonl", "--chunk-tokens", "100000"], "--chunk-tokens must be between"),
@@ -175,9 +178,8 @@ def test_an_interrupt_is_exit_code_130(run, corpus, collection, monkeypatch):
 
     encoder = HashEncoder()
     monkeypatch.setattr(encoder, "encode", interrupt)
-    monkeypatch.setattr(options, "load_encoder", lambda *_: encoder)
     monkeypatch.setattr(collection, "flush", lambda: flushed.append(True))
-    code, _, err = run("corpus.jsonl")
+    code, _, err = run("corpus.jsonl", encoder=encoder)
     assert (code, "Interrupted" in err, flushed) == (130, True, [True])
 
 

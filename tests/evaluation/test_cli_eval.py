@@ -7,8 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli import options
 from m3connect.cli.eval import evaluate as eval_command
+from m3connect.cli.options import Services, expanded
 from m3connect.contract import CollectionSchema
 from m3connect.datasets import beir
 from m3connect.errors import ConfigError, InputError
@@ -18,19 +18,20 @@ from m3connect.types import RecordBatch
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(tmp_path):
     """Call the command with arguments; errors of ours are raised."""
-    monkeypatch.setattr(
-        options,
-        "load_encoder",
-        lambda *_, max_length: HashEncoder(max_length=max_length or 512),
-    )
     app = typer.Typer()
-    app.command()(eval_command)
+    app.command()(expanded(eval_command))
 
-    def call(*arguments):
+    def load(_, *, max_length, **__):
+        return HashEncoder(max_length=max_length or 512)
+
+    def call(*arguments, connector=None):
         return CliRunner().invoke(
-            app, [*map(str, arguments), "--cache", str(tmp_path / "cache")], catch_exceptions=False
+            app,
+            [*map(str, arguments), "--cache", str(tmp_path / "cache")],
+            catch_exceptions=False,
+            obj=Services(lambda *_, **__: connector, load),
         )
 
     return call
@@ -95,11 +96,11 @@ def test_texts_can_be_cut(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--modes", "hybrid"], ConfigError, "no mode"),
-        (["--baseline", "splade"], ConfigError, "no baseline"),
+        (["--modes", "hybrid"], ConfigError, "--modes takes"),
+        (["--baseline", "splade"], ConfigError, "--baseline takes"),
         (["--metrics", "bleu@4"], ConfigError, "no metric"),
         (["--preset", "beir"], ConfigError, "no preset"),
-        (["--weights", "1,2"], ConfigError, "D,S,M"),
+        (["--weights", "1,2"], ConfigError, "--weights takes 3 numbers"),
         (["--qrels", "dev"], InputError, "no judgements named 'dev'"),
     ],
 )
@@ -109,8 +110,8 @@ def test_wrong_options_are_refused(run, folder, arguments, error, message):
         run("--dataset", folder, *arguments)
 
 
-def test_a_collection_can_be_measured(run, folder, monkeypatch):
-    """``--target`` measures what a database answers, with latency, beside the baselines."""
+def test_a_collection_can_be_measured(run, folder):
+    """``--live`` measures what a database answers, with latency, beside the baselines."""
     dataset = beir.load(folder)
     with MemoryConnector(collection="tiny") as connector:
         connector.ensure(CollectionSchema(16, True, 16))
@@ -118,13 +119,12 @@ def test_a_collection_can_be_measured(run, folder, monkeypatch):
         ids = [document.id for document in documents]
         vectors = HashEncoder().encode([document.text for document in documents])
         connector.upsert(RecordBatch(ids, [{} for _ in ids], vectors))
-        monkeypatch.setattr(options, "open_connector", lambda *_: connector)
         arguments = ("--dataset", folder, "--modes", "dense,all", "--baseline", "bm25")
-        outcome = run(*arguments, "--target", "memory")
+        outcome = run(*arguments, "--live", connector=connector)
         assert outcome.exit_code == 0
         assert "| ndcg@10 | dense | all | bm25 |" in outcome.stdout
         assert "| dataset | mode | p50 ms | p95 ms | p99 ms | overlap@10 |" in outcome.stdout
         assert "| tiny | dense |" in outcome.stdout
         assert "| tiny | bm25 |" not in outcome.stdout
         with pytest.raises(ConfigError, match="one collection holds one corpus"):
-            run(*arguments, "--dataset", folder, "--target", "memory")
+            run(*arguments, "--dataset", "another", "--live")

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli import options
+from m3connect.cli.options import Services, expanded
 from m3connect.cli.tune import tune as tune_command
 from m3connect.contract import CollectionSchema
 from m3connect.datasets.beir import Dataset, TextQuery
@@ -143,16 +143,16 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     connector.ensure(CollectionSchema(2, True, 2, fingerprint=encoder.info.fingerprint))
     ids = [f"d{n}" for n in range(40)]
     connector.upsert(RecordBatch(ids, [{} for _ in ids], encoder.encode(topics)))
-    monkeypatch.setattr(options, "load_encoder", lambda *_: encoder)
-    monkeypatch.setattr(options, "open_connector", lambda *_: connector)
     monkeypatch.setattr(tune, "SPARSE_WEIGHTS", (0.3, 4.0))
     monkeypatch.setattr(tune, "RRF_K", (60.0,))
     app = typer.Typer()
-    app.command()(tune_command)
+    app.command()(expanded(tune_command))
+    services = Services(lambda *_, **__: connector, lambda *_, **__: encoder)
 
     def run(*more):
-        arguments = ["--dataset", str(tmp_path), "--target", "memory", "--json", *more]
-        return json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+        arguments = ["--dataset", str(tmp_path), "--live", "--json", *more]
+        outcome = CliRunner().invoke(app, arguments, catch_exceptions=False, obj=services)
+        return json.loads(outcome.stdout)
 
     assert not run("--dry-run")["stored"]
     assert connector.describe().notes == {}
@@ -162,8 +162,8 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     info = connector.describe()
     assert fusion_to_json(default_fusion(info, encoder)) == found["chosen"]["fusion"]
     assert info.notes["depth"] == found["chosen"]["depth"] == default_depth(info)
-    with pytest.raises(ConfigError, match="one --dataset with --target"):
-        run("--dataset", str(tmp_path))
+    with pytest.raises(ConfigError, match="one --dataset with --live"):
+        run("--dataset", "another")
     monkeypatch.setattr(tune, "settings", lambda *_: [])
     assert not run()["stored"]
     assert connector.describe().notes == {}

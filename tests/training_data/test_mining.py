@@ -7,8 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli import options
 from m3connect.cli.mine import mine as mine_command
+from m3connect.cli.options import Services, expanded
+from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema
 from m3connect.datasets.beir import Dataset, TextQuery
 from m3connect.errors import ConfigError
@@ -205,19 +206,21 @@ def test_rank_fusion_has_no_scores_to_compare(bound):
 
 
 @pytest.fixture
-def command(folder, tmp_path, monkeypatch):
+def command(folder, tmp_path):
     """Run the command on the small collection; returns its lines and its report."""
-    monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
     with (folder / "queries.jsonl").open("a") as queries:
         queries.write('\n{"_id": "x", "text": "never judged"}\n')
     app = typer.Typer()
-    app.command()(mine_command)
+    app.command()(expanded(mine_command))
+    services = Services(connect, lambda *_, **__: HashEncoder())
 
     def call(*more):
         out, report = tmp_path / "train.jsonl", tmp_path / "report.md"
         arguments = ["--dataset", folder, "--output", out, "--report", report]
         arguments += ["--first", 1, "--last", 30, "--cache", tmp_path / "cache", *more]
-        outcome = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        outcome = CliRunner().invoke(
+            app, list(map(str, arguments)), catch_exceptions=False, obj=services
+        )
         assert outcome.exit_code == 0
         assert "1 queries without judgements left out" in outcome.stderr
         return [json.loads(line) for line in out.read_text().splitlines()], report.read_text()

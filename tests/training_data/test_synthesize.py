@@ -10,8 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli import options
+from m3connect.cli.options import Services, expanded
 from m3connect.cli.synthesize import synthesize as synthesize_command
+from m3connect.connecting.registry import connect
 from m3connect.connecting.retry import RetryPolicy
 from m3connect.datasets import beir
 from m3connect.errors import AuthError, ConfigError, InputError, PermanentError, TransientError
@@ -215,14 +216,15 @@ def server():
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Call the command."""
-    monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     app = typer.Typer()
-    app.command()(synthesize_command)
+    app.command()(expanded(synthesize_command))
+    services = Services(connect, lambda *_, **__: HashEncoder())
 
     def call(*arguments):
         more = ["--cache", tmp_path / "cache", "--per-minute", 1e9]
-        return CliRunner().invoke(app, list(map(str, [*arguments, *more])), catch_exceptions=False)
+        given = list(map(str, [*arguments, *more]))
+        return CliRunner().invoke(app, given, catch_exceptions=False, obj=services)
 
     return call
 
@@ -231,7 +233,7 @@ def test_a_corpus_becomes_a_test_collection(run, folder, tmp_path, server):
     """The output loads as a data set; the query that does not find its document is gone."""
     out = tmp_path / "made"
     outcome = run(
-        folder, "--output", out, "--base-url", server, "--llm", "fake", "--found-within", 10
+        folder, "--output", out, "--llm-base-url", server, "--llm", "fake", "--found-within", 10
     )
     assert outcome.exit_code == 0
     dataset = beir.load(out)
@@ -247,7 +249,7 @@ def test_a_corpus_becomes_a_test_collection(run, folder, tmp_path, server):
 def test_a_dry_run_asks_nothing_and_estimates(run, folder, tmp_path):
     """Requests, tokens and cost are printed; no file is written and no endpoint needed."""
     out = tmp_path / "made"
-    outcome = run(folder, "--output", out, "--dry-run", "--price-out", 1000, "--limit", 10)
+    outcome = run(folder, "--output", out, "--dry-run", "--price-out", 1000, "--documents", 10)
     assert outcome.exit_code == 0
     assert outcome.stdout.startswith("10 requests (0 answered before), about ")
     assert "and 300 written, cost about 0.30" in outcome.stdout
@@ -256,7 +258,7 @@ def test_a_dry_run_asks_nothing_and_estimates(run, folder, tmp_path):
 
 def test_nothing_is_asked_without_an_endpoint(run, folder, tmp_path):
     """No endpoint is called by default, and an unknown prompt lists the known ones."""
-    with pytest.raises(ConfigError, match="--base-url"):
+    with pytest.raises(ConfigError, match="--llm-base-url"):
         run(folder, "--output", tmp_path / "made")
     with pytest.raises(ConfigError, match="mldr, search"):
         run(folder, "--output", tmp_path / "made", "--prompt", "haiku")

@@ -7,8 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli import options
+from m3connect.cli.options import Services, expanded
 from m3connect.cli.score import score as score_command
+from m3connect.connecting.registry import connect
 from m3connect.errors import InputError
 from m3connect.searching import scoring
 from m3connect.testing.fakes import HashEncoder
@@ -64,18 +65,20 @@ def test_the_models_own_score_is_the_weighted_sum(weights):
 
 def test_the_command_scores_a_file(tmp_path, monkeypatch):
     """The output has the input's lines with scores; a cross-encoder can be the teacher."""
-    monkeypatch.setattr(options, "load_encoder", lambda *_: HashEncoder())
     monkeypatch.setattr(
         sys.modules["m3connect.cli.score"],
         "load_cross_encoder",
         lambda *_: lambda pairs: [7.0] * len(pairs),
     )
     app = typer.Typer()
-    app.command()(score_command)
+    app.command()(expanded(score_command))
+    services = Services(connect, lambda *_, **__: HashEncoder())
     source, out = write(tmp_path / "in.jsonl"), tmp_path / "out.jsonl"
     for more, positive in (([], None), (["--cross-encoder", "any"], 7.0)):
         arguments = [str(source), "--output", str(out), *more]
-        assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+        assert (
+            CliRunner().invoke(app, arguments, catch_exceptions=False, obj=services).exit_code == 0
+        )
         lines = [json.loads(line) for line in out.read_text().splitlines()]
         assert [line["query"] for line in lines] == ["blue sky", "red"]
         assert len(lines[0]["neg_scores"]) == 2
