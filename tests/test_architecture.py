@@ -108,7 +108,7 @@ def test_the_core_imports_no_driver(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for folder in CONNECTORS for path in sorted(folder.glob("*.py"))],
+    [path for folder in CONNECTORS for path in sorted(folder.rglob("*.py"))],
     ids=lambda path: f"{path.parent.name}/{path.name}",
 )
 def test_a_connector_imports_only_the_contract(path):

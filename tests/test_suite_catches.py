@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from m3connect import filters
+from m3connect.connecting.collection import Stored
 from m3connect.contract import Connector, Limits
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import And, Eq, Exists, Filter, Not, Or, Range
@@ -232,14 +233,14 @@ class TakesAnySchema(MemoryConnector):
 
     def ensure(self, schema):
         self._open("ensure")
-        self._schema = self._schema or schema
+        self._stored = self._stored or Stored(schema)
 
 
 class MakesCollectionsUp(MemoryConnector):
     """Reading a collection that does not exist gives nothing instead of an error."""
 
     def count(self, where=None):
-        return super().count(where) if self._schema else 0
+        return super().count(where) if self._stored else 0
 
 
 class ReplacesTheFingerprint(MemoryConnector):
@@ -247,14 +248,15 @@ class ReplacesTheFingerprint(MemoryConnector):
 
     def ensure(self, schema):
         super().ensure(schema)
-        self._schema = replace(self._schema, fingerprint=schema.fingerprint)
+        stored = replace(self._stored.schema, fingerprint=schema.fingerprint)
+        self._stored = replace(self._stored, schema=stored)
 
 
 class ReplacesNotes(MemoryConnector):
     """Annotate forgets the other notes."""
 
     def annotate(self, notes):
-        self._notes = {}
+        self._stored = replace(self._require("annotate"), notes={})
         super().annotate(notes)
 
 
@@ -707,7 +709,7 @@ def test_what_is_not_durable_is_caught() -> None:
 
         def ensure(self, schema):
             super().ensure(schema)
-            disk["schema"] = self._schema
+            disk["stored"] = self._stored
 
         def flush(self):
             super().flush()
@@ -715,7 +717,7 @@ def test_what_is_not_durable_is_caught() -> None:
 
     def reopen() -> Connector:
         again = Buffers(collection="broken")
-        again._schema, again._records = disk["schema"], disk.get("records", {})
+        again._stored, again._records = disk["stored"], disk.get("records", {})
         return again
 
     suite = ConnectorConformance()

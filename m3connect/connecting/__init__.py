@@ -2,6 +2,10 @@
 
 registry.py   connect("qdrant", ...): connectors by name, from entry points
 checks.py     what every connector refuses before its backend sees it
+collection.py what a collection says of itself, and the messages when it will not do
+facts.py      what filters can find out about a payload
+failures.py   what an HTTP status means, and what is advised
 reading.py    stored rows as embeddings, with the legs that were asked for
 retry.py      the one retry policy
+ties.py       answers whose ties are settled by id
 """

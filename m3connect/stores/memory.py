@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
 
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.collection import Place, Stored, closed
 from m3connect.connecting.reading import read_embeddings, selected_legs
 from m3connect.contract import (
     Capabilities,
@@ -18,7 +19,6 @@ from m3connect.contract import (
     CollectionSchema,
     LegSelection,
 )
-from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch
 from m3connect.filters import Filter, matches
 from m3connect.searching import fusion, scoring
 from m3connect.types import (
@@ -65,29 +65,21 @@ class MemoryConnector:
 
     def __init__(self, *, collection: str) -> None:
         self.collection = collection
-        self._schema: CollectionSchema | None = None
-        self._notes: dict[str, Any] = {}
+        self._place = Place(self.name, collection)
+        self._stored: Stored | None = None
         self._records: dict[str, _Record] = {}
         self._closed = False
 
     def ensure(self, schema: CollectionSchema) -> None:
         """Create the collection, or verify that it fits."""
         self._open("ensure")
-        if self._schema is None:
-            self._schema = schema
-            return
-        if differences := schema.differences(self._schema):
-            raise SchemaMismatch(
-                f"collection {self.collection!r} differs: {'; '.join(differences)}",
-                connector=self.name,
-                operation="ensure",
-            )
-        fields = {**self._schema.payload_fields, **schema.payload_fields}
-        self._schema = replace(self._schema, payload_fields=fields)
+        stored = self._stored or Stored(schema)
+        stored.require(schema, self._place)
+        self._stored = stored.merged(schema)
 
     def upsert(self, batch: RecordBatch) -> None:
         """Write records; the last of equal ids wins."""
-        schema = self._require("upsert")
+        schema = self._require("upsert").schema
         check_records(batch, schema, self.capabilities.limits)
         for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
             self._records[id_] = _record(batch.embeddings, row, payload, schema)
@@ -106,7 +98,7 @@ class MemoryConnector:
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
-        schema = self._require("fetch")
+        schema = self._require("fetch").schema
         check_ids(ids)
         found = [id_ for id_ in ids if id_ in self._records]
         records = [self._records[id_] for id_ in found]
@@ -119,7 +111,7 @@ class MemoryConnector:
         self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
     ) -> Iterator[RecordBatch]:
         """All matching records."""
-        selected_legs(vectors, self._require("scan"))
+        selected_legs(vectors, self._require("scan").schema)
         ids = self._matching(where)
         for start in range(0, len(ids), batch_size):
             yield self.fetch(ids[start : start + batch_size], vectors=vectors)
@@ -131,15 +123,12 @@ class MemoryConnector:
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
-        self._require("annotate")
-        merged = {**self._notes, **copy.deepcopy(dict(notes))}
-        self._notes = {key: value for key, value in merged.items() if value is not None}
+        self._stored = self._require("annotate").annotated(copy.deepcopy(dict(notes)))
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes."""
-        schema = self._require("describe")
-        notes = copy.deepcopy(self._notes)
-        return CollectionInfo(self.collection, schema, notes, self.capabilities.engine)
+        stored = copy.deepcopy(self._require("describe"))
+        return stored.info(self._place, self.capabilities.engine)
 
     def close(self) -> None:
         """Forget nothing, refuse everything from now on."""
@@ -155,7 +144,7 @@ class MemoryConnector:
 
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer every query exactly, as the docstring of :class:`Query` says."""
-        schema = self._require("search")
+        schema = self._require("search").schema
         for query in queries:
             check_query(query, schema)
         return [self._answer(query) for query in queries]
@@ -190,17 +179,13 @@ class MemoryConnector:
 
     def _open(self, operation: str) -> None:
         if self._closed:
-            raise PermanentError("the connector is closed", connector="memory", operation=operation)
+            raise closed(self.name, operation)
 
-    def _require(self, operation: str) -> CollectionSchema:
+    def _require(self, operation: str) -> Stored:
         self._open(operation)
-        if self._schema is None:
-            raise CollectionNotFound(
-                f"no collection {self.collection!r}; ensure(schema) makes it",
-                connector="memory",
-                operation=operation,
-            )
-        return self._schema
+        if self._stored is None:
+            raise self._place.not_found(operation)
+        return self._stored
 
 
 def _final_scores(query: Query, scores: Mapping[Leg, Mapping[str, float]]) -> dict[str, float]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from m3connect.connecting.checks import check_ids, check_records
+from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
@@ -25,7 +26,7 @@ from m3connect.contract import (
     CollectionSchema,
     LegSelection,
 )
-from m3connect.errors import CollectionNotFound, ConfigError, SchemaMismatch, Unsupported
+from m3connect.errors import CollectionNotFound, ConfigError, Unsupported
 from m3connect.filters import Filter, matches
 from m3connect.types import Embeddings, Hit, Leg, Query, RecordBatch
 
@@ -60,8 +61,8 @@ class ParquetConnector:
         self.path = Path(path)
         self._partial = Path(f"{path}.partial")
         self._writer: pq.ParquetWriter | None = None
-        self._schema: CollectionSchema | None = None
-        self._notes: dict[str, Any] = {}
+        self._place = Place(self.name, path)
+        self._stored: Stored | None = None
         self._written: set[str] = set()
 
     # ------------------------------------------------------------------------------------ writing
@@ -69,15 +70,11 @@ class ParquetConnector:
     def ensure(self, schema: CollectionSchema) -> None:
         """Start a file, or verify the existing one."""
         if not self.path.exists():
-            self._schema = self._schema or schema
+            stored = self._stored or Stored(schema)
+            stored.require(schema, self._place)
+            self._stored = stored.merged(schema)
             return
-        stored = self.describe().schema
-        if differences := schema.differences(stored):
-            raise SchemaMismatch(
-                f"{self.path} differs: {'; '.join(differences)}",
-                connector=self.name,
-                operation="ensure",
-            )
+        self._finished("ensure").require(schema, self._place)
 
     def upsert(self, batch: RecordBatch) -> None:
         """Append records to the file in progress.
@@ -85,14 +82,15 @@ class ParquetConnector:
         Raises:
             Unsupported: the file is finished, or an id was written before.
         """
-        if self._schema is None:
+        if self._stored is None:
             if self.path.exists():
                 self._refuse("upsert", f"{self.path} is finished; choose another file")
             self._missing("upsert")
-        check_records(batch, self._schema, self.capabilities.limits)
+        schema = self._stored.schema
+        check_records(batch, schema, self.capabilities.limits)
         if len(set(batch.ids)) < len(batch) or not self._written.isdisjoint(batch.ids):
             self._refuse("upsert", "an id is already in the file, which is written only once")
-        table = records_to_arrow(batch, self._schema)
+        table = records_to_arrow(batch, schema)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
         self._writer.write_table(table)
@@ -100,20 +98,18 @@ class ParquetConnector:
 
     def flush(self) -> None:
         """Finish the file and move it to its name."""
-        if self._writer is None or self._schema is None:
+        if self._writer is None or self._stored is None:
             return
-        content = {"schema": self._schema.to_json(), "notes": self._notes}
-        self._writer.add_key_value_metadata({_METADATA: json.dumps(content).encode()})
+        self._writer.add_key_value_metadata({_METADATA: self._stored.to_text().encode()})
         self._writer.close()
         self._partial.replace(self.path)
-        self._writer = self._schema = None
+        self._writer = self._stored = None
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Notes of the file in progress; None removes a key."""
-        if self._schema is None:
+        if self._stored is None:
             self._refuse("annotate", "the file is finished")
-        merged = {**self._notes, **notes}
-        self._notes = {key: value for key, value in merged.items() if value is not None}
+        self._stored = self._stored.annotated(notes)
 
     def delete(self, where: Sequence[str] | Filter) -> int:
         """Unsupported: a Parquet file is written once."""
@@ -138,14 +134,8 @@ class ParquetConnector:
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes."""
-        if self._schema is not None:
-            return CollectionInfo(self.collection, self._schema, self._notes, "parquet")
-        metadata = self._open("describe").metadata.metadata or {}
-        if _METADATA not in metadata:
-            self._refuse("describe", f"{self.path} was not written by m3connect copy")
-        content = json.loads(metadata[_METADATA])
-        schema = CollectionSchema.from_json(content["schema"])
-        return CollectionInfo(self.collection, schema, content["notes"], "parquet")
+        stored = self._stored or self._finished("describe")
+        return stored.info(self._place, "parquet")
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids; reads the whole file once."""
@@ -175,7 +165,7 @@ class ParquetConnector:
 
     def count(self, where: Filter | None = None) -> int:
         """How many records match."""
-        if self._schema is not None:
+        if self._stored is not None:
             return len(self._written)
         if where is None:
             return int(self._open("count").metadata.num_rows)
@@ -194,6 +184,13 @@ class ParquetConnector:
     def _tables(self, batch_size: int, columns: list[str]) -> Iterator[pa.Table]:
         for batch in self._open("scan").iter_batches(batch_size, columns=columns):
             yield pa.table(batch)
+
+    def _finished(self, operation: str) -> Stored:
+        """What the finished file says of itself."""
+        metadata = self._open(operation).metadata.metadata or {}
+        if _METADATA not in metadata:
+            self._refuse(operation, f"{self.path} was not written by m3connect copy")
+        return Stored.from_text(metadata[_METADATA].decode(), self._place, operation)
 
     def _open(self, operation: str) -> pq.ParquetFile:
         if not self.path.exists():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.collection import Stored
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
@@ -22,7 +23,6 @@ from m3connect.errors import (
     CollectionNotFound,
     InputError,
     PermanentError,
-    SchemaMismatch,
     Unsupported,
 )
 from m3connect.filters import Filter
@@ -48,7 +48,7 @@ _KEYS_PER_REQUEST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a collection is made and searched; :func:`m3connect_elasticsearch.connect` explains."""
+    """How a collection is made and searched; :func:`m3connect_elasticsearch.opening` explains."""
 
     dense_index: str | None = None
     candidates: int = 1000
@@ -98,32 +98,21 @@ class ElasticsearchConnector:
         """Create the collection, or verify that it fits."""
         self._check_possible(schema)
         try:
-            stored = self._layout("ensure")
+            stored = self._stored("ensure")
         except CollectionNotFound:
             stored = self._create(schema)
-        if differences := self._differences(schema, stored):
-            raise SchemaMismatch(
-                f"collection {self.collection!r} differs: {'; '.join(differences)}",
-                connector=NAME,
-                operation="ensure",
-            )
-        fields = {**stored.schema.payload_fields, **schema.payload_fields}
-        if fields != stored.schema.payload_fields:
-            merged = replace(stored.schema, payload_fields=fields)
-            self._index.write_layout(replace(stored, schema=merged), "ensure")
+        stored.require(schema, self._index.place, self._wanted())
+        merged = stored.merged(schema)
+        if merged != stored:
+            self._index.describe_as(merged, "ensure")
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes into the index's ``_meta``; None removes a key."""
-        stored = self._layout("annotate")
-        merged = {**stored.notes, **notes}
-        kept = {key: value for key, value in merged.items() if value is not None}
-        self._index.write_layout(replace(stored, notes=kept), "annotate")
+        self._index.describe_as(self._stored("annotate").annotated(notes), "annotate")
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes."""
-        stored = self._layout("describe")
-        engine = self.capabilities.engine
-        return CollectionInfo(self.collection, stored.schema, stored.notes, engine)
+        return self._stored("describe").info(self._index.place, self.capabilities.engine)
 
     def _check_possible(self, schema: CollectionSchema) -> None:
         if schema.dense_width is not None and schema.dense_width > _WIDEST:
@@ -137,42 +126,42 @@ class ElasticsearchConnector:
                 "ensure",
             )
 
-    def _create(self, schema: CollectionSchema) -> Layout:
+    def _create(self, schema: CollectionSchema) -> Stored:
         options = self._options
         layout = Layout(schema, options.dense_index or _DEFAULT_DENSE_INDEX, options.rank_vectors)
         try:
             self._index.create(layout, shards=options.shards, replicas=options.replicas)
         except PermanentError as error:
             try:
-                return self._layout("ensure")  # Someone else made it at the same moment.
+                return self._stored("ensure")  # Someone else made it at the same moment.
             except CollectionNotFound:
                 raise error from None
-        return self._layout("ensure")
+        return self._stored("ensure")
 
-    def _differences(self, schema: CollectionSchema, stored: Layout) -> list[str]:
-        differences = schema.differences(stored.schema)
-        wanted = self._options.dense_index
-        if wanted not in {None, stored.dense_index}:
-            differences.append(f"dense_index: collection {stored.dense_index!r}, wanted {wanted!r}")
-        if self._options.rank_vectors and not stored.rank_vectors:
-            differences.append("rank_vectors: collection False, wanted True")
-        return differences
+    def _wanted(self) -> dict[str, Any]:
+        """What is wanted of the layout of a collection that exists."""
+        wanted: dict[str, Any] = {}
+        if self._options.dense_index is not None:
+            wanted["dense_index"] = self._options.dense_index
+        if self._options.rank_vectors:
+            wanted["rank_vectors"] = True
+        return wanted
 
-    def _layout(self, operation: str) -> Layout:
-        layout = self._index.layout(operation)
-        self._known = layout.schema
-        return layout
+    def _stored(self, operation: str) -> Stored:
+        stored = self._index.stored(operation)
+        self._known = stored.schema
+        return stored
 
     def _schema(self, operation: str) -> CollectionSchema:
         """The schema as last read; a read of an index that is gone fails by itself."""
-        return self._known or self._layout(operation).schema
+        return self._known or self._stored(operation).schema
 
     # ------------------------------------------------------------------------------------ writes
 
     def upsert(self, batch: RecordBatch) -> None:
         """Write records; each request is on disk when the server acknowledges it."""
         # Read anew: a bulk request would make a missing index, with a guessed mapping.
-        layout = self._layout("upsert")
+        layout = Layout.of(self._stored("upsert"))
         check_records(batch, layout.schema, LIMITS)
         retry.deliver(batch, lambda part: self._send(part, layout), LIMITS, self._server.policy)
 

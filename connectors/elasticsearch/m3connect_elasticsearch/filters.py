@@ -1,28 +1,27 @@
 """Filters on payloads that need no mapping: every value of a payload becomes a term of one field.
 
-A term is a path, the kind of the value and the value: Elasticsearch finds terms by equality and by
-range, and that is all a filter needs. Numbers and dates are written so that they sort as they
-compare, exactly, whatever their size. No payload field gets a mapping, so the number of fields is
+A term is a path, what is said of it (exists, equals, is ordered as a number or a date) and the value:
+Elasticsearch finds terms by equality and by range, and that is all a filter needs. Numbers and
+dates are written so that they sort as they compare, exactly, whatever their size. No payload field gets a mapping, so the number of fields is
 not limited, and a field may hold a number in one record and a string in the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import Any
 
+from m3connect.connecting.facts import Order, digest, ordered, ordered_bounds, token, walk
 from m3connect.errors import InputError, InvalidFilter
-from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar, parse_date
+from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
 
 FIELD = "facts"
 Body = dict[str, Any]
 
-_NUMBER, _DATE, _STRING, _LONG_STRING, _BOOLEAN, _EXISTS = "ndshbe"
-_AFTER = "3"
-"""Follows the first character of every sortable number."""
-_LONGEST_VALUE = 64
+_EXISTS, _EQUALS = "e="
+_ORDERS: Mapping[Order, str] = {"number": "n", "date": "d"}
+_AFTER = "~"
+"""Follows the first character of every number and date."""
 _LONGEST_PATH = 200
 _TERMS_PER_QUERY = 65_536
 _NESTING = 28
@@ -33,16 +32,18 @@ def facts(payload: Mapping[str, Any]) -> list[str]:
     """The terms of a payload, each once, sorted.
 
     >>> facts({"year": 2020, "tags": ["new", {"x": True}]})
-    ['4:tagse', '4:tagssnew', '4:yeare', '4:yearn28000000afc8', '6:tags.xb1', '6:tags.xe']
+    ... # doctest: +NORMALIZE_WHITESPACE
+    ['4:tags=o', '4:tags=snew', '4:tagse', '4:year=np80af9$', '4:yeare', '4:yearnp80af9$',
+     '6:tags.x=b1', '6:tags.xe']
     """
-    return sorted({fact for path, value in _members(payload, "") for fact in _of(path, value)})
+    return sorted({fact for path, value in walk(payload) for fact in _of(path, value)})
 
 
 def compile_filter(condition: Filter) -> Body:
     """The Elasticsearch query that finds the same records as the filter.
 
     >>> compile_filter(~Eq("lang", "de"))
-    {'bool': {'must_not': [{'term': {'facts': '4:langsde'}}]}}
+    {'bool': {'must_not': [{'term': {'facts': '4:lang=sde'}}]}}
 
     Raises:
         InvalidFilter: it is nested deeper than Elasticsearch takes.
@@ -57,78 +58,19 @@ def compile_filter(condition: Filter) -> Body:
 
 
 def _of(path: str, value: Any) -> Iterator[str]:
-    """The terms of a value at a path, as :func:`m3connect.filters.values_at` walks it."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _of(path, item)
-    elif value is not None:
-        yield _term(path, _EXISTS)
-        if isinstance(value, Mapping):
-            for inner, member in _members(value, f"{path}."):
-                yield from _of(inner, member)
-        else:
-            yield _leaf(path, value)
-            moment = parse_date(value) if isinstance(value, str) else None
-            if moment is not None:
-                yield _term(path, _DATE, _sortable(_microseconds(moment)))
-
-
-def _members(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """The members that a dotted path can reach."""
-    for key, member in value.items():
-        if key and "." not in key:
-            yield prefix + key, member
-
-
-def _leaf(path: str, value: Scalar) -> str:
-    if isinstance(value, bool):
-        return _term(path, _BOOLEAN, "1" if value else "0")
-    if isinstance(value, str):
-        if len(value.encode()) > _LONGEST_VALUE:
-            return _term(path, _LONG_STRING, _digest(value))
-        return _term(path, _STRING, value)
-    return _term(path, _NUMBER, _sortable(value))
+    """The terms of a value at a path."""
+    yield _term(path, _EXISTS)
+    yield _term(path, _EQUALS, token(value))
+    if (found := ordered(value)) is not None:
+        order, text = found
+        yield _term(path, _ORDERS[order], text)
 
 
 def _term(path: str, kind: str, value: str = "") -> str:
     """Unambiguous, because a path is preceded by its length or replaced by a digest."""
-    name = f"{len(path)}:{path}" if len(path.encode()) <= _LONGEST_PATH else f"#{_digest(path)}"
+    size = len(path.encode(errors="surrogatepass"))
+    name = f"{len(path)}:{path}" if size <= _LONGEST_PATH else f"#{digest(path)}"
     return name + kind + value
-
-
-def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-_COMPLEMENT = str.maketrans("0123456789abcdef", "fedcba9876543210")
-
-
-def _sortable(number: float) -> str:
-    """A string that sorts as the number does and is the same for equal numbers.
-
-    Sign, then the power of two, then the binary digits in hexadecimal without trailing zeros.
-
-    >>> _sortable(1) == _sortable(1.0)
-    True
-    >>> numbers = [-(10**30), -2.5, -2, 0, 5e-324, 0.1, 2**53, 2**53 + 1, 1e300]
-    >>> sorted(numbers, key=_sortable) == numbers
-    True
-    """
-    if number == 0:
-        return "1"
-    numerator, denominator = abs(number).as_integer_ratio()
-    size = numerator.bit_length()
-    power = size - denominator.bit_length()
-    fraction = f"{numerator << -size % 4:x}".rstrip("0")
-    digits = f"{power + 2**31:08x}{fraction}"
-    return "2" + digits if number > 0 else "0" + digits.translate(_COMPLEMENT) + "~"
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 # ------------------------------------------------------------------------------------- searching
@@ -139,11 +81,11 @@ def _compile(condition: Filter, depth: int) -> Body:
         raise _too_deep()
     match condition:
         case Eq(field, value):
-            return {"term": {FIELD: _leaf(field, value)}}
+            return {"term": {FIELD: _term(field, _EQUALS, token(value))}}
         case Exists(field):
             return {"term": {FIELD: _term(field, _EXISTS)}}
         case In(field, values):
-            return _any_of(sorted({_leaf(field, value) for value in values}))
+            return _any_of(sorted({_term(field, _EQUALS, token(value)) for value in values}))
         case Range():
             return {"range": {FIELD: _interval(condition)}}
         case Not(Not(part)):
@@ -179,14 +121,8 @@ def _flat(condition: And | Or) -> Iterator[Filter]:
 
 
 def _interval(condition: Range) -> dict[str, str]:
-    if condition.is_date:
-        kind = _DATE
-        bounds = {n: _sortable(_microseconds(at)) for n, at in condition.instants.items()}
-    else:
-        kind = _NUMBER
-        bounds = {
-            n: _sortable(at) for n, at in condition.bounds.items() if isinstance(at, int | float)
-        }
+    order, bounds = ordered_bounds(condition)
+    kind = _ORDERS[order]
     interval = {name: _term(condition.field, kind, bound) for name, bound in bounds.items()}
     if not {"gt", "gte"} & interval.keys():
         interval["gte"] = _term(condition.field, kind)

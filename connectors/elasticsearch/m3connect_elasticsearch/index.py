@@ -10,9 +10,10 @@ from typing import Any
 from elasticsearch import Elasticsearch
 
 from m3connect.connecting import retry
-from m3connect.errors import AuthError, ConnectorError, SchemaMismatch
+from m3connect.connecting.collection import Place, Stored
+from m3connect.errors import AuthError, ConnectorError
 from m3connect_elasticsearch.errors import NAME, from_answer
-from m3connect_elasticsearch.mapping import Body, Layout, mappings
+from m3connect_elasticsearch.mapping import META, Body, Layout, mappings, meta
 from m3connect_elasticsearch.server import Answer, Server
 
 _KEEP_ALIVE = "10m"
@@ -30,6 +31,7 @@ class Index:
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.name = name
+        self.place = Place(NAME, name)
         # Another connection may have written, and closed, before this one was made.
         self._may_be_behind = True
 
@@ -55,28 +57,23 @@ class Index:
             lambda client: client.indices.create(index=self.name, settings=settings, mappings=made),
         )
 
-    def layout(self, operation: str) -> Layout:
+    def stored(self, operation: str) -> Stored:
         """What the index says of itself now.
 
         Raises:
             CollectionNotFound: there is no index.
-            SchemaMismatch: this project did not make it.
+            SchemaMismatch: this project did not make it, or another version of it did.
         """
         answer = self.ask(operation, lambda client: client.indices.get_mapping(index=self.name))
-        found = [Layout.from_meta(one["mappings"].get("_meta", {})) for one in answer.values()]
+        found = [one["mappings"].get("_meta", {}).get(META) for one in answer.values()]
         if len(found) != 1 or found[0] is None:
-            raise SchemaMismatch(
-                f"{self.name!r} is not an index that m3connect made (no _meta.m3connect in its "
-                "mapping); choose another name",
-                connector=NAME,
-                operation=operation,
-            )
-        return found[0]
+            raise self.place.foreign(operation)
+        return Stored.from_json(found[0], self.place, operation)
 
-    def write_layout(self, layout: Layout, operation: str) -> None:
+    def describe_as(self, stored: Stored, operation: str) -> None:
         """Replace what the index says of itself."""
-        meta = layout.to_meta()
-        self.ask(operation, lambda client: client.indices.put_mapping(index=self.name, meta=meta))
+        made = meta(stored)
+        self.ask(operation, lambda client: client.indices.put_mapping(index=self.name, meta=made))
 
     # ------------------------------------------------------------------------------------ writes
 

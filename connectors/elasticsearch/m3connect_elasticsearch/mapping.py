@@ -18,13 +18,14 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from m3connect.connecting.collection import Stored
 from m3connect.connecting.reading import read_embeddings
 from m3connect.contract import CollectionSchema
 from m3connect.types import (
@@ -37,6 +38,7 @@ from m3connect_elasticsearch.filters import facts
 
 Body = dict[str, Any]
 
+META = "m3connect"
 SMALL = ("id", "payload", "n_tokens", "truncated")
 _NAMESPACE = uuid.UUID("6f0e4a52-6c1f-5b0e-9a56-2d6f3c1e7a10")
 _SMALLEST_WEIGHT = np.finfo(np.float32).tiny
@@ -48,43 +50,32 @@ _TYPICAL_TOKENS, _TYPICAL_TERMS = 512, 200
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a collection knows of itself; kept in its mapping's ``_meta``.
+    """How a collection lies in an index; all but the schema is the layout of what it says of itself.
 
     Args:
         schema: what it holds.
         dense_index: the type of the dense field's index.
         rank_vectors: whether multi-vectors can be searched by the server.
-        notes: what was annotated.
     """
 
     schema: CollectionSchema
     dense_index: str
     rank_vectors: bool
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_meta(self) -> Body:
-        """As ``_meta``."""
-        return {
-            "m3connect": {
-                "schema": self.schema.to_json(),
-                "dense_index": self.dense_index,
-                "rank_vectors": self.rank_vectors,
-                "notes": dict(self.notes),
-            }
-        }
 
     @classmethod
-    def from_meta(cls, meta: Mapping[str, Any]) -> Layout | None:
-        """From ``_meta``, None if this project did not write it."""
-        values = meta.get("m3connect")
-        if values is None:
-            return None
-        return cls(
-            CollectionSchema.from_json(values["schema"]),
-            values["dense_index"],
-            values["rank_vectors"],
-            values["notes"],
-        )
+    def of(cls, stored: Stored) -> Self:
+        """As a collection says it."""
+        return cls(stored.schema, **stored.layout)
+
+    def stored(self) -> Stored:
+        """What a new collection says of itself."""
+        options = {"dense_index": self.dense_index, "rank_vectors": self.rank_vectors}
+        return Stored(self.schema, layout=options)
+
+
+def meta(stored: Stored) -> Body:
+    """What a collection says of itself as its mapping's ``_meta``."""
+    return {META: stored.to_json()}
 
 
 def key(id_: str) -> str:
@@ -124,7 +115,7 @@ def mappings(layout: Layout) -> Body:
     return {
         "dynamic": "strict",
         "_source": {"includes": list(SMALL)},
-        "_meta": layout.to_meta(),
+        "_meta": meta(layout.stored()),
         "properties": fields,
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 from elasticsearch import Elasticsearch
 
 from m3connect.connecting import retry
+from m3connect.connecting.collection import closed
 from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import PermanentError, TransientError, Unsupported
 from m3connect_elasticsearch.errors import NAME, translated
@@ -45,7 +46,7 @@ class Server:
     def ask_once(self, operation: str, request: Callable[[Elasticsearch], Any]) -> Answer:
         """As :meth:`ask`, without a retry."""
         if self.closed:
-            raise PermanentError("the connector is closed", connector=NAME, operation=operation)
+            raise closed(NAME, operation)
         with translated(operation):
             answer = request(self.client).body
         if answer in (None, ""):  # what is left when the connection ends within the headers

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from m3connect.connecting.collection import Place, Stored
 from m3connect.contract import CollectionSchema
 from m3connect.testing import corpus
 from m3connect.types import LEGS, Embeddings, MultiVectors, RecordBatch, SparseVectors
@@ -37,11 +38,11 @@ def as_hits(written):
 
 def test_a_mapping_is_strict_and_knows_itself():
     """Unknown fields are refused, _source keeps the small ones, _meta reads back as the layout."""
-    layout = replace(LAYOUT, notes={"k": 20, "w": [1.0, 0.3], "empty": {}})
-    made = mappings(layout)
+    made = mappings(LAYOUT)
     assert made["dynamic"] == "strict"
     assert made["_source"] == {"includes": ["id", "payload", "n_tokens", "truncated"]}
-    assert Layout.from_meta(made["_meta"]) == layout
+    stored = Stored.from_json(made["_meta"]["m3connect"], Place("elasticsearch", "c"), "describe")
+    assert Layout.of(stored) == LAYOUT
     assert made["properties"]["dense"] == {
         "type": "dense_vector",
         "dims": 16,
@@ -71,11 +72,6 @@ def test_rank_vectors_are_mapped_and_written_when_asked_for():
         assert np.array_equal(document["tokens"], tokens.astype(np.float16).astype(np.float64))
 
 
-def test_another_projects_index_is_no_layout():
-    """An index without our _meta is told from one of ours."""
-    assert Layout.from_meta({"m3": {}}) is None
-
-
 def test_a_record_is_written_as_documented():
     """One record, field by field."""
     embeddings = Embeddings(
@@ -94,7 +90,7 @@ def test_a_record_is_written_as_documented():
         "payload": '{"lang": "de", "n": null}',
         "n_tokens": 3,
         "truncated": True,
-        "facts": ["4:lange", "4:langsde"],
+        "facts": ["4:lang=sde", "4:lange"],
         "dense": [1.0, -2.0],
         "sparse": {"7": 0.5, "4000000000": smallest},
         "exact": {

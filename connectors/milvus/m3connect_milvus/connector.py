@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,18 +18,18 @@ from m3connect.contract import (
     LegSelection,
     Limits,
 )
-from m3connect.errors import CollectionNotFound, SchemaMismatch, TransientError
+from m3connect.errors import TransientError
 from m3connect.filters import Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
-from m3connect_milvus.database import Database
-from m3connect_milvus.engine import Engine
+from m3connect_milvus.engine.database import Database
+from m3connect_milvus.engine.engine import Engine
 from m3connect_milvus.errors import NAME
 from m3connect_milvus.filters import expression
-from m3connect_milvus.keys import digest
-from m3connect_milvus.layout import RESULTS, TEXT_BYTES, Layout, check_engine, parts_name
 from m3connect_milvus.mapping import SCALARS, check_rows, record_batch, rows
-from m3connect_milvus.search import Searcher
-from m3connect_milvus.store import ROWS, About, Store
+from m3connect_milvus.queries import Searcher
+from m3connect_milvus.storing.keys import digest
+from m3connect_milvus.storing.layout import RESULTS, TEXT_BYTES, Layout, check_engine, parts_name
+from m3connect_milvus.storing.store import ROWS, Store
 
 LIMITS = Limits(id_bytes=TEXT_BYTES, results=RESULTS)
 
@@ -99,15 +99,16 @@ class MilvusConnector:
         """
         engine = self._known_engine("ensure")
         with self._database.writing():
-            known = self._store.about("ensure") if self._store.exists("ensure") else None
+            known = self._store.stored("ensure") if self._store.exists("ensure") else None
             if known is None:
-                about = About(self._planned(schema), {})
-                check_engine(about.layout, engine)
+                layout = self._planned(schema)
+                check_engine(layout, engine)
+                stored = layout.stored()
             else:
-                self._verify(known.layout, schema)
-                about = replace(known, layout=known.layout.with_fields_of(schema))
-            self._store.create(about, engine, described=about == known)
-        self._layout = about.layout
+                known.require(schema, self._store.place, self._wanted())
+                stored = known.merged(schema)
+            self._store.create(stored, engine, described=stored == known)
+        self._layout = Layout.of(stored)
 
     def upsert(self, batch: RecordBatch) -> None:
         """Write records; the last of equal ids wins."""
@@ -186,17 +187,13 @@ class MilvusConnector:
         """Merge notes; None removes a key."""
         self._require("annotate")
         with self._database.writing():
-            about = self._store.about("annotate")
-            merged = {**about.notes, **notes}
-            kept = {name: value for name, value in merged.items() if value is not None}
-            self._store.describe_as(replace(about, notes=kept))
+            self._store.describe_as(self._store.stored("annotate").annotated(notes))
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes as Milvus holds them."""
         self._require("describe")
-        about = self._store.about("describe")
-        engine = self._known_engine().name
-        return CollectionInfo(self.collection, about.layout.schema, about.notes, engine)
+        stored = self._store.stored("describe")
+        return stored.info(self._store.place, self._known_engine().name)
 
     def close(self) -> None:
         """Close the connection, and Milvus Lite with its lock."""
@@ -231,36 +228,17 @@ class MilvusConnector:
         """How the collection is stored; opens it when first used."""
         if self._layout is None:
             if not (self._database.present and self._store.exists(operation)):
-                raise CollectionNotFound(
-                    f"there is no collection {self.collection!r}; ingest, or ensure(schema), "
-                    "makes it",
-                    connector=NAME,
-                    operation=operation,
-                )
-            layout = self._store.about(operation).layout
-            self._check_partition_key(layout, operation)
+                raise self._store.place.not_found(operation)
+            stored = self._store.stored(operation)
+            stored.require(stored.schema, self._store.place, self._wanted())
             self._store.load(operation)
-            self._layout = layout
+            self._layout = Layout.of(stored)
         return self._layout
 
-    def _verify(self, layout: Layout, schema: CollectionSchema) -> None:
-        if differences := schema.differences(layout.schema):
-            raise SchemaMismatch(
-                f"collection {self.collection!r} differs: {'; '.join(differences)}",
-                connector=NAME,
-                operation="ensure",
-            )
-        self._check_partition_key(layout, "ensure")
-
-    def _check_partition_key(self, layout: Layout, operation: str) -> None:
-        wanted = self._options.partition_key
-        if wanted is not None and wanted != layout.partition_key:
-            raise SchemaMismatch(
-                f"collection {self.collection!r} is partitioned by {layout.partition_key!r}, "
-                f"not {wanted!r}",
-                connector=NAME,
-                operation=operation,
-            )
+    def _wanted(self) -> dict[str, str]:
+        """What is wanted of the layout of a collection that exists."""
+        key = self._options.partition_key
+        return {} if key is None else {"partition_key": key}
 
     def _read(
         self, operation: str, keys: Sequence[str], layout: Layout, legs: Sequence[Leg]

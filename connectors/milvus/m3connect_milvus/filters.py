@@ -6,22 +6,21 @@ so nothing in a filter can break out of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from m3connect.connecting.facts import Order, ordered_bounds
 from m3connect.errors import InputError
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
-from m3connect_milvus import facts
-from m3connect_milvus.facts import CODES, VALUES, FactStore
-from m3connect_milvus.keys import digest, one_of
-from m3connect_milvus.layout import Layout
-from m3connect_milvus.ordering import (
+from m3connect_milvus.storing import facts
+from m3connect_milvus.storing.facts import CODES, VALUES, FactStore
+from m3connect_milvus.storing.keys import digest, one_of
+from m3connect_milvus.storing.layout import Layout
+from m3connect_milvus.storing.prefixes import (
     GREATEST,
     LEAST,
     cover,
     date_characters,
-    date_code,
     number_characters,
-    number_code,
 )
 
 ALWAYS, NEVER = '(id != "")', '(id == "")'
@@ -78,32 +77,29 @@ def _join(word: str, parts: Sequence[Filter], store: FactStore) -> str:
     return f"({word.join(_node(part, store) for part in parts)})"
 
 
+_FOLLOWING: Mapping[Order, Callable[[str], str]] = {
+    "number": number_characters,
+    "date": date_characters,
+}
+
+
 def _range(condition: Range) -> list[str]:
     """The prefixes of the facts of all values within the bounds."""
-    if condition.is_date:
-        codes = {name: date_code(instant) for name, instant in condition.instants.items()}
-        return _between(codes, facts.date_path(condition.field), date_characters)
-    codes = {
-        name: number_code(bound)
-        for name, bound in condition.bounds.items()
-        if isinstance(bound, int | float)
-    }
-    return _between(codes, facts.number_path(condition.field), number_characters)
-
-
-def _between(codes: dict[str, str], path: str, following: Callable[[str], str]) -> list[str]:
-    low, with_low = max((codes.get("gte", LEAST), True), (codes.get("gt", LEAST), False), key=_low)
-    high, with_high = min(
-        (codes.get("lte", GREATEST), True), (codes.get("lt", GREATEST), False), key=_high
+    order, bounds = ordered_bounds(condition)
+    low, with_low = max(
+        (bounds.get("gte", LEAST), True), (bounds.get("gt", LEAST), False), key=_low
     )
-    found = cover(low, high, following, with_low=with_low, with_high=with_high)
-    return [path + prefix for prefix in found]
+    high, with_high = min(
+        (bounds.get("lte", GREATEST), True), (bounds.get("lt", GREATEST), False), key=_high
+    )
+    prefixes = cover(low, high, _FOLLOWING[order], with_low=with_low, with_high=with_high)
+    return [facts.order_path(condition.field, order) + prefix for prefix in prefixes]
 
 
 def _low(bound: tuple[str, bool]) -> tuple[str, bool]:
     """Of two lower bounds the greater is stricter; of equal ones the one that excludes itself."""
-    code, included = bound
-    return code, not included
+    text, included = bound
+    return text, not included
 
 
 def _high(bound: tuple[str, bool]) -> tuple[str, bool]:

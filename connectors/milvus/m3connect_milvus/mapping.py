@@ -20,10 +20,10 @@ from m3connect.types import (
     SparseVector,
     TokenArray,
 )
-from m3connect_milvus.facts import CODES, MOST, VALUES, facts, prefixes
-from m3connect_milvus.keys import digest
-from m3connect_milvus.layout import MOST_TOKENS, NO_VECTOR, TOKENS_FIELD, Layout
-from m3connect_milvus.texts import RecordRows, Row, whole_text, with_texts
+from m3connect_milvus.storing.facts import CODES, MOST, VALUES, facts, prefixes
+from m3connect_milvus.storing.keys import digest
+from m3connect_milvus.storing.layout import MOST_TOKENS, NO_VECTOR, TOKENS_FIELD, Layout
+from m3connect_milvus.storing.texts import RecordRows, Row, whole_text, with_texts
 
 NO_TERM = 1_048_575
 """Stored for a text without sparse terms, since Milvus takes no empty sparse vector. It lies above
@@ -98,10 +98,7 @@ def rows(batch: RecordBatch, layout: Layout) -> list[RecordRows]:
 
 
 def _fact_fields(id_: str, payload: Payload, layout: Layout) -> dict[str, Any]:
-    try:
-        found = facts(payload)
-    except InputError as error:
-        raise InputError(f"record {id_!r}: {error}") from error
+    found = facts(payload)
     fields: dict[str, Any] = {}
     for name, one in ((VALUES, found.values), (CODES, found.codes)):
         if (count := len(prefixes(name, one))) > MOST:

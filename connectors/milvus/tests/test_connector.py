@@ -28,9 +28,10 @@ from m3connect.errors import (
 from m3connect.filters import F
 from m3connect.testing import corpus
 from m3connect.types import RecordBatch
-from m3connect_milvus import connect, lite
-from m3connect_milvus.database import Database
-from m3connect_milvus.store import Store
+from m3connect_milvus import connect
+from m3connect_milvus.engine import lite
+from m3connect_milvus.engine.database import Database
+from m3connect_milvus.storing.store import Store
 
 
 def test_it_is_found_by_name(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from m3connect.errors import InputError, SchemaMismatch, TransientError
 from m3connect.testing import corpus
 from m3connect.types import MultiVectors, RecordBatch
-from m3connect_milvus.database import Database
-from m3connect_milvus.store import Store
+from m3connect_milvus.engine.database import Database
+from m3connect_milvus.storing.store import Store
 
 LONG, LONGER = 10_000, 15_000
 """Token vectors that need 4 and 5 parts."""
@@ -86,7 +86,7 @@ def test_a_crash_between_two_steps_is_healed_by_repeating(filled, monkeypatch, s
 
 def part_keys(connector):
     """The keys that the stored rows' texts have."""
-    from m3connect_milvus.texts import part_ids
+    from m3connect_milvus.storing.texts import part_ids
 
     store = connector._store
     fields = ["payload_parts", "token_parts", "generation"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from qdrant_client import models
 
-from m3connect.connecting import retry
+from m3connect.connecting import retry, ties
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.collection import Place, Stored, closed
 from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.contract import (
@@ -25,13 +25,12 @@ from m3connect.contract import (
 from m3connect.errors import (
     CollectionNotFound,
     PermanentError,
-    SchemaMismatch,
     Unsupported,
 )
 from m3connect.filters import Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_qdrant import mapping
-from m3connect_qdrant.engine import Engine
+from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
 from m3connect_qdrant.filters import compile_filter, indexes
 from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, MultivectorStorage, Point
@@ -40,8 +39,9 @@ from m3connect_qdrant.queries import (
     Answer,
     check_size,
     hits,
-    is_cut_in_tie,
+    id_of,
     request,
+    score_of,
 )
 
 READ_AT_ONCE = 64
@@ -49,22 +49,6 @@ READ_AT_ONCE = 64
 QUERIES_AT_ONCE = 64
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Metadata:
-    """What is stored with the collection itself, as JSON text."""
-
-    schema: CollectionSchema
-    notes: Mapping[str, Any]
-
-    def to_text(self) -> str:
-        return json.dumps({"schema": self.schema.to_json(), "notes": self.notes})
-
-    @classmethod
-    def from_text(cls, text: str) -> _Metadata:
-        values = json.loads(text)
-        return cls(CollectionSchema.from_json(values["schema"]), values["notes"])
 
 
 class QdrantConnector:
@@ -90,6 +74,7 @@ class QdrantConnector:
         policy: RetryPolicy = DEFAULT_POLICY,
     ) -> None:
         self.collection = collection
+        self._place = Place(NAME, collection)
         self._engine = engine
         self._exact = exact
         self._storage = storage
@@ -121,37 +106,24 @@ class QdrantConnector:
     def ensure(self, schema: CollectionSchema) -> None:
         """Create the collection, or verify that it fits; add missing payload indexes."""
         try:
-            stored = self._metadata("ensure")
+            stored = self._stored("ensure")
         except CollectionNotFound:
             self._create(schema)
-            stored = self._metadata("ensure")
-        if differences := schema.differences(stored.schema):
-            raise SchemaMismatch(
-                f"collection {self.collection!r} differs: {'; '.join(differences)}. Use another "
-                "name (--collection), or ingest with the representations that it has",
-                connector=NAME,
-                operation="ensure",
-            )
+            stored = self._stored("ensure")
+        stored.require(schema, self._place)
         self._add_indexes(schema)
-        fields = {**stored.schema.payload_fields, **schema.payload_fields}
-        merged = replace(stored.schema, payload_fields=fields)
-        if merged != stored.schema:
-            self._save("ensure", replace(stored, schema=merged))
-        self._known_schema = merged
+        merged = stored.merged(schema)
+        if merged != stored:
+            self._save("ensure", merged)
+        self._known_schema = merged.schema
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes as the collection itself holds them."""
-        stored = self._metadata("describe")
-        return CollectionInfo(
-            self.collection, stored.schema, stored.notes, self.capabilities.engine
-        )
+        return self._stored("describe").info(self._place, self.capabilities.engine)
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
-        stored = self._metadata("annotate")
-        merged = {**stored.notes, **notes}
-        kept = {key: value for key, value in merged.items() if value is not None}
-        self._save("annotate", replace(stored, notes=kept))
+        self._save("annotate", self._stored("annotate").annotated(notes))
 
     def flush(self) -> None:
         """Write to disk and build the indexes (embedded), or wait for them (server)."""
@@ -243,30 +215,18 @@ class QdrantConnector:
             check_size(query)
         answers: list[list[Hit]] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
-            answers += self._answer(queries[start : start + QUERIES_AT_ONCE])
+            some = queries[start : start + QUERIES_AT_ONCE]
+            found = ties.best(
+                [query.limit for query in some], partial(self._ask, some), score=score_of, id_=id_of
+            )
+            answers += map(hits, some, found)
         return answers
 
-    def _answer(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """Ask for one answer more than wanted, and for more where a tie crosses the limit.
-
-        The engines order ties as they like; ordering them by id needs all of them.
-        """
-        answers: list[list[Hit]] = [[] for _ in queries]
-        open_, extra = list(range(len(queries))), 1
-        while open_:
-            found = self._ask([queries[at] for at in open_], extra)
-            for at, scored in zip(open_, found, strict=True):
-                answers[at] = hits(queries[at], scored)
-            open_ = [
-                at
-                for at, scored in zip(open_, found, strict=True)
-                if is_cut_in_tie(scored, queries[at].limit, extra)
-            ]
-            extra *= 16
-        return answers
-
-    def _ask(self, queries: Sequence[Query], extra: int) -> list[Answer]:
-        requests = [request(q, q.limit + extra, exact=self._exact) for q in queries]
+    def _ask(
+        self, queries: Sequence[Query], chosen: Sequence[int], sizes: Sequence[int]
+    ) -> list[Answer]:
+        asked = zip(chosen, sizes, strict=True)
+        requests = [request(queries[at], size, exact=self._exact) for at, size in asked]
         sent = [one for one in requests if one is not None]
         found = iter(self._call("search", self._engine.query, sent) if sent else [])
         return [[] if one is None else next(found) for one in requests]
@@ -276,27 +236,22 @@ class QdrantConnector:
     def _schema(self, operation: str) -> CollectionSchema:
         """The schema as the collection holds it, read once."""
         if self._closed or self._known_schema is None:
-            self._known_schema = self._metadata(operation).schema
+            self._known_schema = self._stored(operation).schema
         return self._known_schema
 
-    def _metadata(self, operation: str) -> _Metadata:
+    def _stored(self, operation: str) -> Stored:
         text = self._call(operation, self._engine.metadata)
         if text is None:
-            raise SchemaMismatch(
-                f"collection {self.collection!r} was not made by m3connect; use another name "
-                "(--collection)",
-                connector=NAME,
-                operation=operation,
-            )
-        return _Metadata.from_text(text)
+            raise self._place.foreign(operation)
+        return Stored.from_text(text, self._place, operation)
 
-    def _save(self, operation: str, metadata: _Metadata) -> None:
-        self._call(operation, self._engine.set_metadata, metadata.to_text())
+    def _save(self, operation: str, stored: Stored) -> None:
+        self._call(operation, self._engine.set_metadata, stored.to_text())
 
     def _create(self, schema: CollectionSchema) -> None:
         vectors = mapping.vector_params(schema, self._storage)
         sparse = mapping.sparse_params(schema)
-        text = _Metadata(schema, {}).to_text()
+        text = Stored(schema).to_text()
         # Another process may be faster; then its collection is verified like any other.
         with suppress(CollectionExists), self._storage_refused():
             self._call("ensure", self._engine.create, vectors, sparse, text)
@@ -336,7 +291,7 @@ class QdrantConnector:
     def _call(self, operation: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Ask the engine, retried; everything asked is idempotent."""
         if self._closed:
-            raise PermanentError("the connector is closed", connector=NAME, operation=operation)
+            raise closed(NAME, operation)
 
         def ask() -> T:
             with translated(operation):

@@ -10,7 +10,6 @@ engine, and an index on a fact makes it fast.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import struct
@@ -22,6 +21,7 @@ from urllib.parse import quote
 
 from qdrant_client import models
 
+from m3connect.connecting.facts import token, walk
 from m3connect.contract import RESERVED_PREFIX, FieldKind
 from m3connect.errors import InputError, InvalidFilter
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar, parse_date
@@ -29,9 +29,6 @@ from m3connect_qdrant.errors import NAME
 
 RESERVED = RESERVED_PREFIX
 """The one payload key that this connector adds."""
-LONGEST = 128
-"""Characters of a string that are kept as they are; a longer one is known by its hash."""
-
 DEEPEST = 30
 """Levels that a message to a server may nest, of a payload or a filter."""
 
@@ -63,11 +60,11 @@ def facts(payload: Mapping[str, Any]) -> Facts:
 
     >>> facts({"year": 2024, "author": [{"name": "Bo"}, {"name": "Li"}]})
     ... # doctest: +NORMALIZE_WHITESPACE
-    {'year': {'values': ['n2024'], 'numbers': [2024]}, 'author': {'values': ['o']},
+    {'year': {'values': ['np80afa$'], 'numbers': [2024]}, 'author': {'values': ['o']},
     'author.name': {'values': ['sBo', 'sLi']}}
     """
     found: dict[tuple[str, str], dict[Any, None]] = {}
-    for path, value in _nodes(payload, ""):
+    for path, value in walk(payload):
         for fact, known in _known(value):
             found.setdefault((path, fact), {})[known] = None
     by_path: Facts = {}
@@ -95,23 +92,8 @@ def is_stored_exactly(number: float) -> bool:
     return int("".join(map(str, digits))) <= 2**53 and abs(exponent) <= 22
 
 
-def _nodes(value: Any, path: str) -> Iterable[tuple[str, Any]]:
-    """Every object and leaf that a path reaches, lists flattened, nulls left out."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _nodes(item, path)
-    elif value is not None:
-        if path:
-            yield path, value
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                # No path reaches an empty key or one with a dot in it.
-                if key and "." not in key:
-                    yield from _nodes(item, f"{path}.{key}" if path else key)
-
-
 def _known(value: Any) -> Iterable[tuple[str, Any]]:
-    yield "values", _token(value)
+    yield "values", token(value)
     if isinstance(value, str):
         moment = parse_date(value)
         if moment is not None:
@@ -121,19 +103,6 @@ def _known(value: Any) -> Iterable[tuple[str, Any]]:
             yield "numbers", value
         else:
             yield "fine", _fine(value)
-
-
-def _token(value: Any) -> str:
-    """Equal values of one type have one token; 1 and 1.0 are the same number."""
-    if isinstance(value, bool):
-        return f"b{value:d}"
-    if isinstance(value, str):
-        if len(value) <= LONGEST:
-            return f"s{value}"
-        return f"h{hashlib.sha256(value.encode()).hexdigest()}"
-    if isinstance(value, int | float):
-        return f"n{int(value) if value == int(value) else value!r}"
-    return "o"
 
 
 def _key(field: str, fact: str) -> str:
@@ -198,7 +167,7 @@ def _nothing() -> models.Filter:
 
 
 def _any_of(field: str, values: Iterable[Scalar]) -> models.Filter:
-    tokens = [_token(value) for value in values]
+    tokens = [token(value) for value in values]
     if not tokens:
         return _nothing()
     equal = models.FieldCondition(key=_key(field, "values"), match=models.MatchAny(any=tokens))

@@ -61,22 +61,22 @@ def request(query: Query, limit: int, *, exact: bool = False) -> models.QueryReq
     )
 
 
-def is_cut_in_tie(found: Answer, limit: int, extra: int) -> bool:
-    """Whether records beyond an answer may tie with the last that is wanted.
+def score_of(answer: tuple[float, Mapping[str, Any]]) -> float:
+    """The score of one answer."""
+    return answer[0]
 
-    >>> is_cut_in_tie([(0.9, {}), (0.5, {}), (0.5, {})], limit=2, extra=1)
-    True
-    """
-    return len(found) == limit + extra and found[-1][0] == found[limit - 1][0]
+
+def id_of(answer: tuple[float, Mapping[str, Any]]) -> str:
+    """The record's id of one answer."""
+    return str(answer[1][RESERVED]["id"])
 
 
 def hits(query: Query, found: Answer) -> list[Hit]:
-    """The hits of a query, ties in order of ids."""
+    """The hits of a query, from its best answers in order."""
     # Qdrant's MaxSim is a sum over the query's tokens, here it is their mean.
     tokens = 1
     if query.multivector is not None and (len(query.legs) == 1 or query.rerank is not None):
         tokens = len(query.multivector)
-    best = sorted(found, key=lambda answer: (-answer[0], answer[1][RESERVED]["id"]))[: query.limit]
     return [
         Hit(
             payload[RESERVED]["id"],
@@ -84,7 +84,7 @@ def hits(query: Query, found: Answer) -> list[Hit]:
             rank,
             user_payload(payload) if query.payload else {},
         )
-        for rank, (score, payload) in enumerate(best, start=1)
+        for rank, (score, payload) in enumerate(found, start=1)
     ]
 
 

@@ -25,7 +25,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from m3connect.connecting.retry import RetryPolicy
 from m3connect_qdrant import QdrantConnector
-from m3connect_qdrant.client import ServerEngine
+from m3connect_qdrant.engine.client import ServerEngine
 
 VERSION = "1.19.0"
 REST_LIMIT = 32 * 1024 * 1024

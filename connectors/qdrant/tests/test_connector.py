@@ -24,9 +24,9 @@ from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_hits, check_records, oracle
 from m3connect.types import Query, RecordBatch, SparseVectors, Weighted
 from m3connect_qdrant import QdrantConnector, connect
-from m3connect_qdrant.client import MemoryEngine, ServerEngine
-from m3connect_qdrant.edge import EdgeEngine
-from m3connect_qdrant.engine import Engine
+from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
+from m3connect_qdrant.engine.edge import EdgeEngine
+from m3connect_qdrant.engine.protocol import Engine
 
 
 class Counting(MemoryEngine):

@@ -19,7 +19,7 @@ from m3connect.filters import F
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
 from m3connect_qdrant import connect
-from m3connect_qdrant.edge import EdgeEngine
+from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.errors import CollectionExists
 from m3connect_qdrant.filters import indexes
 from m3connect_qdrant.mapping import sparse_params, vector_params

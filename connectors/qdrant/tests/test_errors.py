@@ -32,7 +32,7 @@ from m3connect.filters import F
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
 from m3connect_qdrant import QdrantConnector
-from m3connect_qdrant.client import ServerEngine
+from m3connect_qdrant.engine.client import ServerEngine
 from m3connect_qdrant.errors import CollectionExists, translate, translated
 
 RATE = (

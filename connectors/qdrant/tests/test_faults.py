@@ -2,8 +2,8 @@
 
 import pytest
 
-from m3connect_qdrant.client import ServerEngine
 from m3connect_qdrant.connector import QdrantConnector
+from m3connect_qdrant.engine.client import ServerEngine
 from tests.servers.faults import QUICK, FaultTests
 from tests.servers.proxy import FaultProxy
 

@@ -42,7 +42,7 @@ def dump(model: Any) -> Any:
         ({"a": None, "b": [], "c": [None, [None]]}, {}),
         ({"a": {}}, {"a": {"values": ["o"]}}),
         ({"a": True}, {"a": {"values": ["b1"]}}),
-        ({"a": [1, 1.0, [2.5]]}, {"a": {"values": ["n1", "n2.5"], "numbers": [1, 2.5]}}),
+        ({"a": [1, 1.0, [2.5]]}, {"a": {"values": ["np800$", "np8014$"], "numbers": [1, 2.5]}}),
         ({"a": "1"}, {"a": {"values": ["s1"]}}),
         ({"a.b": 1, "": 2, "c": {"d.e": 3, "": 4}}, {"c": {"values": ["o"]}}),
         (
@@ -63,7 +63,7 @@ def dump(model: Any) -> Any:
             {"a": 2**53 + 1},
             {
                 "a": {
-                    "values": ["n9007199254740993"],
+                    "values": ["np83500000000000008$"],
                     "fine": [{"high": 1128267776.0, "low": 1.0}],
                 }
             },
@@ -78,7 +78,7 @@ def test_facts_of_a_payload(payload: dict[str, Any], expected: Any) -> None:
 def test_a_long_string_is_known_by_its_hash() -> None:
     """A passage's text does not double in size, and differs from any text that looks like one."""
     (token,) = facts({"text": "word " * 1000})["text"]["values"]
-    assert len(token) == 65
+    assert len(token) == 33
     assert facts({"text": token})["text"]["values"] == [f"s{token}"]
 
 
@@ -161,7 +161,7 @@ def test_fine_pairs_are_stored_exactly() -> None:
         ),
         (
             In("a.b", (1, True)),
-            {"must": [{"key": '_m3.facts."a.b".values', "match": {"any": ["n1", "b1"]}}]},
+            {"must": [{"key": '_m3.facts."a.b".values', "match": {"any": ["np800$", "b1"]}}]},
         ),
         (In("a", ()), {"must": [{"has_id": []}]}),
         (Or(()), {"must": [{"has_id": []}]}),

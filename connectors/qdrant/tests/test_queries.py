@@ -10,10 +10,10 @@ import pytest
 from m3connect.errors import InputError
 from m3connect.filters import F
 from m3connect.types import Fusion, Query, Rrf, SparseVector, Weighted
-from m3connect_qdrant.edge_requests import payload as edge_payload
-from m3connect_qdrant.edge_requests import query as edge_query
+from m3connect_qdrant.engine.edge_requests import payload as edge_payload
+from m3connect_qdrant.engine.edge_requests import query as edge_query
 from m3connect_qdrant.filters import compile_filter
-from m3connect_qdrant.queries import MULTIVECTOR_FLOATS, check_size, hits, is_cut_in_tie, request
+from m3connect_qdrant.queries import MULTIVECTOR_FLOATS, check_size, hits, request
 
 DENSE = np.array([1, 0], np.float32)
 SPARSE = SparseVector(np.array([7, 3], np.uint32), np.array([0.5, 1], np.float32))
@@ -160,9 +160,9 @@ def answer(*scored: tuple[str, float]) -> list[tuple[float, dict[str, Any]]]:
     return [(score, {"_m3": {"id": id_}, "text": id_.upper()}) for id_, score in scored]
 
 
-def test_hits_are_ordered_by_score_and_id() -> None:
-    """Ties come in the order of their ids, whatever the engine's."""
-    found = hits(Query(dense=DENSE, limit=3), answer(("c", 1), ("b", 2), ("a", 1), ("d", 1)))
+def test_answers_become_hits() -> None:
+    """The best answers keep their order, are ranked from 1 and carry the payload if asked for."""
+    found = hits(Query(dense=DENSE, limit=3), answer(("b", 2), ("a", 1), ("c", 1)))
     assert [(hit.id, hit.score, hit.rank) for hit in found] == [
         ("b", 2, 1),
         ("a", 1, 2),
@@ -180,15 +180,6 @@ def test_maxsim_is_the_mean_over_the_querys_tokens() -> None:
         (ask(Weighted()), 1.0),
     ]:
         assert hits(query, answer(("a", 1.0)))[0].score == score
-
-
-@pytest.mark.parametrize(
-    ("scores", "cut"),
-    [([3, 2, 1], False), ([3, 2, 2], True), ([3, 2], False), ([2, 2, 1], False), ([2, 2, 2], True)],
-)
-def test_a_tie_at_the_limit_is_noticed(scores: list[float], cut: bool) -> None:
-    """Two are wanted, three were asked for: more may tie if the third ties with the second."""
-    assert is_cut_in_tie([(score, {}) for score in scores], 2, 1) is cut
 
 
 def test_a_query_beyond_the_servers_limit_is_refused() -> None:

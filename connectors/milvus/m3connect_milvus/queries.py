@@ -11,14 +11,15 @@ import numpy as np
 from pymilvus import AnnSearchRequest, MilvusClient, WeightedRanker
 from pymilvus.client.embedding_list import EmbeddingList
 
+from m3connect.connecting import ties
 from m3connect.errors import InputError, Unsupported
 from m3connect.types import Hit, Leg, Query, Weighted
 from m3connect_milvus.errors import NAME
 from m3connect_milvus.filters import expression
-from m3connect_milvus.layout import RESULTS, TOKENS_VECTOR, Layout
 from m3connect_milvus.mapping import NO_TERM, payload_of, sparse_field
-from m3connect_milvus.store import Store
-from m3connect_milvus.texts import Row
+from m3connect_milvus.storing.layout import RESULTS, TOKENS_VECTOR, Layout
+from m3connect_milvus.storing.store import Store
+from m3connect_milvus.storing.texts import Row
 
 _QUERIES, _HITS = 16, 1500
 """Queries of one request, and hits, since their payloads must fit one answer of 100 MiB."""
@@ -157,9 +158,9 @@ class Searcher:
         """
         found: list[_Found] = [[] for _ in queries]
         for shape, positions in self._grouped(queries):
-            results = self._best(shape, [queries[at] for at in positions], shape.limit + 1)
+            results = self._best(shape, [queries[at] for at in positions])
             for at, result in zip(positions, results, strict=True):
-                found[at] = result[: shape.limit]
+                found[at] = result
         rows = [row for result in found for _, row in result if "payload" in row]
         parts = self.store.texts("search", rows, ["payload"])
         return [_hits(result, parts) for result in found]
@@ -175,19 +176,19 @@ class Searcher:
             for start in range(0, len(positions), size):
                 yield shape, positions[start : start + size]
 
-    def _best(self, shape: Shape, queries: Sequence[Query], size: int) -> list[_Found]:
-        """Results by (-score, id), with everything that ties at the limit.
+    def _best(self, shape: Shape, queries: Sequence[Query]) -> list[_Found]:
+        """Results by (-score, id)."""
 
-        The engine orders ties as it likes, so where one may be cut more is asked for.
-        """
-        size = min(size, RESULTS)
-        results = self._ask(shape, queries, size)
-        cut = [at for at, found in enumerate(results) if _tie_is_cut(found, shape.limit, size)]
-        if cut:
-            wider = self._best(shape, [queries[at] for at in cut], 2 * size)
-            for at, found in zip(cut, wider, strict=True):
-                results[at] = found
-        return [sorted(found, key=lambda one: (-one[0], one[1]["record_id"])) for found in results]
+        def ask(chosen: Sequence[int], sizes: Sequence[int]) -> list[_Found]:
+            return self._ask(shape, [queries[at] for at in chosen], sizes[0])
+
+        return ties.best(
+            [shape.limit] * len(queries),
+            ask,
+            score=lambda found: found[0],
+            id_=lambda found: str(found[1]["record_id"]),
+            most=RESULTS,
+        )
 
     def _ask(self, shape: Shape, queries: Sequence[Query], size: int) -> list[_Found]:
         answers = (
@@ -242,11 +243,6 @@ class Searcher:
             output_fields=shape.output,
             consistency_level=self.store.consistency,
         )
-
-
-def _tie_is_cut(found: _Found, limit: int, size: int) -> bool:
-    full = limit < len(found) == size < RESULTS
-    return full and found[limit - 1][0] == found[-1][0]
 
 
 def _scale(shape: Shape, query: Query) -> float:

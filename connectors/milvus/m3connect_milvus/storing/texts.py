@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from m3connect_milvus.keys import digest
-from m3connect_milvus.layout import NO_VECTOR, TEXT_BYTES
+from m3connect_milvus.storing.keys import digest
+from m3connect_milvus.storing.layout import NO_VECTOR, TEXT_BYTES
 
 Row = Mapping[str, Any]
 

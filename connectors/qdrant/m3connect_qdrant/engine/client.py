@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from m3connect.errors import PermanentError, TransientError, Unsupported
 from m3connect.types import Leg, SparseVector
-from m3connect_qdrant.engine import PayloadSelector
+from m3connect_qdrant.engine.protocol import PayloadSelector
 from m3connect_qdrant.errors import NAME
 from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
 

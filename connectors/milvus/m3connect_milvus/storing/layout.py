@@ -7,19 +7,20 @@ texts that are too long for a field, in parts, and one row that says what the co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pymilvus import CollectionSchema as MilvusSchema
 from pymilvus import DataType, MilvusClient
 from pymilvus.milvus_client.index import IndexParams
 
+from m3connect.connecting.collection import Stored
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError, Unsupported
-from m3connect_milvus.engine import Engine
+from m3connect_milvus.engine.engine import Engine
 from m3connect_milvus.errors import NAME
-from m3connect_milvus.facts import CODES, VALUES, ArrayFacts, FactStore, TextFacts
-from m3connect_milvus.keys import CHARACTERS
+from m3connect_milvus.storing.facts import CODES, VALUES, ArrayFacts, FactStore, TextFacts
+from m3connect_milvus.storing.keys import CHARACTERS
 
 TEXT_BYTES = 65_535
 """Bytes of a VARCHAR value; what is longer is kept in parts."""
@@ -38,11 +39,11 @@ _PARTS_SUFFIX = "__parts"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one collection is stored; kept in the collection itself.
+    """How one collection is stored; all but the schema is the layout of what it says of itself.
 
     Args:
         schema: what it holds.
-        facts: ``text`` or ``array``, see :mod:`m3connect_milvus.facts`.
+        facts: ``text`` or ``array``, see :mod:`m3connect_milvus.storing.facts`.
         dense_index: the index type of the dense vectors.
         dense_dtype: how they are stored, ``float32`` or ``float16``.
         partition_key: the payload field by which records are partitioned.
@@ -61,19 +62,15 @@ class Layout:
         """How the engine keeps facts."""
         return TextFacts if self.facts == "text" else ArrayFacts
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values; :meth:`from_json` reads them back."""
-        return asdict(self) | {"schema": self.schema.to_json()}
-
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """From what :meth:`to_json` gave."""
-        return cls(**{**values, "schema": CollectionSchema.from_json(values["schema"])})
+    def of(cls, stored: Stored) -> Self:
+        """As a collection says it."""
+        return cls(stored.schema, **stored.layout)
 
-    def with_fields_of(self, schema: CollectionSchema) -> Layout:
-        """With the payload fields of another schema added."""
-        fields = {**self.schema.payload_fields, **schema.payload_fields}
-        return replace(self, schema=replace(self.schema, payload_fields=fields))
+    def stored(self) -> Stored:
+        """What a new collection says of itself."""
+        options = {key: value for key, value in asdict(self).items() if key != "schema"}
+        return Stored(self.schema, layout=options)
 
 
 def parts_name(collection: str) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pymilvus import MilvusClient
 
-from m3connect.errors import InputError, SchemaMismatch, TransientError
-from m3connect_milvus.database import Database
-from m3connect_milvus.engine import Engine
+from m3connect.connecting.collection import Place, Stored
+from m3connect.errors import InputError, TransientError
+from m3connect_milvus.engine.database import Database
+from m3connect_milvus.engine.engine import Engine
 from m3connect_milvus.errors import NAME
-from m3connect_milvus.keys import one_of
-from m3connect_milvus.layout import (
+from m3connect_milvus.storing.keys import one_of
+from m3connect_milvus.storing.layout import (
     NO_VECTOR,
     TEXT_BYTES,
     Definition,
@@ -22,7 +22,7 @@ from m3connect_milvus.layout import (
     parts_definition,
     records_definition,
 )
-from m3connect_milvus.texts import RecordRows, Row, part_ids
+from m3connect_milvus.storing.texts import RecordRows, Row, part_ids
 
 T = TypeVar("T")
 
@@ -34,19 +34,6 @@ _PARTS = 256
 """Parts of one request: 16 MiB, where Milvus takes 64 MiB and gives 100."""
 _ABOUT = "about"
 """The key of the row that describes the collection; no record's parts begin with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a collection says of itself.
-
-    Args:
-        layout: how it is stored.
-        notes: what users noted.
-    """
-
-    layout: Layout
-    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +52,31 @@ class Store:
     parts: str
     consistency: str
 
+    @property
+    def place(self) -> Place:
+        """Which collection it is, for messages."""
+        return Place(NAME, self.records)
+
     # ------------------------------------------------------------------------ the collections
 
     def exists(self, operation: str) -> bool:
         """Whether there is such a collection."""
         return self._has(operation, self.records)
 
-    def create(self, about: About, engine: Engine, *, described: bool) -> None:
+    def create(self, stored: Stored, engine: Engine, *, described: bool) -> None:
         """Make what is missing of the collection, indexes included, and load it.
 
         The records' collection comes last, so one that exists has all the rest.
 
         Args:
-            about: what it is.
+            stored: what it is to say of itself.
             engine: what answers.
             described: whether the collection says so already.
         """
         self._make(self.parts, parts_definition())
         if not described:
-            self.describe_as(about)
-        self._make(self.records, records_definition(about.layout, engine))
+            self.describe_as(stored)
+        self._make(self.records, records_definition(Layout.of(stored), engine))
 
     def _make(self, name: str, definition: Definition) -> None:
         if not self._has("ensure", name):
@@ -123,30 +115,25 @@ class Store:
 
     # ------------------------------------------------------------------------- the description
 
-    def about(self, operation: str) -> About:
+    def stored(self, operation: str) -> Stored:
         """What the collection says of itself.
 
         Raises:
-            SchemaMismatch: it says nothing.
+            SchemaMismatch: it says nothing, or another version of this project said it.
         """
         if self._has(operation, self.parts):
             self._load(operation, self.parts)
             for row in self._query(operation, self.parts, one_of("id", [_ABOUT]), ["text"]):
-                values = json.loads(row["text"])
-                return About(Layout.from_json(values["layout"]), values["notes"])
-        raise SchemaMismatch(
-            f"collection {self.records!r} was not made by m3connect; choose another name",
-            connector=NAME,
-            operation=operation,
-        )
+                return Stored.from_text(row["text"], self.place, operation)
+        raise self.place.foreign(operation)
 
-    def describe_as(self, about: About) -> None:
+    def describe_as(self, stored: Stored) -> None:
         """Replace what the collection says of itself.
 
         Raises:
             InputError: the notes are too long.
         """
-        text = json.dumps({"layout": about.layout.to_json(), "notes": dict(about.notes)})
+        text = stored.to_text()
         if len(text) > TEXT_BYTES:
             raise InputError(f"the notes are too long: {len(text)} bytes of {TEXT_BYTES}")
         row = {"id": _ABOUT, "record": "", "generation": "", "text": text}

@@ -1,4 +1,4 @@
-"""Numbers and dates as strings that sort as they do, and ranges as prefixes of such strings.
+"""Ranges as prefixes of the texts of numbers and dates (:mod:`m3connect.connecting.facts`).
 
 Milvus cannot ask whether any of several values lies between two bounds. It can ask whether a
 record has one of some terms, so a range becomes the few prefixes that cover it.
@@ -7,69 +7,28 @@ record has one of some terms, so a range becomes the few prefixes that cover it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 _HEX = "0123456789abcdef"
-_COMPLEMENT = str.maketrans(_HEX, _HEX[::-1])
-_BIAS = 2048
 LEAST, GREATEST = "!", "~"
-"""Below and above every number's and every date's code."""
+"""Below and above every number's and every date's text."""
 
 NextCharacters = Callable[[str], str]
 
 
-def number_code(value: float) -> str:
-    """A number so that codes sort as the numbers do, exactly, integers of any size included.
-
-    The sign, the binary exponent in three digits, the mantissa without trailing zeros, and an end
-    mark; the digits of a negative number are complemented. Magnitudes of 2**2048 or more, which
-    no float reaches, give :data:`LEAST` or :data:`GREATEST`.
-
-    >>> number_code(1), number_code(1.5), number_code(2020)
-    ('p800$', 'p8008$', 'p80af9$')
-    >>> sorted([3, -0.5, 0, 2.5, -4], key=number_code)
-    [-4, -0.5, 0, 2.5, 3]
-    """
-    numerator, denominator = abs(value).as_integer_ratio()
-    if numerator == 0:
-        return "n$"
-    bits = numerator.bit_length() - 1
-    exponent = bits - (denominator.bit_length() - 1)
-    if exponent >= _BIAS:
-        return GREATEST if value > 0 else LEAST
-    mantissa = (numerator - (1 << bits)) << (-bits % 4)
-    digits = f"{exponent + _BIAS:03x}"
-    if mantissa:
-        digits += f"{mantissa:0{-(-bits // 4)}x}".rstrip("0")
-    if value > 0:
-        return f"p{digits}$"
-    return f"m{digits.translate(_COMPLEMENT)}~"
-
-
-def date_code(instant: datetime) -> str:
-    """A UTC instant so that codes sort as the instants do: its digits without trailing zeros.
-
-    >>> from datetime import UTC
-    >>> date_code(datetime(2024, 2, 29, tzinfo=UTC))
-    '20240229$'
-    """
-    digits = f"{instant.year:04}{instant:%m%d%H%M%S%f}"
-    return digits.rstrip("0") + "$"
-
-
 def number_characters(prefix: str) -> str:
-    """What may follow ``prefix`` in the code of a number."""
+    """What may follow ``prefix`` in the text of a number."""
     if not prefix:
         return "mnp"
     if prefix == "n":
         return "$"
-    if len(prefix) < len("p800"):
+    exponent = len("pfff00000000" if prefix[:4] in {"pfff", "m000"} else "p800")
+    if len(prefix) < exponent:
         return _HEX
     return f"${_HEX}" if prefix[0] == "p" else f"{_HEX}~"
 
 
 def date_characters(prefix: str) -> str:
-    """What may follow ``prefix`` in the code of a date."""
+    """What may follow ``prefix`` in the text of a date."""
     return "$0123456789" if prefix else "0123456789"
 
 
@@ -81,10 +40,10 @@ def cover(
     with_low: bool = True,
     with_high: bool = True,
 ) -> list[str]:
-    """Prefixes that exactly the codes between two codes begin with.
+    """Prefixes that exactly the texts between two texts begin with.
 
     Args:
-        low, high: codes, or :data:`LEAST` and :data:`GREATEST`.
+        low, high: texts, or :data:`LEAST` and :data:`GREATEST`.
         following: the characters that may follow a prefix.
         with_low, with_high: whether the bounds themselves are included.
 

@@ -23,8 +23,8 @@ from qdrant_client import models
 
 from m3connect.errors import CollectionNotFound, PermanentError
 from m3connect.types import Leg, SparseVector
-from m3connect_qdrant import edge_requests
-from m3connect_qdrant.engine import PayloadSelector
+from m3connect_qdrant.engine import edge_requests
+from m3connect_qdrant.engine.protocol import PayloadSelector
 from m3connect_qdrant.errors import NAME, CollectionExists
 from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
 

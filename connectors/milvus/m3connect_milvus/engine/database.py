@@ -16,9 +16,10 @@ from pymilvus import MilvusClient
 from pymilvus.client.cache import GlobalCache
 
 from m3connect.connecting import retry
-from m3connect.errors import PermanentError, Unsupported
-from m3connect_milvus import lite
-from m3connect_milvus.engine import Engine
+from m3connect.connecting.collection import closed
+from m3connect.errors import Unsupported
+from m3connect_milvus.engine import lite
+from m3connect_milvus.engine.engine import Engine
 from m3connect_milvus.errors import NAME, translated
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ class Database:
 
     def _opened(self, operation: str) -> MilvusClient:
         if self._closed:
-            raise PermanentError("the connector is closed", connector=NAME, operation=operation)
+            raise closed(NAME, operation)
         with self._opening:
             if self._client is None:
                 _silence_driver()

@@ -7,8 +7,7 @@ short strings made here, in one way for every engine: ``path`` and ``path + valu
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from types import MappingProxyType
@@ -16,9 +15,7 @@ from typing import Any
 
 from pymilvus import DataType
 
-from m3connect.errors import InputError
-from m3connect.filters import parse_date
-from m3connect_milvus.ordering import GREATEST, LEAST, date_code, number_code
+from m3connect.connecting.facts import Order, digest, ordered, token, walk
 
 VALUES = "facts"
 """The field for equality and existence."""
@@ -44,71 +41,30 @@ class Facts:
 
 
 def facts(payload: Mapping[str, Any]) -> Facts:
-    """The facts of a payload.
-
-    Raises:
-        InputError: it holds an integer of more than 2048 bits, which has no code.
-    """
+    """The facts of a payload."""
     values: set[str] = set()
     codes: set[str] = set()
-    for path, value in _leaves(payload, ""):
+    for path, value in walk(payload):
         values.add(value_fact(path, value))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            code = number_code(value)
-            if code in {LEAST, GREATEST}:
-                raise InputError(f"{path!r} is an integer of more than 2048 bits")
-            codes.add(number_path(path) + code)
-        elif isinstance(value, str) and (instant := parse_date(value)) is not None:
-            codes.add(date_path(path) + date_code(instant))
+        if (found := ordered(value)) is not None:
+            order, text = found
+            codes.add(order_path(path, order) + text)
     return Facts(frozenset(values), frozenset(codes))
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value that a filter can reach, with its path; an object is a value of its own too."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item, path)
-    elif isinstance(value, Mapping):
-        if path:
-            yield path, value
-        for key, item in value.items():
-            # A dotted path cannot name such keys.
-            if key and "." not in key:
-                yield from _leaves(item, f"{path}.{key}" if path else key)
-    elif value is not None:
-        yield path, value
 
 
 def value_path(path: str) -> str:
     """What the facts of all values at a path begin with."""
-    return _digest(f"v{path}", _PATH_DIGITS)
+    return digest(f"v{path}", _PATH_DIGITS)
 
 
 def value_fact(path: str, value: Any) -> str:
     """The fact that a path has a value; equal for 1 and 1.0, different for 1, True and "1"."""
-    return value_path(path) + _digest(_canonical(value), _VALUE_DIGITS)
+    return value_path(path) + digest(token(value), _VALUE_DIGITS)
 
 
-def number_path(path: str) -> str:
-    """What the facts of all numbers at a path begin with."""
-    return _digest(f"n{path}", _PATH_DIGITS)
-
-
-def date_path(path: str) -> str:
-    """What the facts of all dates at a path begin with."""
-    return _digest(f"d{path}", _PATH_DIGITS)
-
-
-def _canonical(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{}"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value)
-
-
-def _digest(text: str, digits: int) -> str:
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=digits // 2).hexdigest()
+def order_path(path: str, order: Order) -> str:
+    """What the facts of all numbers, or all dates, at a path begin with."""
+    return digest(f"{order[0]}{path}", _PATH_DIGITS)
 
 
 # ------------------------------------------------------------------- how an engine keeps the facts

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from m3connect.errors import ConfigError
-from m3connect_qdrant.client import MemoryEngine, ServerEngine
 from m3connect_qdrant.connector import QdrantConnector
-from m3connect_qdrant.edge import EdgeEngine
-from m3connect_qdrant.engine import Engine
+from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
+from m3connect_qdrant.engine.edge import EdgeEngine
+from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.mapping import MultivectorStorage
 
 DEFAULT_PATH = ".m3connect/qdrant"

@@ -1,0 +1,155 @@
+"""What a collection says of itself, and the checks and messages that all connectors share.
+
+It is kept in the collection, as JSON: what it holds (schema), what users noted (notes), and how
+this connector lays it out (layout, the connector's own).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from m3connect.contract import CollectionInfo, CollectionSchema
+from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch
+
+FORMAT = 2
+"""Raised when what is stored in a collection changes its form, facts for filters included."""
+
+
+def closed(connector: str, operation: str) -> PermanentError:
+    """A connector was asked after it was closed."""
+    return PermanentError("the connector is closed", connector=connector, operation=operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which collection of which connector, and what is said when it will not do.
+
+    Args:
+        connector: the connector's name.
+        collection: the collection's.
+    """
+
+    connector: str
+    collection: str
+
+    def not_found(self, operation: str) -> CollectionNotFound:
+        """There is no such collection."""
+        return CollectionNotFound(
+            f"there is no collection {self.collection!r}; ingest, or ensure(schema), makes it",
+            connector=self.connector,
+            operation=operation,
+        )
+
+    def foreign(self, operation: str) -> SchemaMismatch:
+        """It is there, but says nothing of itself."""
+        return SchemaMismatch(
+            f"collection {self.collection!r} was not made by m3connect; use another name "
+            "(--collection)",
+            connector=self.connector,
+            operation=operation,
+        )
+
+    def differs(self, differences: Sequence[str]) -> SchemaMismatch:
+        """It is there, but of another shape."""
+        return SchemaMismatch(
+            f"collection {self.collection!r} differs: {'; '.join(differences)}. Use another name "
+            "(--collection), or ingest with the representations and options that it has",
+            connector=self.connector,
+            operation="ensure",
+        )
+
+    def outdated(self, operation: str, found: object) -> SchemaMismatch:
+        """It was made by another version of this project, which stored other facts."""
+        return SchemaMismatch(
+            f"collection {self.collection!r} has the format {found!r} and this version of m3connect "
+            f"reads {FORMAT}: ingest into a new collection (--collection)",
+            connector=self.connector,
+            operation=operation,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a collection says of itself.
+
+    Args:
+        schema: what it holds.
+        notes: what users noted, JSON values.
+        layout: how the connector lays it out, JSON values of its own.
+
+    >>> stored = Stored(CollectionSchema(8, sparse=True, multivector_width=None))
+    >>> dict(stored.annotated({"k": 20, "x": 1}).annotated({"x": None}).notes)
+    {'k': 20}
+    """
+
+    schema: CollectionSchema
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
+
+    def merged(self, schema: CollectionSchema) -> Self:
+        """With the payload fields of another schema added; nothing else of it is taken over."""
+        fields = {**self.schema.payload_fields, **schema.payload_fields}
+        return replace(self, schema=replace(self.schema, payload_fields=fields))
+
+    def annotated(self, notes: Mapping[str, Any]) -> Self:
+        """With notes merged by key; None removes one."""
+        merged = {**self.notes, **notes}
+        return replace(self, notes={key: note for key, note in merged.items() if note is not None})
+
+    def require(
+        self, schema: CollectionSchema, place: Place, layout: Mapping[str, Any] | None = None
+    ) -> None:
+        """Check that the collection can serve as one of ``schema``.
+
+        Args:
+            schema: what is wanted.
+            place: where it is, for the message.
+            layout: what is wanted of its layout; what is not named may be as it is.
+
+        Raises:
+            SchemaMismatch: it differs; says in what, and what to do.
+        """
+        differences = schema.differences(self.schema) + [
+            f"{name}: collection {self.layout.get(name)!r}, wanted {wanted!r}"
+            for name, wanted in (layout or {}).items()
+            if self.layout.get(name) != wanted
+        ]
+        if differences:
+            raise place.differs(differences)
+
+    def info(self, place: Place, engine: str) -> CollectionInfo:
+        """As :meth:`m3connect.contract.Connector.describe` returns it."""
+        return CollectionInfo(place.collection, self.schema, dict(self.notes), engine)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; :meth:`from_json` reads them back."""
+        return {
+            "format": FORMAT,
+            "schema": self.schema.to_json(),
+            "notes": dict(self.notes),
+            "layout": dict(self.layout),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], place: Place, operation: str) -> Self:
+        """From what :meth:`to_json` gave.
+
+        Raises:
+            SchemaMismatch: another version of this project wrote it.
+        """
+        if values.get("format") != FORMAT:
+            raise place.outdated(operation, values.get("format"))
+        schema = CollectionSchema.from_json(values["schema"])
+        return cls(schema, values["notes"], values["layout"])
+
+    def to_text(self) -> str:
+        """As JSON text; :meth:`from_text` reads it back."""
+        return json.dumps(self.to_json())
+
+    @classmethod
+    def from_text(cls, text: str, place: Place, operation: str) -> Self:
+        """From what :meth:`to_text` gave; raises as :meth:`from_json`."""
+        return cls.from_json(json.loads(text), place, operation)

@@ -1,0 +1,53 @@
+"""Answers whose ties are settled by id, from engines that settle them as they like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+A = TypeVar("A")
+
+_WIDER = 16
+
+
+def best(
+    limits: Sequence[int],
+    ask: Callable[[Sequence[int], Sequence[int]], Sequence[Sequence[A]]],
+    *,
+    score: Callable[[A], float],
+    id_: Callable[[A], str],
+    most: int | None = None,
+) -> list[list[A]]:
+    """The best answers to several queries, by falling score and rising id.
+
+    One answer more is asked for than wanted, and many more where a tie crosses the limit: only who
+    sees all that tie can order them by id.
+
+    Args:
+        limits: how many answers each query wants.
+        ask: the engine's answers, best first, to the queries at some positions, each with a size.
+        score, id_: of an answer.
+        most: the largest size that the engine takes.
+
+    >>> letters = [(0.9, "b"), (0.5, "z"), (0.5, "a"), (0.1, "c")]
+    >>> best([2], lambda queries, sizes: [letters[:sizes[0]]], score=lambda one: one[0],
+    ...      id_=lambda one: one[1])
+    [[(0.9, 'b'), (0.5, 'a')]]
+    """
+    answers: list[list[A]] = [[] for _ in limits]
+    open_, extra = list(range(len(limits))), 1
+    while open_:
+        sizes = [_capped(limits[at] + extra, most) for at in open_]
+        cut = []
+        for at, size, found in zip(open_, sizes, ask(open_, sizes), strict=True):
+            limit = limits[at]
+            answers[at] = sorted(found, key=lambda one: (-score(one), id_(one)))[:limit]
+            full = limit < len(found) == size and (most is None or size < most)
+            if full and score(found[-1]) == score(found[limit - 1]):
+                cut.append(at)
+        open_, extra = cut, extra * _WIDER
+    return answers
+
+
+def _capped(size: int, most: int | None) -> int:
+    return size if most is None else min(size, most)
