@@ -272,7 +272,7 @@ def test_a_collection_is_partitioned_by_a_field(tmp_path):
         assert connector.delete(F("tenant") == "tenant 1") == 8
     with (
         connect(collection="test", path=path, partition_key="team") as connector,
-        pytest.raises(SchemaMismatch, match="partitioned by 'tenant', not 'team'"),
+        pytest.raises(SchemaMismatch, match="partition_key: collection 'tenant', wanted 'team'"),
     ):
         connector.count()
 
