@@ -2,22 +2,32 @@
 
 OUTPUT/recipe.json                what is being run
 OUTPUT/checkpoints/step-000500/   weights, optimizer, schedule, random numbers, progress
+
+Of the weights, what cannot move is left out: it is read again from the model that the run started
+from, so that a run whose encoder is frozen keeps a few megabytes a checkpoint. (A sharded model's
+checkpoints hold everything.)
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import SAFE_WEIGHTS_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from m3connect.disk import take_place, writing
-from m3connect.errors import ConfigError
+from m3connect.errors import CheckpointError, ConfigError
+from m3connect.model.tensors import HEADS
 from m3connect.training.log import LOG_NAME
 from m3connect.training.recipe import AnyRecipe, read_recipe
 from m3connect.training.sampling import PlannedBatch
@@ -47,6 +57,8 @@ class Progress:
         self.epoch = 0
         self.position = 0
         self.plan: list[PlannedBatch] = []
+        self.source = ""
+        """Hash of the weights that the run started from."""
         self.best = float("-inf")
         self.measured_without_gain = 0
 
@@ -97,6 +109,8 @@ class Checkpoints:
         progress: Progress,
     ) -> None:
         accelerator.register_for_checkpointing(schedule, progress)
+        accelerator.register_save_state_pre_hook(_leave_out_what_stays)
+        accelerator.register_load_state_pre_hook(_load_what_moves)
         self.accelerator = accelerator
         self.recipe = recipe
         self.optimizer = optimizer
@@ -121,16 +135,24 @@ class Checkpoints:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
-    def restore(self) -> None:
+    def restore(self, source: str) -> None:
         """Go back to the last checkpoint.
 
+        Args:
+            source: hash of the weights that the model has now, before the checkpoint's are loaded.
+
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or the run started from other weights.
         """
         saved = sorted(self.folder.glob("step-??????"))
         if not saved:
             raise ConfigError(f"{self.folder} holds no checkpoint to resume from")
         self.accelerator.load_state(str(saved[-1]))
+        if self.progress.source != source:
+            raise ConfigError(
+                f"{saved[-1]} began from weights {self.progress.source}, and the recipe's model has "
+                f"{source} now: put the old model back, or start a new run"
+            )
         self._forget_no_step()
 
     def _forget_no_step(self) -> None:
@@ -140,6 +162,41 @@ class Checkpoints:
         """
         if not self.progress.step:
             self.optimizer.state.clear()
+
+
+def _leave_out_what_stays(
+    models: Sequence[nn.Module], weights: Sequence[dict[str, Tensor]], _folder: str
+) -> None:
+    """accelerate's hook before it writes; of a sharded model it gives no weights."""
+    for model, tensors in zip(models, weights, strict=False):
+        for name in _staying(model):
+            del tensors[name]
+
+
+def _load_what_moves(models: list[nn.Module], folder: str) -> None:
+    """accelerate's hook before it reads: what is left in ``models`` it would load as a whole.
+
+    Raises:
+        CheckpointError: a tensor is missing or misshapen.
+    """
+    for model in models:
+        file = Path(folder) / SAFE_WEIGHTS_NAME
+        try:
+            missing, unknown = model.load_state_dict(load_file(file), strict=False)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"{file} cannot be loaded: {error}") from error
+        if wrong := {*missing} ^ _staying(model) | {*unknown}:
+            raise CheckpointError(f"{file}: tensors {sorted(wrong)} are missing or unknown")
+    models.clear()
+
+
+def _staying(model: nn.Module) -> set[str]:
+    """What neither learns nor is set before the first step, as heads are."""
+    return {
+        name
+        for name, weight in model.named_parameters()
+        if not weight.requires_grad and not any(head in name.split(".") for head in HEADS)
+    }
 
 
 def claim_output(recipe: AnyRecipe, *, resume: bool) -> None:

@@ -126,6 +126,7 @@ class Run:
         set_seed(recipe.seed)
         task.module.to(self.accelerator.device)
         self.progress = Progress()
+        source = task.trainable.config.weights_hash
         if self.accelerator.is_main_process:
             claim_output(recipe, resume=resume)
         if resume:
@@ -141,9 +142,10 @@ class Run:
             self.accelerator, recipe, optimizer, self.schedule, self.progress
         )
         if resume:
-            self.checkpoints.restore()
+            self.checkpoints.restore(source)
             self.progress.total = total_steps(recipe.optimizer, self.progress.plan)
         else:
+            self.progress.source = source
             self.checkpoints.save()
         start_trackers(self.accelerator, recipe)
         main = self.accelerator.is_main_process

@@ -1,5 +1,7 @@
 """Whole runs on the tiny model."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -74,6 +76,34 @@ def test_an_interrupted_run_goes_on_bit_for_bit(recipe, tmp_path):
     assert resumed.keys() == whole.keys()
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_a_checkpoint_holds_what_moves(recipe, checkpoint, tmp_path):
+    """With a frozen encoder it holds the heads alone, and the run still goes on bit for bit."""
+    frozen = ["model.frozen='encoder'", "model.multivector_width=4"]
+    whole = weights(train(recipe(*frozen, f"output={tmp_path}/whole")))
+
+    def interrupt(trainable):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            recipe(*frozen, "evaluation.datasets=['x']", "evaluation.every=6"), evaluate=interrupt
+        )
+    (saved,) = (tmp_path / "run/checkpoints").glob("step-000004/*.safetensors")
+    assert {name.split(".")[-2] for name in load_file(saved)} == {"sparse_linear", "colbert_linear"}
+    resumed = weights(train(recipe(*frozen), resume=True))
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_run_goes_on_from_its_own_model_only(recipe, checkpoint):
+    """What a checkpoint leaves out is read from the model: another one under its name is refused."""
+    train(recipe("optimizer.steps=2", "model.frozen='encoder'"))
+    config = json.loads((checkpoint / "m3.json").read_text())
+    (checkpoint / "m3.json").write_text(json.dumps(config | {"weights_hash": "other"}))
+    with pytest.raises(ConfigError, match="model has other now"):
+        train(recipe("optimizer.steps=4", "model.frozen='encoder'"), resume=True)
 
 
 @pytest.mark.parametrize(
