@@ -6,10 +6,9 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from m3connect.evaluation.significance import Interval
+from m3connect.errors import ConfigError
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Okabe and Ito's, told apart by the colour-blind too."""
@@ -26,25 +25,31 @@ class Point:
     group: str
 
 
-def dots(title: str, metric: str, lines: Mapping[str, Mapping[str, Interval]]) -> str:
-    """One line a dataset or language, one mark a row, with its 95 % interval.
+Bar = tuple[float, float, float]
+"""A mean and the ends of its interval: ``(mean, low, high)``."""
+_FEW = 40
+"""Up to so many points, a curve shows each; a single one would be invisible without."""
+
+
+def dots(title: str, metric: str, lines: Mapping[str, Mapping[str, Bar]]) -> str:
+    """One line a dataset or language, one mark a row, with its interval.
 
     Args:
         title: of the chart.
         metric: below the axis.
-        lines: intervals by line and row.
+        lines: bars by line and row.
     """
     rows = list(dict.fromkeys(row for marks in lines.values() for row in marks))
     figure, axes = _figure(title, height=1.2 + 0.42 * len(lines))
     for number, row in enumerate(rows):
         shift = (number - (len(rows) - 1) / 2) * 0.6 / max(1, len(rows))
-        held = [(place, marks[row]) for place, marks in enumerate(lines.values()) if row in marks]
+        bars = [(line, *marks[row]) for line, marks in enumerate(lines.values()) if row in marks]
         axes.errorbar(
-            [found.mean for _, found in held],
-            [place + shift for place, _ in held],
+            [mean for _, mean, _, _ in bars],
+            [line + shift for line, _, _, _ in bars],
             xerr=[
-                [found.mean - found.low for _, found in held],
-                [found.high - found.mean for _, found in held],
+                [mean - low for _, mean, low, _ in bars],
+                [high - mean for _, mean, _, high in bars],
             ],
             fmt=MARKERS[number % len(MARKERS)],
             color=COLOURS[number % len(COLOURS)],
@@ -64,10 +69,10 @@ def scatter(title: str, x_label: str, y_label: str, points: Sequence[Point]) -> 
 
     figure, axes = _figure(title, height=4.2)
     for number, group in enumerate(dict.fromkeys(point.group for point in points)):
-        held = [point for point in points if point.group == group]
+        members = [point for point in points if point.group == group]
         axes.plot(
-            [point.x for point in held],
-            [point.y for point in held],
+            [point.x for point in members],
+            [point.y for point in members],
             linestyle="none",
             marker=MARKERS[number % len(MARKERS)],
             color=COLOURS[number % len(COLOURS)],
@@ -90,8 +95,33 @@ def scatter(title: str, x_label: str, y_label: str, points: Sequence[Point]) -> 
     return _finished(figure, axes, title)
 
 
+def curves(title: str, x_label: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """A curve a line, over a common axis.
+
+    Args:
+        title: of the chart.
+        x_label: below the axis.
+        lines: points ``(x, y)`` by name, by rising x.
+    """
+    figure, axes = _figure(title, height=2.8)
+    for number, (name, points) in enumerate(lines.items()):
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            marker=MARKERS[number % len(MARKERS)] if len(points) <= _FEW else "",
+            markersize=4,
+            color=COLOURS[number % len(COLOURS)],
+            label=name,
+        )
+    axes.set_xlabel(x_label)
+    return _finished(figure, axes, title)
+
+
 def _figure(title: str, *, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError('charts need matplotlib: pip install "m3connect[eval]"') from error
 
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.add_subplot()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from m3connect.searching.modes import Mode
     from m3connect.training.trainable import Trainable
 
-_PACKAGES = ("torch", "accelerate", "matplotlib")
+_PACKAGES = ("torch", "accelerate", "matplotlib", "jinja2")
 """Of the extra ``training``."""
 
 

@@ -20,7 +20,8 @@ ALLOWED = {
     "filters": {"errors"},
     "types": {"errors", "filters"},
     "disk": {"errors"},
-    "charts": {"errors", "disk"},
+    "charts": {"errors"},
+    "pages": {"errors"},
     "contract": VALUES,
     "connecting": VALUES | {"contract"},
     "searching": CONTRACT,
@@ -31,10 +32,10 @@ ALLOWED = {
     "datasets": VALUES | {"disk"},
     "model": CONTRACT | {"disk"},
     "inference": CONTRACT | {"model", "searching"},
-    "evaluation": ENGINE | {"charts", "datasets"},
-    "training_data": ENGINE | {"datasets", "evaluation"},
+    "evaluation": ENGINE | {"charts", "datasets", "pages"},
+    "training_data": ENGINE | {"datasets", "evaluation", "pages"},
     # Training measures with a callable that it is given: it knows neither encoders nor evaluation.
-    "training": CONTRACT | {"charts", "datasets", "disk", "model", "searching"},
+    "training": CONTRACT | {"charts", "datasets", "disk", "model", "pages", "searching"},
     # The one place where training meets what measures it.
     "trainer": CONTRACT | {"datasets", "evaluation", "inference", "searching", "training"},
 }

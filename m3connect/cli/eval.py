@@ -160,6 +160,6 @@ def _show(results: Sequence[Result], metrics: Sequence[str]) -> None:
     from m3connect.evaluation.reports import tables
 
     for metric in metrics:
-        typer.echo(tables.markdown(results, metric) + "\n")
-    if any(row.live for result in results for row in result.rows):
-        typer.echo(tables.live_table(results) + "\n")
+        typer.echo(tables.figures(results, metric).markdown() + "\n")
+    if live := tables.live(results):
+        typer.echo(live.markdown() + "\n")

@@ -51,7 +51,7 @@ def report(
     """
     from m3connect.errors import ConfigError, InputError
     from m3connect.evaluation import requires
-    from m3connect.evaluation.reports import comparison, comparison_report, files, tables
+    from m3connect.evaluation.reports import comparison, files, tables
 
     requires.check()
     if intervals and not base:
@@ -64,7 +64,7 @@ def report(
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{unknown} was not measured; there are {list(known)}")
     if not base:
-        shown = [tables.markdown(new, metric) for metric in names]
+        shown = [tables.figures(new, metric).markdown() for metric in names]
         typer.echo(json.dumps(tables.summary(new)) if printed.as_json else "\n\n".join(shown))
         return
     old = comparison.join(files.read(folder) for folder in base)
@@ -72,8 +72,8 @@ def report(
     left_out = {result.dataset for result in new} ^ {result.dataset for result in old}
     if left_out:
         typer.secho(f"only in one of the two: {', '.join(sorted(left_out))}", fg="yellow", err=True)
-    render = comparison_report.long if intervals else comparison_report.short
+    tables_of = comparison.long if intervals else comparison.short
     if printed.as_json:
         typer.echo(json.dumps({each.metric: comparison.to_json(each) for each in gains}))
     else:
-        typer.echo("\n\n".join(render(each) for each in gains))
+        typer.echo("\n\n".join(table.markdown() for each in gains for table in tables_of(each)))

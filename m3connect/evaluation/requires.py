@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from m3connect.errors import ConfigError
 
-_MODULES = ("pytrec_eval", "scipy", "bm25s", "Stemmer", "regex", "matplotlib", "httpx")
+_MODULES = ("pytrec_eval", "scipy", "bm25s", "Stemmer", "regex", "matplotlib", "jinja2", "httpx")
 
 
 def check() -> None:

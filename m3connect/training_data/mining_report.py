@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from m3connect.pages import Table
 from m3connect.training_data.mining import Mined, Tally
 
 SAMPLES = 5
@@ -41,14 +42,15 @@ def markdown(tally: Tally, scores: Scores, texts: Mapping[str, str]) -> str:
         "queries left out (no positive, or no negative allowed)": tally.left_out,
         **{f"candidates dropped: {why}": n for why, n in tally.dropped.most_common()},
     }
-    parts = ["| count | |", "|---|---|", *(f"| {what} | {n} |" for what, n in counts.items()), ""]
+    rows = [[what, str(count)] for what, count in counts.items()]
+    parts = [Table.of(["count", ""], rows).markdown(), ""]
     if np.isfinite(tally.max_score):
         parts += [f"No negative scores more than {tally.max_score:.3f}, the percentile.", ""]
-    parts += ["| scores | " + " | ".join(f"{q} %" for q in _QUANTILES) + " |"]
-    parts += ["|---" * (len(_QUANTILES) + 1) + "|"]
-    for name, values in (("positives", scores.positives), ("negatives", scores.negatives)):
-        cut = np.percentile(values, _QUANTILES) if values else np.full(len(_QUANTILES), np.nan)
-        parts.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in cut) + " |")
+    quantiles = [
+        ["positives", *_quantiles(scores.positives)],
+        ["negatives", *_quantiles(scores.negatives)],
+    ]
+    parts.append(Table.of(["scores", *(f"{q} %" for q in _QUANTILES)], quantiles).markdown())
     for sample in scores.samples:
         parts += ["", f"**{_line(sample.query)}**", ""]
         for mark, found in (("+", sample.positives), ("-", sample.negatives)):
@@ -57,6 +59,11 @@ def markdown(tally: Tally, scores: Scores, texts: Mapping[str, str]) -> str:
                 for id_, score in list(found.items())[:3]
             ]
     return "\n".join(parts) + "\n"
+
+
+def _quantiles(values: Sequence[float]) -> list[str]:
+    cut = np.percentile(values, _QUANTILES) if values else np.full(len(_QUANTILES), np.nan)
+    return [f"{value:.3f}" for value in cut]
 
 
 def _line(text: str) -> str:

@@ -8,12 +8,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from m3connect import charts
+from m3connect import charts, pages
 from m3connect.charts import Point
 from m3connect.datasets.beir import TextQuery
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.reports import page
-from m3connect.evaluation.significance import Interval
+from m3connect.pages import Cell, Table
 
 
 def result(name="tiny <&>", languages=("de", "fr")):
@@ -74,10 +74,10 @@ def test_every_chart_has_its_data():
     assert "p50 ms" not in offline
 
 
-@pytest.mark.parametrize("interval", [Interval(0.5, 0.4, 0.6), Interval(0.5, 0.5, 0.5)])
-def test_charts_are_well_formed_and_reproducible(interval):
+@pytest.mark.parametrize("bar", [(0.5, 0.4, 0.6), (0.5, 0.5, 0.5)])
+def test_charts_are_well_formed_and_reproducible(bar):
     """SVG that parses, with its labels as text, the same for the same figures."""
-    lines = {"one": {"dense": interval, "all": interval}, "two": {"dense": interval}}
+    lines = {"one": {"dense": bar, "all": bar}, "two": {"dense": bar}}
     chart = charts.dots("a title", "ndcg@10", lines)
     words = "".join(ET.fromstring(chart).itertext())
     assert {"a title", "ndcg@10", "one", "two", "dense", "all"} <= set(
@@ -86,3 +86,28 @@ def test_charts_are_well_formed_and_reproducible(interval):
     assert chart == charts.dots("a title", "ndcg@10", lines)
     points = [Point("p", 10.0, 0.5, "g"), Point("q", 1000.0, 0.6, "h")]
     ET.fromstring(charts.scatter("t", "bytes", "ndcg", points))
+
+
+def test_a_curve_of_one_point_is_seen():
+    """A run of one logged step draws a mark: a line alone would leave the chart empty."""
+    chart = charts.curves("Loss", "step", {"loss": [(10.0, 0.5)]})
+    ET.fromstring(chart)
+    marks = re.search(
+        r'id="line2d_\d+">\s*<defs>.*?<use [^>]*style="fill: #0072b2', chart, re.DOTALL
+    )
+    assert marks
+    assert chart == charts.curves("Loss", "step", {"loss": [(10.0, 0.5)]})
+
+
+def test_a_table_is_the_same_in_markdown_and_in_html():
+    """Emphasis and texts of a cell reach both; what would break either is escaped."""
+    table = Table.of(["a|b", "x"], [[Cell("mean", "strong"), "1 < 2"], [Cell("paper", "em"), "="]])
+    assert table.markdown().splitlines() == [
+        "| a\\|b | x |",
+        "|---|---|",
+        "| **mean** | 1 < 2 |",
+        "| *paper* | = |",
+    ]
+    text = pages.page("t", "lead", tables=[table])
+    assert "<td><strong>mean</strong></td><td>1 &lt; 2</td>" in text
+    assert "<th>a|b</th>" in text

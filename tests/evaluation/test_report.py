@@ -28,7 +28,7 @@ LIKE_GOOD = [0.8, 0.9, 0.9, 0.8, 0.9, 0.8, 0.8, 0.8]
 
 def test_the_table_marks_the_best_and_what_equals_it():
     """The best row is bold, one that the test cannot tell from it has =, the paper stands below."""
-    table = tables.markdown([result(dense=BAD, sparse=LIKE_GOOD, all=GOOD)], "ndcg@10")
+    table = tables.figures([result(dense=BAD, sparse=LIKE_GOOD, all=GOOD)], "ndcg@10").markdown()
     assert table.splitlines() == [
         "| ndcg@10 | dense | sparse | all |",
         "|---|---|---|---|",
@@ -39,9 +39,9 @@ def test_the_table_marks_the_best_and_what_equals_it():
 
 def test_the_mean_needs_every_dataset():
     """A row that one dataset lacks has no mean over all."""
-    table = tables.markdown(
+    table = tables.figures(
         [result("a", dense=BAD, sparse=GOOD), result("b", dense=GOOD)], "ndcg@10"
-    )
+    ).markdown()
     assert table.splitlines()[-1] == "| **mean** | **0.475** |  |"
 
 
@@ -96,7 +96,7 @@ def test_files_can_be_read_back(dataset, tmp_path):
     assert (tmp_path / "results.md").read_text().startswith("| ndcg@10 | dense |")
     assert json.loads((tmp_path / "summary.json").read_text()) == tables.summary([found])
     again = files.read(tmp_path)
-    assert tables.markdown(again, "ndcg@10") == tables.markdown([found], "ndcg@10")
+    assert tables.figures(again, "ndcg@10") == tables.figures([found], "ndcg@10")
     assert tables.details(again[0]) == tables.details(found)
 
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from m3connect.errors import InputError
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.significance import Comparison, compare_means
+from m3connect.pages import Cell, Table
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Gain:
     """One mode or baseline on one dataset or language.
 
     Args:
@@ -31,8 +32,8 @@ class Cell:
     gain: Comparison | None
 
 
-Table = dict[str, dict[str, Cell]]
-"""Cells by line (a dataset or a language) and row (a mode or a baseline)."""
+Lines = dict[str, dict[str, Gain]]
+"""Gains by line (a dataset or a language) and row (a mode or a baseline)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Gains:
     """
 
     metric: str
-    datasets: Table
-    languages: Mapping[str, Table]
+    datasets: Lines
+    languages: Mapping[str, Lines]
 
 
 def join(evaluations: Iterable[Sequence[Result]]) -> list[Result]:
@@ -107,6 +108,20 @@ def compare(base: Sequence[Result], new: Sequence[Result], metric: str) -> Gains
     return Gains(metric, datasets, languages)
 
 
+def short(gains: Gains) -> list[Table]:
+    """A table of datasets and modes, and one by language where there are several.
+
+    A cell is the new mean with its difference from the old one; ``=`` marks a difference that the
+    paired test does not see (p >= 0.05).
+    """
+    return [_short(title, lines) for title, lines in _titled(gains).items()]
+
+
+def long(gains: Gains) -> list[Table]:
+    """The same tables with a line a cell: both means, the difference, its interval and p-value."""
+    return [_long(title, lines) for title, lines in _titled(gains).items()]
+
+
 def to_json(gains: Gains) -> dict[str, Any]:
     """As JSON values: ``mean``, ``base``, ``gain`` and ``queries`` of every line and row."""
     return asdict(gains)
@@ -157,7 +172,7 @@ def _check_queries(one: Result, other: Result) -> None:
         )
 
 
-def _by_language(pairs: Sequence[_Pair]) -> Table:
+def _by_language(pairs: Sequence[_Pair]) -> Lines:
     languages = sorted({language for pair in pairs for language in pair.languages()})
     return {
         language or "?": _cells(
@@ -167,7 +182,7 @@ def _by_language(pairs: Sequence[_Pair]) -> Table:
     }
 
 
-def _cells(pairs: Sequence[_Pair]) -> dict[str, Cell]:
+def _cells(pairs: Sequence[_Pair]) -> dict[str, Gain]:
     """The rows that all datasets have."""
     names = [name for name in pairs[0].new if all(name in pair.new for pair in pairs)]
     cells = {}
@@ -176,11 +191,68 @@ def _cells(pairs: Sequence[_Pair]) -> dict[str, Cell]:
         queries, mean = sum(map(len, new)), _mean_of_means(new)
         if all(name in pair.base for pair in pairs):
             base = [pair.base[name] for pair in pairs]
-            cells[name] = Cell(queries, mean, _mean_of_means(base), compare_means(new, base))
+            cells[name] = Gain(queries, mean, _mean_of_means(base), compare_means(new, base))
         else:
-            cells[name] = Cell(queries, mean, None, None)
+            cells[name] = Gain(queries, mean, None, None)
     return cells
 
 
 def _mean_of_means(figures: Sequence[NDArray[np.float64]]) -> float:
     return float(np.mean([values.mean() for values in figures]))
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def _titled(gains: Gains) -> dict[str, Lines]:
+    titled = {gains.metric: gains.datasets}
+    for name, lines in gains.languages.items():
+        where = "mean over datasets" if name == "mean" else name
+        titled[f"{gains.metric}, {where}, by language of the query"] = lines
+    return titled
+
+
+def _short(title: str, lines: Lines) -> Table:
+    rows = list(dict.fromkeys(name for gains in lines.values() for name in gains))
+    return Table.of(
+        [title, *rows],
+        [
+            [_name(line), *(_gain(gains[name]) if name in gains else "" for name in rows)]
+            for line, gains in lines.items()
+        ],
+    )
+
+
+def _gain(gain: Gain) -> str:
+    if gain.gain is None:
+        return f"{gain.mean:.3f}"
+    same = " =" if gain.gain.p_value >= 0.05 else ""
+    return f"{gain.mean:.3f} ({gain.gain.difference.mean:+.3f}{same})"
+
+
+def _long(title: str, lines: Lines) -> Table:
+    return Table.of(
+        [title, "mode", "queries", "base", "new", "difference", "95 % interval", "p"],
+        [
+            [_name(line), name, str(gain.queries), *_both(gain)]
+            for line, gains in lines.items()
+            for name, gain in gains.items()
+        ],
+    )
+
+
+def _both(gain: Gain) -> list[str]:
+    if gain.base is None or gain.gain is None:
+        return ["", f"{gain.mean:.3f}", "", "", ""]
+    difference = gain.gain.difference
+    return [
+        f"{gain.base:.3f}",
+        f"{gain.mean:.3f}",
+        f"{difference.mean:+.3f}",
+        f"{difference.low:+.3f} to {difference.high:+.3f}",
+        f"{gain.gain.p_value:.3f}",
+    ]
+
+
+def _name(line: str) -> Cell:
+    return Cell(line, "strong" if line == "mean" else "")

@@ -26,9 +26,10 @@ def write(results: Sequence[Result], folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     asked = list(dict.fromkeys(name for result in results for name in _metrics(result)))
-    text = "\n\n".join(tables.markdown(results, metric) for metric in asked)
-    if any(row.live for result in results for row in result.rows):
-        text += "\n\n" + tables.live_table(results)
+    shown = [tables.figures(results, metric) for metric in asked]
+    if live := tables.live(results):
+        shown.append(live)
+    text = "\n\n".join(table.markdown() for table in shown)
     written = {
         "results.json": json.dumps([tables.details(result) for result in results], indent=1),
         "summary.json": json.dumps(tables.summary(results), indent=1),

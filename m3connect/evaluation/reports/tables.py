@@ -1,4 +1,4 @@
-"""Results as JSON and as Markdown tables. Figures are means over queries, from 0 to 1."""
+"""Results as JSON and as tables. Figures are means over queries, from 0 to 1."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from m3connect.evaluation import metrics
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.reports import published
 from m3connect.evaluation.significance import compare, interval
+from m3connect.pages import Cell, Table
 
 
 def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
@@ -41,37 +42,44 @@ def details(result: Result) -> dict[str, Any]:
     }
 
 
-def markdown(results: Sequence[Result], metric: str) -> str:
+def figures(results: Sequence[Result], metric: str) -> Table:
     """One table: datasets down, rows across, the mean below; the best of a line in bold.
 
     A row that the paired test cannot tell from the best (p >= 0.05) is marked with ``=``.
     """
     names = list(dict.fromkeys(row.name for result in results for row in result.rows))
-    lines = [f"| {metric} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines: list[list[Cell | str]] = []
     for result in results:
         cells = _cells(result, metric)
-        lines.append(f"| {result.dataset} | " + " | ".join(cells.get(n, "") for n in names) + " |")
+        lines.append([result.dataset, *(cells.get(name, "") for name in names)])
         paper = published.figures(result.dataset)
         if any(metric in paper.get(name, {}) for name in names):
-            there = [f"{paper[n][metric]:.3f}" if metric in paper.get(n, {}) else "" for n in names]
-            lines.append("| *in the paper* | " + " | ".join(there) + " |")
+            theirs = [
+                f"{paper[n][metric]:.3f}" if metric in paper.get(n, {}) else "" for n in names
+            ]
+            lines.append([Cell("in the paper", "em"), *theirs])
     if len(results) > 1:
         means = [_mean(results, name, metric) for name in names]
         top = max((mean for mean in means if mean is not None), default=None)
-        shown = ["" if mean is None else _bold(mean, mean == top) for mean in means]
-        lines.append("| **mean** | " + " | ".join(shown) + " |")
-    return "\n".join(lines)
+        shown = ["" if mean is None else _cell(mean, mean == top) for mean in means]
+        lines.append([Cell("mean", "strong"), *shown])
+    return Table.of([metric, *names], lines)
 
 
-def live_table(results: Sequence[Result]) -> str:
-    """Latency and agreement with exact search, a line for each dataset and mode."""
+def live(results: Sequence[Result]) -> Table | None:
+    """Latency and agreement with exact search, a line for each dataset and mode; None without any."""
     columns = list(dict.fromkeys(name for r in results for row in r.rows for name in row.live))
-    lines = ["| dataset | mode | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
-    for result in results:
-        for row in (row for row in result.rows if row.live):
-            cells = [f"{row.live[name]:.3f}" if name in row.live else "" for name in columns]
-            lines.append(f"| {result.dataset} | {row.name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    lines = [
+        [
+            result.dataset,
+            row.name,
+            *(f"{row.live[name]:.3f}" if name in row.live else "" for name in columns),
+        ]
+        for result in results
+        for row in result.rows
+        if row.live
+    ]
+    return Table.of(["dataset", "mode", *columns], lines) if lines else None
 
 
 def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
@@ -83,11 +91,11 @@ def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
 
 
 def _row(row: Row, result: Result) -> dict[str, Any]:
-    figures = {}
+    shown_figures = {}
     for metric, values in row.figures.items():
         found = interval(values)
-        figures[metric] = {"mean": found.mean, "low": found.low, "high": found.high}
-    shown: dict[str, Any] = {"metrics": figures, "seconds": round(row.seconds, 3)}
+        shown_figures[metric] = {"mean": found.mean, "low": found.low, "high": found.high}
+    shown: dict[str, Any] = {"metrics": shown_figures, "seconds": round(row.seconds, 3)}
     if row.size is not None:
         shown["bytes_per_document"] = round(row.size, 1)
     if row.live:
@@ -114,7 +122,7 @@ def _pair(one: Row, other: Row) -> dict[str, Any]:
     }
 
 
-def _cells(result: Result, metric: str) -> dict[str, str]:
+def _cells(result: Result, metric: str) -> dict[str, Cell]:
     rows = [row for row in result.rows if metric in row.figures]
     if not rows:
         return {}
@@ -125,7 +133,7 @@ def _cells(result: Result, metric: str) -> dict[str, str]:
             row is not best and compare(row.figures[metric], best.figures[metric]).p_value >= 0.05
         )
         mean = float(row.figures[metric].mean())
-        cells[row.name] = _bold(mean, row is best) + (" =" if same else "")
+        cells[row.name] = Cell(f"{mean:.3f} =") if same else _cell(mean, row is best)
     return cells
 
 
@@ -150,5 +158,5 @@ def _mean(results: Sequence[Result], name: str, metric: str) -> float | None:
     return float(np.mean([row.figures[metric].mean() for row in rows]))
 
 
-def _bold(mean: float, best: bool) -> str:
-    return f"**{mean:.3f}**" if best else f"{mean:.3f}"
+def _cell(mean: float, best: bool) -> Cell:
+    return Cell(f"{mean:.3f}", "strong" if best else "")
