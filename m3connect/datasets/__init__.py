@@ -3,5 +3,5 @@
 beir.py    a corpus, queries and judgements (qrels) in a folder
 hub.py     published ones, by name
 write.py   a folder in the same layout
-lines.py   random access to JSON lines
+lines.py   JSON lines: in order, by row, written
 """

@@ -12,7 +12,6 @@ with file and line; what is merely odd is counted and reported.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from m3connect.datasets import lines
 from m3connect.errors import InputError
 from m3connect.types import Document
 
@@ -162,7 +162,7 @@ def read_corpus(path: Path, language: str = "") -> Iterator[Document]:
     Raises:
         InputError: a malformed line.
     """
-    for where, values in _objects(path):
+    for where, values in lines.read(path):
         text = f"{values.get('title') or ''} {_text(where, values, 'text')}".strip()
         id_ = _identifier(where, values, ("_id", "id"))
         yield Document(id_, text, {"lang": values.get("lang") or language})
@@ -191,29 +191,6 @@ def _find_qrels(folder: Path, name: str | None) -> Path:
     raise InputError(
         f"{folder}: no judgements named {name or 'qrels.tsv'!r}; there are {there or 'none'}"
     )
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """``file:line`` and the text of every line that is not blank."""
-    with (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8") as lines
-    ):
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield f"{path}:{number}", line.rstrip("\r\n")
-
-
-def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for where, line in _lines(path):
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise InputError(f"{where}: expected an object, got {line[:60]!r}")
-        yield where, value
 
 
 def _identifier(where: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
@@ -251,7 +228,7 @@ def _scan_corpus(path: Path) -> tuple[list[str], str, int]:
 
 def _read_queries(path: Path, language: str) -> dict[str, TextQuery]:
     queries: dict[str, TextQuery] = {}
-    for where, values in _objects(path):
+    for where, values in lines.read(path):
         id_ = _identifier(where, values, ("_id", "id"))
         if id_ in queries:
             raise InputError(f"{where}: query id {id_!r} occurs twice")
@@ -279,13 +256,13 @@ def _read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], int]:
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, str, int]]:
     if ".jsonl" in path.suffixes:
-        for where, values in _objects(path):
+        for where, values in lines.read(path):
             query = _identifier(where, values, _QUERY_KEYS)
             document = _identifier(where, values, _DOCUMENT_KEYS)
             given = next((values[key] for key in _RELEVANCE_KEYS if key in values), None)
             yield where, query, document, _relevance(where, str(given))
         return
-    for row, (where, line) in enumerate(_lines(path)):
+    for row, (where, line) in enumerate(lines.text_lines(path)):
         columns = line.split("\t") if "\t" in line else line.split()
         if len(columns) not in {3, 4}:
             raise InputError(

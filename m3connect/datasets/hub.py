@@ -12,9 +12,6 @@ A collection is fetched once, into the cache; what comes after reads that folder
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +20,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from m3connect.datasets import lines
+from m3connect.datasets.write import write_collection
 from m3connect.errors import ConfigError, InputError
 
 Rows = Iterator[dict[str, Any]]
@@ -69,15 +68,7 @@ def folder(name: str, cache: Path, fetch: Fetch | None = None) -> Path:
     if home.is_dir():
         return home
     parts = _PARTS[kind](which, fetch or from_hub)
-    unfinished = cache / f"{name}.part"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    _write(unfinished / "corpus.jsonl.gz", parts.corpus)
-    _write(unfinished / "queries.jsonl.gz", parts.queries)
-    with (unfinished / "qrels.tsv").open("w", encoding="utf-8") as file:
-        file.write("query-id\tcorpus-id\trelevance\n")
-        file.writelines(f"{query}\t{doc}\t{relevance}\n" for query, doc, relevance in parts.qrels)
-    unfinished.rename(home)
+    write_collection(home, parts.corpus, parts.queries, parts.qrels, gzipped=True)
     return home
 
 
@@ -203,13 +194,12 @@ def _rows(paths: Iterable[Path], columns: tuple[str, ...] | None = None) -> Rows
             for batch in pq.ParquetFile(path).iter_batches():
                 yield from batch.to_pylist()
         elif path.suffix == ".tsv":
-            with path.open(encoding="utf-8", newline="") as lines:
+            with path.open(encoding="utf-8", newline="") as file:
                 yield from csv.DictReader(
-                    lines, fieldnames=columns, delimiter="\t", quoting=csv.QUOTE_NONE
+                    file, fieldnames=columns, delimiter="\t", quoting=csv.QUOTE_NONE
                 )
         else:
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                yield from (json.loads(line) for line in lines)
+            yield from (row for _, row in lines.read(path))
 
 
 def _zipped(archive: Path, ending: str) -> Rows:
@@ -217,10 +207,6 @@ def _zipped(archive: Path, ending: str) -> Rows:
         names = [name for name in files.namelist() if Path(name).name == ending]
         if len(names) != 1:
             raise InputError(f"{archive}: expected one {ending}, found {names}")
-        with files.open(names[0]) as lines:
-            yield from (json.loads(line) for line in lines)
-
-
-def _write(path: Path, rows: Rows) -> None:
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with files.open(names[0]) as file:
+            for number, line in enumerate(file, start=1):
+                yield lines.parse(line, f"{archive}: {names[0]}:{number}")

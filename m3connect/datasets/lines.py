@@ -1,6 +1,7 @@
-"""Random access to the JSON objects of a file; in memory are only their offsets.
+"""JSON lines: read in order, read by row, written. The one place that does.
 
-JSON lines are read where they lie. Everything else is written once, as JSON lines, into a temporary
+:func:`read` streams, gzipped or not. :class:`Records` gives random access; in memory are only offsets:
+JSON lines are read where they lie, everything else is written once, as JSON lines, into a temporary
 file without a name.
 """
 
@@ -12,14 +13,89 @@ import os
 import shutil
 import tempfile
 import weakref
+import zlib
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Self
 
+from m3connect.disk import aside
 from m3connect.errors import InputError
 
 _READ_ROWS = 1024
+
+
+def read(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``file:line`` and the object of every line that is not blank.
+
+    Args:
+        path: JSON lines, gzipped where the name ends so.
+
+    Raises:
+        InputError: a line that is no JSON object, a text that is no UTF-8, or a broken archive; names
+            file and line.
+    """
+    for where, line in text_lines(path):
+        yield where, parse(line, where)
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """``file:line`` and the text of every line that is not blank.
+
+    Args:
+        path: a text, gzipped where the name ends so.
+
+    Raises:
+        InputError: the text is no UTF-8, or the archive is broken.
+    """
+    number = 0
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8") as lines
+        ):
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: after line {number}: not UTF-8: {error}") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: after line {number}: cannot be unpacked: {error}") from error
+
+
+def parse(line: str | bytes, where: str) -> dict[str, Any]:
+    """The object of a line.
+
+    Raises:
+        InputError: it holds none; begins with ``where``.
+    """
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected an object, got {line[:60]!r}")
+    return value
+
+
+def write(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
+    """Write objects as lines; gzipped where the name ends so. The file is there when it is whole.
+
+    Args:
+        path: the file.
+        objects: JSON values; what streams is written as it comes.
+
+    Raises:
+        M3ConnectError: there is no room.
+    """
+    with (
+        aside(path) as unfinished,
+        gzip.open(unfinished, "wt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else unfinished.open("w", encoding="utf-8") as file,
+    ):
+        file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in objects)
 
 
 class Records:
@@ -80,14 +156,7 @@ class Records:
         """
         start = self._starts[row]
         end = self._starts[row + 1] if row + 1 < len(self) else self._end
-        line = os.pread(self._file.fileno(), end - start, start)
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{self.where(row)}: not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{self.where(row)}: expected an object, got {line[:60]!r}")
-        return record
+        return parse(os.pread(self._file.fileno(), end - start, start), self.where(row))
 
     def where(self, row: int) -> str:
         """``file:line`` of a row, for messages (in Parquet the line is the row)."""

@@ -1,26 +1,67 @@
-"""Development collections small enough to be measured during a run.
-
-Queries are a sample; documents are all that these queries judge, and as many others as asked for. A
-smaller pool makes every figure higher than on the whole collection: compare runs, not papers.
-"""
+"""Test collections in the BEIR layout, written: whole folders, and small copies for measuring in a run."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from m3connect.datasets import beir
+from m3connect.datasets import beir, lines
 from m3connect.datasets.beir import Dataset
+from m3connect.disk import aside
+
+HEADER = "query-id\tcorpus-id\tscore"
+"""The first line of ``qrels.tsv``, as BEIR has it."""
+
+
+def write_collection(
+    folder: Path,
+    corpus: Iterable[Mapping[str, Any]],
+    queries: Iterable[Mapping[str, Any]],
+    qrels: Iterable[tuple[str, str, int]],
+    *,
+    gzipped: bool = False,
+) -> None:
+    """Write a collection; its folder is there when it is whole.
+
+    Args:
+        folder: its name; what lies there is replaced.
+        corpus: documents, with ``_id`` and ``text``.
+        queries: with ``_id`` and ``text``.
+        qrels: query id, document id, relevance.
+        gzipped: whether corpus and queries are.
+
+    Raises:
+        M3ConnectError: there is no room.
+    """
+    ending = ".jsonl.gz" if gzipped else ".jsonl"
+    with aside(folder) as unfinished:
+        unfinished.mkdir()
+        lines.write(unfinished / f"corpus{ending}", corpus)
+        lines.write(unfinished / f"queries{ending}", queries)
+        write_qrels(unfinished / "qrels.tsv", qrels)
+
+
+def write_qrels(path: Path, qrels: Iterable[tuple[str, str, int]]) -> None:
+    """Write judgements: query id, document id, relevance.
+
+    Raises:
+        M3ConnectError: there is no room.
+    """
+    with aside(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.write(f"{HEADER}\n")
+        file.writelines(f"{query}\t{document}\t{score}\n" for query, document, score in qrels)
 
 
 def small_copy(
     dataset: Dataset, folder: Path, *, queries: int, documents: int, seed: int = 0
 ) -> Dataset:
-    """A part of a collection, written as one of its own.
+    """A part of a collection, written as one of its own, small enough to be measured during a run.
+
+    Queries are a sample; documents are all that these queries judge, and as many others as asked for.
+    A smaller pool makes every figure higher than on the whole collection: compare runs, not papers.
 
     Args:
         dataset: the whole.
@@ -35,30 +76,19 @@ def small_copy(
         others = [id_ for id_ in dataset.ids if id_ not in judged]
         rng = np.random.default_rng(seed)
         extra = max(0, min(documents - len(judged), len(others)))
-        kept = judged | {others[at] for at in rng.choice(len(others), extra, replace=False)}
-        _write(part, kept, folder)
+        rows = rng.choice(len(others), extra, replace=False)
+        kept = judged | {others[row] for row in rows}
+        write_collection(
+            folder,
+            ({"_id": doc.id, "text": doc.text} for doc in part.documents() if doc.id in kept),
+            (
+                {"_id": query.id, "text": query.text, "lang": query.language}
+                for query in part.queries
+            ),
+            (
+                (query.id, id_, score)
+                for query in part.queries
+                for id_, score in part.qrels[query.id].items()
+            ),
+        )
     return beir.load(folder)
-
-
-def _write(part: Dataset, kept: set[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_lines(
-        folder / "corpus.jsonl",
-        ({"_id": doc.id, "text": doc.text} for doc in part.documents() if doc.id in kept),
-    )
-    _write_lines(
-        folder / "queries.jsonl",
-        ({"_id": query.id, "text": query.text, "lang": query.language} for query in part.queries),
-    )
-    rows = [
-        f"{query.id}\t{id_}\t{relevance}"
-        for query in part.queries
-        for id_, relevance in part.qrels[query.id].items()
-    ]
-    content = "\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n"
-    (folder / "qrels.tsv").write_text(content, encoding="utf-8")
-
-
-def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -19,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from m3connect.contract import Encoder, Kind
-from m3connect.disk import writing
+from m3connect.disk import aside
 from m3connect.errors import InputError
 from m3connect.types import LEGS, Embeddings, Leg, TokenArray
 
@@ -189,17 +188,12 @@ def write(path: Path, embeddings: Embeddings) -> None:
         M3ConnectError: there is no room for it.
     """
     table = embeddings.to_arrow()
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    with writing(path, "Make room or name another folder; what is there is used again."):
-        try:
-            with (
-                pa.OSFile(str(unfinished), "wb") as sink,
-                pa.ipc.new_file(sink, table.schema) as writer,
-            ):
-                writer.write_table(table)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    with (
+        aside(path, "Make room or name another folder; what is there is used again.") as unfinished,
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
 
 
 def read(path: Path) -> Embeddings:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from m3connect.disk import take_place, writing
+from m3connect.disk import take_place, unfinished, writing
 from m3connect.errors import CheckpointError, ConfigError
 from m3connect.model.tensors import HEADS
 from m3connect.training.log import LOG_NAME
@@ -124,13 +124,12 @@ class Checkpoints:
             M3ConnectError: there is no room for it.
         """
         target = self.folder / f"step-{self.progress.step:06d}"
-        unfinished = target.with_suffix(".unfinished")
-        with writing(unfinished, NO_ROOM):
-            self.accelerator.save_state(str(unfinished))
+        with writing(target, NO_ROOM):  # of a sharded model every process writes its part
+            self.accelerator.save_state(str(unfinished(target)))
         self._forget_no_step()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            take_place(unfinished, target)
+            take_place(target)
             for old in sorted(self.folder.glob("step-??????"))[: -self.recipe.run.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()

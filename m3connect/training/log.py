@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from m3connect import charts, pages
+from m3connect.datasets import lines
 from m3connect.training.collate import Texts
 from m3connect.training.recipe import AnyRecipe
 
@@ -78,8 +79,8 @@ class Monitor:
         values = {"step": step, **figures}
         log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(values) + "\n")
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
 
 
 @torch.no_grad()
@@ -112,8 +113,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     """
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as lines:
-        entries = [json.loads(line) for line in lines]
+    entries = [entry for _, entry in lines.read(path)]
     latest: dict[tuple[float, bool], dict[str, float]] = {
         (entry["step"], "loss" in entry): entry for entry in entries
     }
@@ -151,13 +151,13 @@ def _curves(entries: Sequence[Mapping[str, float]]) -> list[str]:
     development = sorted({name for entry in entries for name in entry if name.startswith("dev_")})
     drawn = []
     for title, names in {**_CHARTS, "nDCG@10 on the development sets": development}.items():
-        lines = {
+        curves_by_name = {
             name.removeprefix("dev_"): [
                 (entry["step"], entry[name]) for entry in entries if name in entry
             ]
             for name in names
         }
-        lines = {name: points for name, points in lines.items() if points}
-        if lines:
-            drawn.append(charts.curves(title, "step", lines))
+        curves_by_name = {name: points for name, points in curves_by_name.items() if points}
+        if curves_by_name:
+            drawn.append(charts.curves(title, "step", curves_by_name))
     return drawn

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import Tensor, nn
 
-from m3connect.disk import take_place, writing
+from m3connect.disk import take_place, unfinished, writing
 from m3connect.errors import ConfigError, InputError
 from m3connect.training.checkpoints import NO_ROOM, Checkpoints, Progress, claim_output
 from m3connect.training.contrastive import Contrastive
@@ -240,10 +240,9 @@ class Run:
     def _save(self, trainable: Trainable, name: str) -> None:
         if self.accelerator.is_main_process:
             target = self.recipe.output / name
-            unfinished = target.with_suffix(".unfinished")
-            with writing(unfinished, NO_ROOM):
-                save_trainable(trainable, unfinished)
-            take_place(unfinished, target)
+            with writing(target, NO_ROOM):
+                save_trainable(trainable, unfinished(target))
+            take_place(target)
         self.accelerator.wait_for_everyone()
 
 

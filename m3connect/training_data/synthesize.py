@@ -10,12 +10,14 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from m3connect.datasets import lines
+from m3connect.datasets.write import write_qrels
 from m3connect.errors import InputError
 from m3connect.evaluation.shards import Progress, silent
 from m3connect.types import Document
@@ -154,8 +156,8 @@ def read_answers(folder: Path) -> dict[str, str]:
     kept = whole[: whole.rfind("\n") + 1]
     if kept != whole:
         path.write_text(kept, encoding="utf-8")
-    found = [json.loads(line) for line in kept.splitlines()]
-    return {str(each["id"]): str(each["query"]) for each in found}
+    answers = [lines.parse(line, str(path)) for line in kept.split("\n") if line]
+    return {str(each["id"]): str(each["query"]) for each in answers}
 
 
 def clean(answers: dict[str, str], dropped: Counter[str]) -> dict[str, str]:
@@ -202,15 +204,14 @@ def round_trip(
 
 def save(queries: dict[str, str], languages: dict[str, str], folder: Path) -> None:
     """Write ``queries.jsonl`` and ``qrels.tsv``."""
-    (folder / "queries.jsonl").write_text("".join(_query_lines(queries, languages)), "utf-8")
-    rows = [f"{_query_id(id_)}\t{id_}\t1\n" for id_ in queries]
-    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\trelevance\n" + "".join(rows), "utf-8")
-
-
-def _query_lines(queries: dict[str, str], languages: dict[str, str]) -> Iterator[str]:
-    for id_, query in queries.items():
-        line = {"_id": _query_id(id_), "text": query, "lang": languages.get(id_, "")}
-        yield json.dumps(line, ensure_ascii=False) + "\n"
+    lines.write(
+        folder / "queries.jsonl",
+        (
+            {"_id": _query_id(id_), "text": query, "lang": languages.get(id_, "")}
+            for id_, query in queries.items()
+        ),
+    )
+    write_qrels(folder / "qrels.tsv", ((_query_id(id_), id_, 1) for id_ in queries))
 
 
 def _query_id(document_id: str) -> str:

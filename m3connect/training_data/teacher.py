@@ -6,13 +6,13 @@ Training data are JSON lines as FlagEmbedding has them: ``query``, ``pos``, ``ne
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from m3connect.contract import Encoder
+from m3connect.datasets import lines
 from m3connect.errors import InputError
 from m3connect.searching.modes import vectors
 from m3connect.training_data.mining import combined
@@ -31,10 +31,14 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         InputError: a line that is no example, by file and number.
     """
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _example(line, f"{path}:{number}")
+    for where, record in lines.read(path):
+        if not isinstance(record.get("query"), str):
+            raise InputError(f"{where}: expected an object with query, pos and neg")
+        for key in ("pos", "neg"):
+            texts = record.get(key)
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"{where}: {key!r} must hold a list of strings")
+        yield record
 
 
 def add_scores(examples: Iterable[dict[str, Any]], teacher: Teacher) -> Iterator[dict[str, Any]]:
@@ -75,17 +79,3 @@ def own_score(encoder: Encoder, weights: Sequence[float]) -> Teacher:
         ]
 
     return score
-
-
-def _example(line: str, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    if not isinstance(values, Mapping) or not isinstance(values.get("query"), str):
-        raise InputError(f"{where}: expected an object with query, pos and neg")
-    for key in ("pos", "neg"):
-        texts = values.get(key)
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise InputError(f"{where}: {key!r} must hold a list of strings")
-    return dict(values)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from m3connect.datasets import lines
 from m3connect.datasets.beir import TextQuery
 from m3connect.errors import InputError
 from m3connect.evaluation.measure import Answer, Result, Row
@@ -60,7 +61,7 @@ def _read_one(stored: Mapping[str, Any], folder: Path) -> Result:
         raise InputError(
             f"{path} is missing: it holds the figures of {stored['dataset']}'s queries"
         )
-    queries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    queries = [query for _, query in lines.read(path)]
     rows = [
         Row(
             name,
