@@ -23,7 +23,7 @@ import numpy as np
 
 from m3connect.datasets import lines
 from m3connect.errors import InputError
-from m3connect.types import Document
+from m3connect.types import Document, encoded_text
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance by query id and document id; above 0 is relevant."""
@@ -163,7 +163,8 @@ def read_corpus(path: Path, language: str = "") -> Iterator[Document]:
         InputError: a malformed line.
     """
     for where, values in lines.read(path):
-        text = f"{values.get('title') or ''} {_text(where, values, 'text')}".strip()
+        title = values.get("title")
+        text = encoded_text(_text(where, values, "text"), title if isinstance(title, str) else None)
         id_ = _identifier(where, values, ("_id", "id"))
         yield Document(id_, text, {"lang": values.get("lang") or language})
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any, Literal
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from m3connect.contract import Encoder
 from m3connect.errors import ConfigError
-from m3connect.types import Chunk, Document
+from m3connect.ingestion.headings import Sections
+from m3connect.types import Chunk, Document, encoded_text
+
+Context = Literal["title", "headings"]
 
 DEFAULT_TOKENS = 256
 """Long enough for a paragraph, short enough for one topic."""
+CONTEXT: tuple[Context, ...] = ("title", "headings")
+"""What is encoded with each passage by default."""
+TINY = 8  # a passage of less than one eighth of the limit is joined to a neighbour
+# Characters. Splitting takes the square of a run without white space, and cannot be interrupted.
+LONG_WORD, PART_OF_WORD, LONG_TEXT = 4096, 1024, 1 << 18
+_PAGE_BREAK = "\f"
+_MARKS = re.compile(r"[\s`~\-*_=|:#>+]*|\s*(?:`{3,}|~{3,})[ \t]*[\w+#.-]{0,30}\s*")
 
 
 def chunk_id(document_id: str, position: int) -> str:
@@ -32,20 +46,35 @@ def chunk_ids(document_id: str, start: int, stop: int) -> list[str]:
     return [chunk_id(document_id, position) for position in range(start, stop)]
 
 
+Span = tuple[int, int]
+"""Start and stop of a passage in its document, in characters."""
+
+
 class Chunker:
     """Cuts documents at paragraphs, else sentences, else words; Markdown at its own structure.
 
     Args:
         encoder: its tokenizer counts, and its maximum length is the limit.
         tokens: most tokens a passage has, without the special ones and the prefix that the
-            encoder adds; default 256, or what the encoder takes if that is less.
+            encoder adds, and without its context; default 256, or what the encoder takes if that
+            is less.
         overlap: most tokens that a passage repeats of the one before it.
+        context: what is encoded with each passage, though it is not in its text: the document's
+            ``title`` (a metadata field) and the ``headings`` above the passage. Of what does not
+            fit the encoder, the innermost headings stay.
 
     Raises:
         ConfigError: the encoder cannot take passages of this size, or the overlap is not less.
     """
 
-    def __init__(self, encoder: Encoder, *, tokens: int | None = None, overlap: int = 0) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        tokens: int | None = None,
+        overlap: int = 0,
+        context: Sequence[Context] = CONTEXT,
+    ) -> None:
         limit = encoder.info.max_length - added_tokens(encoder)
         self.tokens = min(DEFAULT_TOKENS, limit) if tokens is None else tokens
         if not 1 <= self.tokens <= limit:
@@ -57,7 +86,11 @@ class Chunker:
             raise ConfigError(
                 f"--chunk-overlap must be between 0 and {self.tokens - 1}, got {overlap}"
             )
+        if unknown := [each for each in context if each not in CONTEXT]:
+            raise ConfigError(f"--context is of {', '.join(CONTEXT)}, got {', '.join(unknown)}")
         self.overlap = overlap
+        self.context = tuple(each for each in CONTEXT if each in context)
+        self._limit = limit
         self._tokenizer = encoder.tokenizer
 
     # Each takes about a second with a large vocabulary, and most corpora need one of them.
@@ -73,20 +106,187 @@ class Chunker:
 
     @property
     def description(self) -> str:
-        """How documents are cut, for the collection's fingerprint."""
-        return f"semantic, {self.tokens} tokens, overlap {self.overlap}"
+        """How documents are cut and what is encoded with them, for the collection's fingerprint."""
+        context = "+".join(self.context) or "none"
+        return f"semantic 2, {self.tokens} tokens, overlap {self.overlap}, context {context}"
 
     def chunks(self, document: Document) -> list[Chunk]:
         """The passages of a document in order; none if it is blank.
 
-        No character is lost but white space at the seams. A passage exceeds the limit only where
-        a single character does.
+        No character is lost but white space at the seams, passages of nothing but marks (fences,
+        lines), and headings that the next passage carries as context. A passage exceeds the limit
+        only where a single character does.
         """
-        splitter = self._markdown if document.format == "markdown" else self._text
+        text = document.text
+        sections = Sections(text if document.format == "markdown" else "")
+        breaks = [each.start() for each in re.finditer(_PAGE_BREAK, text)]
+        spans = list(self._spans(document))
+        if document.format == "markdown":
+            spans = [span for span in spans if not _is_marks(span, text)] or spans
         return [
-            Chunk(chunk_id(document.id, position), document.id, position, text)
-            for position, text in enumerate(splitter.chunks(document.text))
+            self._chunk(document, position, span, sections, breaks)
+            for position, span in enumerate(self._joined(spans, text, sections))
         ]
+
+    def _spans(self, document: Document) -> Iterator[Span]:
+        """What the splitter makes of each block."""
+        splitter = self._markdown if document.format == "markdown" else self._text
+        for start, stop in blocks(document.text):
+            for offset, text in splitter.chunk_indices(document.text[start:stop]):
+                yield start + offset, start + offset + len(text)
+
+    def _joined(self, spans: Sequence[Span], text: str, sections: Sections) -> list[Span]:
+        """Headings without text and tiny passages joined to the next, or to the one before.
+
+        A heading that fits neither is left out if the next passage has it as context.
+        """
+        joined: list[Span] = []
+        waiting: Span | None = None  # to be joined to the next
+        for start, stop in spans:
+            span = (start, stop)
+            if waiting is not None:
+                if self._fits(text[waiting[0] : stop]):
+                    span = (waiting[0], stop)
+                else:
+                    self._put(joined, waiting, text, sections, before=start)
+                waiting = None
+            if self._is_small(span, text, sections):
+                waiting = span
+            else:
+                joined.append(span)
+        if waiting is not None:
+            self._put(joined, waiting, text, sections, before=None)
+        return joined
+
+    def _put(
+        self,
+        joined: list[Span],
+        span: Span,
+        text: str,
+        sections: Sections,
+        *,
+        before: int | None,
+    ) -> None:
+        """A small passage that could not be joined to the next, which begins at ``before``."""
+        if before is not None and "headings" in self.context and _is_bare(span, text, sections):
+            above = sections.path(_first_words(before, text, sections))
+            if all(each.path == above[: len(each.path)] for each in sections.within(*span)):
+                return
+        if joined and self._fits(text[joined[-1][0] : span[1]]):
+            joined[-1] = (joined[-1][0], span[1])
+        else:
+            joined.append(span)
+
+    def _is_small(self, span: Span, text: str, sections: Sections) -> bool:
+        if _is_bare(span, text, sections):
+            return True
+        passage = text[slice(*span)]
+        return len(passage) < self.tokens and self._count(passage) * TINY < self.tokens
+
+    def _chunk(
+        self,
+        document: Document,
+        position: int,
+        span: Span,
+        sections: Sections,
+        breaks: Sequence[int],
+    ) -> Chunk:
+        text = document.text[slice(*span)]
+        path = sections.path(_first_words(span[0], document.text, sections))
+        own = [heading.path[-1] for heading in sections.within(*span)]
+        place: dict[str, Any] = {"span": list(span)}
+        if path:
+            place["headings"] = list(path)
+        if breaks:
+            place["page"] = bisect_left(breaks, span[0]) + 1
+        title = document.metadata.get("title")
+        parts = [title] if "title" in self.context and isinstance(title, str) else []
+        parts += [each for each in path if each != title] if "headings" in self.context else []
+        context = self._fitting([each for each in parts if each not in own], text)
+        return Chunk(
+            chunk_id(document.id, position),
+            document.id,
+            position,
+            text,
+            encoded_text(text, None, context),
+            place,
+        )
+
+    def _fitting(self, context: list[str], text: str) -> list[str]:
+        """As much of the context as the encoder takes with the passage, from its inner end."""
+        context = [" ".join(each.split()) for each in context]
+        while context and self._count(encoded_text(text, None, context)) > self._limit:
+            context = context[1:]
+        return context
+
+    def _fits(self, text: str) -> bool:
+        return self._count(text) <= self.tokens
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+def _is_marks(span: Span, text: str) -> bool:
+    """Whether a passage is lines of nothing but marks: not a sign that was cut off a line."""
+    start, stop = span
+    line = text.rfind("\n", 0, start) + 1
+    end = text.find("\n", stop)
+    return (
+        _MARKS.fullmatch(text, start, stop) is not None
+        and not text[line:start].strip()
+        and not text[stop : end if end >= 0 else None].strip()
+    )
+
+
+def _is_bare(span: Span, text: str, sections: Sections) -> bool:
+    """Whether a passage is nothing but headings and marks."""
+    at = span[0]
+    headings = sections.within(*span)
+    for heading in headings:
+        if not _MARKS.fullmatch(text, at, max(at, heading.start)):
+            return False
+        at = heading.stop
+    return bool(headings) and (at >= span[1] or _MARKS.fullmatch(text, at, span[1]) is not None)
+
+
+def _first_words(place: int, text: str, sections: Sections) -> int:
+    """Where the text begins, after the headings that stand at a place."""
+    for heading in sections.within(place, len(text)):
+        if text[place : max(place, heading.start)].strip():
+            break
+        place = max(place, heading.stop - 1)
+    return place
+
+
+def blocks(text: str) -> Iterator[Span]:
+    """A text in parts that are split one by one: most texts are a single one.
+
+    What has no white space for more than 4,096 characters is cut each 1,024, after a sentence or a
+    clause if there is one; what is longer than 262,144 characters, before a heading or a paragraph.
+
+    >>> list(blocks("a b " + "c" * 4_096)), len(list(blocks("a b " + "c" * 4_097)))
+    ([(0, 4100)], 6)
+    """
+    at = 0
+    if max(map(len, text.split()), default=0) > LONG_WORD:
+        for word in re.finditer(r"\S+", text):
+            if word.end() - word.start() > LONG_WORD:
+                yield from _sliced(text, at, word.start(), LONG_TEXT, "\n#", "\n\n", "\n", " ")
+                yield from _sliced(
+                    text, *word.span(), PART_OF_WORD, "\u3002", ".", "\uff0c", ",", ";"
+                )
+                at = word.end()
+    yield from _sliced(text, at, len(text), LONG_TEXT, "\n#", "\n\n", "\n", " ")
+
+
+def _sliced(text: str, start: int, stop: int, limit: int, *seams: str) -> Iterator[Span]:
+    while stop - start > limit:
+        found = (text.rfind(seam, start + limit // 2, start + limit) for seam in seams)
+        cut = next((at + 1 for at in found if at >= 0), start + limit)
+        yield start, cut
+        start = cut
+    if start < stop:
+        yield start, stop
 
 
 def added_tokens(encoder: Encoder) -> int:

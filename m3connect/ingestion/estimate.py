@@ -99,14 +99,14 @@ def _documents(source: DocumentSource, legs: Sequence[Leg], seen: set[str], sink
     sample: list[str] = []
     for group in grouped(
         passages(source, seen, sink.look_up),
-        lambda passage: len(passage.chunk.text),
+        lambda passage: len(passage.chunk.encoded),
         GROUP_PASSAGES,
         GROUP_CHARACTERS,
     ):
         if not isinstance(group, list):
             sink.count(group)
             continue
-        texts = [passage.chunk.text for passage in group]
+        texts = [passage.chunk.encoded for passage in group]
         sample += texts[: SAMPLE - len(sample)]
         counted = encoder.tokenizer.encode_batch(texts, add_special_tokens=False)
         to_do.chunks += len(texts)

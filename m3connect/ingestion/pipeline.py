@@ -203,7 +203,9 @@ def cut(
         owner = Change(document.id, Mark(change.candidate.hash, len(chunks), bound))
         for chunk in [*chunks[1:], chunks[0]]:
             payload: Payload = {
+                **chunk.place,
                 **document.metadata,
+                "span": chunk.place["span"],
                 "text": chunk.text,
                 "document_id": document.id,
                 "position": chunk.position,
@@ -217,13 +219,13 @@ def encode(
 ) -> Iterator[Event]:
     """The passages as records, encoded in groups."""
     for group in grouped(
-        passages, lambda each: len(each.chunk.text), GROUP_PASSAGES, GROUP_CHARACTERS
+        passages, lambda each: len(each.chunk.encoded), GROUP_PASSAGES, GROUP_CHARACTERS
     ):
         if not isinstance(group, list):
             yield group
             continue
         ordered = sorted(group, key=lambda passage: step(passage.chunk.position))
-        embeddings = encoder.encode([passage.chunk.text for passage in ordered], legs=legs)
+        embeddings = encoder.encode([passage.chunk.encoded for passage in ordered], legs=legs)
         yield Work(
             RecordBatch(
                 [passage.chunk.id for passage in ordered],

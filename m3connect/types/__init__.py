@@ -6,7 +6,14 @@ query.py     Query, the fusions, Hit
 """
 
 from m3connect.types.query import Fusion, Hit, LegScores, Query, Rrf, Weighted
-from m3connect.types.records import PASSAGE_FIELDS, Chunk, Document, Payload, RecordBatch
+from m3connect.types.records import (
+    PASSAGE_FIELDS,
+    Chunk,
+    Document,
+    Payload,
+    RecordBatch,
+    encoded_text,
+)
 from m3connect.types.vectors import (
     LEGS,
     Embeddings,
@@ -38,4 +45,5 @@ __all__ = [
     "SparseVectors",
     "TokenArray",
     "Weighted",
+    "encoded_text",
 ]

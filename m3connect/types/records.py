@@ -15,8 +15,10 @@ from m3connect.types.vectors import Embeddings
 Payload = Mapping[str, Any]
 """JSON values by field name. Dates are ISO 8601 strings."""
 
-PASSAGE_FIELDS = ("text", "document_id", "position", "_ingest")
-"""Payload fields that ingestion writes; all others are the document's metadata."""
+PASSAGE_FIELDS = ("text", "document_id", "position", "span", "_ingest")
+"""Payload fields that ingestion writes; all others are the document's metadata.
+
+``headings`` and ``page`` are added where the document has no fields of these names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,29 @@ class Chunk:
         id: ``<document id>#<position>``, the same in every run.
         document_id: the document it was cut from.
         position: 0 for the first passage of the document.
-        text: the passage.
+        text: the passage as it stands in the document.
+        encoded: what the encoder reads: the passage with title and headings before it.
+        place: where it stands in the document: ``span`` (start and stop in characters), and where
+            there are some ``headings`` (outermost first) and ``page``.
     """
 
     id: str
     document_id: str
     position: int
     text: str
+    encoded: str
+    place: Payload
+
+
+def encoded_text(text: str, title: str | None = None, headings: Sequence[str] = ()) -> str:
+    """What an encoder reads of a passage: title, headings and text, as BEIR joins them.
+
+    The same in ingestion and evaluation, so that both measure the same vectors.
+
+    >>> encoded_text("40 newton metres.", "Pump manual", ["Pump A", "Torque"])
+    'Pump manual Pump A Torque 40 newton metres.'
+    """
+    return " ".join(part for part in (title, *headings, text) if part).strip()
 
 
 @dataclass(frozen=True, slots=True)
