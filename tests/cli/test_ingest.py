@@ -91,7 +91,7 @@ def test_options_reach_reading_cutting_and_the_schema(run, collection, tmp_path)
     ]  # fmt: skip
     schema = collection.describe().schema
     assert (schema.legs, schema.payload_fields) == (("dense", "sparse"), {"lang": "keyword"})
-    assert schema.fingerprint.chunker == "semantic, 2 tokens, overlap 1"
+    assert schema.fingerprint.chunker == "semantic 2, 2 tokens, overlap 1, context title+headings"
     (payload,) = collection.fetch(["a#1"]).payloads
     assert payload["text"] == "two three"
     assert (payload["lang"], "junk" in payload) == ("en", False)

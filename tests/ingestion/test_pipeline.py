@@ -87,6 +87,7 @@ def test_a_record_holds_its_passage_and_what_the_encoder_made(encoder, connector
         "text": "one two",
         "document_id": "a",
         "position": 0,
+        "span": [0, 7],
         "_ingest": first["_ingest"],
     }
     assert (first["_ingest"]["chunks"], first["_ingest"]["bound"]) == (2, 2)
@@ -110,7 +111,7 @@ def test_the_collection_knows_model_and_chunker(encoder, connector):
     schema = connector.describe().schema
     assert schema.legs == schema.fingerprint.legs == ("dense", "sparse")
     assert schema.payload_fields == {"lang": "keyword"}
-    assert schema.fingerprint.chunker == "semantic, 9 tokens, overlap 0"
+    assert schema.fingerprint.chunker == "semantic 2, 9 tokens, overlap 0, context title+headings"
     assert schema.fingerprint.weights == encoder.info.fingerprint.weights
 
 
