@@ -84,7 +84,31 @@ def test_an_empty_batch_survives_arrow():
     ("table", "message"),
     [
         ({"dense": [[1.0]]}, "n_tokens"),
-        ({"dense": [[1.0]], "n_tokens": [1], "truncated": [False]}, "fixed_size_list"),
+        ({"dense": [1.0], "n_tokens": [1], "truncated": [False]}, "expected a list"),
+        ({"dense": [["a"]], "n_tokens": [1], "truncated": [False]}, "expected floats"),
+        ({"dense": [[1.0, None]], "n_tokens": [1], "truncated": [False]}, "nulls"),
+        (
+            {"dense": [[1.0], [1.0, 2.0]], "n_tokens": [1, 1], "truncated": [False] * 2},
+            r"several widths: \[1, 2\]",
+        ),
+        (
+            {
+                "sparse_indices": [[-1]],
+                "sparse_values": [[1.0]],
+                "n_tokens": [1],
+                "truncated": [False],
+            },
+            "-1, which is no index of a term",
+        ),
+        (
+            {
+                "sparse_indices": [[1 << 32]],
+                "sparse_values": [[1.0]],
+                "n_tokens": [1],
+                "truncated": [False],
+            },
+            "4294967296, which is no index",
+        ),
         ({"sparse_indices": [[1]], "n_tokens": [1], "truncated": [False]}, "belong together"),
         ({"n_tokens": [None], "truncated": [False]}, "nulls"),
         (

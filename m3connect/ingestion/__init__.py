@@ -2,6 +2,7 @@
 
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, are_encoded
+from m3connect.ingestion.encoding import EncodeReport, encode_to_parquet, read_lines
 from m3connect.ingestion.estimate import estimate
 from m3connect.ingestion.listing import find
 from m3connect.ingestion.opening import open_source
@@ -11,15 +12,18 @@ from m3connect.ingestion.sources import count, read
 
 __all__ = [
     "DocumentSource",
+    "EncodeReport",
     "EncodedSource",
     "Failure",
     "IngestEstimate",
     "IngestReport",
     "are_encoded",
     "count",
+    "encode_to_parquet",
     "estimate",
     "find",
     "ingest",
     "open_source",
     "read",
+    "read_lines",
 ]

@@ -1,4 +1,9 @@
-"""Records that come with their vectors, as Arrow: nothing is cut and nothing is encoded."""
+"""Records that come with their vectors, from Parquet or Arrow: nothing is cut and nothing is encoded.
+
+Two forms are taken. What m3connect writes has the layout of ``stores/parquet.py``, and is told by its
+metadata. A table of anybody else's has the columns of ``Embeddings.to_arrow`` (portable or not),
+``id``, and any others, which are payload.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,11 @@ from m3connect.ingestion.ledger import FIELD, Candidate, content_hash
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import SourceFile, seekable
 from m3connect.ingestion.values import json_value
-from m3connect.stores.parquet import FINGERPRINT_KEY
+from m3connect.stores.parquet import Contents, contents, payloads_from_arrow
 from m3connect.types import LEGS, Embeddings, Leg, Payload, RecordBatch
+
+FINGERPRINT_KEY = b"m3connect.fingerprint"
+"""Schema metadata of other people's tables: their model's ``Fingerprint.to_json`` as JSON."""
 
 ROWS = 256  # read at a time
 _LEG_COLUMNS: Mapping[Leg, str] = {
@@ -34,36 +42,52 @@ class EncodedSource:
     """Embeddings to ingest. Each row is a document of one passage, under its own id.
 
     Args:
-        columns: of all batches: those of :meth:`Embeddings.to_arrow`, ``id``, and as a rule
-            ``text``; all others are payload, ``document_id`` and ``position`` included.
+        columns: of all batches.
         batches: the rows.
         fingerprint: the model that made the vectors, None if nobody knows.
+        contents: what m3connect wrote about them, None if another program wrote them.
     """
 
     columns: pa.Schema
     batches: Iterable[pa.RecordBatch]
     fingerprint: Fingerprint | None
+    contents: Contents | None = None
 
     @property
     def legs(self) -> tuple[Leg, ...]:
         """The representations that are there."""
         return tuple(leg for leg in LEGS if _LEG_COLUMNS[leg] in self.columns.names)
 
+    @property
+    def restores(self) -> bool:
+        """Whether this is a copy of a collection that documents were ingested into.
+
+        Its passages keep their payload to the letter, marks included: the ledger needs them when
+        the documents are ingested again.
+        """
+        return self.contents is not None and bool(self.fingerprint and self.fingerprint.chunker)
+
     def schema(
         self, legs: Sequence[Leg], index_fields: Mapping[str, FieldKind]
     ) -> CollectionSchema:
         """A collection for these records."""
-        widths = {
-            leg: _width(self.columns.field(_LEG_COLUMNS[leg]).type)
-            for leg in legs
-            if leg != "sparse"
-        }
+        fingerprint = replace(self.fingerprint, legs=tuple(legs)) if self.fingerprint else None
+        if self.contents is not None:
+            stored = self.contents.schema
+            return replace(
+                stored,
+                dense_width=stored.dense_width if "dense" in legs else None,
+                sparse="sparse" in legs,
+                multivector_width=stored.multivector_width if "multivector" in legs else None,
+                payload_fields={**stored.payload_fields, **index_fields},
+                fingerprint=fingerprint,
+            )
         return CollectionSchema(
-            widths.get("dense"),
+            self._width("dense") if "dense" in legs else None,
             "sparse" in legs,
-            widths.get("multivector"),
+            self._width("multivector") if "multivector" in legs else None,
             payload_fields=index_fields,
-            fingerprint=replace(self.fingerprint, legs=tuple(legs)) if self.fingerprint else None,
+            fingerprint=fingerprint,
         )
 
     def owner(self, record_id: str, payload: Payload) -> str | None:
@@ -73,15 +97,63 @@ class EncodedSource:
     def candidates(self, legs: Sequence[Leg]) -> Iterator[Candidate[RecordBatch] | Failure]:
         """Sound rows as records with some of their representations; all others are failures."""
         number = 0
+        schema = self.schema(legs, {})
         for batch in self.batches:
             for start in range(0, len(batch), ROWS):
                 rows = batch.slice(start, ROWS)
-                yield from _candidates(rows, legs, number)
+                for row, embeddings in enumerate(_embeddings(rows, schema)):
+                    yield self._candidate(rows.slice(row, 1), embeddings, number + row + 1)
                 number += len(rows)
+
+    def _candidate(
+        self, row: pa.RecordBatch, embeddings: Embeddings | str, number: int
+    ) -> Candidate[RecordBatch] | Failure:
+        """One row, or why it cannot be taken."""
+        id_ = row["id"][0].as_py()
+        where = f"record {number}"
+        if not isinstance(id_, str) or not id_:
+            return Failure(f"{id_!r} is no id", where=where, id=id_)
+        if isinstance(embeddings, str):
+            return Failure(embeddings, where=where, id=id_)
+        try:
+            payload = self._payload(row)
+            if not self.restores:
+                others = {name: value for name, value in payload.items() if name != FIELD}
+                payload = {"document_id": id_, "position": 0} | others
+            hash_ = content_hash(payload, _digest(embeddings))
+        except (TypeError, ValueError) as error:
+            return Failure(f"a payload that JSON cannot hold: {error}", where=where, id=id_)
+        record = RecordBatch([id_], [payload], embeddings)
+        return Candidate(id_, hash_, (id_, None), embeddings.nbytes, record)
+
+    def _payload(self, row: pa.RecordBatch) -> Payload:
+        if self.contents is not None:
+            return payloads_from_arrow(row)[0]
+        names = [name for name in row.schema.names if name not in _NO_METADATA]
+        payload: Payload = json_value(row.select(names).to_pylist()[0])
+        return payload
+
+    def _width(self, leg: Leg) -> int:
+        """Of the column's lists, which have a fixed size, or else by the fingerprint."""
+        column = self.columns.field(_LEG_COLUMNS[leg]).type
+        vectors = column if leg == "dense" else column.value_type
+        if pa.types.is_fixed_size_list(vectors):
+            return int(vectors.list_size)
+        if self.fingerprint is not None:
+            made_by = self.fingerprint
+            return made_by.dense_width if leg == "dense" else made_by.multivector_width
+        raise InputError(
+            f"column {_LEG_COLUMNS[leg]!r} holds {vectors}, lists of any size, and no fingerprint "
+            "says how wide the vectors are; give the encoder that made them, or cast the column"
+        )
 
 
 def from_arrow(
-    columns: pa.Schema, batches: Iterable[pa.RecordBatch], made_by: Fingerprint | None
+    columns: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    made_by: Fingerprint | None,
+    name: str = "the table",
+    metadata: Mapping[bytes, bytes] | None = None,
 ) -> EncodedSource:
     """Embeddings as a stream of Arrow batches.
 
@@ -89,22 +161,30 @@ def from_arrow(
         columns: the schema of all batches.
         batches: the rows.
         made_by: the model to assume where the schema's metadata names none.
+        name: of the source, for messages.
+        metadata: of a file; None takes the schema's.
 
     Raises:
-        InputError: a column is missing or has a reserved name.
+        InputError: a column is missing or has a reserved name, or the metadata are damaged.
     """
     if not _is_encoded(columns) or "id" not in columns.names:
         raise InputError(
             "these Arrow columns are no embeddings: they need id, n_tokens, truncated and one of "
             f"dense, sparse_indices, multivector; there are {', '.join(columns.names)}"
         )
-    for name in columns.names:
-        if name == FIELD or name.startswith(RESERVED_PREFIX):
-            raise InputError(f"column {name!r} has a reserved name; rename it")
-    stored = (columns.metadata or {}).get(FINGERPRINT_KEY)
-    if stored:
-        made_by = Fingerprint.from_json(json.loads(stored))
-    return EncodedSource(columns, batches, made_by)
+    metadata = columns.metadata if metadata is None else metadata
+    stored = contents(metadata, name)
+    if stored is not None:
+        source = EncodedSource(columns, batches, stored.schema.fingerprint or made_by, stored)
+        if source.restores and stored.digest is None:
+            raise InputError(
+                f"{name} was read from a copy of a collection; ingest that file itself"
+            )
+        return source
+    for column in columns.names:
+        if column == FIELD or column.startswith(RESERVED_PREFIX):
+            raise InputError(f"column {column!r} has a reserved name; rename it")
+    return EncodedSource(columns, batches, _fingerprint(metadata, name) or made_by)
 
 
 def are_encoded(files: Sequence[SourceFile]) -> bool:
@@ -114,44 +194,81 @@ def are_encoded(files: Sequence[SourceFile]) -> bool:
         ConfigError: some do and others do not, or their columns or models differ.
         InputError: a Parquet file cannot be read.
     """
+    return open_files(files, None) is not None
+
+
+def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EncodedSource | None:
+    """The embeddings in Parquet files, of which only footers are read; None if there are none.
+
+    Raises:
+        ConfigError: some files hold embeddings and others do not, or their columns or models differ.
+        InputError: a file cannot be read; see :func:`from_arrow`.
+    """
     if not files or any(file.suffix != ".parquet" for file in files):
-        return False
-    schemas = [_parquet_schema(file) for file in files]
+        return None
+    footers = [_footer(file) for file in files]
+    schemas = [footer.schema.to_arrow_schema() for footer in footers]
     if not any(_is_encoded(schema) for schema in schemas):
-        return False
-    for file, schema in zip(files, schemas, strict=True):
-        if not schema.equals(schemas[0], check_metadata=True):
+        return None
+    first = schemas[0]
+    made = [_identity(footer, file.name) for footer, file in zip(footers, files, strict=True)]
+    for file, schema, identity in zip(files, schemas, made, strict=True):
+        if not schema.equals(first, check_metadata=False) or identity != made[0]:
             raise ConfigError(
                 f"{file.name} and {files[0].name} differ in their columns or their model; "
                 "ingest them one by one"
             )
-    return True
+    source = from_arrow(
+        first, _rows(files, footers), made_by, files[0].name, footers[0].metadata or {}
+    )
+    if source.restores and len(files) > 1:
+        raise ConfigError("these are copies of collections; ingest them one by one")
+    return source
 
 
-def from_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EncodedSource:
-    """Embeddings in Parquet files; see :func:`are_encoded` and :func:`from_arrow`."""
-    return from_arrow(_parquet_schema(files[0]), _parquet_batches(files), made_by)
+def _identity(footer: pq.FileMetaData, name: str) -> CollectionSchema | Fingerprint | None:
+    """Which model made a file's vectors, and how they are stored."""
+    stored = contents(footer.metadata, name)
+    return stored.schema if stored is not None else _fingerprint(footer.metadata, name)
 
 
-def _candidates(
-    rows: pa.RecordBatch, legs: Sequence[Leg], number: int
-) -> Iterator[Candidate[RecordBatch] | Failure]:
-    """Rows of which ``number`` came before."""
-    embeddings = _only(Embeddings.from_arrow(rows), legs)
-    names = [name for name in rows.schema.names if name not in _NO_METADATA]
-    payloads = rows.select(names).to_pylist()
-    for row, (id_, payload) in enumerate(zip(rows["id"].to_pylist(), payloads, strict=True)):
-        if not isinstance(id_, str) or not id_:
-            yield Failure(f"{id_!r} is no id", where=f"record {number + row + 1}", id=id_)
-            continue
-        full = {"document_id": id_, "position": 0} | json_value(payload)
-        record = RecordBatch([id_], [full], embeddings[row])
-        try:
-            hash_ = content_hash(full, _digest(record.embeddings))
-        except (TypeError, ValueError) as error:
-            yield Failure(f"a payload that JSON cannot hold: {error}", id=id_)
-        else:
-            yield Candidate(id_, hash_, (id_, None), record.embeddings.nbytes, record)
+def _fingerprint(metadata: Mapping[bytes, bytes] | None, name: str) -> Fingerprint | None:
+    stored = (metadata or {}).get(FINGERPRINT_KEY)
+    if not stored:
+        return None
+    try:
+        return Fingerprint.from_json(json.loads(stored))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{name}: its metadata {FINGERPRINT_KEY.decode()!r} is no fingerprint: {error}"
+        ) from error
+
+
+def _embeddings(rows: pa.RecordBatch, schema: CollectionSchema) -> list[Embeddings | str]:
+    """Each row's embeddings, or why it has none. All at once, unless one of them is bad."""
+    try:
+        return list(_checked(rows, schema))
+    except InputError as error:
+        if len(rows) == 1:
+            return [str(error)]
+    return [one for row in range(len(rows)) for one in _embeddings(rows.slice(row, 1), schema)]
+
+
+def _checked(rows: pa.RecordBatch, schema: CollectionSchema) -> Iterator[Embeddings]:
+    """Embeddings of the widths that the collection has, one text each."""
+    embeddings = _only(Embeddings.from_arrow(rows), schema.legs)
+    dense, multi = embeddings.dense, embeddings.multivector
+    widths = {
+        "dense": (None if dense is None else dense.shape[1], schema.dense_width),
+        "multivector": (
+            None if multi is None or not len(multi.vectors) else multi.width,
+            schema.multivector_width,
+        ),
+    }
+    for name, (width, expected) in widths.items():
+        if width is not None and width != expected:
+            raise InputError(f"column {name!r} holds a vector of width {width}, not {expected}")
+    return (embeddings[row] for row in range(len(embeddings)))
 
 
 def _digest(embeddings: Embeddings) -> str:
@@ -176,21 +293,17 @@ def _is_encoded(columns: pa.Schema) -> bool:
     return {"n_tokens", "truncated"} <= names and bool(names & set(_LEG_COLUMNS.values()))
 
 
-def _parquet_schema(file: SourceFile) -> pa.Schema:
+def _footer(file: SourceFile) -> pq.FileMetaData:
     try:
         with file.open() as opened, seekable(file, opened) as stream:
-            return pq.ParquetFile(stream).schema_arrow
+            return pq.ParquetFile(stream).metadata
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{file.name} is no Parquet file that can be read: {error}") from error
 
 
-def _parquet_batches(files: Sequence[SourceFile]) -> Iterator[pa.RecordBatch]:
-    for file in files:
+def _rows(
+    files: Sequence[SourceFile], footers: Sequence[pq.FileMetaData]
+) -> Iterator[pa.RecordBatch]:
+    for file, footer in zip(files, footers, strict=True):
         with file.open() as opened, seekable(file, opened) as stream:
-            yield from pq.ParquetFile(stream).iter_batches(batch_size=ROWS)
-
-
-def _width(column: pa.DataType) -> int:
-    """Of a fixed-size list, or of the fixed-size lists in a list."""
-    vectors = column if pa.types.is_fixed_size_list(column) else column.value_type
-    return int(vectors.list_size)
+            yield from pq.ParquetFile(stream, metadata=footer).iter_batches(batch_size=ROWS)

@@ -15,7 +15,7 @@ from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatc
 from m3connect.ingestion import sources
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.encoded import EncodedSource, are_encoded, from_arrow, from_files
+from m3connect.ingestion.encoded import EncodedSource, from_arrow, open_files
 from m3connect.ingestion.report import Failure
 from m3connect.types import LEGS, Document, Leg
 
@@ -66,8 +66,9 @@ def open_source(
     if isinstance(first, str | os.PathLike):
         paths = list(everything)
         files = sources.find(paths)
-        if are_encoded(files):
-            return from_files(files, made_by)
+        encoded = open_files(files, made_by)
+        if encoded is not None:
+            return encoded
         everything = sources.read(
             paths, id_field=id_field, text_field=text_field, metadata_fields=metadata_fields
         )

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from m3connect.contract import Connector, Encoder, FieldKind
-from m3connect.ingestion import pruning
+from m3connect.ingestion import pruning, restoring
 from m3connect.ingestion.chunking import Chunker, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
-from m3connect.ingestion.ledger import Candidate, Mark, RecordIds, Stored, step
+from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, RecordIds, Stored, step
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.sink import Change, Event, Progress, Sink, Unchanged, Work
@@ -95,15 +95,23 @@ def ingest(
     schema = opened.schema(chosen, index_fields or {})
     collection_exists(connector, schema)
     connector.ensure(schema)
+    copy = opened.contents if isinstance(opened, EncodedSource) and opened.restores else None
+    held = False
+    if copy is None:
+        restoring.leave(connector)
+    else:
+        held = restoring.begin(connector, copy)
     seen: set[str] = set()
     with DeadLetters(dead_letters) as letters:
         try:
             with Sink(connector, letters, progress) as sink:
-                sink.write(events(opened, chosen, seen, sink.look_up))
+                sink.write(events(opened, chosen, seen, sink.look_up, held=held))
         except KeyboardInterrupt:
             connector.flush()
             raise
         connector.flush()
+        if copy is not None and not sink.failed:
+            restoring.finish(connector, copy)
         if prune:
             pruning.prune(opened, seen, sink)
             connector.flush()
@@ -111,13 +119,28 @@ def ingest(
 
 
 def events(
-    source: DocumentSource | EncodedSource, legs: Sequence[Leg], seen: set[str], ask: LookUp
+    source: DocumentSource | EncodedSource,
+    legs: Sequence[Leg],
+    seen: set[str],
+    ask: LookUp,
+    *,
+    held: bool = False,
 ) -> Iterator[Event]:
-    """All steps but the last: what the sink has to write, and what it has to count."""
-    if isinstance(source, EncodedSource):
-        records = admit(source.candidates(legs), seen)
-        return assemble(look_up(records, ask, ROWS, ROWS_BYTES))
-    return encode(passages(source, seen, ask), source.encoder, legs)
+    """All steps but the last: what the sink has to write, and what it has to count.
+
+    Args:
+        source: of documents or of records.
+        legs: the representations to store.
+        seen: is filled with the ids that the source gives.
+        ask: what the collection holds.
+        held: whether the collection is known to hold all of a copy.
+    """
+    if isinstance(source, DocumentSource):
+        return encode(passages(source, seen, ask), source.encoder, legs)
+    records = admit(source.candidates(legs), seen)
+    if source.restores:
+        return assemble(as_they_are(records, held=held), marked=True)
+    return assemble(look_up(records, ask, ROWS, ROWS_BYTES))
 
 
 def passages(
@@ -238,19 +261,34 @@ def encode(
         )
 
 
-def assemble(changes: Iterable[Changed[RecordBatch] | Unchanged | Failure]) -> Iterator[Event]:
-    """Records that came with their vectors, each a document of one passage."""
+def as_they_are(
+    records: Iterable[Candidate[RecordBatch] | Failure], *, held: bool
+) -> Iterator[Changed[RecordBatch] | Unchanged | Failure]:
+    """The passages of a copy, of which the collection holds all or may hold some."""
+    for record in records:
+        if isinstance(record, Failure):
+            yield record
+        else:
+            yield Unchanged(record.id, ()) if held else Changed(record, Stored())
+
+
+def assemble(
+    changes: Iterable[Changed[RecordBatch] | Unchanged | Failure], *, marked: bool = False
+) -> Iterator[Event]:
+    """Records that came with their vectors, each a document of one passage; or marked already."""
     for group in grouped(changes, lambda each: each.candidate.size, ROWS, ROWS_BYTES):
         if not isinstance(group, list):
             yield group
             continue
         owners = [Change(each.candidate.id, Mark(each.candidate.hash, 1, 1)) for each in group]
         records = RecordBatch.concat([each.candidate.item for each in group])
-        payloads = [
-            {**payload, **owner.mark.to_payload()}
-            for payload, owner in zip(records.payloads, owners, strict=True)
-        ]
-        yield Work(replace(records, payloads=payloads), owners, [step(0)] * len(owners), tokens=0)
+        if not marked:
+            payloads = [
+                {**payload, **owner.mark.to_payload()}
+                for payload, owner in zip(records.payloads, owners, strict=True)
+            ]
+            records = replace(records, payloads=payloads)
+        yield Work(records, owners, [COMMIT] * len(owners), tokens=0)
 
 
 def grouped(

@@ -1,14 +1,22 @@
-"""A collection in one Parquet file: source and target of copies, readable by any Arrow tool.
+"""Records in one Parquet file: the only layout that m3connect writes and the only one it reads.
 
-Columns: ``id`` string, ``payload`` JSON string, and those of ``Embeddings.to_arrow``. The file's
-metadata holds schema, fingerprint and notes. It is written once and then only read; the engine
-searches nothing, so the planner scores every record on the client: exact, and slow on large files.
+``encode`` writes it, ``copy`` writes and reads it, ``ingest`` reads it. Columns: ``id`` string,
+``text`` string (null where a record has none), ``payload`` (all other fields, as a JSON object), and
+those of ``Embeddings.to_arrow``. The file's metadata holds layout, schema with fingerprint, and notes:
+
+    id      text        payload                                dense     ...
+    a.md#0  One two.    {"lang": "en", "document_id": ...}     [0.1, ..]
+
+A file is written once and then only read. As a collection it searches nothing, so the planner scores
+every record on the client: exact, and slow on large files.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -26,19 +34,150 @@ from m3connect.contract import (
     CollectionSchema,
     LegSelection,
 )
-from m3connect.errors import CollectionNotFound, ConfigError, Unsupported
+from m3connect.errors import CollectionNotFound, ConfigError, InputError, Unsupported
 from m3connect.filters import Filter, matches
-from m3connect.types import Embeddings, Hit, Leg, Query, RecordBatch
+from m3connect.types import (
+    Embeddings,
+    Hit,
+    Leg,
+    MultiVectors,
+    Payload,
+    Query,
+    RecordBatch,
+    SparseVectors,
+)
 
-_METADATA = b"m3connect"
-FINGERPRINT_KEY = b"m3connect.fingerprint"
-"""Schema metadata of embeddings on disk: their model's ``Fingerprint.to_json`` as JSON."""
-_WITHOUT_VECTORS = ["id", "payload", "n_tokens", "truncated"]
+LAYOUT = 2
+"""Raised when the columns or the metadata change their meaning."""
+_METADATA = b"m3connect"  # layout and schema, which a table read from the file has, too
+_COPY = b"m3connect.copy"  # schema, notes and digest as they are when the file is finished
+_WITHOUT_VECTORS = ["id", "text", "payload", "n_tokens", "truncated"]
 _COLUMNS: dict[Leg, tuple[str, ...]] = {
     "dense": ("dense",),
     "sparse": ("sparse_indices", "sparse_values"),
     "multivector": ("multivector",),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file of records says of itself.
+
+    Args:
+        schema: of the records, with the fingerprint.
+        notes: of the collection that they are a copy of.
+        digest: a hash of all ids and payloads: which file it is; None for a table read from it.
+    """
+
+    schema: CollectionSchema
+    notes: Mapping[str, Any]
+    digest: str | None
+
+
+def contents(metadata: Mapping[bytes, bytes] | None, name: str) -> Contents | None:
+    """What a file or table says of its records; None if m3connect did not write it.
+
+    Args:
+        metadata: of the file, or of a table's schema, which lacks notes and digest.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: it is of an older layout, or damaged.
+    """
+    stored = (metadata or {}).get(_METADATA)
+    if stored is None:
+        return None
+    try:
+        content = json.loads(stored)
+        layout = content.get("layout", 1)
+        if layout == LAYOUT:
+            copy = json.loads((metadata or {}).get(_COPY, b"{}"))
+            schema = CollectionSchema.from_json(copy.get("schema", content["schema"]))
+            return Contents(schema, copy.get("notes", {}), copy.get("digest"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{name}: its metadata of m3connect is damaged: {error!r}") from error
+    raise InputError(
+        f"{name} was written in layout {layout}, this version reads {LAYOUT}; write it again with "
+        "'m3connect copy' or 'm3connect encode'"
+    )
+
+
+class RecordWriter:
+    """Writes one file, which has its name only when it is complete.
+
+    Args:
+        path: of the file; what has this name stays until :meth:`finish`.
+        schema: of the records.
+    """
+
+    def __init__(self, path: Path, schema: CollectionSchema) -> None:
+        self.path = path
+        self.stored = Stored(schema)
+        self.count = 0
+        self._hash = sha256()
+        self._partial = path.with_name(f"{path.name}.partial")
+        self._file: pq.ParquetWriter | None = None
+
+    def write(self, batch: RecordBatch) -> None:
+        """Append records, as one row group."""
+        schema = self.stored.schema
+        content = {"layout": LAYOUT, "schema": schema.to_json()}
+        table = records_to_arrow(batch, schema)
+        table = table.replace_schema_metadata({_METADATA: json.dumps(content)})
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
+        self._file.write_table(table)
+        for column in ("id", "text", "payload"):
+            self._hash.update(json.dumps(table[column].to_pylist()).encode())
+        self.count += len(batch)
+
+    def finish(self) -> None:
+        """Write the metadata and give the file its name."""
+        if self._file is None:
+            self.write(_no_records(self.stored.schema))
+        assert self._file is not None
+        copy = {
+            "schema": self.stored.schema.to_json(),
+            "notes": dict(self.stored.notes),
+            "digest": self._hash.hexdigest()[:32],
+        }
+        self._file.add_key_value_metadata({_COPY: json.dumps(copy)})
+        self._file.close()
+        self._partial.replace(self.path)
+
+    def discard(self) -> None:
+        """Half a file must not look like a whole one."""
+        if self._file is not None:
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.discard()
+
+
+def _no_records(schema: CollectionSchema) -> RecordBatch:
+    multi = None
+    if schema.multivector_width is not None:
+        width, dtype = schema.multivector_width, schema.multivector_dtype
+        multi = MultiVectors.from_rows([], width=width, dtype=dtype)
+    return RecordBatch(
+        [],
+        [],
+        Embeddings(
+            None if schema.dense_width is None else np.empty((0, schema.dense_width), np.float32),
+            SparseVectors.from_rows([]) if schema.sparse else None,
+            multi,
+            np.empty(0, np.int32),
+            np.empty(0, np.bool_),
+        ),
+    )
 
 
 class ParquetConnector:
@@ -59,10 +198,8 @@ class ParquetConnector:
             raise ConfigError(f"parquet: path must end in .parquet, got {path!r}")
         self.collection = collection
         self.path = Path(path)
-        self._partial = Path(f"{path}.partial")
-        self._writer: pq.ParquetWriter | None = None
         self._place = Place(self.name, path)
-        self._stored: Stored | None = None
+        self._writer: RecordWriter | None = None
         self._written: set[str] = set()
 
     # ------------------------------------------------------------------------------------ writing
@@ -70,9 +207,9 @@ class ParquetConnector:
     def ensure(self, schema: CollectionSchema) -> None:
         """Start a file, or verify the existing one."""
         if not self.path.exists():
-            stored = self._stored or Stored(schema)
-            stored.require(schema, self._place)
-            self._stored = stored.merged(schema)
+            self._writer = self._writer or RecordWriter(self.path, schema)
+            self._writer.stored.require(schema, self._place)
+            self._writer.stored = self._writer.stored.merged(schema)
             return
         self._finished("ensure").require(schema, self._place)
 
@@ -82,34 +219,27 @@ class ParquetConnector:
         Raises:
             Unsupported: the file is finished, or an id was written before.
         """
-        if self._stored is None:
+        if self._writer is None:
             if self.path.exists():
                 self._refuse("upsert", f"{self.path} is finished; choose another file")
             self._missing("upsert")
-        schema = self._stored.schema
-        check_records(batch, schema, self.capabilities.limits)
+        check_records(batch, self._writer.stored.schema, self.capabilities.limits)
         if len(set(batch.ids)) < len(batch) or not self._written.isdisjoint(batch.ids):
             self._refuse("upsert", "an id is already in the file, which is written only once")
-        table = records_to_arrow(batch, schema)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
-        self._writer.write_table(table)
+        self._writer.write(batch)
         self._written.update(batch.ids)
 
     def flush(self) -> None:
         """Finish the file and move it to its name."""
-        if self._writer is None or self._stored is None:
-            return
-        self._writer.add_key_value_metadata({_METADATA: self._stored.to_text().encode()})
-        self._writer.close()
-        self._partial.replace(self.path)
-        self._writer = self._stored = None
+        if self._writer is not None:
+            self._writer.finish()
+            self._writer = None
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Notes of the file in progress; None removes a key."""
-        if self._stored is None:
+        if self._writer is None:
             self._refuse("annotate", "the file is finished")
-        self._stored = self._stored.annotated(notes)
+        self._writer.stored = self._writer.stored.annotated(notes)
 
     def delete(self, where: Sequence[str] | Filter) -> int:
         """Unsupported: a Parquet file is written once."""
@@ -126,15 +256,14 @@ class ParquetConnector:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:
             self.close()
-        elif self._writer is not None:  # half a file must not look like a whole one
-            self._writer.close()
-            self._partial.unlink()
+        elif self._writer is not None:
+            self._writer.discard()
 
     # ------------------------------------------------------------------------------------ reading
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes."""
-        stored = self._stored or self._finished("describe")
+        stored = self._writer.stored if self._writer is not None else self._finished("describe")
         return stored.info(self._place, "parquet")
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
@@ -165,8 +294,8 @@ class ParquetConnector:
 
     def count(self, where: Filter | None = None) -> int:
         """How many records match."""
-        if self._stored is not None:
-            return len(self._written)
+        if self._writer is not None:
+            return self._writer.count
         if where is None:
             return int(self._open("count").metadata.num_rows)
         return sum(len(batch) for batch in self.scan(where))
@@ -186,11 +315,11 @@ class ParquetConnector:
             yield pa.table(batch)
 
     def _finished(self, operation: str) -> Stored:
-        """What the finished file says of itself."""
-        metadata = self._open(operation).metadata.metadata or {}
-        if _METADATA not in metadata:
-            self._refuse(operation, f"{self.path} was not written by m3connect copy")
-        return Stored.from_text(metadata[_METADATA].decode(), self._place, operation)
+        """What a finished file says of itself."""
+        content = contents(self._open(operation).metadata.metadata, str(self.path))
+        if content is None:
+            raise self._place.foreign(operation)
+        return Stored(content.schema, content.notes)
 
     def _open(self, operation: str) -> pq.ParquetFile:
         if not self.path.exists():
@@ -205,7 +334,7 @@ class ParquetConnector:
 
 
 def records_to_arrow(batch: RecordBatch, schema: CollectionSchema) -> pa.Table:
-    """Records as a table: id, payload as JSON, and the embeddings' columns."""
+    """Records as a table of the layout above."""
     embeddings = batch.embeddings
     table = embeddings.to_arrow()
     if embeddings.multivector is not None:
@@ -214,12 +343,32 @@ def records_to_arrow(batch: RecordBatch, schema: CollectionSchema) -> pa.Table:
         half = pa.float16() if schema.multivector_dtype == "float16" else pa.float32()
         stored = pa.list_(pa.list_(half, width))
         table = table.set_column(at, "multivector", table["multivector"].cast(stored))
-    payloads = [json.dumps(payload, ensure_ascii=False) for payload in batch.payloads]
-    table = table.add_column(0, "payload", pa.array(payloads, pa.string()))
-    return table.add_column(0, "id", pa.array(list(batch.ids), pa.string()))
+    texts, others = zip(*map(_split, batch.payloads), strict=True) if len(batch) else ((), ())
+    columns = {"payload": others, "text": texts, "id": list(batch.ids)}
+    for name, values in columns.items():
+        table = table.add_column(0, name, pa.array(values, pa.string()))
+    return table
+
+
+def _split(payload: Payload) -> tuple[str | None, str]:
+    """The text, if it is one, and all other fields as JSON."""
+    text = payload.get("text")
+    others = payload
+    if isinstance(text, str):
+        others = {name: value for name, value in payload.items() if name != "text"}
+    return text if isinstance(text, str) else None, json.dumps(others, ensure_ascii=False)
+
+
+def payloads_from_arrow(table: pa.Table | pa.RecordBatch) -> list[Payload]:
+    """The payloads in a table of :func:`records_to_arrow`."""
+    columns = zip(
+        table.column("text").to_pylist(), table.column("payload").to_pylist(), strict=True
+    )
+    return [({} if text is None else {"text": text}) | json.loads(rest) for text, rest in columns]
 
 
 def records_from_arrow(table: pa.Table) -> RecordBatch:
     """Records from a table of :func:`records_to_arrow`."""
-    payloads = [json.loads(payload) for payload in table["payload"].to_pylist()]
-    return RecordBatch(table["id"].to_pylist(), payloads, Embeddings.from_arrow(table))
+    return RecordBatch(
+        table["id"].to_pylist(), payloads_from_arrow(table), Embeddings.from_arrow(table)
+    )

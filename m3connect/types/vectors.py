@@ -307,21 +307,28 @@ class Embeddings:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self, *, portable: bool = False) -> pa.Table:
         """As an Arrow table; the large buffers are shared, not copied.
 
         Columns: ``dense`` fixed_size_list<float32>, ``sparse_indices`` list<uint32>,
         ``sparse_values`` list<float32>, ``multivector`` list<fixed_size_list<float16
         or float32>>, ``n_tokens`` int32, ``truncated`` bool; absent representations have none.
+
+        Args:
+            portable: for engines that lack half floats, lists of a fixed size or unsigned integers
+                (Spark, DuckDB): ``dense`` list<float32>, ``sparse_indices`` list<int64>,
+                ``multivector`` list<list<float32>>.
         """
-        return _to_arrow(self)
+        table = _to_arrow(self)
+        return table.cast(_portable(table.schema)) if portable else table
 
     @classmethod
     def from_arrow(cls, table: pa.Table | pa.RecordBatch) -> Embeddings:
-        """From a table with the columns of :meth:`to_arrow`; other columns are ignored.
+        """From a table with the columns of :meth:`to_arrow`, portable or not; others are ignored.
 
         Raises:
-            InputError: a column has another type, or holds a null.
+            InputError: a column has another type, holds a null, a term that is no index, or vectors
+                of several widths.
         """
         return _from_arrow(table)
 
@@ -378,11 +385,7 @@ def _from_arrow(table: pa.Table | pa.RecordBatch) -> Embeddings:
         other, values = _ragged(_column(table, "sparse_values"), "sparse_values")
         if not np.array_equal(indptr, other):
             raise InputError("sparse_indices and sparse_values differ in their lengths")
-        sparse = SparseVectors(
-            indptr,
-            indices.to_numpy().astype(np.uint32, copy=False),
-            values.to_numpy().astype(np.float32, copy=False),
-        )
+        sparse = SparseVectors(indptr, _terms(indices), _floats(values, "sparse_values"))
     if "multivector" in names:
         offsets, rows = _ragged(_column(table, "multivector"), "multivector")
         multi = MultiVectors(offsets, _rows_of(rows, "multivector"))
@@ -413,16 +416,59 @@ def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     return column
 
 
-def _rows_of(column: pa.Array, name: str) -> NDArray[Any]:
+def _portable(schema: pa.Schema) -> pa.Schema:
     import pyarrow as pa
 
-    if not pa.types.is_fixed_size_list(column.type):
-        raise InputError(f"column {name!r} is {column.type}, expected a fixed_size_list")
-    width = column.type.list_size
-    values = column.flatten()
+    types = {
+        "dense": pa.list_(pa.float32()),
+        "sparse_indices": pa.list_(pa.int64()),
+        "multivector": pa.list_(pa.list_(pa.float32())),
+    }
+    fields = [pa.field(field.name, types.get(field.name, field.type)) for field in schema]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def _terms(indices: pa.Array) -> NDArray[np.uint32]:
+    """Term indices, which must not wrap when they become 32 bits wide."""
+    import pyarrow as pa
+
+    if indices.null_count or not pa.types.is_integer(indices.type):
+        raise InputError(
+            f"column 'sparse_indices' holds nulls or {indices.type}, expected integers"
+        )
+    terms = indices.to_numpy()
+    if len(terms) and not 0 <= int(terms.min()) <= int(terms.max()) < 1 << 32:
+        wrong = terms.min() if terms.min() < 0 else terms.max()
+        raise InputError(f"column 'sparse_indices' holds {wrong}, which is no index of a term")
+    return terms.astype(np.uint32, copy=False)  # type: ignore[no-any-return]
+
+
+def _floats(values: pa.Array, name: str) -> FloatArray:
+    import pyarrow as pa
+
     if values.null_count or not pa.types.is_floating(values.type):
         raise InputError(f"column {name!r} holds nulls or {values.type}, expected floats")
-    return values.to_numpy().reshape(-1, width)  # type: ignore[no-any-return]
+    return values.to_numpy().astype(np.float32, copy=False)  # type: ignore[no-any-return]
+
+
+def _rows_of(column: pa.Array, name: str) -> NDArray[Any]:
+    """Vectors of one width, ``[N, width]``."""
+    import pyarrow as pa
+
+    if column.null_count:
+        raise InputError(f"column {name!r} holds nulls")
+    if pa.types.is_fixed_size_list(column.type):
+        width = column.type.list_size
+        values = column.flatten()
+    else:
+        offsets, values = _ragged(column, name)
+        widths = np.unique(np.diff(offsets))
+        if len(widths) > 1:
+            raise InputError(f"column {name!r} holds vectors of several widths: {widths.tolist()}")
+        width = int(widths[0]) if len(widths) else 0
+    if values.null_count or not pa.types.is_floating(values.type):
+        raise InputError(f"column {name!r} holds nulls or {values.type}, expected floats")
+    return values.to_numpy().reshape(len(column), width)  # type: ignore[no-any-return]
 
 
 def _ragged(column: pa.Array, name: str) -> tuple[NDArray[np.int64], pa.Array]:

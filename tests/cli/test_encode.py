@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3connect import cli
-from m3connect.cli.encode import write_parquet
-from m3connect.contract import Fingerprint
 from m3connect.inference import M3Encoder
+from m3connect.ingestion import encode_to_parquet
+from m3connect.stores.parquet import ParquetConnector
 from m3connect.types import Document, Embeddings
 
 ROWS = [{"id": f"doc-{number}", "text": "river " * number} for number in range(40)]
@@ -47,6 +47,7 @@ def test_the_file_holds_the_embeddings_in_order(run, tmp_path, tiny_m3):
         {
             "id": pa.string(),
             "text": pa.string(),
+            "payload": pa.string(),
             "dense": pa.list_(pa.float32(), 32),
             "sparse_indices": pa.list_(pa.uint32()),
             "sparse_values": pa.list_(pa.float32()),
@@ -71,12 +72,36 @@ def test_the_file_says_which_model_made_it(run, tmp_path, tiny_m3):
     write_jsonl(tmp_path / "in.jsonl", ROWS[:3])
     run("in.jsonl", "--legs", "sparse,dense", "--max-length", "50")
     schema = pq.read_schema(tmp_path / "out.parquet")
-    stored = Fingerprint.from_json(json.loads(schema.metadata[b"m3connect.fingerprint"]))
+    file = ParquetConnector(collection="c", path=str(tmp_path / "out.parquet"))
+    stored = file.describe().schema.fingerprint
     expected = M3Encoder.load(tiny_m3, max_length=50).info.fingerprint
     assert stored.legs == ("dense", "sparse")
     assert (stored.weights, stored.tokenizer) == (expected.weights, expected.tokenizer)
     assert stored.max_length == 50
     assert "multivector" not in schema.names
+
+
+def test_metadata_are_kept(run, tmp_path):
+    """All other fields of a record lie beside its text, and the file is a collection to read."""
+    rows = [{"id": "a", "text": "the river", "lang": "en", "n": {"x": [1, None]}}]
+    write_jsonl(tmp_path / "in.jsonl", [*rows, {"id": "b", "text": "the sea"}])
+    assert run("in.jsonl")[0] == 0
+    with ParquetConnector(collection="c", path=str(tmp_path / "out.parquet")) as file:
+        assert file.fetch(["b", "a"]).payloads == [
+            {"text": "the sea"},
+            {"text": "the river", "lang": "en", "n": {"x": [1, None]}},
+        ]
+
+
+def test_an_id_is_written_once(run, tmp_path):
+    """The second record of the same id is named, and so is a field that would hide the text."""
+    rows = [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}, {"id": "b", "text": "z", "_m3": 1}]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    code, _, err = run("in.jsonl")
+    assert code == 4
+    assert "'a': another document of this run has the same id" in err
+    assert "'b': metadata field '_m3' is reserved" in err
+    assert pq.read_table(tmp_path / "out.parquet")["text"].to_pylist() == ["x"]
 
 
 @pytest.mark.parametrize("name", ["in.csv", "in.parquet", "in.txt"])
@@ -151,7 +176,7 @@ def test_an_interruption_leaves_no_half_file(tmp_path, tiny_m3):
 
     encoder = M3Encoder.load(tiny_m3, batch_tokens=100)
     with pytest.raises(KeyboardInterrupt):
-        write_parquet(
+        encode_to_parquet(
             documents(),
             encoder,
             target,
@@ -174,7 +199,7 @@ def test_rows_are_written_as_they_come(tmp_path, tiny_m3):
             yield Document(str(number), "river " * 20)
 
     encoder = M3Encoder.load(tiny_m3, batch_tokens=100)
-    report = write_parquet(
+    report = encode_to_parquet(
         documents(),
         encoder,
         tmp_path / "out.parquet",

@@ -11,8 +11,8 @@ import pytest
 
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.ingestion import are_encoded, estimate, find, ingest, open_source
+from m3connect.ingestion.encoded import FINGERPRINT_KEY
 from m3connect.stores.memory import MemoryConnector
-from m3connect.stores.parquet import FINGERPRINT_KEY
 from m3connect.testing.fakes import HashEncoder
 
 TEXTS = [f"text number {at}" for at in range(10)]

@@ -1,0 +1,176 @@
+"""Documents to a Parquet file of embeddings: admit -> encode -> write, without cutting.
+
+The file is a collection of records in the layout of ``stores/parquet.py``; :func:`ingest` stores it
+as it is. Use it where encoding and writing are apart: on another machine, or for several databases.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, Kind
+from m3connect.ingestion.ledger import FIELD, content_hash
+from m3connect.ingestion.report import Failure
+from m3connect.ingestion.sources import SourceFile
+from m3connect.stores.parquet import RecordWriter
+from m3connect.types import LEGS, Document, Embeddings, Leg, RecordBatch
+
+
+class StreamingEncoder(Encoder, Protocol):
+    """An encoder that takes texts as they come, as :class:`m3connect.inference.M3Encoder` does."""
+
+    def stream(
+        self, texts: Iterable[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Iterator[Embeddings]:
+        """The embeddings of the next texts, of as many as were taken at once, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeReport:
+    """Counts of one run; ``read == encoded + failed``.
+
+    Args:
+        read: texts that the input gave, bad ones included.
+        encoded: rows written.
+        failed: texts that could not be taken.
+        tokens: tokens encoded, special ones included.
+        truncated: texts longer than the encoder's limit.
+        seconds: wall time.
+    """
+
+    read: int = 0
+    encoded: int = 0
+    failed: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def encode_to_parquet(
+    items: Iterable[Document | Failure],
+    encoder: StreamingEncoder,
+    path: str | Path,
+    *,
+    kind: Kind = "passage",
+    legs: Sequence[Leg] = LEGS,
+    failed: Callable[[Failure], None] | None = None,
+    progress: Callable[[EncodeReport], None] | None = None,
+) -> EncodeReport:
+    """Encode documents as they come and write a row for each, with its metadata.
+
+    Memory does not grow with the source, but for the ids.
+
+    Args:
+        items: documents, and what could not become one; see :func:`m3connect.ingestion.read`.
+        encoder: makes the embeddings.
+        path: the file, which is replaced when the new one is complete.
+        kind: whether the texts ask or answer.
+        legs: the representations to write.
+        failed: called with each document that cannot be taken.
+        progress: called after each batch of rows.
+
+    Returns:
+        the counts.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    started = time.monotonic()
+    report = EncodeReport()
+    waiting: deque[Document] = deque()
+    failures: list[Failure] = []
+
+    def texts() -> Iterator[str]:
+        for item in _sound(items):
+            if isinstance(item, Failure):
+                failures.append(item)
+                if failed is not None:
+                    failed(item)
+            else:
+                waiting.append(item)
+                yield item.text
+
+    with RecordWriter(Path(path), _schema(encoder, legs)) as writer:
+        for embeddings in encoder.stream(texts(), kind=kind, legs=legs):
+            rows = [waiting.popleft() for _ in range(len(embeddings))]
+            payloads = [{**row.metadata, "text": row.text} for row in rows]
+            writer.write(RecordBatch([row.id for row in rows], payloads, embeddings))
+            report = EncodeReport(
+                read=writer.count + len(failures),
+                encoded=writer.count,
+                failed=len(failures),
+                tokens=report.tokens + int(embeddings.n_tokens.sum()),
+                truncated=report.truncated + int(embeddings.truncated.sum()),
+                seconds=time.monotonic() - started,
+            )
+            if progress is not None:
+                progress(report)
+    return replace(
+        report,
+        read=report.encoded + len(failures),
+        failed=len(failures),
+        seconds=time.monotonic() - started,
+    )
+
+
+def read_lines(files: Sequence[SourceFile]) -> Iterator[Document | Failure]:
+    """A document for each line that is not blank, under the id ``<file>:<line>``."""
+    for file in files:
+        with file.open() as stream:
+            for number, line in enumerate(stream, start=1):
+                where = f"{file.name}:{number}"
+                try:
+                    text = line.decode().strip()
+                except UnicodeDecodeError as error:
+                    yield Failure(f"not UTF-8: {error.reason}", where)
+                    continue
+                if text:
+                    yield Document(where, text)
+
+
+def _sound(items: Iterable[Document | Failure]) -> Iterator[Document | Failure]:
+    """Documents that a file can hold, each id once; all others are failures."""
+    seen: set[str] = set()
+    for item in items:
+        if isinstance(item, Failure):
+            yield item
+        elif (reason := _fault(item, seen)) is not None:
+            yield Failure(reason, id=item.id)
+        else:
+            seen.add(item.id)
+            yield item
+
+
+def _fault(document: Document, seen: set[str]) -> str | None:
+    if document.id in seen:
+        return "another document of this run has the same id"
+    for name in document.metadata:
+        if name in {"text", FIELD} or str(name).startswith(RESERVED_PREFIX):
+            return f"metadata field {name!r} is reserved; rename it"
+    try:
+        content_hash(document.metadata)
+        f"{document.id}{document.text}".encode()
+    except UnicodeEncodeError as error:
+        return f"not valid unicode: {error.reason}"
+    except (TypeError, ValueError) as error:
+        return f"metadata that JSON cannot hold: {error}"
+    return None
+
+
+def _schema(encoder: Encoder, legs: Sequence[Leg]) -> CollectionSchema:
+    made_by = encoder.info.fingerprint
+    return CollectionSchema(
+        made_by.dense_width if "dense" in legs else None,
+        "sparse" in legs,
+        made_by.multivector_width if "multivector" in legs else None,
+        fingerprint=replace(made_by, legs=tuple(leg for leg in LEGS if leg in legs)),
+    )

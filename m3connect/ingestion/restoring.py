@@ -1,0 +1,54 @@
+"""A copy of a collection comes back: whole, into a collection of its own, or not at all.
+
+Its passages carry the ledger's marks, and arrive in no particular order. A run killed in between
+would leave documents that look complete and are not. So the collection itself says, in its notes,
+which copy it is being made of and whether that is finished; until then nothing else is ingested.
+"""
+
+from __future__ import annotations
+
+from m3connect.contract import Connector
+from m3connect.errors import ConfigError
+from m3connect.stores.parquet import Contents
+
+NOTE = "restored"
+
+
+def begin(connector: Connector, copy: Contents) -> bool:
+    """Claim the collection for a copy. Returns whether it holds all of it already.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    note = connector.describe().notes.get(NOTE)
+    if note is not None and note["digest"] == copy.digest:
+        return bool(note["finished"])
+    if note is not None or connector.count():
+        raise ConfigError(
+            f"collection {connector.collection!r} holds other records. This file is a copy of a "
+            "collection; it goes into a new one (--collection NAME)."
+        )
+    connector.annotate({NOTE: {"digest": copy.digest, "finished": False}})
+    return False
+
+
+def finish(connector: Connector, copy: Contents) -> None:
+    """All records of a copy are in: its notes follow."""
+    connector.annotate({**copy.notes, NOTE: {"digest": copy.digest, "finished": True}})
+
+
+def leave(connector: Connector) -> None:
+    """Something else is about to be ingested: the collection is no mere copy any more.
+
+    Raises:
+        ConfigError: a copy is in it in part.
+    """
+    note = connector.describe().notes.get(NOTE)
+    if note is None:
+        return
+    if not note["finished"]:
+        raise ConfigError(
+            f"a copy was ingested into collection {connector.collection!r} and not finished; run "
+            "that again first"
+        )
+    connector.annotate({NOTE: None})
