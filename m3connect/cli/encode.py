@@ -72,9 +72,7 @@ def encode(
     items = (
         ingestion.read_lines(files)
         if lines
-        else ingestion.read_files(
-            files, ingestion.Options(ingestion.Fields(id_field, text_field))
-        )
+        else ingestion.read_files(files, ingestion.Options(ingestion.Fields(id_field, text_field)))
     )
     total = None if lines else ingestion.count(files)
     encoder = model.load()

@@ -119,12 +119,9 @@ def ingest(
     from m3connect.cli.progress import progress_bar
 
     files = ingestion.find(paths)
-    encoder = None
-    if not ingestion.are_encoded(files):
-        encoder = model.load()
     source = ingestion.open_source(
-        paths,
-        encoder,
+        files,
+        model.load,
         id_field=id_field,
         text_field=text_field,
         metadata_fields=options.names(metadata_field) or None,
@@ -148,7 +145,7 @@ def ingest(
         else:
             report = ingestion.ingest(
                 source,
-                encoder,
+                None,
                 connector,
                 legs=chosen,
                 index_fields=_index_fields(options.names(index_field)),

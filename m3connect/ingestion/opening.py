@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -12,18 +12,21 @@ import pyarrow as pa
 
 from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
-from m3connect.ingestion import sources
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, from_arrow, open_files
+from m3connect.ingestion.formats import Fields, Options
+from m3connect.ingestion.listing import Path, SourceFile, find
 from m3connect.ingestion.report import Failure
+from m3connect.ingestion.sources import read_files
 from m3connect.types import LEGS, Document, Leg
 
 log = logging.getLogger(__name__)
 
 Source: TypeAlias = (
-    sources.Path
-    | Iterable[sources.Path]
+    Path
+    | Iterable[Path]
+    | Sequence[SourceFile]
     | Iterable[Document]
     | pa.Table
     | pa.RecordBatch
@@ -35,7 +38,7 @@ Source: TypeAlias = (
 
 def open_source(
     source: Source,
-    encoder: Encoder | None,
+    encoder: Encoder | Callable[[], Encoder] | None,
     *,
     id_field: str | None = None,
     text_field: str = "text",
@@ -43,7 +46,13 @@ def open_source(
     chunk_tokens: int | None = None,
     chunk_overlap: int = 0,
 ) -> DocumentSource | EncodedSource:
-    """What a source is; nothing but names and columns is read yet. Arguments as in :func:`m3connect.ingestion.ingest`.
+    """What a source is; nothing but names and columns is read yet.
+
+    Args:
+        source: paths, or files that :func:`m3connect.ingestion.find` found, and all others that
+            :func:`m3connect.ingestion.ingest` takes.
+        encoder: or a function that loads it, which is called only if it is needed.
+        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap: as in ``ingest``.
 
     Raises:
         ConfigError: a bad path or option, or no encoder for what is not encoded.
@@ -51,7 +60,7 @@ def open_source(
     """
     if isinstance(source, DocumentSource | EncodedSource):
         return source
-    made_by = encoder.info.fingerprint if encoder is not None else None
+    made_by = None if encoder is None or callable(encoder) else encoder.info.fingerprint
     if isinstance(source, pa.Table):
         source = source.to_reader()
     elif isinstance(source, pa.RecordBatch):
@@ -64,20 +73,23 @@ def open_source(
     if isinstance(first, pa.RecordBatch):
         return from_arrow(first.schema, everything, made_by)
     if isinstance(first, str | os.PathLike):
-        paths = list(everything)
-        files = sources.find(paths)
+        everything = iter(find(list(everything)))
+        first = next(everything)
+        everything = chain([first], everything)
+    if isinstance(first, SourceFile):
+        files = list(everything)
         encoded = open_files(files, made_by)
         if encoded is not None:
             return encoded
-        everything = sources.read(
-            paths, id_field=id_field, text_field=text_field, metadata_fields=metadata_fields
-        )
+        everything = read_files(files, Options(Fields(id_field, text_field, metadata_fields)))
     elif first is not None and not isinstance(first, Document | Failure):
         raise InputError(
             f"a source gives paths, Documents or Arrow batches, not {type(first).__name__}"
         )
     if encoder is None:
         raise ConfigError("documents need an encoder; only embeddings go without")
+    if callable(encoder):
+        encoder = encoder()
     return DocumentSource(
         everything, encoder, Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap)
     )

@@ -19,7 +19,7 @@ from m3connect.ingestion import values
 from m3connect.ingestion.conversion import NEEDS_EXTRA, Converter, Page, explain
 from m3connect.ingestion.encodings import codec_of
 from m3connect.ingestion.formats import PAGES, RECORDS, Fields, Options, read_page, without_images
-from m3connect.ingestion.listing import Path, Remarks, Selection, SourceFile, find
+from m3connect.ingestion.listing import Path, Remarks, Selection, SourceFile, find, is_local
 from m3connect.ingestion.report import Failure
 from m3connect.types import Document
 
@@ -117,6 +117,8 @@ def count(files: Sequence[SourceFile]) -> int | None:
     records = [file for file in files if file.suffix in RECORDS]
     if any(file.filesystem is None or file.suffix == ".json" for file in records):
         return None
+    if not all(is_local(file.filesystem) for file in records):
+        return None  # remote files are read once, not twice
     try:
         if sum(file.filesystem.size(file.path) or 0 for file in records) > _COUNT_BYTES:
             return None

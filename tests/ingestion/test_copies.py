@@ -185,7 +185,9 @@ def test_a_damaged_row_is_a_dead_letter(good, tmp_path, as_table):
     source = pq.read_table(good) if as_table else good
     report = ingest(source, None, target, dead_letters=letters)
     assert (report.written, report.failed) == (2, 2)
-    reasons = {row["id"]: row["reason"] for row in map(json.loads, letters.read_text().splitlines())}
+    reasons = {
+        row["id"]: row["reason"] for row in map(json.loads, letters.read_text().splitlines())
+    }
     assert "-1, which is no index of a term" in reasons["d0"]
     assert "'dense' holds nulls" in reasons["d2"]
     expected = HashEncoder().encode([DOCS[1].text])
