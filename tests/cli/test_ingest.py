@@ -146,7 +146,7 @@ def test_bad_usage_is_exit_code_2(run, corpus, collection, arguments, message):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in " ".join(err.replace("│", " ").split())
-    assert collection._schema is None
+    assert collection._stored is None
 
 
 def test_another_model_is_exit_code_3(run, corpus):
