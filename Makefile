@@ -7,9 +7,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 CONNECTORS := -e connectors/qdrant -e connectors/milvus -e connectors/elasticsearch
 MODEL := -e models/m3-mini
+# A worker takes whole files, or all tests of one server (conftest.py).
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 PYPROJECTS := pyproject.toml $(wildcard connectors/*/pyproject.toml) models/m3-mini/pyproject.toml
 
-.PHONY: demo setup test check format services services-down coverage clean help
+.PHONY: demo setup test test-fast check format services services-down coverage clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,8 +21,11 @@ demo: $(VENV)/demo ## ingest the sample corpus into an embedded Qdrant and searc
 
 setup: $(VENV)/setup ## everything a developer needs, in .venv
 
+test-fast: setup ## the tests that need no server and no further process with torch: a minute
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not live and not slow"
+
 test: setup ## every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 coverage: setup ## every test, with the coverage of the core
 	$(BIN)/python -m pytest -q --cov --cov-report=term

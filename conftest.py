@@ -1,6 +1,41 @@
-"""Hypothesis: the same examples in every run, and nothing is timed."""
+"""Every test: settled examples, one thread a process, and servers started once for all."""
 
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
 from hypothesis import settings
 
+# The same examples in every run, and nothing is timed.
 settings.register_profile("m3connect", derandomize=True, deadline=None)
 settings.load_profile("m3connect")
+
+# Tests are small and run side by side: more threads would wait for each other. Read by torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SHARED = ("node", "strained_node", "live_server")
+"""Fixtures of servers that a run starts once; all tests of one are done by one worker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``pytest -n``: a worker takes a whole file, or all tests of one server."""
+    for item in items:
+        used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        item.add_marker(pytest.mark.xdist_group(used[0] if used else str(item.path)))
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[SimpleNamespace]:
+    """The one Elasticsearch node of a run, for every test that does it no harm.
+
+    ``M3CONNECT_TEST_ELASTICSEARCH`` names another version, or one that runs: ``VERSION@URL``.
+    """
+    from tests.servers.elasticsearch.node import NEWEST, live_node
+
+    version, _, url = os.environ.get("M3CONNECT_TEST_ELASTICSEARCH", NEWEST).partition("@")
+    if url:
+        yield SimpleNamespace(version=version, url=url)
+        return
+    with live_node(version) as running:
+        yield SimpleNamespace(version=version, url=running.url)

@@ -30,6 +30,7 @@ def run_shell(example):
 PARSERS = [PythonCodeBlockParser(), CodeBlockParser(language="bash", evaluator=run_shell)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     """Every python and bash block of the page runs, in order."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,7 +20,6 @@ from m3connect.connecting.registry import available, connect
 from m3connect.connecting.retry import RetryPolicy
 from m3connect.contract import Connector
 from tests.congruence.twins import Twins
-from tests.servers.elasticsearch.node import NEWEST, Node, NodeUnavailable
 from tests.servers.proxy import Answer, Cut, Delay, Drop, FaultProxy, HalfClose, Truncate
 
 STEPS = 200
@@ -33,17 +33,6 @@ def opener(target: str, **options: object) -> Open:
     if target not in available():
         pytest.skip(f"the distribution m3connect-{target} is not installed")
     return partial(connect, target, **{"collection": "congruence", **options})
-
-
-@pytest.fixture(scope="module")
-def elasticsearch_url() -> Iterator[str]:
-    try:
-        with Node(NEWEST) as node:
-            yield node.url
-    except NodeUnavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -78,23 +67,23 @@ def test_milvus_lite(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.live
 @pytest.mark.parametrize("seed", SEEDS)
-def test_elasticsearch(seed: int, elasticsearch_url: str, names: Iterator[str]) -> None:
+def test_elasticsearch(seed: int, node: SimpleNamespace, names: Iterator[str]) -> None:
     """A real Elasticsearch node on its basic licence."""
     collection = next(names)
-    engine = opener("elasticsearch", url=elasticsearch_url, collection=collection)
+    engine = opener("elasticsearch", url=node.url, collection=collection)
     Twins(engine, seed, durable=True).run(STEPS)
 
 
 @pytest.mark.live
 @pytest.mark.parametrize("seed", SEEDS[:1])
 def test_elasticsearch_through_faults(
-    seed: int, elasticsearch_url: str, names: Iterator[str]
+    seed: int, node: SimpleNamespace, names: Iterator[str]
 ) -> None:
     """Refused, cut and shortened exchanges are retried: no record is lost, none is doubled."""
     rng = random.Random(seed)
     faults = [Drop(), Cut(), Cut(50), Truncate(), Truncate(50), HalfClose(), Answer(503)]
     faults += [Answer(429, {"Retry-After": "0"}), Answer(502), Delay(0.05)]
-    server = urlsplit(elasticsearch_url)
+    server = urlsplit(node.url)
     with FaultProxy(server.hostname, server.port) as proxy:
         engine = opener(
             "elasticsearch",

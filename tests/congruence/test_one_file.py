@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,6 @@ from m3connect.ingestion import ingest
 from m3connect.searching.search import MODES, search_many
 from m3connect.stores.memory import MemoryConnector
 from m3connect.types import Rrf, Weighted
-from tests.servers.elasticsearch.node import NEWEST, Node, live_node
 
 CORPUS = Path(__file__).parents[2] / "examples" / "data" / "tldr.jsonl"
 QUERIES = ["copy files over ssh", "wie viel Speicherplatz ist frei?", "git stash"]
@@ -31,12 +31,6 @@ QUERIES = ["copy files over ssh", "wie viel Speicherplatz ist frei?", "git stash
 @pytest.fixture(scope="module")
 def encoder() -> M3Encoder:
     return M3Encoder.load("m3-mini")
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    with live_node(NEWEST) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +48,7 @@ def file(encoder: M3Encoder, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def databases(node: Node, tmp_path: Path) -> Iterator[Callable[[str], list[Connector]]]:
+def databases(node: SimpleNamespace, tmp_path: Path) -> Iterator[Callable[[str], list[Connector]]]:
     """Opens one collection in each of the three databases."""
     with ExitStack() as stack:
 

@@ -306,6 +306,7 @@ def test_encoding_on_onnx_imports_no_torch(tiny_m3):
     assert run.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_without_torch_the_message_has_the_pip_line(golden):
     """A checkpoint that needs torch says so where it is missing."""
     code = (

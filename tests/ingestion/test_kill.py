@@ -53,6 +53,7 @@ def content(path):
     return records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_after", [1, 8])
 def test_a_killed_process_is_completed_by_the_next(tmp_path, monkeypatch, dies_after):
     """What embedded Qdrant then holds is what an undisturbed run gives."""

@@ -114,6 +114,7 @@ def test_estimated_memory_is_near_what_is_kept(recipe_file):
     assert estimate == pytest.approx(max(sizes), rel=0.35)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_and_exit_code_2(recipe_file):
     """A bad key is named without a traceback."""
     command = [
@@ -130,6 +131,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(recipe_file):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(recipe_file, tmp_path):
     """Under torchrun two processes share the batches, write one log and one model, and agree."""
     command = [

@@ -210,6 +210,7 @@ def work(rank, processes, port, model, batch, backward, path):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "backward"), [(2, "cached"), (4, "cached"), (2, "plain")])
 def test_more_processes_give_the_same_gradients(model, collator, tmp_path, processes, backward):
     """Two and four processes give the loss and gradients of one, for all heads (float64)."""

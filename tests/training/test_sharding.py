@@ -87,6 +87,7 @@ def work(rank, ports, recipe, folder):
     train(resumed, evaluate=measured, resume=True)
 
 
+@pytest.mark.slow
 def test_a_sharded_run_is_a_whole_one(recipe_file, tmp_path):
     """Losses, gradient norms, development figures and the saved model agree to 1e-5, also resumed."""
     ports = [free_port() for _ in range(3)]

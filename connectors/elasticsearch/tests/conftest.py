@@ -15,7 +15,7 @@ from m3connect_elasticsearch import connect
 from m3connect_elasticsearch.mapping import Layout, mappings
 from tests.servers.elasticsearch.node import NEWEST, live_node
 
-VERSION = os.environ.get("M3CONNECT_TEST_ELASTICSEARCH", NEWEST)
+VERSION = os.environ.get("M3CONNECT_TEST_ELASTICSEARCH", NEWEST).partition("@")[0]
 
 
 def pytest_report_header():
@@ -26,15 +26,8 @@ def pytest_report_header():
 
 
 @pytest.fixture(scope="session")
-def node():
-    """One node for all tests that do not harm it."""
-    with live_node(VERSION) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def strained_node():
-    """Another one, with little room for requests, that may be mistreated."""
+    """A node beside the shared one, with little room for requests, that may be mistreated."""
     small = {"http.max_content_length": "1mb", "indexing_pressure.memory.limit": "900kb"}
     with live_node(VERSION, small) as running:
         yield running

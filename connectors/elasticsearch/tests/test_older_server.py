@@ -31,19 +31,25 @@ def client_8():
     return folder
 
 
-def test_client_9_on_server_8_is_explained():
+@pytest.fixture(scope="module")
+def older():
+    """The one node of version 8 of a run."""
+    with live_node(OLDER) as running:
+        yield running
+
+
+def test_client_9_on_server_8_is_explained(older):
     """The first call says which client to install."""
     if version("elasticsearch")[0] != "9":
         pytest.skip("the client here is not of version 9")
     with (
-        live_node(OLDER) as running,
-        connect(collection="test", url=running.url) as connector,
+        connect(collection="test", url=older.url) as connector,
         pytest.raises(Unsupported, match=r"pip install 'elasticsearch>=8\.19,<9'"),
     ):
         _ = connector.capabilities
 
 
-def test_server_8_with_client_8_passes_everything(client_8):
+def test_server_8_with_client_8_passes_everything(client_8, older):
     """The conformance suite and the live tests, in a process that sees client 8."""
     tests = ["test_conformance.py", "test_live.py"]
     done = subprocess.run(
@@ -51,7 +57,7 @@ def test_server_8_with_client_8_passes_everything(client_8):
         env={
             **os.environ,
             "PYTHONPATH": str(client_8),
-            "M3CONNECT_TEST_ELASTICSEARCH": OLDER,
+            "M3CONNECT_TEST_ELASTICSEARCH": f"{OLDER}@{older.url}",
         },
         capture_output=True,
         text=True,
