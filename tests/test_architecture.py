@@ -1,120 +1,142 @@
-"""The import rules of the house, checked on the source."""
+"""The source is laid out, and imports, as ``docs/architecture.md`` says: the page's tables are the rules."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "m3connect"
-CONNECTORS = sorted(path for path in (ROOT / "connectors").glob("*/m3connect_*") if path.is_dir())
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-# What each part of the core may import from the core; "" is the package's own __init__.
-VALUES = {"errors", "filters", "types"}
-CONTRACT = VALUES | {"contract", "connecting"}
-ENGINE = CONTRACT | {"disk", "stores", "searching"}
-ALLOWED = {
-    "errors": set(),
-    "filters": {"errors"},
-    "types": {"errors", "filters"},
-    "disk": {"errors"},
-    "charts": {"errors"},
-    "pages": {"errors"},
-    "contract": VALUES,
-    "connecting": VALUES | {"contract"},
-    "searching": CONTRACT,
-    "stores": CONTRACT | {"disk", "searching"},
-    "transfer": ENGINE,
-    "testing": ENGINE,
-    "ingestion": ENGINE,
-    "datasets": VALUES | {"disk"},
-    "model": CONTRACT | {"disk"},
-    "inference": CONTRACT | {"model", "searching"},
-    "evaluation": ENGINE | {"charts", "datasets", "pages"},
-    "training_data": ENGINE | {"datasets", "evaluation", "pages"},
-    # Training measures with a callable that it is given: it knows neither encoders nor evaluation.
-    "training": CONTRACT | {"charts", "datasets", "disk", "model", "pages", "searching"},
-    # The one place where training meets what measures it.
-    "trainer": CONTRACT | {"datasets", "evaluation", "inference", "searching", "training"},
+# "| `stores/` | what it holds | `errors`, `types` |" -> {"stores/": {"errors", "types"}}
+ROWS = {
+    place: set(re.findall(r"`(\w+)`", may_import))
+    for place, may_import in re.findall(r"^\| `([\w./]+)` \|[^|]+\|([^|]+)\|$", PAGE, re.MULTILINE)
 }
-TORCH_HOMES = {"model", "training", "inference/torch_backend.py"}
-CONNECTOR_MAY_IMPORT = {"types", "errors", "filters", "contract", "connecting", "searching"}
+ALLOWED = {place.removesuffix("/").removesuffix(".py"): parts for place, parts in ROWS.items()}
+FACES = {"__init__", "__main__", "cli", "integrations"}  # may import every part
+OUTSIDE = re.findall(r"^\| `(\w+)/` \|[^|]+\|$", PAGE, re.MULTILINE)
+TORCH_HOMES = {"model", "training", "inference/torch_backend.py", "cli/doctor.py"}
+CONNECTOR_MAY_IMPORT = set(
+    re.findall(r"`(\w+)`", re.search(r"A connector imports (.+) of the core", PAGE)[1])
+)
 DRIVERS = {"qdrant_client", "qdrant_edge", "pymilvus", "milvus_lite", "elasticsearch"}
 
 
 def imports(path):
-    """Every module that a file imports at run time, wherever in the file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
-        for node in ast.walk(block)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
+    """What a file imports at run time, wherever in it: ``m3connect.disk.write`` is a name of a module."""
+    waiting = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
             continue
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def core_parts(path):
-    """The parts of the core that a file imports: the second name of ``m3connect.x.y``."""
-    names = (name.split(".") for name in imports(path))
-    found = {parts[1] for parts in names if parts[0] == "m3connect" and len(parts) > 1}
-    known = {item.stem for item in PACKAGE.iterdir()}
-    return found & known
+CORE = {path: set(imports(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+CONNECTORS = {
+    path: set(imports(path)) for path in sorted((ROOT / "connectors").glob("*/m3connect_*/**/*.py"))
+}
 
 
-def part_of(path):
+def module(path):
+    """The name under which a file of the core is imported."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def part(path):
     """The part of the core that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_the_core_imports_in_one_direction(path):
-    """A module imports only what lies below it; the command line and the front may import all."""
-    part = part_of(path)
-    if part in {"cli", "__init__", "integrations"} or path.name == "__main__.py":
-        return
-    assert part in ALLOWED, f"{part} has no place in the import rules yet"
-    assert core_parts(path) <= ALLOWED[part] | {part}
+def core_parts(names):
+    """The parts of the core among imported names: the second word of ``m3connect.x.y``."""
+    known = {part(path) for path in CORE}
+    words = (name.split(".") for name in names)
+    return {word[1] for word in words if word[0] == "m3connect" and len(word) > 1} & known
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_only_model_training_and_the_torch_backend_import_torch(path):
+def libraries(names):
+    """The first words of imported names."""
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_page_lists_what_is_there():
+    """Each part and each folder around the core has its row, and each row its file or folder."""
+    there = {
+        path.name + "/" * path.is_dir()
+        for path in PACKAGE.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {place for place in there if part(PACKAGE / place) not in FACES} == set(ROWS)
+    assert len(OUTSIDE) == 6
+    assert all((ROOT / folder).is_dir() for folder in OUTSIDE)
+
+
+def test_the_core_imports_in_one_direction():
+    """A part imports itself and what its row allows."""
+    wrong = {
+        module(path): sorted(core_parts(names) - ALLOWED[part(path)] - {part(path)})
+        for path, names in CORE.items()
+        if part(path) not in FACES and path.name != "__main__.py"
+    }
+    assert not {name: parts for name, parts in wrong.items() if parts}
+
+
+def test_the_rules_allow_no_circle():
+    """The parts have an order in which each imports only what comes before it."""
+    order = list(TopologicalSorter(ALLOWED).static_order())
+    assert set(order) == set(ALLOWED), "a row allows a part that has no row"
+
+
+def test_no_file_imports_itself_through_others():
+    """Neither inside a part nor between parts is there a circle, imports in functions included."""
+    known = {module(path) for path in CORE}
+    graph = defaultdict(set)
+    for path, names in CORE.items():
+        files = {name if name in known else name.rpartition(".")[0] for name in names}
+        graph[module(path)] = files & known - {module(path)}
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_only_model_training_and_the_torch_backend_import_torch():
     """Torch stays out of everything that the quick start runs."""
-    where = path.relative_to(PACKAGE)
-    if {where.parts[0], where.as_posix()} & TORCH_HOMES or where.as_posix() == "cli/doctor.py":
-        return
-    assert not {name.split(".")[0] for name in imports(path)} & {"torch", "transformers"}
+    wrong = [
+        where.as_posix()
+        for path, names in CORE.items()
+        if libraries(names) & {"torch", "transformers"}
+        for where in [path.relative_to(PACKAGE)]
+        if not {where.parts[0], where.as_posix()} & TORCH_HOMES
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_the_core_imports_no_driver(path):
+def test_the_core_imports_no_driver():
     """Database drivers belong to the connectors."""
-    assert not {name.split(".")[0] for name in imports(path)} & DRIVERS
+    assert not [module(path) for path, names in CORE.items() if libraries(names) & DRIVERS]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for folder in CONNECTORS for path in sorted(folder.rglob("*.py"))],
-    ids=lambda path: f"{path.parent.name}/{path.name}",
-)
-def test_a_connector_imports_only_the_contract(path):
+def test_a_connector_imports_only_the_contract():
     """A connector knows the contract, what it speaks of and what connectors are built of, and nothing else."""
-    assert core_parts(path) <= CONNECTOR_MAY_IMPORT
+    assert len({path.parts[-2] for path in CONNECTORS}) >= 3
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(core_parts(names) - CONNECTOR_MAY_IMPORT)
+        for path, names in CONNECTORS.items()
+    }
+    assert not {name: parts for name, parts in wrong.items() if parts}
 
 
 def test_connectors_is_no_package():
