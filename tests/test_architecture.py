@@ -86,6 +86,16 @@ def test_the_page_lists_what_is_there():
     assert all((ROOT / folder).is_dir() for folder in OUTSIDE)
 
 
+def test_the_five_guesses_hold():
+    """Where CONTRIBUTING.md sends those who add something, there are the files it names."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| an? ([\w ]+) \| `([\w./]+)` \| ([^|]+) \|", text, re.MULTILINE)
+    assert len(rows) == 5
+    for _, folder, files in rows:
+        for file in re.findall(r"`(\w+\.py)`", files):
+            assert (ROOT / folder / file).exists(), (folder, file)
+
+
 def test_the_core_imports_in_one_direction():
     """A part imports itself and what its row allows."""
     wrong = {
