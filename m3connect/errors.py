@@ -13,6 +13,7 @@
           ├─ AuthError
           ├─ SchemaMismatch
           ├─ InvalidFilter
+          ├─ WritesRefused           a full disk, a quota, a write block: no record is to blame
           ├─ Unsupported
           └─ CollectionNotFound
 
@@ -96,6 +97,10 @@ class SchemaMismatch(PermanentError):
 
 class InvalidFilter(PermanentError):
     """A filter that the backend cannot express or that is malformed."""
+
+
+class WritesRefused(PermanentError):
+    """The database takes no writes at all: a full disk, a quota, a write block."""
 
 
 class Unsupported(PermanentError):

@@ -5,6 +5,7 @@ checks.py     what every connector refuses before its backend sees it
 collection.py what a collection says of itself, and the messages when it will not do
 facts.py      what filters can find out about a payload
 failures.py   what an HTTP status means, and what is advised
+holding.py    one user at a time of an embedded collection; room on its disk
 reading.py    stored rows as embeddings, with the legs that were asked for
 retry.py      the one retry policy
 ties.py       answers whose ties are settled by id

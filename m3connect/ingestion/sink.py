@@ -27,6 +27,7 @@ from m3connect.errors import (
     RequestTooLarge,
     SchemaMismatch,
     Unsupported,
+    WritesRefused,
 )
 from m3connect.ingestion import ledger
 from m3connect.ingestion.chunking import chunk_ids
@@ -40,7 +41,14 @@ PENDING = 2  # pieces of work that may wait for the database while the next is e
 TELL_SECONDS = 0.1  # between two calls of ``progress`` while nothing is written
 
 # What no single record is to blame for; all other permanent errors may be one record's fault.
-_FATAL = (AuthError, CollectionNotFound, InvalidFilter, SchemaMismatch, Unsupported)
+_FATAL = (
+    AuthError,
+    CollectionNotFound,
+    InvalidFilter,
+    SchemaMismatch,
+    Unsupported,
+    WritesRefused,
+)
 _REFUSED = (InputError, RequestTooLarge, PermanentError)
 
 

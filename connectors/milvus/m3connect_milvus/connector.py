@@ -122,6 +122,7 @@ class MilvusConnector:
         made = dict(zip(batch.ids, rows(batch, layout), strict=True))
 
         def send(part: RecordBatch) -> None:
+            self._database.check_room()
             with self._database.writing():
                 self._store.write([made[id_] for id_ in part.ids])
 

@@ -82,7 +82,7 @@ def test_a_folder_is_open_in_one_process_and_free_after_close(tmp_path):
     with connect(collection="test", path=path) as connector:
         connector.ensure(corpus.SCHEMA)
         connector.upsert(corpus.records(1, 7))
-        assert "is open in another process" in elsewhere(path)
+        assert "is in use by process" in elsewhere(path)
     assert elsewhere(path) == "7\n"
 
 

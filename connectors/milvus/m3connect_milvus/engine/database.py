@@ -17,12 +17,16 @@ from pymilvus.client.cache import GlobalCache
 
 from m3connect.connecting import retry
 from m3connect.connecting.collection import closed
+from m3connect.connecting.holding import check_space
 from m3connect.errors import Unsupported
 from m3connect_milvus.engine import lite
 from m3connect_milvus.engine.engine import Engine
 from m3connect_milvus.errors import NAME, translated
 
 T = TypeVar("T")
+
+_ROOM = 64 * 1024 * 1024
+"""Free bytes for one request: its log, its segment and a compaction."""
 
 
 @dataclass(slots=True)
@@ -90,6 +94,15 @@ class Database:
     def present(self) -> bool:
         """Whether opening it would not create it; closed ones count, they say so themselves."""
         return self.url is not None or self._closed or self.path.exists()
+
+    def check_room(self) -> None:
+        """Refuse to write where Milvus Lite's disk is too full.
+
+        Raises:
+            WritesRefused: says how much is free, and how much is needed.
+        """
+        if self.url is None:
+            check_space(self.path.parent, _ROOM, NAME, "upsert")
 
     def writing(self) -> AbstractContextManager[object]:
         """Held while writing: Milvus Lite takes one writer at a time, a server any number."""

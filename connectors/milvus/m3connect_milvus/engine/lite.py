@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from m3connect.connecting.holding import Hold
 from m3connect.errors import PermanentError
 from m3connect_milvus.errors import NAME
 
@@ -27,6 +28,7 @@ class Lite:
     Args:
         url: where it listens; on this machine only.
         server, database: what to stop and close.
+        hold: the lock on its folder.
         writing: it must not be written to by several threads at a time.
         users: connectors that have it open.
     """
@@ -34,6 +36,7 @@ class Lite:
     url: str
     server: Any
     database: Any
+    hold: Hold
     writing: threading.RLock = field(default_factory=threading.RLock)
     users: int = 0
 
@@ -67,22 +70,28 @@ def release(path: Path) -> None:
             del _running[path]
             lite.server.stop(grace=_GRACE).wait()
             lite.database.close()
+            lite.hold.release()
 
 
 def _start(path: Path) -> Lite:
     from milvus_lite.adapter.grpc.server import start_server_in_thread
     from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
 
+    hold = Hold(path, path.with_name(f"{path.name}.lock"), NAME)
+    hold.acquire()
     try:
         server, database, port = start_server_in_thread(str(path))
-    except DataDirLockedError as error:
-        raise _refusal(
-            f"{path} is open in another process, and Milvus Lite lets one in at a time: close it "
-            "there, or use a server (--url)"
-        ) from error
-    except (MilvusLiteError, OSError) as error:
-        raise _refusal(f"{path} cannot be opened: {error}") from error
-    return Lite(f"http://127.0.0.1:{port}", server, database)
+    except BaseException as error:
+        hold.release()
+        if isinstance(error, DataDirLockedError):
+            raise _refusal(
+                f"{path} is open in another process, and Milvus Lite lets one in at a time: close "
+                "it there, or use a server (--url)"
+            ) from error
+        if isinstance(error, MilvusLiteError | OSError):
+            raise _refusal(f"{path} cannot be opened: {error}") from error
+        raise
+    return Lite(f"http://127.0.0.1:{port}", server, database, hold)
 
 
 def _refusal(message: str) -> PermanentError:

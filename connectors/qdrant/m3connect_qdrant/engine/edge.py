@@ -1,19 +1,17 @@
 """The embedded engine: a collection in a folder, in this process.
 
-<folder>/shard/            the engine's files, locked while open
+<folder>/shard/            the engine's files
 <folder>/collection.json   the collection's metadata
+<folder>/holder.lock       locked while open
 <folder>/holder.json       who opened it last
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,16 @@ from typing import Any
 import qdrant_edge
 from qdrant_client import models
 
-from m3connect.errors import CollectionNotFound, PermanentError
+from m3connect.connecting.holding import Hold, check_space
+from m3connect.errors import CollectionNotFound
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine import edge_requests
 from m3connect_qdrant.engine.protocol import PayloadSelector
 from m3connect_qdrant.errors import NAME, CollectionExists
 from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
+
+SPACE_A_REQUEST = 4
+"""A write goes to a log and to segments, which are allocated ahead."""
 
 
 class EdgeEngine:
@@ -43,6 +45,7 @@ class EdgeEngine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._shard: qdrant_edge.EdgeShard | None = None
+        self._hold = Hold(folder, folder / "holder.lock", NAME)
 
     def version(self) -> str:
         return f"qdrant-edge {version('qdrant-edge-py')}"
@@ -57,6 +60,7 @@ class EdgeEngine:
         fresh = self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}.new")
         (fresh / "shard").mkdir(parents=True)
         try:
+            check_space(fresh, 0, NAME, "create")
             config = edge_requests.config(vectors, sparse)
             qdrant_edge.EdgeShard.create(str(fresh / "shard"), config).close()
             _write(fresh / "collection.json", metadata)
@@ -80,6 +84,8 @@ class EdgeEngine:
         self._update(qdrant_edge.UpdateOperation.create_field_index(key, kind))
 
     def upsert(self, points: Sequence[Point]) -> None:
+        # The engine maps its files: where the disk is full it crashes rather than fails.
+        check_space(self.folder, SPACE_A_REQUEST * self.request_bytes, NAME, "upsert")
         self._update(
             qdrant_edge.UpdateOperation.upsert_points(
                 [
@@ -133,6 +139,7 @@ class EdgeEngine:
 
     def optimize(self) -> None:
         shard = self._open()
+        check_space(self.folder, _bytes(self.folder / "shard"), NAME, "flush")
         shard.flush()
         shard.optimize()
 
@@ -140,6 +147,7 @@ class EdgeEngine:
         if self._shard is not None:
             self._shard.close()
             self._shard = None
+            self._hold.release()
 
     def _update(self, operation: qdrant_edge.UpdateOperation) -> None:
         self._open().update(operation)
@@ -152,32 +160,13 @@ class EdgeEngine:
                     connector=NAME,
                     operation="open",
                 )
-            self._shard = self._load()
-            _write(self.folder / "holder.json", json.dumps(_this_process()))
-        return self._shard
-
-    def _load(self) -> qdrant_edge.EdgeShard:
-        try:
-            return qdrant_edge.EdgeShard.load(str(self.folder / "shard"))
-        except Exception as error:
-            # The engine's own lock refused; it raises bare Exception, told apart by text.
-            if "WouldBlock" not in str(error):
+            self._hold.acquire()
+            try:
+                self._shard = qdrant_edge.EdgeShard.load(str(self.folder / "shard"))
+            except BaseException:
+                self._hold.release()
                 raise
-            raise PermanentError(
-                f"{self.folder} is in use by {self._holder()}. An embedded collection has one "
-                "user at a time: close it there, or run a server and use --url",
-                connector=NAME,
-                operation="open",
-            ) from error
-
-    def _holder(self) -> str:
-        try:
-            held = json.loads((self.folder / "holder.json").read_text())
-        except (OSError, ValueError):
-            return "another process"
-        if (held["pid"], held["host"]) == (os.getpid(), socket.gethostname()):
-            return "this very process, through another connector"
-        return f"process {held['pid']} on {held['host']} since {held['since']}"
+        return self._shard
 
     def _move_into_place(self, fresh: Path) -> None:
         try:
@@ -201,9 +190,9 @@ def _write(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def _this_process() -> dict[str, Any]:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+def _bytes(folder: Path) -> int:
+    """What a folder holds, as blocks on the disk; optimizing may write it all once more."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _vectors(vectors: Mapping[str, Any]) -> dict[str, Any]:
