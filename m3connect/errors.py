@@ -22,9 +22,44 @@ Whether a retry may help is told by the class, never by the text of a message.
 
 from __future__ import annotations
 
+import re
+
+_SECRETS = (
+    # user:password@ and token@ of an address, well-formed or not (a password may hold "/")
+    (re.compile(r"(?<=:/)(/?)(?!\d+/)([^\s/'\"]*|[^\s/@:'\"]*:[^\s'\"]*)@"), r"\1***@"),
+    (re.compile(r"(?<![\w/:@.+-])[\w.+-]+:[^\s@'\"/]+@(?=[\w\[])"), "***@"),
+    # ?api_key=..., password=...
+    (
+        re.compile(
+            r"(?i)((?:api[_-]?key|access[_-]?key|token|passw(?:or)?d|secret|signature|sig)=)"
+            r"[^\s&'\",;)]+"
+        ),
+        r"\1***",
+    ),
+    # Authorization: Bearer ...
+    (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?)[^\s'\"]+"), r"\1***"),
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text with the passwords and keys of addresses, options and headers masked.
+
+    >>> without_secrets("cannot reach http://bob:hunter2@host:6333/?api_key=abc")
+    'cannot reach http://***@host:6333/?api_key=***'
+    """
+    for pattern, masked in _SECRETS:
+        text = pattern.sub(masked, text)
+    return text
+
 
 class M3ConnectError(Exception):
-    """The root: ``except M3ConnectError`` catches everything raised on purpose."""
+    """The root: ``except M3ConnectError`` catches everything raised on purpose.
+
+    Its message holds no password or key that :func:`without_secrets` knows by its form.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_secrets(message))
 
 
 class ConfigError(M3ConnectError, ValueError):

@@ -6,16 +6,19 @@ inside the command, so that ``--help`` stays quick.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
+from m3connect.cli import console, settings
 from m3connect.cli.copy import copy, verify
 from m3connect.cli.doctor import doctor
 from m3connect.cli.encode import encode
@@ -120,31 +123,47 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
     # OpenMP threads that spin at barriers make a query many times slower on a busy machine. It has
     # to be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from m3connect.cli import settings
-
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        with suppress(OSError, ValueError):  # no real stream
+            faulthandler.enable(sys.__stderr__)  # a driver that crashes says where
     group: Any = get_command(app)
     keyed = {
         name: {key: _DECLARED[name][parameter.name] for key, parameter in _options(command).items()}
         for name, command in group.commands.items()
     }
-    file, set_by_file = SettingsFile(Path(settings.FILE_NAME)), {}
-    if not {"--help", "--version"} & set(given):
-        try:
-            file = settings.read_file()
-            set_by_file = settings.defaults(file, keyed)
-        except ConfigError as error:
-            typer.secho(f"Error: {error}", fg="red", err=True)
-            sys.exit(USAGE)
-        for line in settings.stray_variables(os.environ, keyed):
-            typer.secho(line, fg="yellow", err=True)
+    as_json = "--json" in given
+    file, defaults = SettingsFile(Path(settings.FILE_NAME)), {}
+    mask = console.masker(console.secrets(given, os.environ, {}))
+    with console.guarded(mask):
+        if not {"--help", "--version"} & set(given):
+            try:
+                file = settings.read_file()
+                set_by_file = settings.defaults(file, keyed)
+            except ConfigError as error:
+                console.show_error(error, str(error), USAGE, as_json=as_json)
+                sys.exit(USAGE)
+            defaults = {
+                name: _by_parameter(group.commands[name], values)
+                for name, values in set_by_file.items()
+            }
+            for line in settings.stray_variables(os.environ, keyed):
+                typer.secho(line, fg="yellow", err=True)
     for name, command in group.commands.items():
         _add_environment(name, command, keyed[name])
         command.invoke = _with_exit_codes(command.invoke, file, _DECLARED[name])
-    defaults = {
-        name: _by_parameter(group.commands[name], values) for name, values in set_by_file.items()
-    }
-    group.main(args=given, prog_name="m3connect", default_map=defaults, obj=services)
+    mask = console.masker(console.secrets(given, os.environ, file.content))
+    with console.guarded(mask):
+        color = False if os.environ.get("NO_COLOR") else None
+        how = {"default_map": defaults, "obj": services, "color": color}
+        if not as_json:
+            group.main(args=given, prog_name="m3connect", **how)
+        try:
+            code = group.main(args=given, prog_name="m3connect", standalone_mode=False, **how)
+            sys.exit(code or 0)
+        except typer.TyperException as error:
+            console.show_error(error, error.format_message(), error.exit_code, as_json=True)
+            sys.exit(error.exit_code)
 
 
 def _options(command: Any) -> dict[str, Any]:
@@ -180,20 +199,31 @@ def _by_parameter(command: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 def _with_exit_codes(
     invoke: Callable[[typer.Context], Any], file: SettingsFile, options: Mapping[str, Declared]
 ) -> Callable[[typer.Context], Any]:
-    """Turn our errors and Ctrl-C into a message on stderr and an exit code."""
+    """Turn errors and Ctrl-C into a message on stderr and an exit code."""
 
     def guarded(context: typer.Context) -> Any:
+        as_json = bool(context.params.get("as_json"))
+        failure: Exception
         try:
             _check_settings(file, options, context)
             return invoke(context)
         except KeyboardInterrupt:
             typer.secho("Interrupted; what was acknowledged is kept.", fg="yellow", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except (typer.TyperException, typer.Exit, typer.Abort, BrokenPipeError):
+            raise
         except M3ConnectError as error:
-            logging.getLogger(__name__).info("details", exc_info=True)
-            typer.secho(f"Error: {error}", fg="red", err=True)
             code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-            raise typer.Exit(code) from error
+            failure, message = error, str(error)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            code, failure, message = FATAL, error, f"{where}{error.strerror or error}"
+        except Exception as error:  # noqa: BLE001 - the edge: what nobody foresaw is told, not thrown
+            code, failure = FATAL, error
+            message = f"this is a fault of m3connect, please report it: {error!r}; m3connect -v ... shows where"
+        logging.getLogger(__name__).info("details", exc_info=failure)
+        console.show_error(failure, message, code, as_json=as_json)
+        raise typer.Exit(code) from failure
 
     return guarded
 
@@ -202,8 +232,6 @@ def _check_settings(
     file: SettingsFile, options: Mapping[str, Declared], context: typer.Context
 ) -> None:
     """Show and check what a settings file decides for the running command."""
-    from m3connect.cli import settings
-
     sources = {name: source_of(context, name) for name in options}
     by_file = [each for name, each in options.items() if sources[name] == "DEFAULT_MAP"]
     given = {"COMMANDLINE", "ENVIRONMENT"}

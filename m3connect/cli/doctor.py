@@ -11,6 +11,7 @@ from typing import Literal
 
 import typer
 
+from m3connect.cli.console import visible
 from m3connect.cli.options import ModelChoice, Output, Target
 from m3connect.errors import CollectionNotFound, M3ConnectError
 
@@ -53,7 +54,7 @@ def doctor(
         if not printed.as_json:
             marks = {"ok": ("ok     ", "green"), "note": ("note   ", "yellow")}
             mark, color = marks.get(finding.status, ("PROBLEM", "red"))
-            typer.echo(f"{typer.style(mark, fg=color)} {finding.name}: {finding.detail}")
+            typer.echo(f"{typer.style(mark, fg=color)} {finding.name}: {visible(finding.detail)}")
     if printed.as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     if any(finding.status == "problem" for finding in findings):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from m3connect.cli.console import json_line, visible
 
 if TYPE_CHECKING:
     from m3connect.searching.explain import Explanation
@@ -56,7 +57,7 @@ def print_json(
                 plan = reasons.plan
                 shown = {"native": plan.native, "reason": plan.reason, "steps": list(plan.steps)}
                 line["explain"] = {"plan": shown, **reasons.hits[at].to_json()}
-            typer.echo(json.dumps(line, ensure_ascii=False))
+            typer.echo(json_line(line))
 
 
 def print_hits(hits: Sequence[Hit], why: Why | None) -> None:
@@ -73,10 +74,10 @@ def print_hits(hits: Sequence[Hit], why: Why | None) -> None:
         console.print("[dim]no hits[/]")
     for at, hit in enumerate(hits):
         console.print(
-            f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(hit.id)}[/]  "
+            f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(visible(hit.id))}[/]  "
             f"[dim]{_leg_text(hit)}[/]"
         )
-        console.print(f"    {escape(_snippet(hit))}")
+        console.print(f"    {escape(visible(_snippet(hit)))}")
         if why is not None:
             _print_explanation(console, why.hits[at])
 
@@ -87,7 +88,7 @@ def print_comparison(text: str, found: Mapping[Any, Sequence[Hit]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(text), title_justify="left", show_lines=True)
+    table = Table(title=escape(visible(text)), title_justify="left", show_lines=True)
     for mode in found:
         table.add_column(mode, overflow="fold", ratio=1)
     for rank in range(max(len(hits) for hits in found.values())):
@@ -95,7 +96,7 @@ def print_comparison(text: str, found: Mapping[Any, Sequence[Hit]]) -> None:
         for hits in found.values():
             hit = hits[rank] if rank < len(hits) else None
             cells.append(
-                f"[bold]{hit.score:.3f}[/] [cyan]{escape(hit.id)}[/]\n[dim]{_leg_text(hit)}[/]"
+                f"[bold]{hit.score:.3f}[/] [cyan]{escape(visible(hit.id))}[/]\n[dim]{_leg_text(hit)}[/]"
                 if hit is not None
                 else ""
             )
@@ -110,13 +111,13 @@ def _print_explanation(console: Any, part: Explanation) -> None:
     console.print(f"    [green]score[/]   {legs}")
     if part.terms:
         terms = ", ".join(f"{match.term} {match.contribution:.4f}" for match in part.terms[:_TERMS])
-        console.print(f"    [green]terms[/]   {escape(terms)}")
+        console.print(f"    [green]terms[/]   {escape(visible(terms))}")
     if part.tokens:
         tokens = ", ".join(
             f"{match.query}~{match.passage} {match.contribution:.4f}"
             for match in part.tokens[:_TOKENS]
         )
-        console.print(f"    [green]tokens[/]  {escape(tokens)}")
+        console.print(f"    [green]tokens[/]  {escape(visible(tokens))}")
 
 
 def _leg_text(hit: Hit) -> str:

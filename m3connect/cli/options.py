@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 
 import typer
 
+from m3connect.cli.console import json_line, visible
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class Output:
 
     def show(self, data: object, text: str) -> None:
         """Print the result: ``data`` for machines, ``text`` for people."""
-        typer.echo(json.dumps(data, ensure_ascii=False) if self.as_json else text)
+        typer.echo(json_line(data) if self.as_json else visible(text))
 
 
 # The groups whose options mean the same in every command that has them: keys at the top of the
