@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.errors import FingerprintMismatch
 from m3connect.searching import planner
-from m3connect.types import Embeddings, Leg, Query, RecordBatch, SparseVector, Weighted
+from m3connect.searching.modes import (
+    DEPTH,
+    MIRACL,
+    MODES,
+    Mode,
+    for_database,
+    scored_legs,
+    to_query,
+)
+from m3connect.types import LEGS, Embeddings, Query, RecordBatch, SparseVector
 
 Progress = Callable[[int], None]
 """Called with the number of records handled so far."""
@@ -239,31 +247,21 @@ def _overlap(source: Connector, target: Connector, ids: Sequence[str]) -> dict[s
     """Mean overlap of the top tens when stored records are used as queries, by mode."""
     if not ids:
         return {}
-    batch = source.fetch(ids)
-    queries: dict[str, list[Query]] = {}
-    for one in batch:
-        for mode, query in _queries(one.embeddings).items():
-            queries.setdefault(mode, []).append(query)
+    preset = for_database(MIRACL, DEPTH)
+    queries: dict[Mode, list[Query]] = {}
+    for record in source.fetch(ids):
+        for mode in _modes(record.embeddings):
+            query = to_query(mode, preset, record.embeddings, limit=10)
+            queries.setdefault(mode, []).append(replace(query, payload=False))
     return {mode: _shared(source, target, asked) for mode, asked in queries.items()}
 
 
-def _queries(one: Embeddings) -> dict[str, Query]:
-    """One query a leg, and all of them fused."""
-    vectors: dict[Leg, Any] = {}
-    if one.dense is not None:
-        vectors["dense"] = one.dense[0]
-    if one.sparse is not None and len(one.sparse[0]):
-        vectors["sparse"] = one.sparse[0]
-    if one.multivector is not None and vectors:
-        vectors["multivector"] = one.multivector[0].astype(np.float32)
-    alone: dict[str, Query] = {
-        leg: Query(**{leg: vector}, payload=False)
-        for leg, vector in vectors.items()
-        if leg != "multivector"
-    }
-    if len(vectors) < 2:
-        return alone
-    return {**alone, "all": Query(**vectors, fusion=Weighted(), payload=False)}
+def _modes(record: Embeddings) -> tuple[Mode, ...]:
+    """The modes in which a record's own vectors can ask: without terms there is no sparse query."""
+    legs = {leg for leg in LEGS if getattr(record, leg) is not None}
+    if record.sparse is not None and not len(record.sparse[0]):
+        legs -= {"sparse"}
+    return tuple(mode for mode in MODES if legs >= set(scored_legs(mode)))
 
 
 def _shared(source: Connector, target: Connector, queries: Sequence[Query]) -> float:

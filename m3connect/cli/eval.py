@@ -38,7 +38,7 @@ def evaluate(
     seed: Seed = 0,
     modes: Annotated[
         str, typer.Option(metavar="LIST", help="What to measure; none for baselines alone.")
-    ] = "dense,sparse,multivector,dense+sparse,all",
+    ] = "dense,sparse,multivector,hybrid,all",
     baseline: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,8 +70,14 @@ def evaluate(
     ] = None,
     live: Live = False,
     depth: Annotated[
-        int, typer.Option(help="Candidates of every leg there.", rich_help_panel="Target")
-    ] = 100,
+        int | None,
+        typer.Option(
+            help="Candidates of every leg there. Default: the preset's; without one the "
+            "collection's, else 100.",
+            rich_help_panel="Target",
+            show_default=False,
+        ),
+    ] = None,
     reference: Annotated[
         bool,
         typer.Option(help="Search the vectors there exactly, too.", rich_help_panel="Target"),
@@ -104,7 +110,9 @@ def evaluate(
     for each in opened:
         measure.check(measured, each)
     encoder = model.load()
-    settings = eval_options.choose_preset(encoder.info, preset, fusion)
+    settings = None  # what search does by default
+    if preset or fusion.fusion or fusion.weights:
+        settings = eval_options.choose_preset(encoder.info, preset, fusion)
     results = []
     for each in opened:
         record = files.RunFiles(output / "runs", each.name) if output else None

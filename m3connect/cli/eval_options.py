@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from m3connect.cli.options import FusionChoice, Mark, Target, choices, given_as_flags
+from m3connect.cli.options import FusionChoice, Mark, Target, choices, given_as_flags, names
 from m3connect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ Cache = Annotated[
 PresetName = Annotated[
     str | None,
     typer.Option(
-        help="Published depths and weights: miracl, mkqa, mldr, mldr-scripts. Default: MIRACL's "
-        "depths with the checkpoint's weights.",
+        help="Published depths and weights: miracl, mkqa, mldr, mldr-scripts; or paper: MIRACL's "
+        "depths with the checkpoint's weights. Default: what search does.",
         show_default=False,
     ),
 ]
@@ -123,12 +123,12 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
     """Modes between commas; ``none`` for none.
 
     Raises:
-        ConfigError: an unknown mode.
+        InputError: an unknown mode.
     """
-    from m3connect.searching.modes import MODES
+    from m3connect.searching.modes import MODES, parse_mode
 
-    chosen: tuple[Mode, ...] = () if text == "none" else choices("--modes", text, MODES)
-    return chosen
+    asked = {parse_mode(name) for name in names(text)} if text != "none" else set()
+    return tuple(mode for mode in MODES if mode in asked)
 
 
 def parse_baselines(names: Sequence[str]) -> tuple[Baseline, ...]:

@@ -29,17 +29,16 @@ class Why:
 
 def hit_json(hit: Hit) -> dict[str, Any]:
     """A hit as a JSON object, without its query's id."""
-    from m3connect.types import LEGS, PASSAGE_FIELDS
+    from m3connect.types import LEGS
 
-    metadata = {key: value for key, value in hit.payload.items() if key not in PASSAGE_FIELDS}
     return {
         "rank": hit.rank,
         "id": hit.id,
-        "document_id": hit.payload.get("document_id", hit.id),
+        "document_id": hit.document_id,
         "score": hit.score,
         "scores": {leg: getattr(hit.scores, leg, None) for leg in LEGS},
         "text": hit.payload.get("text"),
-        "metadata": metadata,
+        "metadata": hit.metadata,
     }
 
 
@@ -128,5 +127,5 @@ def _leg_text(hit: Hit) -> str:
 
 
 def _snippet(hit: Hit) -> str:
-    text = " ".join(str(hit.payload.get("text", "")).split())
+    text = " ".join(hit.text.split())
     return text if len(text) <= _SNIPPET else f"{text[: _SNIPPET - 1]}…"

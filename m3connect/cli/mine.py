@@ -38,8 +38,8 @@ def mine(
     qrels: Qrels = None,
     limit_queries: LimitQueries = None,
     mode: Annotated[
-        Literal["dense", "sparse", "multivector", "dense+sparse", "all"],
-        typer.Option(help="What ranks the candidates."),
+        Literal["dense", "sparse", "multivector", "hybrid", "dense+sparse", "all"],
+        typer.Option(help="What ranks the candidates; dense+sparse is hybrid."),
     ] = "dense",
     fusion: FusionChoice,
     negatives: Annotated[int, typer.Option(help="How many a query.")] = 15,
@@ -84,18 +84,19 @@ def mine(
 
     - `m3connect mine --dataset train --output train.jsonl`
     - `m3connect mine --dataset train --output train.jsonl --mode all --max-share 0.9 --pick best`
-    - `m3connect mine --dataset train --output train.jsonl --mode dense+sparse --fusion rrf`
+    - `m3connect mine --dataset train --output train.jsonl --mode hybrid --fusion rrf`
     """
     from m3connect.cli.progress import progress_bar
     from m3connect.evaluation import live as databases
     from m3connect.evaluation import requires, run
     from m3connect.evaluation.offline import OfflineSearch
-    from m3connect.searching.modes import for_database
+    from m3connect.searching.modes import for_database, needed, parse_mode
     from m3connect.training_data import mining, mining_report
 
     requires.check()
     eval_options.check_live(live=live)
-    by_rank = fusion.fusion == "rrf" and mode in {"dense+sparse", "all"}
+    ranking = parse_mode(mode)
+    by_rank = fusion.fusion == "rrf" and ranking in {"hybrid", "all"}
     if max_share is None and not by_rank:
         max_share = 0.95
     rules = mining.Rules(
@@ -107,8 +108,8 @@ def mine(
     encoder = model.load()
     preset = eval_options.choose_preset(encoder.info, None, fusion)
     preset = for_database(preset, max(last, 100))
-    mining.check(rules, mining.weights(mode, preset))
-    legs = run.needed([mode])
+    mining.check(rules, mining.weights(ranking, preset))
+    legs = needed([ranking], preset, available=encoder.info.fingerprint.legs)
     tally, scores = mining.Tally(), mining_report.Scores()
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
@@ -119,13 +120,15 @@ def mine(
             search = OfflineSearch(
                 opened.ids, store, queries, preset, limit=last, progress=progress
             )
-            source = mining.OfflineSource(search, mode)
+            source = mining.OfflineSource(search, ranking)
         else:
             connector = stack.enter_context(where.open())
             databases.require(connector, encoder)
             asked = [query.text for query in opened.queries]
             queries = encoder.encode(asked, kind="query", legs=legs)
-            source = mining.LiveSource(connector, encoder, queries, texts, mode, preset, limit=last)
+            source = mining.LiveSource(
+                connector, encoder, queries, texts, ranking, preset, limit=last
+            )
         mined = mining.mine(opened, texts, source, rules, tally)
         _write(output, scores.watch(mined), texts)
     shown = mining_report.markdown(tally, scores, texts)

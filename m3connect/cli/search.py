@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,10 +15,12 @@ from m3connect.cli.hits import Why, print_comparison, print_hits, print_json
 from m3connect.cli.options import FusionChoice, ModelChoice, Output, Target
 
 if TYPE_CHECKING:
-    from m3connect.contract import CollectionInfo, Connector, Encoder
-    from m3connect.types import Fusion, Hit, Query
+    from m3connect.contract import ModelInfo
+    from m3connect.searching.modes import Mode
+    from m3connect.searching.search import TextHits
+    from m3connect.types import Fusion
 
-Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
+ModeName = Literal["dense", "sparse", "multivector", "hybrid", "dense+sparse", "all"]
 _BATCH = 64  # queries encoded and sent together
 
 
@@ -30,7 +32,8 @@ def search(
         typer.Option(help="JSONL file of queries, objects with id and text; - for stdin."),
     ] = None,
     mode: Annotated[
-        Mode, typer.Option(help="hybrid is dense + sparse; all adds multivector.")
+        ModeName,
+        typer.Option(help="hybrid is dense+sparse; multivector and all score the same candidates."),
     ] = "hybrid",
     compare: Annotated[
         bool, typer.Option("--compare", help="Show every mode side by side.")
@@ -68,90 +71,59 @@ def search(
         raise typer.BadParameter("give either a text or --queries FILE")
     if compare and (explain or rerank is not None):
         raise typer.BadParameter("--compare goes with neither --explain nor --rerank")
-    from m3connect.filters import parse
+    from m3connect.filters import as_filter
+    from m3connect.searching.modes import MODES, parse_mode
+    from m3connect.searching.search import search_many
 
-    condition = parse(filter) if filter else None
+    as_filter(filter)  # a mistake in it is said before the model is loaded
     fusion.parsed_weights()
     encoder = model.load()
     asked = iter([("", text)]) if text is not None else _read_queries(queries)
-    modes: tuple[Mode, ...] = (mode,)
-    if compare:
-        modes = ("dense", "sparse", "multivector", "hybrid", "all")
+    chosen = _fusion(fusion, encoder.info)
+    modes: tuple[Mode, ...] = MODES if compare else (parse_mode(mode),)
     with where.open() as connector:
-        info = connector.describe()
-        run = _Run(
-            connector,
-            encoder,
-            info,
-            {
-                "fusion": _fusion(fusion, info, encoder),
-                "filter": condition,
-                "limit": limit,
-                "depth": depth,
-                "rerank": rerank,
-            },
-        )
         while batch := list(islice(asked, _BATCH)):
-            results = {name: run.search([text for _, text in batch], name) for name in modes}
-            for at, (query_id, query_text) in enumerate(batch):
-                found = {name: answers[at] for name, answers in results.items()}
-                why = {
-                    name: run.explain(query_text, *answer) if explain else None
-                    for name, answer in found.items()
-                }
-                hits = {name: answer[1] for name, answer in found.items()}
+            results = {
+                name: search_many(
+                    connector,
+                    encoder,
+                    [text for _, text in batch],
+                    mode=name,
+                    fusion=chosen,
+                    filter=filter,
+                    limit=limit,
+                    depth=depth,
+                    rerank=rerank,
+                    leg_scores=True,
+                )
+                for name in modes
+            }
+            for row, (query_id, query_text) in enumerate(batch):
+                hits = {name: answers[row] for name, answers in results.items()}
+                why = {name: _why(listed) if explain else None for name, listed in hits.items()}
                 if printed.as_json:
                     print_json(query_id, hits, why)
                 elif compare:
                     print_comparison(query_text, hits)
                 else:
-                    print_hits(hits[mode], why[mode])
+                    print_hits(hits[modes[0]], why[modes[0]])
 
 
-class _Run:
-    """An open collection and the options that stay the same from query to query."""
-
-    def __init__(
-        self,
-        connector: Connector,
-        encoder: Encoder,
-        info: CollectionInfo,
-        choices: dict[str, Any],
-    ) -> None:
-        self.connector = connector
-        self.encoder = encoder
-        self.info = info
-        self.choices = choices
-
-    def search(self, texts: list[str], mode: Mode) -> list[tuple[Query, list[Hit]]]:
-        """Each text's query and hits."""
-        from m3connect.searching import planner
-        from m3connect.searching.search import build_queries
-
-        built = build_queries(self.info, self.encoder, texts, mode=mode, **self.choices)
-        return list(
-            zip(built, planner.run(self.connector, built, schema=self.info.schema), strict=True)
-        )
-
-    def explain(self, text: str, query: Query, hits: list[Hit]) -> Why:
-        """How the query was answered, and its hits taken apart."""
-        from m3connect.searching import planner
-        from m3connect.searching.explain import explain
-
-        plan = planner.plan(query, self.connector.capabilities)
-        return Why(plan, explain(self.connector, self.encoder, text, query, hits))
+def _why(hits: TextHits) -> Why:
+    """How the query was answered, and its hits taken apart."""
+    return Why(hits.plan, hits.explain())
 
 
-def _fusion(choice: FusionChoice, info: CollectionInfo, encoder: Encoder) -> Fusion:
-    from m3connect.searching.search import default_fusion
+def _fusion(choice: FusionChoice, info: ModelInfo) -> Fusion | None:
+    """The fusion that the options describe; None leaves it to the collection."""
     from m3connect.types import Rrf, Weighted
 
     weights = choice.parsed_weights()
     if choice.fusion is None and weights is None:
-        return default_fusion(info, encoder)
+        return None
     if choice.fusion == "rrf":
         return Rrf(choice.rrf_k, *(weights or (1.0, 1.0, 1.0)))
-    return Weighted(*(weights or encoder.info.weights))
+    return Weighted(*(weights or info.weights))
 
 
 def _read_queries(path: FilePath | None) -> Iterator[tuple[str, str]]:

@@ -140,7 +140,7 @@ def _search(
     search = OfflineSearch(
         dataset.ids, store, queries, preset_for(encoder.info), limit=depth, progress=progress
     )
-    return [list(answer) for answer in search.run("dense+sparse")]
+    return [list(answer) for answer in search.run("hybrid")]
 
 
 def _template(prompt: str) -> str:

@@ -17,12 +17,8 @@ from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, 
 from m3connect.cli.options import Live, ModelChoice, Output, Target, names
 
 if TYPE_CHECKING:
-    from m3connect.contract import Connector
-    from m3connect.datasets.beir import Dataset
-    from m3connect.evaluation.shards import Progress
-    from m3connect.evaluation.tune import Part, Setting, Trial, Tuned, TunedMode
-    from m3connect.inference import M3Encoder
-    from m3connect.searching.modes import Preset
+    from m3connect.evaluation.tune import Tuned
+    from m3connect.searching.modes import TunedMode
 
 
 def tune(
@@ -32,7 +28,8 @@ def tune(
     language: Language = "",
     limit_queries: LimitQueries = None,
     mode: Annotated[
-        Literal["dense+sparse", "all"], typer.Option(help="Whose fusion to tune.")
+        Literal["hybrid", "dense+sparse", "all"],
+        typer.Option(help="Whose fusion to tune; dense+sparse is hybrid."),
     ] = "all",
     metric: Annotated[str, typer.Option(help="To maximise.")] = "ndcg@10",
     held_out: Annotated[
@@ -62,9 +59,9 @@ def tune(
     from m3connect.cli.progress import progress_bar
     from m3connect.evaluation import measure, requires
     from m3connect.evaluation import tune as tuning
-    from m3connect.searching.modes import for_database, preset_for
-    from m3connect.searching.search import DEPTH
+    from m3connect.searching.modes import preset_for
 
+    tuned_mode: TunedMode = "all" if mode == "all" else "hybrid"
     requires.check()
     eval_options.check_live(live=live)
     opened = eval_options.open_datasets(
@@ -75,25 +72,35 @@ def tune(
         measure.check([metric], each)
         tuning.split(each, held_out=held_out, seed=seed)
     encoder = model.load()
-    default = for_database(preset_for(encoder.info), DEPTH)
-    deepest = for_database(default, max(tuning.DEPTHS))
-    cutoff = measure.cutoff([metric])
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
         connector = None
         if not live:
             home = cache or eval_options.default_cache()
-            parts = [
-                _offline(each, encoder, mode, deepest, cutoff, home, progress) for each in opened
+            sets = [
+                tuning.encode_set(
+                    each, encoder, tuned_mode, cache=home, metric=metric, progress=progress
+                )
+                for each in opened
             ]
         else:
             connector = stack.enter_context(where.open())
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            parts = [_live(opened[0], encoder, mode, deepest, cutoff, connector, folder, progress)]
+            sets = [
+                tuning.read_set(
+                    opened[0],
+                    encoder,
+                    tuned_mode,
+                    connector,
+                    folder,
+                    metric=metric,
+                    progress=progress,
+                )
+            ]
         tuned = tuning.tune(
-            parts,
-            mode,
-            default=default,
+            sets,
+            tuned_mode,
+            default=preset_for(encoder.info),
             metric=metric,
             held_out=held_out,
             folds=folds,
@@ -102,84 +109,19 @@ def tune(
         )
         stored = connector is not None and tuned.chosen != tuned.default and not dry_run
         if connector is not None and not dry_run:
-            connector.annotate(_notes(tuned))
+            connector.annotate(tuning.notes(tuned))
     if printed.as_json:
         typer.echo(json.dumps(_json(tuned, stored=stored)))
     else:
         _show(tuned, stored=stored)
 
 
-def _offline(
-    dataset: Dataset,
-    encoder: M3Encoder,
-    mode: TunedMode,
-    preset: Preset,
-    limit: int,
-    cache: Path,
-    progress: Progress,
-) -> Part:
-    """A test collection, encoded into the cache."""
-    from m3connect.evaluation import run
-    from m3connect.evaluation.offline import OfflineSearch
-    from m3connect.evaluation.tune import Part
-
-    store, queries = run.encode(dataset, encoder, run.needed([mode]), cache, progress=progress)
-    search = OfflineSearch(dataset.ids, store, queries, preset, limit=limit, progress=progress)
-    return Part(dataset, search)
-
-
-def _live(
-    dataset: Dataset,
-    encoder: M3Encoder,
-    mode: TunedMode,
-    preset: Preset,
-    limit: int,
-    connector: Connector,
-    folder: Path,
-    progress: Progress,
-) -> Part:
-    """A test collection over the vectors that a database holds."""
-    from m3connect.evaluation import live, run
-    from m3connect.evaluation.offline import OfflineSearch
-    from m3connect.evaluation.tune import Part
-
-    live.require(connector, encoder)
-    legs = run.needed([mode])
-    contents = live.read(connector, legs, folder, progress=progress)
-    live.differences(dataset, contents)
-    queries = encoder.encode([query.text for query in dataset.queries], kind="query", legs=legs)
-    passages = max(1, round(len(contents.ids) / len(dataset.ids)))
-    search = OfflineSearch(
-        contents.ids, contents.store, queries, preset, limit=limit * passages, progress=progress
-    )
-    return Part(dataset, search, contents.documents)
-
-
-def _notes(tuned: Tuned) -> dict[str, Any]:
-    """What search takes from the collection; nothing, earlier choices included, for the default."""
-    from m3connect.searching.search import DEPTH_NOTE, FUSION_NOTE, fusion_to_json
-
-    if tuned.chosen == tuned.default:
-        return {FUSION_NOTE: None, DEPTH_NOTE: None}
-    return {
-        FUSION_NOTE: fusion_to_json(tuned.chosen.fusion),
-        DEPTH_NOTE: tuned.chosen.depth,
-    }
-
-
 def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:
-    from m3connect.searching.search import fusion_to_json
-
-    def setting(chosen: Setting) -> dict[str, Any]:
-        return {"fusion": fusion_to_json(chosen.fusion), "depth": chosen.depth}
-
-    def trial(tried: Trial) -> dict[str, Any]:
-        return {**setting(tried.setting), "mean": tried.mean}
-
     return {
+        "mode": tuned.mode,
         "metric": tuned.metric,
-        "default": setting(tuned.default),
-        "chosen": setting(tuned.chosen),
+        "default": tuned.default.to_json(),
+        "chosen": tuned.chosen.to_json(),
         "tuned_on": len(tuned.tuned_on),
         "held_out": len(tuned.held_out),
         "cross_validated": tuned.cross_validated,
@@ -187,7 +129,7 @@ def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:
         "after": asdict(tuned.after),
         "gain": asdict(tuned.gain),
         "stored": stored,
-        "trials": [trial(tried) for tried in tuned.trials],
+        "trials": [{**trial.setting.to_json(), "mean": trial.mean} for trial in tuned.trials],
     }
 
 
@@ -212,4 +154,6 @@ def _show(tuned: Tuned, *, stored: bool) -> None:
     if tuned.chosen == tuned.default:
         typer.echo("No setting beat the default on queries it had not seen: it stays.", err=True)
     elif stored:
-        typer.echo("Stored in the collection: search uses it from now on.", err=True)
+        typer.echo(
+            f"Stored in the collection: search --mode {tuned.mode} uses it from now on.", err=True
+        )

@@ -52,12 +52,13 @@ def evaluate(
     """
     cuts = {name: cut(name) for name in metrics}
     answers = {query.id: query.answers for query in check(queries)}
-    ranked = [sorted(found, key=lambda id_: (-found[id_], id_)) for _, found in run]
-    wanted = {id_ for ids in ranked for id_ in ids[: max(cuts.values())]}
-    texts = {document.id: document.text for document in documents if document.id in wanted}
+    ranked = [sorted(scores, key=lambda id_: (-scores[id_], id_)) for _, scores in run]
+    deepest = max(cuts.values())
+    within = {id_ for ids in ranked for id_ in ids[:deepest]}
+    texts = {document.id: document.text for document in documents if document.id in within}
     firsts = np.array(
         [
-            _first([texts[id_] for id_ in ids[: max(cuts.values())]], answers[query])
+            _first([texts[id_] for id_ in ids[:deepest]], answers[query])
             for (query, _), ids in zip(run, ranked, strict=True)
         ]
     )

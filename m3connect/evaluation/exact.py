@@ -46,8 +46,8 @@ class Ranking:
 
     def __getitem__(self, query: int) -> tuple[NDArray[np.int64], FloatArray]:
         """Rows and scores of one query, best first."""
-        part = slice(self.indptr[query], self.indptr[query + 1])
-        return self.rows[part], self.scores[part]
+        own = slice(self.indptr[query], self.indptr[query + 1])
+        return self.rows[own], self.scores[own]
 
 
 def search(
@@ -72,7 +72,7 @@ def search(
         by_id: ``int64 [N]``, each row's place in the order of ids: equal scores rank by it.
         progress: told of every block.
     """
-    parts: list[Ranking] = []
+    rankings: list[Ranking] = []
     for start in range(0, len(queries), QUERY_BLOCK):
         block = queries[start : start + QUERY_BLOCK]
         best = _Best(len(block), depth, by_id)
@@ -81,9 +81,9 @@ def search(
             progress(
                 f"{leg} search", start * len(store) + first * len(block), _pairs(queries, store)
             )
-        parts.append(best.ranking())
+        rankings.append(best.ranking())
     progress(f"{leg} search", _pairs(queries, store), _pairs(queries, store))
-    return _joined(parts)
+    return _joined(rankings)
 
 
 def order_by_id(ids: tuple[str, ...]) -> NDArray[np.int64]:
@@ -114,6 +114,10 @@ def rerank(
 
     A document is read and widened once for all queries that it is a candidate of.
 
+        candidates [[4, 9], [9]]  ->  pairs   query 0 0 1, row 4 9 9
+        by document               ->  row 4: pair 0; row 9: pairs 1 2, one product of both queries'
+                                      tokens with its own, best of each token, mean by query
+
     Args:
         queries: token vectors of Q queries.
         candidates: of each query, rows of the store.
@@ -124,7 +128,7 @@ def rerank(
     """
     counts = [len(rows) for rows in candidates]
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    asking = np.repeat(np.arange(len(counts)), counts)
+    askers = np.repeat(np.arange(len(counts)), counts)
     rows = np.concatenate([np.empty(0, np.int64), *candidates])
     scores = np.empty(len(rows), np.float32)
     tokens = queries.vectors.astype(np.float32, copy=False)
@@ -135,10 +139,10 @@ def rerank(
     for group in np.split(order, starts[1:]):
         if len(group):
             document = store.tokens(int(rows[group[0]])).astype(np.float32, copy=False)
-            asked = asking[group]
-            best = (np.concatenate([per_query[at] for at in asked]) @ document.T).max(axis=1)
-            firsts = np.concatenate([[0], np.cumsum(lengths[asked])[:-1]])
-            scores[group] = np.add.reduceat(best, firsts) / lengths[asked]
+            asking = askers[group]
+            best = (np.concatenate([per_query[query] for query in asking]) @ document.T).max(axis=1)
+            firsts = np.concatenate([[0], np.cumsum(lengths[asking])[:-1]])
+            scores[group] = np.add.reduceat(best, firsts) / lengths[asking]
     return [scores[start:stop] for start, stop in pairwise(bounds)]
 
 
@@ -185,11 +189,11 @@ class _Best:
         self.waiting = 0
 
 
-def _joined(parts: list[Ranking]) -> Ranking:
-    counts = [np.diff(part.indptr) for part in parts]
+def _joined(rankings: list[Ranking]) -> Ranking:
+    counts = [np.diff(ranking.indptr) for ranking in rankings]
     indptr = np.concatenate([[0], np.cumsum(np.concatenate([[], *counts]))]).astype(np.int64)
-    rows = np.concatenate([np.empty(0, np.int64), *(part.rows for part in parts)])
-    scores = np.concatenate([np.empty(0, np.float32), *(part.scores for part in parts)])
+    rows = np.concatenate([np.empty(0, np.int64), *(ranking.rows for ranking in rankings)])
+    scores = np.concatenate([np.empty(0, np.float32), *(ranking.scores for ranking in rankings)])
     return Ranking(indptr, rows, scores)
 
 
@@ -217,8 +221,8 @@ def _scores(
             assert queries.multivector is not None
             assert block.multivector is not None
             for start in range(0, len(block), _MAXSIM_BLOCK):
-                part = block.multivector[start : start + _MAXSIM_BLOCK]
-                yield first + start, _maxsim_scores(queries.multivector, part)
+                documents = block.multivector[start : start + _MAXSIM_BLOCK]
+                yield first + start, _maxsim_scores(queries.multivector, documents)
 
 
 def _sparse_scores(queries: SparseVectors, documents: SparseVectors) -> FloatArray:

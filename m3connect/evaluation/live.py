@@ -17,12 +17,22 @@ import numpy as np
 from m3connect.contract import Connector, Encoder
 from m3connect.datasets.beir import Dataset
 from m3connect.errors import InputError
-from m3connect.evaluation import measure, metrics, requires, run, shards
+from m3connect.evaluation import measure, metrics, requires, shards
 from m3connect.evaluation.measure import Answer, Recorder, Result, Row
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
 from m3connect.searching import planner
-from m3connect.searching.modes import MODES, Mode, Preset, for_database, preset_for, to_query
+from m3connect.searching.modes import (
+    MODES,
+    Mode,
+    ModeName,
+    Preset,
+    for_database,
+    needed,
+    parse_mode,
+    to_query,
+)
+from m3connect.searching.search import served_preset
 from m3connect.types import Embeddings, Hit, Leg
 
 OVERLAP = 10
@@ -49,9 +59,9 @@ def evaluate(
     encoder: Encoder,
     connector: Connector,
     *,
-    modes: Sequence[Mode] = MODES,
+    modes: Sequence[ModeName] = MODES,
     preset: Preset | None = None,
-    depth: int = 100,
+    depth: int | None = None,
     names: Sequence[str] = metrics.DEFAULT,
     reference: bool = True,
     progress: Progress = silent,
@@ -67,8 +77,9 @@ def evaluate(
         encoder: the collection's model.
         connector: the collection.
         modes: what to measure.
-        preset: gives the weights; depths are ``depth``.
-        depth: candidates a leg brings and MaxSim scores.
+        preset: gives fusions and depths; its pools become the union. Default: what
+            :func:`m3connect.search` does with this collection, tuned settings included.
+        depth: candidates that each leg brings instead.
         names: metrics.
         reference: also search the collection's vectors exactly, and compare.
         progress: told what goes on.
@@ -83,8 +94,9 @@ def evaluate(
     measure.check(names, dataset)
     info = connector.describe()
     require(connector, encoder)
-    preset = for_database(preset or preset_for(encoder.info), depth)
-    legs = run.needed(modes)
+    measured = [parse_mode(mode) for mode in modes]
+    preset = for_database(preset or served_preset(encoder.info, info), depth)
+    legs = needed(measured, preset, available=info.schema.legs)
     texts = [query.text for query in dataset.queries]
     queries = encoder.encode(texts, kind="query", legs=legs)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,10 +109,10 @@ def evaluate(
                 contents.ids, contents.store, queries, preset, limit=limit, progress=progress
             )
         rows = []
-        for mode in modes:
-            asked = _Asked(connector, mode, preset, queries, limit, progress)
-            row = measure.measure(mode, dataset, asked.answers(contents), names, record)
-            rows.append(replace(row, live=_live(row, asked, exact, contents, dataset, names)))
+        for mode in measured:
+            timed = _TimedQueries(connector, mode, preset, queries, limit, progress)
+            row = measure.measure(mode, dataset, timed.answers(contents), names, record)
+            rows.append(replace(row, live=_live(row, timed, exact, contents, dataset, names)))
     return Result(
         dataset.name,
         len(dataset.ids),
@@ -160,7 +172,7 @@ def read(
     return Contents(tuple(ids), documents, EmbeddingStore.of(kept))
 
 
-class _Asked:
+class _TimedQueries:
     """One mode's queries, sent one by one and timed."""
 
     def __init__(
@@ -179,7 +191,7 @@ class _Asked:
         self.limit = limit
         self.progress = progress
         self.seconds: list[float] = []
-        self.found: list[list[str]] = []
+        self.records: list[list[str]] = []
 
     def answers(self, contents: Contents) -> Iterator[Answer]:
         """Each query's documents; keeps the records' ids and the time."""
@@ -188,7 +200,7 @@ class _Asked:
             start = time.perf_counter()
             (hits,) = planner.run(self.connector, [query])
             self.seconds.append(time.perf_counter() - start)
-            self.found.append([hit.id for hit in hits[:OVERLAP]])
+            self.records.append([hit.id for hit in hits[:OVERLAP]])
             yield _by_document(hits, contents.documents)
             self.progress(f"{self.mode} live", row + 1, len(self.queries))
 
@@ -202,22 +214,21 @@ def _by_document(hits: Sequence[Hit], documents: Mapping[str, str]) -> Answer:
 
 def _live(
     row: Row,
-    asked: _Asked,
+    timed: _TimedQueries,
     exact: OfflineSearch | None,
     contents: Contents,
     dataset: Dataset,
     names: Sequence[str],
 ) -> dict[str, float]:
     """Milliseconds, and agreement with exact search over the same vectors."""
-    p50, p95, p99 = np.percentile(np.array(asked.seconds) * 1000, [50, 95, 99])
+    p50, p95, p99 = np.percentile(np.array(timed.seconds) * 1000, [50, 95, 99])
     figures = {"p50 ms": float(p50), "p95 ms": float(p95), "p99 ms": float(p99)}
     if exact is None:
         return figures
     overlaps = []
     answers: list[Answer] = []
-    for found, expected in zip(asked.found, exact.run(asked.mode), strict=True):
-        best = list(expected)[:OVERLAP]
-        overlaps.append(_overlap(found, best))
+    for records, expected in zip(timed.records, exact.run(timed.mode), strict=True):
+        overlaps.append(_overlap(records, list(expected)[:OVERLAP]))
         hits = [Hit(id_, score, 0) for id_, score in expected.items()]
         answers.append(_by_document(hits, contents.documents))
     reference = measure.measure(row.name, dataset, answers, names)
@@ -229,23 +240,23 @@ def _live(
     }
 
 
-def _overlap(found: Sequence[str], best: Sequence[str]) -> float:
-    """Share of the exact answer that was found; nothing found where there is nothing is right.
+def _overlap(records: Sequence[str], exact: Sequence[str]) -> float:
+    """Share of the exact answer among the records; none is right where there is nothing.
 
     >>> _overlap(["a", "x"], ["a", "b"]), _overlap([], []), _overlap(["x"], [])
     (0.5, 1.0, 0.0)
     """
-    if not best:
-        return float(not found)
-    return len(set(found) & set(best)) / len(best)
+    if not exact:
+        return float(not records)
+    return len(set(records) & set(exact)) / len(exact)
 
 
 def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector: Connector) -> int:
     """Records to ask for, so that they make as many documents as the metrics look at."""
     records = max(1, round(len(contents.ids) / len(dataset.ids)))
     most = connector.capabilities.limits.results
-    wanted = measure.cutoff(names) * records
-    return wanted if most is None else min(wanted, most)
+    limit = measure.cutoff(names) * records
+    return limit if most is None else min(limit, most)
 
 
 def differences(dataset: Dataset, contents: Contents) -> list[str]:
@@ -254,15 +265,15 @@ def differences(dataset: Dataset, contents: Contents) -> list[str]:
     Raises:
         InputError: they have nothing in common.
     """
-    here, there = set(dataset.ids), set(contents.documents.values())
-    if not here & there:
-        some = sorted(there)[:3]
+    corpus, stored = set(dataset.ids), set(contents.documents.values())
+    if not corpus & stored:
+        some = sorted(stored)[:3]
         raise InputError(
             f"the collection holds none of the documents of {dataset.name!r}: its documents are "
             f"named like {some}; ingest the corpus with its ids (--id-field)"
         )
     counts = {
-        "documents of the dataset are not in the collection": len(here - there),
-        "documents of the collection are not in the dataset": len(there - here),
+        "documents of the dataset are not in the collection": len(corpus - stored),
+        "documents of the collection are not in the dataset": len(stored - corpus),
     }
     return [f"{count} {what}" for what, count in counts.items() if count]

@@ -68,13 +68,13 @@ class Result:
 def measure(
     name: str,
     dataset: Dataset,
-    found: Iterable[Answer],
+    ranked: Iterable[Answer],
     names: Sequence[str],
     record: Recorder | None = None,
 ) -> Row:
     """A row from one answer a query, in the order of the dataset's queries."""
     start = time.perf_counter()
-    run: Iterable[tuple[str, Answer]] = _recorded(name, dataset, found, record)
+    run: Iterable[tuple[str, Answer]] = _recorded(name, dataset, ranked, record)
     plain, by_answer = _kinds(names)
     if by_answer:
         run = list(run)
@@ -115,9 +115,9 @@ def _kinds(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _recorded(
-    name: str, dataset: Dataset, found: Iterable[Answer], record: Recorder | None
+    name: str, dataset: Dataset, ranked: Iterable[Answer], record: Recorder | None
 ) -> Iterator[tuple[str, Answer]]:
-    for query, answer in zip(dataset.queries, found, strict=True):
+    for query, answer in zip(dataset.queries, ranked, strict=True):
         if record is not None:
             record(name, query.id, answer)
         yield query.id, answer

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from m3connect.evaluation import exact
 from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
 from m3connect.searching import fusion
-from m3connect.searching.modes import Mode, Preset, to_queries
+from m3connect.searching.modes import FusedMode, Mode, Preset, legs_of, to_queries
 from m3connect.searching.scoring import leg_scores
 from m3connect.types import Embeddings, FloatArray, Leg, Query
 
@@ -77,23 +77,25 @@ class OfflineSearch:
         other = OfflineSearch(
             self.ids, store, self.queries, self.preset, limit=self.limit, progress=self.progress
         )
-        other._rankings["dense"] = self.ranking("dense")
+        for leg in legs_of("multivector", self.preset):
+            if leg != "multivector":
+                other._rankings[leg] = self.ranking(leg)
         return other
 
     def run(self, mode: Mode) -> Iterator[Answer]:
         """The mode's answers, one a query and in their order."""
-        if self.preset.quantised and mode in {"sparse", "dense+sparse"}:
+        if self.preset.quantised and mode in {"sparse", "hybrid"}:
             yield from self._quantised.run(mode)
             return
         queries = to_queries(mode, self.preset, self.queries, limit=self.limit)
-        for row, answer in enumerate(self._answers(queries)):
+        for row, answer in enumerate(self._answers(mode, queries)):
             yield answer
             self.progress(f"{mode} answers", row + 1, len(queries))
 
     def ranking(self, leg: Leg) -> exact.Ranking:
         """One leg's best documents of every query, as many as any mode may ask for."""
         if leg not in self._rankings:
-            depth = max(self.limit, self.preset.pair_depth, self.preset.triple_depth)
+            depth = max(self.limit, self.preset.depth)
             self._rankings[leg] = exact.search(
                 leg, self.queries, self.store, depth, by_id=self._by_id, progress=self.progress
             )
@@ -115,35 +117,38 @@ class OfflineSearch:
             progress=self.progress,
         )
 
-    def candidates(self, queries: Sequence[Query]) -> Iterator[Candidates]:
-        """What every query fuses, where that is several legs.
+    def candidates(self, mode: FusedMode, queries: Sequence[Query]) -> Iterator[Candidates]:
+        """What every query fuses.
 
         Args:
+            mode: of several legs; its setting in the preset says who brings candidates.
             queries: one for each of the texts, by :func:`m3connect.searching.modes.to_query`.
         """
+        dense_alone = self.preset.setting(mode).pool == "dense"
         for start in range(0, len(queries), exact.RERANK_BLOCK):
             places = range(start, min(start + exact.RERANK_BLOCK, len(queries)))
-            pools = [self._pool(place, queries[place]) for place in places]
+            pools = [self._pool(row, queries[row], dense_alone=dense_alone) for row in places]
             rows = [np.unique(np.concatenate(list(pool.values()))) for pool in pools]
             tokens = self.queries[start : places.stop].multivector
-            best: Sequence[FloatArray | None] = [None] * len(places)
+            maxsim: Sequence[FloatArray | None] = [None] * len(places)
             if tokens is not None and "multivector" in queries[start].legs:
-                best = exact.rerank(tokens, rows, self.store)
-            for place, pool, candidates, maxsim in zip(places, pools, rows, best, strict=True):
-                yield self._scored(queries[place], pool, candidates, maxsim)
+                maxsim = exact.rerank(tokens, rows, self.store)
+            for place, pool, block, best in zip(places, pools, rows, maxsim, strict=True):
+                yield self._scored(queries[place], pool, block, best)
 
-    def _pool(self, row: int, query: Query) -> dict[Leg, NDArray[np.int64]]:
-        """The candidates of the legs that bring any."""
-        found: dict[Leg, NDArray[np.int64]] = {"dense": self._rows(row, "dense", query.dense_depth)}
-        pooled = query.multivector is not None and self.preset.pool == "dense"
-        if query.sparse is not None and not pooled:
-            found["sparse"] = self._rows(row, "sparse", query.sparse_depth)
-        return found
+    def _pool(self, row: int, query: Query, *, dense_alone: bool) -> dict[Leg, NDArray[np.int64]]:
+        """The candidates of the legs that bring any, as rows of the store."""
+        pool: dict[Leg, NDArray[np.int64]] = {}
+        if query.dense is not None:
+            pool["dense"] = self._rows(row, "dense", query.dense_depth)
+        if query.sparse is not None and not dense_alone:
+            pool["sparse"] = self._rows(row, "sparse", query.sparse_depth)
+        return pool
 
     def _scored(
         self,
         query: Query,
-        found: Mapping[Leg, NDArray[np.int64]],
+        pool: Mapping[Leg, NDArray[np.int64]],
         rows: NDArray[np.int64],
         maxsim: FloatArray | None,
     ) -> Candidates:
@@ -154,22 +159,24 @@ class OfflineSearch:
         if maxsim is not None:
             scores["multivector"] = dict(zip(names, maxsim.tolist(), strict=True))
         rankings: dict[Leg, list[str]] = {
-            leg: self._names(found[leg]) for leg in query.legs if leg in found
+            leg: self._names(pool[leg]) for leg in query.legs if leg in pool
         }
-        if query.sparse is not None and "sparse" not in found:
+        if query.sparse is not None and "sparse" not in pool:
             matched = {id_: score for id_, score in scores["sparse"].items() if score > 0}
             rankings["sparse"] = fusion.top(matched, len(matched))
         return Candidates(query, rankings, scores)
 
-    def _answers(self, queries: Sequence[Query]) -> Iterator[Answer]:
-        if queries and len(queries[0].legs) == 1:
+    def _answers(self, mode: Mode, queries: Sequence[Query]) -> Iterator[Answer]:
+        if not queries:
+            return
+        if mode == "dense" or mode == "sparse" or len(queries[0].legs) == 1:  # noqa: PLR1714
             for row, query in enumerate(queries):
-                yield self._found(row, query.legs[0], query.limit)
+                yield self._best(row, query.legs[0], query.limit)
         else:
-            for found in self.candidates(queries):
-                yield found.fused()
+            for candidates in self.candidates(mode, queries):
+                yield candidates.fused()
 
-    def _found(self, row: int, leg: Leg, limit: int) -> Answer:
+    def _best(self, row: int, leg: Leg, limit: int) -> Answer:
         rows, scores = self.ranking(leg)[row]
         return dict(zip(self._names(rows[:limit]), scores[:limit].tolist(), strict=True))
 

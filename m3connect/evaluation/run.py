@@ -18,15 +18,24 @@ from m3connect.evaluation.baselines import Baseline
 from m3connect.evaluation.measure import Recorder, Result, Row, check, cutoff, measure
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
-from m3connect.searching.modes import MODES, Mode, Preset, legs_of, preset_for
-from m3connect.types import LEGS, Embeddings, Leg
+from m3connect.searching.modes import (
+    MODES,
+    Mode,
+    ModeName,
+    Preset,
+    legs_of,
+    needed,
+    parse_mode,
+    preset_for,
+)
+from m3connect.types import Embeddings, Leg
 
 
 def evaluate(
     dataset: Dataset,
     encoder: Encoder,
     *,
-    modes: Sequence[Mode] = MODES,
+    modes: Sequence[ModeName] = MODES,
     beside: Sequence[Baseline] = (),
     storages: Sequence[str] = (),
     preset: Preset | None = None,
@@ -43,7 +52,7 @@ def evaluate(
         modes: what to measure.
         beside: baselines to put beside.
         storages: smaller forms of the multi-vectors to try in the mode ``multivector``.
-        preset: depths, weights and candidates; default: the paper's, with the model's weights.
+        preset: depths, weights and candidates; default: what :func:`m3connect.search` does.
         names: metrics; ``answer_recall@K`` needs queries with answers.
         cache: folder that keeps embeddings between runs; None keeps none.
         progress: told what goes on.
@@ -61,13 +70,14 @@ def evaluate(
     limit = cutoff(names)
     rows: list[Row] = []
     warnings = list(dataset.warnings)
-    wanted: list[Mode] = list(modes)
-    wanted += ["multivector"] if storages else []
-    wanted += ["dense"] if "dense+bm25" in beside else []
+    measured = [parse_mode(mode) for mode in modes]
+    searched: list[Mode] = list(measured)
+    searched += ["multivector"] if storages else []
+    searched += ["dense"] if "dense+bm25" in beside else []
     with tempfile.TemporaryDirectory() as scratch:
         search = None
-        if wanted:
-            legs = needed(wanted)
+        if searched:
+            legs = needed(searched, preset, available=encoder.info.fingerprint.legs)
             corpus, queries = encode(
                 dataset, encoder, legs, cache or Path(scratch), progress=progress
             )
@@ -75,7 +85,7 @@ def evaluate(
             search = OfflineSearch(
                 dataset.ids, corpus, queries, preset, limit=limit, progress=progress
             )
-            rows += _mode_rows(dataset, search, modes, names, record)
+            rows += _mode_rows(dataset, search, measured, names, record)
             rows += _storage_rows(dataset, search, storages, names, record, Path(scratch))
         rows += baselines.rows(
             dataset, encoder, beside, search, names=names, record=record, progress=progress
@@ -129,7 +139,9 @@ def _mode_rows(
     sizes = compression.bytes_per_document(search.store.shards, "float16")
     for mode in modes:
         row = measure(mode, dataset, search.run(mode), names, record)
-        yield replace(row, size=sum(sizes[leg] for leg in legs_of(mode)))
+        yield replace(
+            row, size=sum(sizes[leg] for leg in legs_of(mode, search.preset) if leg in sizes)
+        )
 
 
 def _storage_rows(
@@ -142,20 +154,11 @@ def _storage_rows(
 ) -> Iterator[Row]:
     for name in storages:
         smaller = compression.convert(search.store, name, scratch / name, progress=search.progress)
-        found = search.over(smaller).run("multivector")
-        row = measure(f"multivector {name}", dataset, found, names, record)
+        answers = search.over(smaller).run("multivector")
+        row = measure(f"multivector {name}", dataset, answers, names, record)
         sizes = compression.bytes_per_document(smaller.shards, name)
-        yield replace(row, size=sizes["dense"] + sizes["multivector"])
-
-
-def needed(modes: Iterable[Mode]) -> tuple[Leg, ...]:
-    """The representations that modes need.
-
-    >>> needed(["dense+sparse", "dense"])
-    ('dense', 'sparse')
-    """
-    wanted = {leg for mode in modes for leg in legs_of(mode)}
-    return tuple(leg for leg in LEGS if leg in wanted)
+        legs = legs_of("multivector", search.preset)
+        yield replace(row, size=sum(sizes[leg] for leg in legs if leg in sizes))
 
 
 def _truncation(corpus: EmbeddingStore, queries: Embeddings) -> list[str]:

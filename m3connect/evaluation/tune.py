@@ -12,21 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3connect.contract import Connector, Encoder
 from m3connect.datasets.beir import Dataset
 from m3connect.errors import InputError
-from m3connect.evaluation import metrics
+from m3connect.evaluation import live, measure, metrics, run
 from m3connect.evaluation.offline import Answer, Candidates, OfflineSearch
 from m3connect.evaluation.shards import Progress, silent
 from m3connect.evaluation.significance import Comparison, Interval, compare, interval
-from m3connect.searching.modes import Preset, to_queries
+from m3connect.searching.modes import (
+    DEPTH,
+    Preset,
+    Setting,
+    TunedMode,
+    for_database,
+    needed,
+    note_of,
+    preset_for,
+    to_queries,
+)
 from m3connect.types import Fusion, Rrf, Weighted
-
-TunedMode = Literal["dense+sparse", "all"]
 
 SPARSE_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 MULTIVECTOR_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -38,7 +48,7 @@ MINIMUM = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TuningSet:
     """One test collection to tune on.
 
     Args:
@@ -50,14 +60,6 @@ class Part:
     dataset: Dataset
     search: OfflineSearch
     documents: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A fusion and how many candidates each leg brings to it."""
-
-    fusion: Fusion
-    depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Tuned:
     """What tuning chose, and what it brings on queries that it has not seen.
 
     Args:
-        metric: that was tuned.
+        mode: whose setting it is.
+        metric: that was maximised.
         default: the setting to beat.
         chosen: the setting that won; the default where cross-validation saw no gain.
         cross_validated: mean of what each fold's winner of the other folds scores on it.
@@ -83,6 +86,7 @@ class Tuned:
         tuned_on, held_out: query ids.
     """
 
+    mode: TunedMode
     metric: str
     default: Setting
     chosen: Setting
@@ -93,6 +97,88 @@ class Tuned:
     gain: Comparison
     tuned_on: tuple[str, ...]
     held_out: tuple[str, ...]
+
+
+def encode_set(
+    dataset: Dataset,
+    encoder: Encoder,
+    mode: TunedMode,
+    *,
+    cache: Path,
+    metric: str = "ndcg@10",
+    depths: Sequence[int] = DEPTHS,
+    progress: Progress = silent,
+) -> TuningSet:
+    """A test collection to tune on, encoded.
+
+    Args:
+        dataset: corpus, queries and judgements.
+        encoder: the model.
+        mode: whose fusion is to be tuned.
+        cache: folder that keeps embeddings between runs.
+        metric: to maximise.
+        depths: candidates to try.
+        progress: told what goes on.
+    """
+    preset = for_database(preset_for(encoder.info), max(*depths, DEPTH))
+    store, queries = run.encode(dataset, encoder, needed([mode]), cache, progress=progress)
+    limit = measure.cutoff([metric])
+    return TuningSet(
+        dataset,
+        OfflineSearch(dataset.ids, store, queries, preset, limit=limit, progress=progress),
+    )
+
+
+def read_set(
+    dataset: Dataset,
+    encoder: Encoder,
+    mode: TunedMode,
+    connector: Connector,
+    folder: Path,
+    *,
+    metric: str = "ndcg@10",
+    depths: Sequence[int] = DEPTHS,
+    progress: Progress = silent,
+) -> TuningSet:
+    """A test collection to tune on, over the vectors that a database holds.
+
+    Args:
+        dataset: queries and judgements; its corpus is what the database should hold.
+        encoder: the model that made it.
+        mode: whose fusion is to be tuned.
+        connector: the collection in the database; it is only read.
+        folder: for the vectors, needed until tuning ends.
+        metric: to maximise.
+        depths: candidates to try.
+        progress: told what goes on.
+
+    Raises:
+        FingerprintMismatch: the collection was made by another model.
+        InputError: the collection holds none of the dataset's documents.
+        ConnectorError: the database failed.
+    """
+    live.require(connector, encoder)
+    preset = for_database(preset_for(encoder.info), max(*depths, DEPTH))
+    legs = needed([mode])
+    contents = live.read(connector, legs, folder, progress=progress)
+    live.differences(dataset, contents)
+    texts = [query.text for query in dataset.queries]
+    queries = encoder.encode(texts, kind="query", legs=legs)
+    passages = max(1, round(len(contents.ids) / len(dataset.ids)))
+    limit = measure.cutoff([metric]) * passages
+    search = OfflineSearch(
+        contents.ids, contents.store, queries, preset, limit=limit, progress=progress
+    )
+    return TuningSet(dataset, search, contents.documents)
+
+
+def notes(tuned: Tuned) -> dict[str, Any]:
+    """What a collection is told, by ``annotate``, so that search takes the choice from it.
+
+    Only the tuned mode's note; where the default stayed, None removes an earlier choice.
+    """
+    kept = tuned.chosen == tuned.default
+    return {note_of(tuned.mode): None if kept else tuned.chosen.to_json()}
 
 
 def split(dataset: Dataset, *, held_out: float, seed: int) -> tuple[list[int], list[int]]:
@@ -113,7 +199,7 @@ def split(dataset: Dataset, *, held_out: float, seed: int) -> tuple[list[int], l
 
 
 def tune(
-    parts: Sequence[Part],
+    sets: Sequence[TuningSet],
     mode: TunedMode,
     *,
     default: Preset,
@@ -127,7 +213,7 @@ def tune(
     """Tune one mode's fusion.
 
     Args:
-        parts: the test collections, which count alike.
+        sets: test collections to tune on, which count alike.
         mode: whose fusion.
         default: the fusion to beat, at the preset's depth.
         metric: to maximise.
@@ -140,17 +226,12 @@ def tune(
     Raises:
         InputError: too few queries.
     """
-    splits = [split(part.dataset, held_out=held_out, seed=seed) for part in parts]
+    splits = [split(each.dataset, held_out=held_out, seed=seed) for each in sets]
     tuned_on, reported_on = [on for on, _ in splits], [kept for _, kept in splits]
-    start = Setting(
-        default.pair if mode == "dense+sparse" else default.triple,
-        default.pair_depth if mode == "dense+sparse" else default.triple_depth,
-    )
+    start = default.setting(mode)
     tried = list(dict.fromkeys([start, *settings(mode, depths)]))
     deepest = max(setting.depth for setting in tried)
-    scorers = [
-        _Scorer(part, _cases(part.search, mode, deepest, progress), metric) for part in parts
-    ]
+    scorers = [_Scorer(each, _cases(each.search, mode, deepest, progress), metric) for each in sets]
     figures = np.empty((len(tried), sum(map(len, tuned_on))))
     for row, setting in enumerate(tried):
         figures[row] = _scores(scorers, setting, tuned_on)
@@ -162,6 +243,7 @@ def tune(
     after = _scores(scorers, chosen, reported_on)
     ranked = np.argsort(-figures.mean(axis=1), kind="stable")
     return Tuned(
+        mode,
         metric,
         start,
         chosen,
@@ -170,8 +252,8 @@ def tune(
         interval(before, seed=seed),
         interval(after, seed=seed),
         compare(after, before, seed=seed),
-        _ids(parts, tuned_on),
-        _ids(parts, reported_on),
+        _ids(sets, tuned_on),
+        _ids(sets, reported_on),
     )
 
 
@@ -198,16 +280,16 @@ def cross_validate(figures: NDArray[np.float64], *, folds: int, seed: int) -> fl
     fold = np.random.default_rng(seed).permutation(figures.shape[1]) % folds
     scores = np.empty(figures.shape[1])
     for number in range(folds):
-        here = fold == number
-        best = figures[:, ~here].mean(axis=1).argmax()
-        scores[here] = figures[best, here]
+        unseen = fold == number
+        best = figures[:, ~unseen].mean(axis=1).argmax()
+        scores[unseen] = figures[best, unseen]
     return float(scores.mean())
 
 
-def _ids(parts: Sequence[Part], places: Sequence[Sequence[int]]) -> tuple[str, ...]:
+def _ids(sets: Sequence[TuningSet], places: Sequence[Sequence[int]]) -> tuple[str, ...]:
     return tuple(
-        part.dataset.queries[place].id
-        for part, chosen in zip(parts, places, strict=True)
+        each.dataset.queries[place].id
+        for each, chosen in zip(sets, places, strict=True)
         for place in chosen
     )
 
@@ -215,7 +297,7 @@ def _ids(parts: Sequence[Part], places: Sequence[Sequence[int]]) -> tuple[str, .
 def _scores(
     scorers: Sequence[_Scorer], setting: Setting, places: Sequence[Sequence[int]]
 ) -> NDArray[np.float64]:
-    """A setting's figures of all parts' queries; their mean is the mean of the parts' means."""
+    """A setting's figures of all queries; their mean is the mean of the collections' means."""
     total = sum(map(len, places))
     return np.concatenate(
         [
@@ -228,25 +310,24 @@ def _scores(
 class _Scorer:
     """A setting's figure on each of some queries."""
 
-    def __init__(self, part: Part, cases: Sequence[Candidates], metric: str) -> None:
-        self.dataset = part.dataset
-        self.documents = part.documents
+    def __init__(self, tuning_set: TuningSet, cases: Sequence[Candidates], metric: str) -> None:
+        self.dataset = tuning_set.dataset
+        self.documents = tuning_set.documents
         self.cases = cases
         self.metric = metric
 
     def __call__(self, setting: Setting, places: Sequence[int]) -> NDArray[np.float64]:
-        run = [
+        answers = [
             (self.dataset.queries[place].id, self._answer(self.cases[place], setting))
             for place in places
         ]
-        return metrics.evaluate(run, self.dataset.qrels, [self.metric])[self.metric]
+        return metrics.evaluate(answers, self.dataset.qrels, [self.metric])[self.metric]
 
     def _answer(self, case: Candidates, setting: Setting) -> Answer:
         cut = {leg: ids[: setting.depth] for leg, ids in case.rankings.items()}
         query = replace(case.query, fusion=setting.fusion)
-        found = Candidates(query, cut, case.scores).fused()
         answer: Answer = {}
-        for id_, score in found.items():
+        for id_, score in Candidates(query, cut, case.scores).fused().items():
             answer.setdefault(self.documents.get(id_, id_), score)
         return answer
 
@@ -254,10 +335,10 @@ class _Scorer:
 def _cases(
     search: OfflineSearch, mode: TunedMode, depth: int, progress: Progress
 ) -> list[Candidates]:
-    preset = replace(search.preset, pair_depth=depth, rerank_depth=depth)
-    queries = to_queries(mode, preset, search.queries, limit=search.limit)
+    deep = search.preset.with_setting(mode, replace(search.preset.setting(mode), depth=depth))
+    queries = to_queries(mode, deep, search.queries, limit=search.limit)
     cases = []
-    for row, case in enumerate(search.candidates(queries)):
+    for row, case in enumerate(search.candidates(mode, queries)):
         cases.append(case)
         progress("gathering candidates", row + 1, len(search.queries))
     return cases

@@ -33,7 +33,7 @@ from m3connect.filters.nodes import (
     Scalar,
     parse_date,
 )
-from m3connect.filters.text import parse
+from m3connect.filters.text import as_filter, parse
 
 __all__ = [
     "And",
@@ -47,6 +47,7 @@ __all__ = [
     "Or",
     "Range",
     "Scalar",
+    "as_filter",
     "matches",
     "parse",
     "parse_date",

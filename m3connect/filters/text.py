@@ -36,6 +36,18 @@ _TOKEN = re.compile(
 _COMPARE = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
 
+def as_filter(where: Filter | str | None) -> Filter | None:
+    """A filter from what people give: conditions as they are, a text parsed, None for none.
+
+    >>> as_filter('lang == "de"')
+    Eq(field='lang', value='de')
+
+    Raises:
+        InputError: shows where the text stops making sense.
+    """
+    return parse(where) if isinstance(where, str) else where
+
+
 def parse(text: str) -> Filter:
     """Read the text form of a filter.
 

@@ -10,17 +10,15 @@ import numpy as np
 from m3connect.searching.scoring import maxsim, sparse_scores
 from m3connect.types import Embeddings, FloatArray, MultiVectors, SparseVectors
 
-PairScores = TypedDict(
-    "PairScores",
-    {
-        "dense": FloatArray,
-        "sparse": FloatArray,
-        "multivector": FloatArray,
-        "dense+sparse": FloatArray,
-        "all": FloatArray,
-    },
-)
-"""One ``float32 [N]`` for each way of scoring; the combined ones are weighted means."""
+
+class PairScores(TypedDict):
+    """One ``float32 [N]`` for each mode; the combined ones are weighted means."""
+
+    dense: FloatArray
+    sparse: FloatArray
+    multivector: FloatArray
+    hybrid: FloatArray
+    all: FloatArray
 
 
 def pair_scores(
@@ -45,7 +43,7 @@ def pair_scores(
         "dense": dense,
         "sparse": sparse,
         "multivector": multivector,
-        "dense+sparse": (w1 * dense + w2 * sparse) / (w1 + w2),
+        "hybrid": (w1 * dense + w2 * sparse) / (w1 + w2),
         "all": (w1 * dense + w2 * sparse + w3 * multivector) / (w1 + w2 + w3),
     }
 

@@ -22,7 +22,7 @@ from m3connect.contract import Encoder, Kind, ModelInfo
 from m3connect.errors import InputError
 from m3connect.evaluation import shards
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.searching.modes import Mode, Preset, legs_of, preset_for
+from m3connect.searching.modes import Mode, ModeName, Preset, needed, parse_mode, preset_for
 from m3connect.training_data import mining
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _TYPES: dict[Mode, str] = {
     "dense": "dense",
     "sparse": "sparse",
     "multivector": "late-interaction",
-    "dense+sparse": "hybrid",
+    "hybrid": "hybrid",
     "all": "hybrid",
 }
 
@@ -84,24 +84,25 @@ class SearchModel:
     Args:
         encoder: the model.
         mode: what to search and how to fuse.
-        preset: depths and weights; default: the paper's depths with the model's weights.
+        preset: depths and weights; default: what :func:`m3connect.search` does.
         cache: folder that keeps embeddings between runs; None keeps them for this object's life.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        mode: Mode,
+        mode: ModeName,
         *,
         preset: Preset | None = None,
         cache: Path | None = None,
     ) -> None:
         self.encoder = encoder
-        self.mode = mode
+        self.mode = parse_mode(mode)
         self.preset = preset or preset_for(encoder.info)
         self._cache = cache or Path(tempfile.mkdtemp(prefix="m3connect-"))
         if cache is None:
             weakref.finalize(self, shutil.rmtree, self._cache, ignore_errors=True)
+        self._legs = needed([self.mode], self.preset, available=encoder.info.fingerprint.legs)
         self._ids: tuple[str, ...] = ()
         self._store: shards.EmbeddingStore | None = None
 
@@ -150,7 +151,7 @@ class SearchModel:
             raise InputError("index a corpus before searching")
         ids = list(queries["id"])
         texts = [_text(text) for text in queries["text"]]
-        encoded = self._encoded(texts, "query").take(np.arange(len(texts)), legs_of(self.mode))
+        encoded = self._encoded(texts, "query").take(np.arange(len(texts)), self._legs)
         search = OfflineSearch(self._ids, self._store, encoded, self.preset, limit=top_k)
         if top_ranked is None:
             return dict(zip(ids, search.run(self.mode), strict=True))
@@ -158,7 +159,7 @@ class SearchModel:
         return {id_: source.score(row, top_ranked[id_]) for row, id_ in enumerate(ids)}
 
     def _encoded(self, texts: Sequence[str], kind: Kind) -> shards.EmbeddingStore:
-        legs = legs_of(self.mode)
+        legs = self._legs
         content = hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).hexdigest()
         folder = self._cache / shards.key(self.encoder, content, kind=kind, legs=legs)
         return shards.encode(folder, self.encoder, texts, len(texts), kind=kind, legs=legs)
@@ -175,7 +176,7 @@ def _meta(info: ModelInfo, mode: Mode) -> ModelMeta:
 
     return ModelMeta(
         loader=None,
-        name=f"m3connect/{info.name.rsplit('/', 1)[-1]}-{mode.replace('+', '-')}",
+        name=f"m3connect/{info.name.rsplit('/', 1)[-1]}-{mode}",
         revision=info.fingerprint.weights,
         release_date=None,
         languages=None,

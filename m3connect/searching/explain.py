@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,39 +63,48 @@ def explain(
         encoder: the model, for the names of terms and tokens.
         text: the query's text.
         query: what was searched.
-        hits: its hits, with leg scores.
+        hits: its hits; leg scores that they lack are computed from the stored vectors.
     """
     batch = connector.fetch([hit.id for hit in hits])
     rows = {id_: row for row, id_ in enumerate(batch.ids)}
+    computed = scoring.leg_scores(query, batch.ids, batch.embeddings)
     shares = _rank_shares(connector, query) if isinstance(query.fusion, Rrf) else {}
-    found = []
+    explanations = []
     for hit in hits:
         if hit.id not in rows:  # deleted since
-            found.append(Explanation({}, (), ()))
+            explanations.append(Explanation({}, (), ()))
             continue
-        one = batch.embeddings[rows[hit.id]]
+        record = batch.embeddings[rows[hit.id]]
         terms: tuple[TermMatch, ...] = ()
         tokens: tuple[TokenMatch, ...] = ()
-        if query.sparse is not None and one.sparse is not None:
-            matched = scoring.sparse_contributions(query.sparse, one.sparse[0])
-            terms = tuple(TermMatch(encoder.term(term), part) for term, part in matched.items())
-        if query.multivector is not None and one.multivector is not None:
+        if query.sparse is not None and record.sparse is not None:
+            matched = scoring.sparse_contributions(query.sparse, record.sparse[0])
+            terms = tuple(TermMatch(encoder.term(term), share) for term, share in matched.items())
+        if query.multivector is not None and record.multivector is not None:
             names = (
                 encoder.tokens(text, kind="query"),
                 encoder.tokens(str(batch.payloads[rows[hit.id]].get("text", ""))),
             )
-            tokens = _token_matches(query.multivector, one.multivector[0], *names)
-        found.append(Explanation(_parts(query, hit, shares), terms, tokens))
-    return found
+            tokens = _token_matches(query.multivector, record.multivector[0], *names)
+        scores = {leg: _leg_score(hit, leg, computed) for leg in query.legs}
+        explanations.append(Explanation(_parts(query, hit, scores, shares), terms, tokens))
+    return explanations
 
 
-def _parts(query: Query, hit: Hit, shares: dict[Leg, dict[str, float]]) -> dict[Leg, float]:
+def _leg_score(hit: Hit, leg: Leg, computed: Mapping[Leg, Mapping[str, float]]) -> float:
+    """The engine's score where the hit carries it, else the stored vectors'."""
+    given: float | None = getattr(hit.scores, leg, None)
+    return computed.get(leg, {}).get(hit.id, 0.0) if given is None else given
+
+
+def _parts(
+    query: Query, hit: Hit, scores: Mapping[Leg, float], shares: dict[Leg, dict[str, float]]
+) -> dict[Leg, float]:
     if query.rerank is not None:
         return {"multivector": hit.score}
     if len(query.legs) == 1:
         return {query.legs[0]: hit.score}
     if isinstance(query.fusion, Weighted):
-        scores = {leg: getattr(hit.scores, leg) or 0.0 for leg in query.legs}
         return {leg: getattr(query.fusion, leg) * score for leg, score in scores.items()}
     return {leg: ranking.get(hit.id, 0.0) for leg, ranking in shares.items()}
 
@@ -105,20 +114,15 @@ def _rank_shares(connector: Connector, query: Query) -> dict[Leg, dict[str, floa
     assert isinstance(query.fusion, Rrf)
     if query.rerank is not None or len(query.legs) == 1:
         return {}
-    depths: dict[Leg, int] = {"dense": query.dense_depth, "sparse": query.sparse_depth}
-    legs: list[Leg] = list(query.legs)
-    alone = [
-        Query(**{leg: getattr(query, leg)}, filter=query.filter, limit=depths[leg], payload=False)
-        for leg in legs
-        if leg != "multivector"
-    ]
+    searched: list[Leg] = [leg for leg in query.legs if leg != "multivector"]
+    alone = [planner.single(query, leg) for leg in searched]
     if query.multivector is not None:
-        late = Weighted(dense=0.0, sparse=0.0, multivector=1.0, rescore=False)
-        everyone = sum(depths[leg] for leg in legs if leg != "multivector")
-        alone.append(replace(query, fusion=late, limit=everyone, payload=False, leg_scores=False))
+        maxsim = Weighted(dense=0.0, sparse=0.0, multivector=1.0, rescore=False)
+        pool = sum(leg_query.limit for leg_query in alone)
+        alone.append(replace(query, fusion=maxsim, limit=pool, payload=False, leg_scores=False))
     return {
         leg: {hit.id: getattr(query.fusion, leg) / (query.fusion.k + hit.rank) for hit in ranking}
-        for leg, ranking in zip(legs, planner.run(connector, alone), strict=True)
+        for leg, ranking in zip(query.legs, planner.run(connector, alone), strict=True)
     }
 
 
@@ -129,11 +133,11 @@ def _token_matches(
     best = similarities.argmax(axis=1)
     share = similarities.max(axis=1) / len(query)
     return tuple(
-        TokenMatch(_name(query_names, at), _name(passage_names, int(best[at])), float(share[at]))
-        for at in np.argsort(-share, kind="stable").tolist()
+        TokenMatch(_name(query_names, row), _name(passage_names, int(best[row])), float(share[row]))
+        for row in np.argsort(-share, kind="stable").tolist()
     )
 
 
-def _name(names: list[str], at: int) -> str:
+def _name(names: list[str], row: int) -> str:
     """The token's text, or its position where the stored text does not give as many tokens."""
-    return names[at] if at < len(names) else f"[{at}]"
+    return names[row] if row < len(names) else f"[{row}]"

@@ -45,8 +45,8 @@ def weighted_sum(
     {'a': 0.6, 'b': 0.5}
     """
     fused: dict[str, float] = {}
-    for leg, found in scores.items():
-        for id_, score in found.items():
+    for leg, by_id in scores.items():
+        for id_, score in by_id.items():
             fused[id_] = fused.get(id_, 0.0) + weights[leg] * score
     return fused
 
@@ -65,7 +65,7 @@ def fuse(
     rankings: Mapping[Leg, Sequence[str]],
     scores: Mapping[Leg, Mapping[str, float]],
 ) -> dict[str, float]:
-    """The fused scores of everyone that a ranking holds.
+    """The fused scores of all candidates: every id that a ranking holds.
 
     Args:
         how: the fusion and its weights.
@@ -75,8 +75,8 @@ def fuse(
     weights: dict[Leg, float] = {leg: getattr(how, leg) for leg in rankings}
     if isinstance(how, Rrf):
         return rrf(rankings, weights, how.k)
-    everyone = union(rankings.values())
-    listed = {leg: everyone if how.rescore else ids for leg, ids in rankings.items()}
+    candidates = union(rankings.values())
+    listed = {leg: candidates if how.rescore else ids for leg, ids in rankings.items()}
     return weighted_sum(
         {leg: {id_: scores[leg][id_] for id_ in ids} for leg, ids in listed.items()}, weights
     )

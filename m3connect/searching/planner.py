@@ -5,7 +5,7 @@ Both ways give the oracle's result. The choice is made from the declared capabil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from m3connect.connecting.checks import check_query
@@ -44,6 +44,21 @@ class Plan:
     steps: tuple[str, ...]
 
 
+class Hits(list[Hit]):
+    """The hits of one query, best first, with the query and how it was answered.
+
+    Args:
+        hits: best first.
+        query: that was asked.
+        plan: how.
+    """
+
+    def __init__(self, hits: Iterable[Hit], query: Query, plan: Plan) -> None:
+        super().__init__(hits)
+        self.query = query
+        self.plan = plan
+
+
 def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Plan:
     """Choose how to answer a query.
 
@@ -78,14 +93,19 @@ def run(
     *,
     native: bool = True,
     schema: CollectionSchema | None = None,
-) -> list[list[Hit]]:
-    """Answer queries, natively where possible and otherwise composed; one list of hits a query.
+    offset: int = 0,
+) -> list[Hits]:
+    """Answer queries, natively where possible and otherwise composed.
 
     Args:
         connector: an existing collection.
         queries: any mix of queries.
         native: False forbids native fusion and reranking, to compare the two ways.
         schema: of the collection, where the caller knows it; saves a request.
+        offset: how many of the best hits to leave out; ranks keep counting from the best.
+
+    Returns:
+        One list of hits a query, with its plan.
 
     Raises:
         InputError: a bad query.
@@ -96,25 +116,30 @@ def run(
         check_query(query, known)
     capabilities = connector.capabilities
     plans = [plan(query, capabilities, native=native) for query in queries]
-    answers: list[list[Hit]] = [[] for _ in queries]
-    direct = [at for at, chosen in enumerate(plans) if chosen.native]
+    answers: list[Sequence[Hit]] = [[] for _ in queries]
+    direct = [row for row, chosen in enumerate(plans) if chosen.native]
     if direct:
-        found = connector.search([queries[at] for at in direct])
-        for at, hits in zip(direct, found, strict=True):
-            answers[at] = hits
-    composed = [at for at, chosen in enumerate(plans) if not (chosen.native or chosen.exhaustive)]
+        results = connector.search([queries[row] for row in direct])
+        for row, hits in zip(direct, results, strict=True):
+            answers[row] = hits
+    composed = [row for row, chosen in enumerate(plans) if not (chosen.native or chosen.exhaustive)]
     if composed:
-        for at, hits in zip(composed, _compose(connector, queries, composed), strict=True):
-            answers[at] = hits
-    for at, chosen in enumerate(plans):
+        for row, hits in zip(composed, _compose(connector, queries, composed), strict=True):
+            answers[row] = hits
+    for row, chosen in enumerate(plans):
         if chosen.exhaustive:
-            answers[at] = _scan_and_score(connector, queries[at])
+            answers[row] = _scan_and_score(connector, queries[row])
     return [
-        _with_leg_scores(connector, query, hits)
-        if query.leg_scores
-        else [replace(hit, scores=None) for hit in hits]
-        for query, hits in zip(queries, answers, strict=True)
+        Hits(_scored(connector, query, hits[offset:]), query, chosen)
+        for query, hits, chosen in zip(queries, answers, plans, strict=True)
     ]
+
+
+def _scored(connector: Connector, query: Query, hits: Sequence[Hit]) -> list[Hit]:
+    """Hits with the leg scores that the query asks for: all of them, or none."""
+    if query.leg_scores:
+        return _with_leg_scores(connector, query, hits)
+    return [replace(hit, scores=None) for hit in hits]
 
 
 # ------------------------------------------------------------------------------------- choosing
@@ -146,9 +171,9 @@ def _exhaustive(reason: str) -> Plan:
 
 def _check_results(query: Query, capabilities: Capabilities) -> None:
     most = capabilities.limits.results
-    wanted = max(query.limit, *(_depth(query, leg) for leg in _searched(query)))
-    if most is not None and wanted > most:
-        raise InputError(f"{capabilities.engine} returns at most {most} results, not {wanted}")
+    asked = max(query.limit, *(_depth(query, leg) for leg in _searched(query)))
+    if most is not None and asked > most:
+        raise InputError(f"{capabilities.engine} returns at most {most} results, not {asked}")
 
 
 def _depth(query: Query, leg: Leg) -> int:
@@ -183,16 +208,16 @@ def _compose(
     connector: Connector, queries: Sequence[Query], chosen: Sequence[int]
 ) -> Iterator[list[Hit]]:
     """Search every leg of every chosen query in one batch, then combine query by query."""
-    owners = [(at, leg) for at in chosen for leg in _searched(queries[at])]
-    found = connector.search([_single(queries[at], leg) for at, leg in owners])
-    legs: dict[int, dict[Leg, list[Hit]]] = {at: {} for at in chosen}
-    for (at, leg), hits in zip(owners, found, strict=True):
-        legs[at][leg] = hits
-    return (_combine(connector, queries[at], legs[at]) for at in chosen)
+    owners = [(row, leg) for row in chosen for leg in _searched(queries[row])]
+    results = connector.search([single(queries[row], leg) for row, leg in owners])
+    legs: dict[int, dict[Leg, list[Hit]]] = {row: {} for row in chosen}
+    for (row, leg), hits in zip(owners, results, strict=True):
+        legs[row][leg] = hits
+    return (_combine(connector, queries[row], legs[row]) for row in chosen)
 
 
-def _single(query: Query, leg: Leg) -> Query:
-    """One leg of a query, to its depth."""
+def single(query: Query, leg: Leg) -> Query:
+    """One leg of a query, to its depth: what that leg alone finds."""
     return Query(
         **{leg: getattr(query, leg)},
         filter=query.filter,
@@ -226,11 +251,11 @@ def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
     """Read every record, keep scores and payloads of the matching ones."""
     scores: dict[Leg, dict[str, float]] = {leg: {} for leg in query.legs}
     for batch in connector.scan(query.filter, vectors=query.legs):
-        for leg, found in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
-            scores[leg].update(found)
+        for leg, by_id in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
+            scores[leg].update(by_id)
     listed: dict[Leg, dict[str, float]] = {
-        leg: {id_: score for id_, score in found.items() if leg != "sparse" or score > 0}
-        for leg, found in scores.items()
+        leg: {id_: score for id_, score in by_id.items() if leg != "sparse" or score > 0}
+        for leg, by_id in scores.items()
     }
     if len(query.legs) == 1:
         final = listed[query.legs[0]]
@@ -256,7 +281,7 @@ def _hits(
 
 
 def _scores_of(id_: str, scores: Mapping[Leg, Mapping[str, float]]) -> LegScores:
-    return LegScores(**{leg: found.get(id_) for leg, found in scores.items()})
+    return LegScores(**{leg: by_id.get(id_) for leg, by_id in scores.items()})
 
 
 def _with_leg_scores(connector: Connector, query: Query, hits: Sequence[Hit]) -> list[Hit]:
@@ -266,10 +291,10 @@ def _with_leg_scores(connector: Connector, query: Query, hits: Sequence[Hit]) ->
         return [replace(hit, scores=hit.scores or LegScores(**{leg: hit.score})) for hit in hits]
     given = {hit.id: hit.scores or LegScores() for hit in hits}
     missing = [
-        leg for leg in query.legs if any(getattr(one, leg) is None for one in given.values())
+        leg for leg in query.legs if any(getattr(scores, leg) is None for scores in given.values())
     ]
     if missing:
         batch = connector.fetch([*given], vectors=missing)
-        for leg, scores in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
-            given |= {id_: replace(given[id_], **{leg: score}) for id_, score in scores.items()}
+        for leg, by_id in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
+            given |= {id_: replace(given[id_], **{leg: score}) for id_, score in by_id.items()}
     return [replace(hit, scores=given[hit.id]) for hit in hits]

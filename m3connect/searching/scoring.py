@@ -51,8 +51,9 @@ def sparse_scores(query: SparseVector, passages: SparseVectors) -> FloatArray:
     terms, weights = query.indices[order], query.values[order]
     if not len(terms) or not len(passages.indices):
         return np.zeros(len(passages), np.float32)
-    at = np.minimum(np.searchsorted(terms, passages.indices), len(terms) - 1)
-    products = np.where(terms[at] == passages.indices, weights[at] * passages.values, 0)
+    places = np.minimum(np.searchsorted(terms, passages.indices), len(terms) - 1)
+    shared = terms[places] == passages.indices
+    products = np.where(shared, weights[places] * passages.values, 0)
     rows = np.repeat(np.arange(len(passages)), np.diff(passages.indptr))
     return np.bincount(rows, products, len(passages)).astype(np.float32)
 
@@ -64,8 +65,10 @@ def sparse_contributions(query: SparseVector, passage: SparseVector) -> dict[int
     >>> sparse_contributions(query, SparseVector(np.uint32([9, 7]), np.float32([0.25, 1.0])))
     {7: 0.5, 9: 0.25}
     """
-    common, at_q, at_p = np.intersect1d(query.indices, passage.indices, return_indices=True)
-    products = query.values[at_q] * passage.values[at_p]
+    common, in_query, in_passage = np.intersect1d(
+        query.indices, passage.indices, return_indices=True
+    )
+    products = query.values[in_query] * passage.values[in_passage]
     order = np.argsort(-products, kind="stable")
     return {int(common[i]): float(products[i]) for i in order}
 
@@ -115,4 +118,4 @@ def leg_scores(
         scores["sparse"] = sparse_scores(query.sparse, passages.sparse)
     if query.multivector is not None and passages.multivector is not None:
         scores["multivector"] = maxsim_scores(query.multivector, passages.multivector)
-    return {leg: dict(zip(ids, found.tolist(), strict=True)) for leg, found in scores.items()}
+    return {leg: dict(zip(ids, column.tolist(), strict=True)) for leg, column in scores.items()}

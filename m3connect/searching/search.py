@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
+from m3connect.contract import CollectionInfo, Connector, Encoder, ModelInfo
+from m3connect.errors import InputError
+from m3connect.filters import Filter, as_filter
+from m3connect.searching import modes, planner
+from m3connect.searching.explain import Explanation, explain
+from m3connect.searching.modes import Mode, ModeName, Preset
+from m3connect.searching.planner import Hits
+from m3connect.types import Fusion, Leg, Query
 
-from m3connect.contract import CollectionInfo, Connector, Encoder
-from m3connect.errors import ConfigError, InputError
-from m3connect.filters import Filter
-from m3connect.searching import planner
-from m3connect.types import Embeddings, Fusion, Hit, Leg, Query, Rrf, Weighted
 
-Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-FUSION_NOTE = "fusion"
-"""The collection's note that holds its tuned fusion; see :func:`fusion_to_json`."""
-DEPTH_NOTE = "depth"
-"""The collection's note that holds its tuned depth."""
-DEPTH = 100
-"""Candidates that the dense and the sparse leg bring each, where nothing else is said."""
+class TextHits(Hits):
+    """The hits of a text: a list of :class:`m3connect.types.Hit`, best first.
 
-# What each mode encodes. A multi-vector alone orders the candidates of the other two.
-_LEGS: dict[Mode, tuple[Leg, ...]] = {
-    "dense": ("dense",),
-    "sparse": ("sparse",),
-    "multivector": ("dense", "sparse", "multivector"),
-    "hybrid": ("dense", "sparse"),
-    "all": ("dense", "sparse", "multivector"),
-}
-# MaxSim alone decides; the other legs only bring candidates, so their scores are not needed.
-_LATE_ONLY = Weighted(dense=0.0, sparse=0.0, multivector=1.0, rescore=False)
+    Args:
+        hits: with their query and plan.
+        text: that was asked.
+        connector, encoder: which answered; :meth:`explain` asks them again.
+    """
+
+    def __init__(self, hits: Hits, text: str, connector: Connector, encoder: Encoder) -> None:
+        super().__init__(hits, hits.query, hits.plan)
+        self.text = text
+        self._connector = connector
+        self._encoder = encoder
+
+    def explain(self) -> list[Explanation]:
+        """Why each hit scores what it scores; costs a few more requests to the open collection."""
+        return explain(self._connector, self._encoder, self.text, self.query, self)
 
 
 def search(
@@ -39,35 +40,43 @@ def search(
     encoder: Encoder,
     text: str,
     *,
-    mode: Mode = "hybrid",
+    mode: ModeName = "hybrid",
     fusion: Fusion | None = None,
-    filter: Filter | None = None,  # noqa: A002 - the field's word
+    filter: Filter | str | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
+    offset: int = 0,
     depth: int | None = None,
     rerank: int | None = None,
-) -> list[Hit]:
+    leg_scores: bool = False,
+) -> TextHits:
     """Find the passages that answer a text.
 
     Args:
         connector: a collection made with the same model.
         encoder: that model.
         text: the query.
-        mode: ``dense``, ``sparse``, ``multivector`` (late interaction over the candidates of both),
-            ``hybrid`` (dense + sparse) or ``all`` (all three).
-        fusion: how legs become one score; default: the collection's tuned fusion, else the
-            weighted sum with the checkpoint's recommended weights.
-        filter: which records may be found.
+        mode: ``dense``, ``sparse``, ``multivector`` (MaxSim over the candidates of both),
+            ``hybrid`` (dense and sparse; also ``dense+sparse``) or ``all`` (all three); see
+            :mod:`m3connect.searching.modes`.
+        fusion: how legs become one score; default: what was tuned for this mode and collection,
+            else the weighted sum with the checkpoint's recommended weights.
+        filter: which records may be found, as conditions or as text such as ``lang == "de"``.
         limit: how many hits at most.
-        depth: candidates that the dense and the sparse leg bring each; default: the collection's
-            tuned depth, else 100.
+        offset: how many of the best to leave out first, for the next page.
+        depth: candidates that the dense and the sparse leg bring each, and ``offset + limit`` at
+            least; default: what was tuned, else 100.
         rerank: order the best so many by MaxSim alone, with mode ``all``.
+        leg_scores: whether hits carry the score of each leg; costs a request where the engine does
+            not return them.
 
     Returns:
-        Hits, best first, with each leg's score.
+        Hits, best first, with the query and the plan that found them; ``.explain()`` takes them
+        apart.
 
     Raises:
         FingerprintMismatch: the collection was made by another model.
-        InputError: a bad option, or the collection lacks a representation the mode needs.
+        InputError: a bad option or filter, an empty text, or the collection lacks a leg that the
+            mode scores by.
         ConnectorError: the database failed.
     """
     return search_many(
@@ -78,8 +87,10 @@ def search(
         fusion=fusion,
         filter=filter,
         limit=limit,
+        offset=offset,
         depth=depth,
         rerank=rerank,
+        leg_scores=leg_scores,
     )[0]
 
 
@@ -88,14 +99,18 @@ def search_many(
     encoder: Encoder,
     texts: Sequence[str],
     *,
-    mode: Mode = "hybrid",
+    mode: ModeName = "hybrid",
     fusion: Fusion | None = None,
-    filter: Filter | None = None,  # noqa: A002 - the field's word
+    filter: Filter | str | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
+    offset: int = 0,
     depth: int | None = None,
     rerank: int | None = None,
-) -> list[list[Hit]]:
-    """:func:`search` for many texts, encoded and sent together; one list of hits a text."""
+    leg_scores: bool = False,
+) -> list[TextHits]:
+    """:func:`search` for many texts, encoded and sent together; the hits of each text."""
+    if offset < 0:
+        raise InputError(f"offset must be at least 0, got {offset}")
     info = connector.describe()
     queries = build_queries(
         info,
@@ -104,11 +119,15 @@ def search_many(
         mode=mode,
         fusion=fusion,
         filter=filter,
-        limit=limit,
+        limit=limit + offset,
         depth=depth,
         rerank=rerank,
+        leg_scores=leg_scores,
     )
-    return planner.run(connector, queries, schema=info.schema)
+    pages = planner.run(connector, queries, schema=info.schema, offset=offset)
+    return [
+        TextHits(hits, text, connector, encoder) for text, hits in zip(texts, pages, strict=True)
+    ]
 
 
 def build_queries(
@@ -116,100 +135,68 @@ def build_queries(
     encoder: Encoder,
     texts: Sequence[str],
     *,
-    mode: Mode = "hybrid",
+    mode: ModeName = "hybrid",
     fusion: Fusion | None = None,
-    filter: Filter | None = None,  # noqa: A002 - the field's word
+    filter: Filter | str | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
     depth: int | None = None,
     rerank: int | None = None,
+    leg_scores: bool = False,
 ) -> list[Query]:
     """The vectors and options that :func:`search_many` sends; same arguments and errors.
 
     Args:
         info: of the collection.
     """
-    if mode not in MODES:
-        raise InputError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
-    if rerank is not None and mode != "all":
+    chosen = modes.parse_mode(mode)
+    if rerank is not None and chosen != "all":
         raise InputError(f"rerank orders by MaxSim and needs mode 'all', got {mode!r}")
+    for row, text in enumerate(texts):
+        if not text.strip():
+            raise InputError(f"query {row + 1} of {len(texts)} is an empty text")
     stored = info.schema.fingerprint
     if stored is not None:
         encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
-    legs = _legs_of(mode, info)
-    chosen = fusion or default_fusion(info, encoder)
-    candidates = default_depth(info) if depth is None else depth
-    embeddings = encoder.encode(texts, kind="query", legs=legs)
+    preset = _with_options(served_preset(encoder.info, info), fusion, depth)
+    embeddings = encoder.encode(texts, kind="query", legs=_legs(chosen, preset, info))
+    condition = as_filter(filter)
     return [
-        Query(
-            **_vectors(embeddings, row),
-            dense_depth=candidates,
-            sparse_depth=candidates,
-            fusion=_LATE_ONLY if mode == "multivector" else chosen,
-            rerank=rerank,
-            filter=filter,
+        modes.to_query(
+            chosen,
+            preset,
+            embeddings[row],
             limit=limit,
-            leg_scores=True,
+            filter=condition,
+            rerank=rerank,
+            leg_scores=leg_scores,
         )
         for row in range(len(texts))
     ]
 
 
-def default_fusion(info: CollectionInfo, encoder: Encoder) -> Fusion:
-    """The collection's tuned fusion, else the checkpoint's weights in a weighted sum."""
-    note = info.notes.get(FUSION_NOTE)
-    return fusion_from_json(note) if note else Weighted(*encoder.info.weights)
+def served_preset(model: ModelInfo, collection: CollectionInfo) -> Preset:
+    """What search does by default: tuned for the collection mode by mode, else the model's weights."""
+    return modes.tuned(modes.preset_for(model), collection.notes)
 
 
-def default_depth(info: CollectionInfo) -> int:
-    """The collection's tuned depth, else 100."""
-    return int(info.notes.get(DEPTH_NOTE, DEPTH))
+def _with_options(preset: Preset, fusion: Fusion | None, depth: int | None) -> Preset:
+    if depth is not None:
+        preset = modes.for_database(preset, depth)
+    if fusion is not None:
+        preset = replace(
+            preset,
+            hybrid=replace(preset.hybrid, fusion=fusion),
+            all=replace(preset.all, fusion=fusion),
+        )
+    return preset
 
 
-def fusion_to_json(fusion: Fusion) -> dict[str, Any]:
-    """As a note for the collection.
-
-    >>> fusion_from_json(fusion_to_json(Rrf(k=10))) == Rrf(k=10)
-    True
-    """
-    weights = {"dense": fusion.dense, "sparse": fusion.sparse, "multivector": fusion.multivector}
-    if isinstance(fusion, Rrf):
-        return {"kind": "rrf", "k": fusion.k, **weights}
-    return {"kind": "weighted", "rescore": fusion.rescore, **weights}
-
-
-def fusion_from_json(values: Mapping[str, Any]) -> Fusion:
-    """From what :func:`fusion_to_json` gave.
-
-    Raises:
-        ConfigError: an unknown kind or key.
-    """
-    kinds: dict[Any, type[Rrf | Weighted]] = {"rrf": Rrf, "weighted": Weighted}
-    options = dict(values)
-    try:
-        return kinds[options.pop("kind", None)](**options)
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"{dict(values)} is no fusion") from error
-
-
-def _legs_of(mode: Mode, info: CollectionInfo) -> tuple[Leg, ...]:
-    """The legs a mode needs, less the candidate legs that a collection does not have."""
+def _legs(mode: Mode, preset: Preset, info: CollectionInfo) -> tuple[Leg, ...]:
+    """The legs a mode asks, less the candidate legs that a collection does not have."""
     stored = info.schema.legs
-    legs = tuple(leg for leg in _LEGS[mode] if leg in stored)
-    needed = {"multivector"} if mode == "multivector" else set(_LEGS[mode])
-    if missing := needed - set(legs):
+    if missing := set(modes.scored_legs(mode)) - set(stored):
         raise InputError(
             f"collection {info.name!r} stores {', '.join(stored)}; mode {mode!r} needs "
             f"{', '.join(sorted(missing))}"
         )
-    return legs
-
-
-def _vectors(embeddings: Embeddings, row: int) -> dict[str, Any]:
-    vectors: dict[str, Any] = {}
-    if embeddings.dense is not None:
-        vectors["dense"] = embeddings.dense[row]
-    if embeddings.sparse is not None:
-        vectors["sparse"] = embeddings.sparse[row]
-    if embeddings.multivector is not None:
-        vectors["multivector"] = embeddings.multivector[row].astype(np.float32)
-    return vectors
+    return modes.needed([mode], preset, available=stored)

@@ -20,7 +20,7 @@ from m3connect.datasets.beir import Dataset
 from m3connect.errors import ConfigError
 from m3connect.evaluation.offline import Answer, OfflineSearch
 from m3connect.searching import fusion, planner
-from m3connect.searching.modes import Mode, Preset, legs_of, to_queries, to_query
+from m3connect.searching.modes import Mode, Preset, scored_legs, to_queries, to_query
 from m3connect.searching.scoring import leg_scores
 from m3connect.types import Embeddings, Leg, Query, Rrf
 
@@ -299,7 +299,7 @@ class LiveSource:
         self.encoder = encoder
         self.texts = texts
         self.asked = to_queries(mode, preset, queries, limit=limit)
-        self.legs = legs_of(mode)
+        self.legs = scored_legs(mode)
         self.weights = weights(mode, preset)
 
     def answers(self) -> Iterator[Answer]:
@@ -308,7 +308,7 @@ class LiveSource:
             (hits,) = planner.run(self.connector, [query])
             answer: Answer = {}
             for hit in hits:
-                answer.setdefault(str(hit.payload.get("document_id", hit.id)), hit.score)
+                answer.setdefault(hit.document_id, hit.score)
             yield answer
 
     def score(self, row: int, ids: Sequence[str]) -> Answer:
@@ -323,12 +323,12 @@ class LiveSource:
 
 def weights(mode: Mode, preset: Preset) -> Weights | None:
     """What each leg counts in a mode's score; None where the mode fuses ranks."""
-    if mode in {"dense", "sparse", "multivector"}:
-        return dict.fromkeys(legs_of(mode)[-1:], 1.0)
-    chosen = preset.pair if mode == "dense+sparse" else preset.triple
-    if isinstance(chosen, Rrf):
+    if mode != "hybrid" and mode != "all":  # noqa: PLR1714 - mypy narrows no set
+        return dict.fromkeys(scored_legs(mode), 1.0)
+    fusion = preset.setting(mode).fusion
+    if isinstance(fusion, Rrf):
         return None
-    return {leg: getattr(chosen, leg) for leg in legs_of(mode)}
+    return {leg: getattr(fusion, leg) for leg in scored_legs(mode)}
 
 
 def combined(

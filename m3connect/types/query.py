@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from m3connect.types.records import Payload
+from m3connect.types.records import PASSAGE_FIELDS, Payload
 from m3connect.types.vectors import LEGS, FloatArray, Leg, SparseVector, TokenArray
 
 if TYPE_CHECKING:
@@ -114,3 +114,22 @@ class Hit:
     rank: int
     payload: Payload = field(default_factory=dict)
     scores: LegScores | None = None
+
+    @property
+    def text(self) -> str:
+        """The passage; empty where the payload has none or was not asked for."""
+        return str(self.payload.get("text", ""))
+
+    @property
+    def document_id(self) -> str:
+        """The document that the passage was cut from; the record's own id where none is named."""
+        return str(self.payload.get("document_id", self.id))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The payload without what ingestion keeps in it for itself.
+
+        >>> Hit("a#0", 0.9, 1, {"text": "x", "position": 0, "_ingest": "f00", "lang": "en"}).metadata
+        {'lang': 'en'}
+        """
+        return {name: value for name, value in self.payload.items() if name not in PASSAGE_FIELDS}

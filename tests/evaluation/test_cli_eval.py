@@ -43,7 +43,7 @@ def test_json_is_dataset_mode_metric(run, folder):
     assert outcome.exit_code == 0
     found = json.loads(outcome.stdout)
     assert list(found) == ["tiny"]
-    assert list(found["tiny"]) == ["dense", "sparse", "multivector", "dense+sparse", "all", "bm25"]
+    assert list(found["tiny"]) == ["dense", "sparse", "multivector", "hybrid", "all", "bm25"]
     assert set(found["tiny"]["all"]) == {"ndcg@10", "mrr@10", "recall@10", "recall@100"}
     assert 0.5 < found["tiny"]["sparse"]["ndcg@10"] <= 1
 
@@ -61,7 +61,7 @@ def test_tables_and_files(run, folder, tmp_path):
     assert "5 of 12 queries, drawn with seed 0" in outcome.stderr
     stored = json.loads((out / "results.json").read_text())[0]
     assert stored["queries"] == 5
-    assert stored["settings"]["preset"]["triple"]["k"] == 60
+    assert stored["settings"]["preset"]["all"]["fusion"]["k"] == 60
     assert (out / "runs" / "tiny.all.trec").exists()
 
 
@@ -96,7 +96,11 @@ def test_texts_can_be_cut(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--modes", "hybrid"], ConfigError, "--modes takes"),
+        (
+            ["--modes", "colbert"],
+            InputError,
+            "mode is one of dense, sparse, multivector, hybrid, all",
+        ),
         (["--baseline", "splade"], ConfigError, "--baseline takes"),
         (["--metrics", "bleu@4"], ConfigError, "no metric"),
         (["--preset", "beir"], ConfigError, "no preset"),

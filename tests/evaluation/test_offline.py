@@ -9,20 +9,37 @@ from m3connect.errors import ConfigError
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.searching import modes, planner
-from m3connect.searching.modes import MIRACL, MLDR, MLDR_SCRIPTS, MODES, Preset, to_query
+from m3connect.searching.modes import (
+    MIRACL,
+    MLDR,
+    MLDR_SCRIPTS,
+    MODES,
+    Preset,
+    Setting,
+    to_query,
+)
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Embeddings, MultiVectors, Rrf, SparseVectors, Weighted
 
 UNION = Preset(
-    "union", Weighted(1, 0.3, 0), Weighted(1, 0.3, 1), pair_depth=20, rerank_depth=15, pool="union"
+    "union",
+    hybrid=Setting(Weighted(1, 0.3, 0), 20),
+    all=Setting(Weighted(1, 0.3, 1), 15),
+    multivector=replace(MIRACL.multivector, depth=15, pool="union"),
 )
 PRESETS = {
     "weighted": UNION,
-    "missing scores are 0": replace(UNION, pair=Weighted(1, 0.3, 0, rescore=False)),
+    "missing scores are 0": replace(UNION, hybrid=Setting(Weighted(1, 0.3, 0, rescore=False), 20)),
     "rrf": modes.with_fusion(UNION, kind="rrf", weights=(1, 0.5, 2)),
-    "exhaustive multi-vectors": replace(UNION, rerank_depth=None),
+    "exhaustive multi-vectors": replace(
+        UNION, multivector=replace(UNION.multivector, pool="everything")
+    ),
+    "the dense leg's candidates": replace(
+        UNION, multivector=replace(UNION.multivector, pool="dense")
+    ),
+    "depths below the limit": modes.for_database(UNION, 3),
 }
 
 
@@ -79,9 +96,14 @@ def answer(preset: Preset, mode: modes.Mode) -> dict[str, float]:
 
 def test_miracl_fuses_the_union_and_reranks_the_dense_best():
     """Dense + sparse: 1 and 0.3 on the union; all: 1, 0.3 and 1 on the dense candidates alone."""
-    two = replace(MIRACL, pair_depth=2, rerank_depth=2)
+    two = replace(
+        MIRACL,
+        hybrid=replace(MIRACL.hybrid, depth=2),
+        all=replace(MIRACL.all, depth=2),
+        multivector=replace(MIRACL.multivector, depth=2),
+    )
     # union of dense {a, b} and sparse {d, c}: a .9, b .8 + .3 * .0505, c .7 + .3, d .1 + .6
-    assert answer(two, "dense+sparse") == {"c": 1.0, "a": 0.9, "b": 0.81515, "d": 0.7}
+    assert answer(two, "hybrid") == {"c": 1.0, "a": 0.9, "b": 0.81515, "d": 0.7}
     # dense {a, b}: a .9 + 0 + .1, b .8 + .01515 + .5
     assert answer(two, "all") == {"b": 1.31515, "a": 1.0}
     assert answer(two, "multivector") == {"b": 0.5, "a": 0.1}
@@ -89,22 +111,23 @@ def test_miracl_fuses_the_union_and_reranks_the_dense_best():
 
 def test_mldr_weighs_the_lexical_leg_most():
     """0.2 and 0.8; 0.15, 0.5 and 0.35."""
-    assert answer(MLDR, "dense+sparse") == {"d": 1.62, "c": 0.94, "b": 0.2004, "a": 0.18}
+    assert answer(MLDR, "hybrid") == {"d": 1.62, "c": 0.94, "b": 0.2004, "a": 0.18}
     assert answer(MLDR, "all") == {"d": 1.365, "c": 0.92, "b": 0.32025, "a": 0.17}
 
 
 def test_the_published_scripts_round_weights_up_and_do_not_rescore():
     """0.101 counts as 0.11; a candidate of one leg gets 0 from the other; ``all`` is not rounded."""
     assert answer(MLDR_SCRIPTS, "sparse") == {"d": 2.0, "c": 1.0, "b": 0.055}
-    two = replace(MLDR_SCRIPTS, pair_depth=2)
-    assert answer(two, "dense+sparse") == {"d": 1.6, "c": 0.8, "a": 0.18, "b": 0.16}
+    two = replace(MLDR_SCRIPTS, hybrid=replace(MLDR_SCRIPTS.hybrid, depth=2))
+    assert answer(two, "hybrid") == {"d": 1.6, "c": 0.8, "a": 0.18, "b": 0.16}
     assert answer(MLDR_SCRIPTS, "all") == answer(MLDR, "all")
 
 
 def test_a_preset_comes_by_name_or_from_the_model():
     """Without a name the model's own weights count; an unknown name lists the known ones."""
     info = HashEncoder().info
-    assert modes.preset_for(info).triple == Weighted(1.0, 0.3, 1.0)
+    assert modes.preset_for(info).all == Setting(Weighted(1.0, 0.3, 1.0), 100)
+    assert modes.preset_for(info, "paper").all == Setting(Weighted(1.0, 0.3, 1.0), 200, "dense")
     assert modes.preset_for(info, "mldr") is MLDR
     with pytest.raises(ConfigError, match=r"no preset 'beir'.*'miracl'"):
         modes.preset_for(info, "beir")
@@ -114,4 +137,4 @@ def test_fusions_replace_those_of_a_preset():
     """Kind and weights can be set apart; nothing set changes nothing."""
     assert modes.with_fusion(MLDR) is MLDR
     assert modes.with_fusion(MLDR, kind="weighted") is MLDR
-    assert modes.with_fusion(MLDR, kind="rrf", k=10).pair == Rrf(10, 1, 1, 0)
+    assert modes.with_fusion(MLDR, kind="rrf", k=10).hybrid.fusion == Rrf(10, 1, 1, 0)

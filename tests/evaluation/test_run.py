@@ -60,7 +60,7 @@ def test_a_cache_of_all_modes_serves_each_of_them(dataset, tmp_path):
     cache = tmp_path / "cache"
     every = evaluate(dataset, HashEncoder(), cache=cache)
     encoder = Counting()
-    for mode in ("dense", "sparse", "dense+sparse", "multivector"):
+    for mode in ("dense", "sparse", "hybrid", "multivector"):
         (row,) = evaluate(dataset, encoder, modes=(mode,), cache=cache).rows
         (same,) = (each for each in every.rows if each.name == mode)
         assert row.figures["ndcg@10"].tolist() == same.figures["ndcg@10"].tolist()

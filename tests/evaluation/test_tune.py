@@ -15,15 +15,13 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import tune
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
-from m3connect.searching.modes import Preset
-from m3connect.searching.search import default_depth, default_fusion, fusion_to_json
+from m3connect.searching.modes import Preset, Setting
+from m3connect.searching.search import served_preset
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Embeddings, MultiVectors, RecordBatch, Rrf, SparseVectors, Weighted
 
-DEFAULT = Preset(
-    "default", Weighted(1, 0, 0), Weighted(1, 0, 0.25), pair_depth=50, rerank_depth=50, pool="union"
-)
+DEFAULT = Preset("default", Setting(Weighted(1, 0, 0), 50), Setting(Weighted(1, 0, 0.25), 50))
 
 
 def planted(tmp_path, queries=60, documents=40, *, good):
@@ -55,11 +53,11 @@ def planted(tmp_path, queries=60, documents=40, *, good):
     return dataset, OfflineSearch(ids, EmbeddingStore.of([passages]), asked, DEFAULT, limit=10)
 
 
-@pytest.mark.parametrize("mode", ["dense+sparse", "all"])
+@pytest.mark.parametrize("mode", ["hybrid", "all"])
 def test_finds_the_leg_that_knows(tmp_path, mode):
     """Where only the lexical leg knows, its weight rises and the held-out figure with it."""
     dataset, search = planted(tmp_path, good="sparse")
-    found = tune.tune([tune.Part(dataset, search)], mode, default=DEFAULT, depths=(20, 50))
+    found = tune.tune([tune.TuningSet(dataset, search)], mode, default=DEFAULT, depths=(20, 50))
     assert found.chosen.fusion.sparse > found.chosen.fusion.dense / 2
     assert found.after.mean > found.before.mean + 0.2
     assert found.gain.p_value < 0.01
@@ -69,7 +67,7 @@ def test_finds_the_leg_that_knows(tmp_path, mode):
 def test_what_was_tuned_on_is_not_reported_on(tmp_path):
     """The two parts share no query, cover all, and are drawn by the seed."""
     dataset, search = planted(tmp_path, good="sparse")
-    found = tune.tune([tune.Part(dataset, search)], "dense+sparse", default=DEFAULT, depths=(20,))
+    found = tune.tune([tune.TuningSet(dataset, search)], "hybrid", default=DEFAULT, depths=(20,))
     assert not set(found.tuned_on) & set(found.held_out)
     assert len(found.tuned_on) + len(found.held_out) == 60
     assert tune.split(dataset, held_out=0.3, seed=0) != tune.split(dataset, held_out=0.3, seed=1)
@@ -86,7 +84,7 @@ def test_refuses_to_report_on_what_it_tuned_on(tmp_path, held_out):
 def test_keeps_a_default_that_cannot_be_beaten(tmp_path):
     """Where the default is already perfect, nothing is chosen in its place."""
     dataset, search = planted(tmp_path, good="dense")
-    found = tune.tune([tune.Part(dataset, search)], "dense+sparse", default=DEFAULT, depths=(20,))
+    found = tune.tune([tune.TuningSet(dataset, search)], "hybrid", default=DEFAULT, depths=(20,))
     assert found.before.mean == 1.0
     assert found.chosen == found.default
 
@@ -94,9 +92,9 @@ def test_keeps_a_default_that_cannot_be_beaten(tmp_path):
 def test_collections_count_alike(tmp_path):
     """The figures are means over the collections, however many queries each has."""
     small, large = (planted(tmp_path, n, good="sparse") for n in (40, 120))
-    parts = [tune.Part(*small), tune.Part(*large)]
-    together = tune.tune(parts, "dense+sparse", default=DEFAULT, depths=(20,))
-    alone = [tune.tune([part], "dense+sparse", default=DEFAULT, depths=(20,)) for part in parts]
+    parts = [tune.TuningSet(*small), tune.TuningSet(*large)]
+    together = tune.tune(parts, "hybrid", default=DEFAULT, depths=(20,))
+    alone = [tune.tune([part], "hybrid", default=DEFAULT, depths=(20,)) for part in parts]
     expected = np.mean([found.before.mean for found in alone])
     assert together.before.mean == pytest.approx(expected)
     means = [{trial.setting: trial.mean for trial in found.trials} for found in alone]
@@ -113,7 +111,7 @@ def test_cross_validation_sees_through_luck():
 
 def test_every_kind_of_setting_is_tried():
     """Weighted sums and reciprocal ranks, with and without multi-vectors, at every depth."""
-    pair = [setting.fusion for setting in tune.settings("dense+sparse", [20])]
+    pair = [setting.fusion for setting in tune.settings("hybrid", [20])]
     assert {type(fusion) for fusion in pair} == {Weighted, Rrf}
     assert all(fusion.multivector == 0 for fusion in pair)
     both = tune.settings("all", [20, 50])
@@ -159,9 +157,7 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     found = run()
     assert found["stored"]
     assert found["after"]["mean"] > found["before"]["mean"]
-    info = connector.describe()
-    assert fusion_to_json(default_fusion(info, encoder)) == found["chosen"]["fusion"]
-    assert info.notes["depth"] == found["chosen"]["depth"] == default_depth(info)
+    assert served_preset(encoder.info, connector.describe()).all.to_json() == found["chosen"]
     with pytest.raises(ConfigError, match="one --dataset with --live"):
         run("--dataset", "another")
     monkeypatch.setattr(tune, "settings", lambda *_: [])

@@ -6,15 +6,9 @@ import pytest
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.filters import F
-from m3connect.searching import planner
-from m3connect.searching.explain import explain
-from m3connect.searching.search import (
-    build_queries,
-    fusion_from_json,
-    fusion_to_json,
-    search,
-    search_many,
-)
+from m3connect.searching import planner, scoring
+from m3connect.searching.modes import MODES, Setting, fusion_from_json, fusion_to_json, note_of
+from m3connect.searching.search import build_queries, search, search_many
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch, Rrf, Weighted
@@ -26,7 +20,6 @@ TEXTS = [
     "rotate the api key every month",
     "keys and locks",
 ]
-MODES = ["dense", "sparse", "multivector", "hybrid", "all"]
 
 
 @pytest.fixture
@@ -53,47 +46,79 @@ def test_every_mode_finds_the_passage_with_the_words(notes, encoder, mode):
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
 
 
+@pytest.mark.parametrize("leg_scores", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fusion", [None, Rrf(k=3, sparse=2.0), Weighted(1, 0.5, 0.2)])
-def test_explanations_add_up(notes, encoder, mode, fusion):
+def test_explanations_add_up(notes, encoder, mode, fusion, leg_scores):
     """Parts sum to the score, terms to the sparse score, tokens to the MaxSim score."""
-    text = "the fox and a key"
-    (query,) = build_queries(notes.describe(), encoder, [text], mode=mode, fusion=fusion)
-    (hits,) = planner.run(notes, [query])
+    asked = {"mode": mode, "fusion": fusion}
+    hits = search(notes, encoder, "the fox and a key", **asked, leg_scores=leg_scores)
+    scored = search(notes, encoder, "the fox and a key", **asked, leg_scores=True)
     assert hits
-    for hit, part in zip(hits, explain(notes, encoder, text, query, hits), strict=True):
+    assert all((hit.scores is not None) == leg_scores for hit in hits)
+    for hit, part in zip(scored, hits.explain(), strict=True):
         assert sum(part.parts.values()) == pytest.approx(hit.score, abs=1e-5)
-        if query.sparse is not None:
-            found = sum(match.contribution for match in part.terms)
-            assert found == pytest.approx(hit.scores.sparse, abs=1e-5)
-        if query.multivector is not None:
-            found = sum(match.contribution for match in part.tokens)
-            assert found == pytest.approx(hit.scores.multivector, abs=1e-3)
+        if hits.query.sparse is not None:
+            terms = sum(match.contribution for match in part.terms)
+            assert terms == pytest.approx(hit.scores.sparse, abs=1e-5)
+        if hits.query.multivector is not None:
+            tokens = sum(match.contribution for match in part.tokens)
+            assert tokens == pytest.approx(hit.scores.multivector, abs=1e-3)
 
 
 def test_explanations_name_terms_and_tokens(notes, encoder):
     """The shared word appears as a term and as a pair of equal tokens."""
-    (query,) = build_queries(notes.describe(), encoder, ["locks"], mode="all")
-    (hits,) = planner.run(notes, [query])
-    best = explain(notes, encoder, "locks", query, hits)[0]
+    best = search(notes, encoder, "locks", mode="all").explain()[0]
     assert [match.term for match in best.terms] == ["locks"]
     assert ("locks", "locks") in [(match.query, match.passage) for match in best.tokens]
 
 
 def test_reranked_hits_are_explained_by_maxsim_alone(notes, encoder):
     """With rerank the score is the MaxSim score."""
-    (query,) = build_queries(notes.describe(), encoder, ["fox"], mode="all", rerank=3)
-    (hits,) = planner.run(notes, [query])
+    hits = search(notes, encoder, "fox", mode="all", rerank=3, leg_scores=True)
     assert len(hits) == 3
-    for hit, part in zip(hits, explain(notes, encoder, "fox", query, hits), strict=True):
+    for hit, part in zip(hits, hits.explain(), strict=True):
         assert part.parts == {"multivector": hit.score}
         assert hit.score == pytest.approx(hit.scores.multivector, abs=1e-3)
+
+
+def test_hits_know_their_query_and_plan(notes, encoder):
+    """What was asked and how it was answered come with the hits, which are a plain list besides."""
+    hits = search(notes, encoder, "fox", mode="all", limit=3)
+    assert hits == planner.run(notes, [hits.query])[0]
+    assert hits.text == "fox"
+    assert hits.plan == planner.plan(hits.query, notes.capabilities)
+    assert hits.query.legs == ("dense", "sparse", "multivector")
+
+
+def test_leg_scores_cost_nothing_that_is_not_asked_for(encoder, notes):
+    """A native answer is one request; the engine's own leg scores are not asked for twice."""
+    calls = []
+
+    def fetch(*arguments, **options):
+        calls.append(arguments)
+        raise AssertionError("the vectors were read back")
+
+    notes.fetch, original = fetch, notes.fetch
+    notes._leg_scores = lambda query: _scores_by(original, notes, query)
+    assert search(notes, encoder, "fox", mode="all")
+    assert search(notes, encoder, "fox", mode="all", leg_scores=True)[0].scores.dense is not None
+    assert calls == []
+
+
+def _scores_by(fetch, connector, query):
+    """The oracle's scores, whose reading of its own records is no request."""
+    ids = connector._matching(query.filter)
+    return scoring.leg_scores(query, ids, fetch(ids, vectors=query.legs).embeddings)
 
 
 def test_the_filter_applies(notes, encoder):
     """Only matching passages are found."""
     hits = search(notes, encoder, "the fox", mode="all", filter=F("n") >= 2)
-    assert {hit.payload["n"] for hit in hits} <= {2, 3, 4}
+    assert {hit.payload["n"] for hit in hits} == {2, 3, 4}
+    assert search(notes, encoder, "the fox", mode="all", filter="n >= 2") == hits
+    with pytest.raises(InputError, match="filter"):
+        search(notes, encoder, "the fox", filter="n >=")
 
 
 def test_many_equals_one_by_one(notes, encoder):
@@ -112,27 +137,47 @@ def test_another_model_is_refused(notes):
         search(notes, HashEncoder(seed=1), "fox")
 
 
-def test_the_tuned_fusion_of_the_collection_is_the_default(notes, encoder):
-    """A note in the collection wins over the checkpoint's weights."""
-    notes.annotate({"fusion": fusion_to_json(Rrf(k=7))})
-    (query,) = build_queries(notes.describe(), encoder, ["fox"], mode="all")
-    assert query.fusion == Rrf(k=7)
-    notes.annotate({"fusion": None})
-    (query,) = build_queries(notes.describe(), encoder, ["fox"], mode="all")
-    assert query.fusion == Weighted(1.0, 0.3, 1.0)
+def test_what_was_tuned_for_a_mode_is_that_modes_default(notes, encoder):
+    """A note gives one mode its fusion and depth and leaves the others alone; arguments win."""
+
+    def query(mode, **options):
+        return build_queries(notes.describe(), encoder, ["fox"], mode=mode, **options)[0]
+
+    before = query("all")
+    assert (before.fusion, before.dense_depth) == (Weighted(1.0, 0.3, 1.0), 100)
+    notes.annotate({note_of("hybrid"): Setting(Weighted(1, 0.2, 0), 50).to_json()})
+    pair = query("dense+sparse")
+    assert (pair.fusion, pair.dense_depth, pair.sparse_depth) == (Weighted(1, 0.2, 0), 50, 50)
+    for mode in ("all", "multivector"):
+        assert query(mode).dense_depth == 100
+    assert query("all").fusion == before.fusion
+    assert query("hybrid", depth=17).dense_depth == 17
+    assert query("hybrid", fusion=Rrf(k=7)).fusion == Rrf(k=7)
 
 
-def test_the_tuned_depth_of_the_collection_is_the_default(notes, encoder):
-    """A note in the collection gives the candidates of each leg; an argument wins over it."""
+def test_a_limit_above_the_depth_raises_it(encoder):
+    """Of 1,000 records 400 are asked for and 400 come, page by page as in one."""
+    texts = [f"word{n % 7} topic{n % 190} item{n}" for n in range(1000)]
+    with MemoryConnector(collection="many") as many:
+        many.ensure(CollectionSchema(16, True, 16, fingerprint=encoder.info.fingerprint))
+        ids = [f"r{n:03}" for n in range(1000)]
+        many.upsert(RecordBatch(ids, [{} for _ in ids], encoder.encode(texts)))
+        for mode in ("hybrid", "all", "multivector"):
+            whole = search(many, encoder, "word3 topic17 item3", mode=mode, limit=400)
+            assert [hit.rank for hit in whole] == list(range(1, 401))
+        page = search(many, encoder, "word3 topic17 item3", mode="all", limit=10, offset=390)
+        whole = search(many, encoder, "word3 topic17 item3", mode="all", limit=400)
+        assert page == whole[390:]
 
-    def depths(**options):
-        (query,) = build_queries(notes.describe(), encoder, ["fox"], mode="all", **options)
-        return query.dense_depth, query.sparse_depth
 
-    assert depths() == (100, 100)
-    notes.annotate({"depth": 50})
-    assert depths() == (50, 50)
-    assert depths(depth=7) == (7, 7)
+def test_a_hit_reads_like_a_passage(encoder):
+    """Text, document and metadata have names of their own; what ingestion keeps does not show."""
+    with MemoryConnector(collection="one") as one:
+        one.ensure(CollectionSchema(16, True, 16, fingerprint=encoder.info.fingerprint))
+        payload = {"text": "a fox", "document_id": "d", "position": 0, "_ingest": "f", "lang": "en"}
+        one.upsert(RecordBatch(["d#0"], [payload], encoder.encode(["a fox"])))
+        (hit,) = search(one, encoder, "fox")
+    assert (hit.text, hit.document_id, hit.metadata) == ("a fox", "d", {"lang": "en"})
 
 
 def test_fusions_round_trip_as_json():
@@ -154,9 +199,20 @@ def test_a_mode_the_collection_cannot_serve_is_refused(encoder):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"mode": "fuzzy"}, "mode is one of"), ({"rerank": 3}, "needs mode 'all'")],
+    [
+        ({"mode": "fuzzy"}, "mode is one of"),
+        ({"rerank": 3}, "needs mode 'all'"),
+        ({"offset": -1}, "offset must be at least 0"),
+    ],
 )
 def test_bad_options_are_refused(notes, encoder, options, message):
     """The error says what is allowed."""
     with pytest.raises(InputError, match=message):
         search(notes, encoder, "fox", **options)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_text_is_refused(notes, encoder, text):
+    """Nothing answers it, and its vectors would still find something; the error says which it was."""
+    with pytest.raises(InputError, match="query 2 of 2 is an empty text"):
+        search_many(notes, encoder, ["fox", text])

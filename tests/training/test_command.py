@@ -59,7 +59,7 @@ def test_development_figures_are_measured_in_every_mode(recipe_file, development
     [
         (["dense"], [], ["dense"]),
         (["multivector"], [], ["multivector"]),
-        (["dense", "sparse"], [], ["dense", "sparse", "dense+sparse"]),
+        (["dense", "sparse"], [], ["dense", "sparse", "hybrid"]),
         (["sparse"], ["evaluation.mode=all"], ["sparse", "all"]),
     ],
 )

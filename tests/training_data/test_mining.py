@@ -141,7 +141,7 @@ def test_a_percentile_is_one():
 def test_live_and_offline_sources_agree(dataset, tmp_path, mode):
     """Candidates and scores are the same through a database and by exact search."""
     encoder = HashEncoder()
-    legs = run.needed([mode])
+    legs = modes.needed([mode])
     store, queries = run.encode(dataset, encoder, legs, tmp_path)
     preset = modes.for_database(modes.preset_for(encoder.info), 50)
     search = OfflineSearch(dataset.ids, store, queries, preset, limit=30)
@@ -182,7 +182,7 @@ def test_rank_fusion_is_bounded_by_ranks(dataset, tmp_path):
     store, queries = run.encode(dataset, encoder, ("dense", "sparse"), tmp_path)
     search = OfflineSearch(dataset.ids, store, queries, preset, limit=8)
     texts = {document.id: document.text for document in dataset.documents()}
-    source = mining.OfflineSource(search, "dense+sparse")
+    source = mining.OfflineSource(search, "hybrid")
     rules = Rules(first=3, last=8, negatives=8, max_share=None)
     ranked = dict(zip(dataset.queries, source.answers(), strict=True))
     for mined, (query, answer) in zip(
@@ -244,7 +244,7 @@ def test_the_command_writes_training_data_and_a_report(command, tmp_path):
 
 def test_the_command_fuses_ranks(command):
     """Ranks alone bound the negatives; a threshold beside them is an error before encoding."""
-    lines, _ = command("--mode", "dense+sparse", "--fusion", "rrf", "--negatives", 28)
+    lines, _ = command("--mode", "hybrid", "--fusion", "rrf", "--negatives", 28)
     assert {len(line["neg"]) for line in lines} == {28}
     with pytest.raises(ConfigError, match="no scores that a threshold could compare"):
         command("--mode", "all", "--fusion", "rrf", "--max-share", 0.9)

@@ -31,7 +31,7 @@ from m3connect.types import (
     Weighted,
 )
 
-Path = Callable[[Connector, Sequence[Query]], list[list[Hit]]]
+Path = Callable[[Connector, Sequence[Query]], Sequence[Sequence[Hit]]]
 PLANNED: Path = planner.run
 COMPOSED: Path = partial(planner.run, native=False)
 

@@ -1,0 +1,56 @@
+"""A mode is one query: searched, measured offline and measured live it ranks the same."""
+
+import pytest
+
+from m3connect.contract import CollectionSchema
+from m3connect.evaluation import live, run
+from m3connect.searching.modes import MODES, Setting, note_of
+from m3connect.searching.search import search_many, served_preset
+from m3connect.stores.memory import MemoryConnector
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import RecordBatch, Rrf
+
+ENCODER = HashEncoder()
+
+
+@pytest.fixture
+def collection(dataset):
+    """The dataset's corpus in the oracle."""
+    documents = list(dataset.documents())
+    with MemoryConnector(collection="exact") as exact:
+        exact.ensure(CollectionSchema(16, True, 16, "float32", {}, ENCODER.info.fingerprint))
+        embeddings = ENCODER.encode([document.text for document in documents])
+        ids = [document.id for document in documents]
+        exact.upsert(RecordBatch(ids, [{} for _ in ids], embeddings))
+        yield exact
+
+
+class Ranked(dict):
+    """Records every answer by mode and query, best first."""
+
+    def __call__(self, mode, query, answer):
+        """Keep one."""
+        self[mode, query] = sorted(answer, key=lambda id_: (-answer[id_], id_))
+
+
+@pytest.mark.parametrize("limit", [5, 30])
+@pytest.mark.parametrize(
+    "notes",
+    [{}, {note_of("all"): Setting(Rrf(k=2, sparse=3.0), 4).to_json()}],
+    ids=["default", "tuned"],
+)
+def test_served_and_measured_rank_the_same(dataset, collection, notes, limit):
+    """Every mode, with nothing said and with a tuned one: search = offline = live, by default."""
+    collection.annotate(notes)
+    offline, lived = Ranked(), Ranked()
+    names = (f"recall@{limit}",)
+    preset = served_preset(ENCODER.info, collection.describe()) if notes else None
+    run.evaluate(dataset, ENCODER, names=names, preset=preset, record=offline)
+    live.evaluate(dataset, ENCODER, collection, names=names, record=lived)
+    texts = [query.text for query in dataset.queries]
+    for mode in MODES:
+        answers = search_many(collection, ENCODER, texts, mode=mode, limit=limit)
+        for query, hits in zip(dataset.queries, answers, strict=True):
+            served = [hit.id for hit in hits]
+            assert offline[mode, query.id] == served, (mode, query.id)
+            assert lived[mode, query.id] == served, (mode, query.id)
