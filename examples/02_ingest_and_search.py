@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from m3connect import M3Encoder, connect, ingest, search
-from m3connect.searching.search import MODES
+from m3connect.searching.modes import MODES
 
 folder = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).parents[1] / "docs")
 encoder = M3Encoder.load("m3-mini")
@@ -20,5 +20,5 @@ with connect("qdrant", collection="handbook") as handbook:
         print(f"\n{mode}")
         question = "what happens when a run is interrupted?"
         for hit in search(handbook, encoder, question, mode=mode, limit=3):
-            text = " ".join(hit.payload["text"].split())
-            print(f"  {hit.score:.3f}  {hit.payload['document_id']}  {text[:70]}")
+            text = " ".join(hit.text.split())
+            print(f"  {hit.score:.3f}  {hit.document_id}  {text[:70]}")

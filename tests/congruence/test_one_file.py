@@ -20,7 +20,8 @@ from m3connect.contract import Connector
 from m3connect.filters import F
 from m3connect.inference import M3Encoder
 from m3connect.ingestion import ingest
-from m3connect.searching.search import MODES, search_many
+from m3connect.searching.modes import MODES
+from m3connect.searching.search import search_many
 from m3connect.stores.memory import MemoryConnector
 from m3connect.types import Rrf, Weighted
 
