@@ -79,6 +79,10 @@ class M3Encoder:
         self._fold = CaseFolding(tokenizer) if config.fold_case else None
         self._multivector_dtype = np.dtype(multivector_dtype)
 
+    def __repr__(self) -> str:
+        legs = ", ".join(self.info.fingerprint.legs)
+        return f"<M3Encoder {self.info.name!r}: {legs}; {self.info.max_length} tokens>"
+
     @classmethod
     def load(
         cls,

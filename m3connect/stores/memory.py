@@ -12,6 +12,7 @@ import numpy as np
 
 from m3connect.connecting.checks import check_ids, check_query, check_records
 from m3connect.connecting.collection import Place, Stored, closed
+from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import read_embeddings, selected_legs
 from m3connect.contract import (
     Capabilities,
@@ -133,6 +134,8 @@ class MemoryConnector:
     def close(self) -> None:
         """Forget nothing, refuse everything from now on."""
         self._closed = True
+
+    __repr__ = connector_repr
 
     def __enter__(self) -> Self:
         return self

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from m3connect.connecting.checks import check_ids, check_records
 from m3connect.connecting.collection import Place, Stored
+from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
@@ -249,6 +250,8 @@ class ParquetConnector:
     def close(self) -> None:
         """Finish the file; see :meth:`flush`."""
         self.flush()
+
+    __repr__ = connector_repr
 
     def __enter__(self) -> Self:
         return self

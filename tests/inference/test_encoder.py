@@ -324,3 +324,9 @@ def test_without_torch_the_message_has_the_pip_line(golden):
             check=True,
         )
         assert 'pip install "m3connect[torch]"' in run.stdout
+
+
+def test_an_encoder_says_what_it_is(encoder):
+    """Its model, representations and longest input."""
+    name, tokens = encoder.info.name, encoder.info.max_length
+    assert repr(encoder) == f"<M3Encoder {name!r}: dense, sparse, multivector; {tokens} tokens>"

@@ -10,6 +10,7 @@ from typing import Any, Self
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records
 from m3connect.connecting.collection import Stored
+from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
@@ -269,6 +270,8 @@ class ElasticsearchConnector:
     def close(self) -> None:
         """Close the connections."""
         self._server.close()
+
+    __repr__ = connector_repr
 
     def __enter__(self) -> Self:
         return self

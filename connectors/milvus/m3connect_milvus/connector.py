@@ -10,6 +10,7 @@ import numpy as np
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
     Capabilities,
@@ -199,6 +200,8 @@ class MilvusConnector:
     def close(self) -> None:
         """Close the connection, and Milvus Lite with its lock."""
         self._database.close()
+
+    __repr__ = connector_repr
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from qdrant_client import models
 from m3connect.connecting import retry, ties
 from m3connect.connecting.checks import check_ids, check_query, check_records
 from m3connect.connecting.collection import Place, Stored, closed
+from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.contract import (
@@ -134,6 +135,8 @@ class QdrantConnector:
         """Release the folder's lock or the connections."""
         self._closed = True
         self._engine.close()
+
+    __repr__ = connector_repr
 
     def __enter__(self) -> Self:
         return self
