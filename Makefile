@@ -11,7 +11,7 @@ MODEL := -e models/m3-mini
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
 PYPROJECTS := pyproject.toml $(wildcard connectors/*/pyproject.toml) models/m3-mini/pyproject.toml
 
-.PHONY: demo setup test test-fast check format services services-down coverage clean help
+.PHONY: demo setup test test-fast check format wheels services services-down coverage clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ check: setup ## lint, format and types
 format: setup ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheels: setup ## all five distributions as wheels, in dist/
+	$(PIP) wheel --no-deps --wheel-dir dist . $(patsubst %/pyproject.toml,./%,$(filter-out pyproject.toml,$(PYPROJECTS)))
 
 services: ## start the databases in containers, on the loopback address
 	docker compose up --detach --wait
