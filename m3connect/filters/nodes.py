@@ -165,7 +165,13 @@ class F:
         return Range(self.path, lte=bound)
 
     def isin(self, values: Sequence[Scalar]) -> Filter:
-        """The field has one of these values."""
+        """The field has one of these values.
+
+        Raises:
+            InputError: it is one string, which would be a list of its letters.
+        """
+        if isinstance(values, str):
+            raise InputError(f"isin takes a list of values, not {values!r}: [{values!r}]")
         return In(self.path, tuple(values))
 
     def exists(self) -> Filter:

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind, Fingerprint
 from m3connect.errors import ConfigError, InputError
+from m3connect.ingestion import values
 from m3connect.ingestion.ledger import FIELD, Candidate, content_hash
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import SourceFile, seekable
-from m3connect.ingestion.values import json_value
+from m3connect.ingestion.tables import identifier
 from m3connect.stores.parquet import Contents, contents, payloads_from_arrow
 from m3connect.types import LEGS, Embeddings, Leg, Payload, RecordBatch
 
@@ -109,10 +110,11 @@ class EncodedSource:
         self, row: pa.RecordBatch, embeddings: Embeddings | str, number: int
     ) -> Candidate[RecordBatch] | Failure:
         """One row, or why it cannot be taken."""
-        id_ = row["id"][0].as_py()
+        given = row["id"][0].as_py()
         where = f"record {number}"
-        if not isinstance(id_, str) or not id_:
-            return Failure(f"{id_!r} is no id", where=where, id=id_)
+        id_ = identifier(given)
+        if id_ is None:
+            return Failure(f"{given!r} is no id (a text, a whole number or a UUID)", where=where)
         if isinstance(embeddings, str):
             return Failure(embeddings, where=where, id=id_)
         try:
@@ -120,6 +122,8 @@ class EncodedSource:
             if not self.restores:
                 others = {name: value for name, value in payload.items() if name != FIELD}
                 payload = {"document_id": id_, "position": 0} | others
+            if fault := values.fault(payload):
+                return Failure(fault, where=where, id=id_)
             hash_ = content_hash(payload, _digest(embeddings))
         except (TypeError, ValueError) as error:
             return Failure(f"a payload that JSON cannot hold: {error}", where=where, id=id_)
@@ -130,7 +134,7 @@ class EncodedSource:
         if self.contents is not None:
             return payloads_from_arrow(row)[0]
         names = [name for name in row.schema.names if name not in _NO_METADATA]
-        payload: Payload = json_value(row.select(names).to_pylist()[0])
+        payload: Payload = values.json_value(row.select(names).to_pylist()[0])
         return payload
 
     def _width(self, leg: Leg) -> int:
@@ -167,7 +171,7 @@ def from_arrow(
     Raises:
         InputError: a column is missing or has a reserved name, or the metadata are damaged.
     """
-    if not _is_encoded(columns) or "id" not in columns.names:
+    if not is_encoded(columns) or "id" not in columns.names:
         raise InputError(
             "these Arrow columns are no embeddings: they need id, n_tokens, truncated and one of "
             f"dense, sparse_indices, multivector; there are {', '.join(columns.names)}"
@@ -208,7 +212,7 @@ def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Enco
         return None
     footers = [_footer(file) for file in files]
     schemas = [footer.schema.to_arrow_schema() for footer in footers]
-    if not any(_is_encoded(schema) for schema in schemas):
+    if not any(is_encoded(schema) for schema in schemas):
         return None
     first = schemas[0]
     made = [_identity(footer, file.name) for footer, file in zip(footers, files, strict=True)]
@@ -288,7 +292,8 @@ def _only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
     return replace(embeddings, **others)
 
 
-def _is_encoded(columns: pa.Schema) -> bool:
+def is_encoded(columns: pa.Schema) -> bool:
+    """Whether a table holds embeddings."""
     names = set(columns.names)
     return {"n_tokens", "truncated"} <= names and bool(names & set(_LEG_COLUMNS.values()))
 

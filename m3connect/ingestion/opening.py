@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from m3connect.contract import CollectionSchema, Connector, Encoder
+from m3connect.contract import CollectionSchema, Connector, Encoder, Fingerprint
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
+from m3connect.ingestion import tables
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.encoded import EncodedSource, from_arrow, open_files
+from m3connect.ingestion.encoded import EncodedSource, from_arrow, is_encoded, open_files
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Path, SourceFile, find
 from m3connect.ingestion.report import Failure
@@ -28,11 +29,13 @@ Source: TypeAlias = (
     | Iterable[Path]
     | Sequence[SourceFile]
     | Iterable[Document]
+    | Iterable[Mapping[str, Any]]
     | pa.Table
     | pa.RecordBatch
     | Iterable[pa.RecordBatch]
     | DocumentSource
     | EncodedSource
+    | Any  # a data frame: whatever has Arrow's C interface
 )
 
 
@@ -61,38 +64,65 @@ def open_source(
     if isinstance(source, DocumentSource | EncodedSource):
         return source
     made_by = None if encoder is None or callable(encoder) else encoder.info.fingerprint
-    if isinstance(source, pa.Table):
-        source = source.to_reader()
-    elif isinstance(source, pa.RecordBatch):
-        source = [source]
-    if isinstance(source, pa.RecordBatchReader):
-        return from_arrow(source.schema, source, made_by)
-    items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
-    first = next(items, None)
-    everything: Iterator[Any] = chain([first] if first is not None else [], items)
-    if isinstance(first, pa.RecordBatch):
-        return from_arrow(first.schema, everything, made_by)
-    if isinstance(first, str | os.PathLike):
-        everything = iter(find(list(everything)))
-        first = next(everything)
-        everything = chain([first], everything)
-    if isinstance(first, SourceFile):
-        files = list(everything)
-        encoded = open_files(files, made_by)
-        if encoded is not None:
-            return encoded
-        everything = read_files(files, Options(Fields(id_field, text_field, metadata_fields)))
-    elif first is not None and not isinstance(first, Document | Failure):
-        raise InputError(
-            f"a source gives paths, Documents or Arrow batches, not {type(first).__name__}"
-        )
+    fields = Fields(id_field, text_field, _names(metadata_fields))
+    opened = _open(source, made_by, fields)
+    if isinstance(opened, EncodedSource):
+        return opened
     if encoder is None:
         raise ConfigError("documents need an encoder; only embeddings go without")
     if callable(encoder):
         encoder = encoder()
-    return DocumentSource(
-        everything, encoder, Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap)
-    )
+    chunker = Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap)
+    return DocumentSource(opened, encoder, chunker)
+
+
+def _open(
+    source: Any, made_by: Fingerprint | None, fields: Fields
+) -> EncodedSource | Iterable[Document | Failure]:
+    """Embeddings, or documents to encode."""
+    reader = tables.as_reader(source)
+    if reader is not None:
+        return _open_batches(reader.schema, reader, made_by, fields)
+    if isinstance(source, Mapping | Document | SourceFile):
+        raise InputError(f"a source is many documents, not one {type(source).__name__}: [it]")
+    items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
+    first = next(items, None)
+    everything = chain([first] if first is not None else [], items)
+    if isinstance(first, pa.RecordBatch):
+        return _open_batches(first.schema, everything, made_by, fields)
+    if isinstance(first, str | os.PathLike):
+        return _open_files(find(list(everything)), made_by, fields)
+    if isinstance(first, SourceFile):
+        return _open_files(list(everything), made_by, fields)
+    if first is not None and not isinstance(first, Document | Failure | Mapping):
+        raise InputError(
+            "a source gives paths, Documents or Arrow batches, not "
+            f"{type(first).__name__}; tables, data frames and dicts are taken, too"
+        )
+    return tables.from_records(everything, fields)
+
+
+def _open_batches(
+    columns: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    made_by: Fingerprint | None,
+    fields: Fields,
+) -> EncodedSource | Iterable[Document | Failure]:
+    if is_encoded(columns):
+        return from_arrow(columns, batches, made_by)
+    return tables.from_batches(columns, batches, fields)
+
+
+def _open_files(
+    files: Sequence[SourceFile], made_by: Fingerprint | None, fields: Fields
+) -> EncodedSource | Iterable[Document | Failure]:
+    encoded = open_files(files, made_by)
+    return read_files(files, Options(fields)) if encoded is None else encoded
+
+
+def _names(fields: Sequence[str] | str | None) -> Sequence[str] | None:
+    """Fields to keep; a string is one field, and not its letters."""
+    return (fields,) if isinstance(fields, str) else fields
 
 
 def choose_legs(

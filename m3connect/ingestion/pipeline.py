@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from m3connect.contract import Connector, Encoder, FieldKind
+from m3connect.errors import InputError
 from m3connect.ingestion import pruning, restoring
 from m3connect.ingestion.chunking import Chunker, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
@@ -60,12 +61,14 @@ def ingest(
     the source, but for the ids.
 
     Args:
-        source: paths (see :func:`m3connect.ingestion.sources.read`), documents, or embeddings: a
-            Parquet file of ``m3connect encode`` or Arrow batches, which are stored as they are. What
+        source: paths (see :func:`m3connect.ingestion.sources.read`), Documents or dicts, a table
+            (Arrow, pandas, Polars, a relation of DuckDB), or embeddings: a Parquet file of
+            ``m3connect encode`` or an Arrow table, which are stored as they are. What
             :func:`open_source` gave is taken too; the options of reading and cutting are then its.
         encoder: the model; None for embeddings.
         connector: the collection.
-        id_field, text_field, metadata_fields: of records in files; see ``read``.
+        id_field, text_field, metadata_fields: of records in files, tables and dicts; see ``read``.
+            Values are converted as :func:`m3connect.ingestion.values.json_value` says.
         chunk_tokens: most tokens of a passage; default 256, or what the encoder takes if less.
         chunk_overlap: tokens that a passage repeats of the one before.
         legs: representations to store; default all that the encoder makes and the database stores.
@@ -77,7 +80,8 @@ def ingest(
 
     Raises:
         ConfigError: a bad path or option; nothing was written.
-        InputError: nothing was pruned, because documents failed or there were none.
+        InputError: every document failed; or nothing was pruned, because documents failed or there
+            were none.
         FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
         TransientError: the database stayed unreachable; run again to continue.
         ConnectorError: the database refused for a reason that is no document's.
@@ -115,7 +119,25 @@ def ingest(
         if prune:
             pruning.prune(opened, seen, sink)
             connector.flush()
+    _require_any(sink, dead_letters)
     return sink.report()
+
+
+def _require_any(sink: Sink, dead_letters: str | Path | None) -> None:
+    """A run in which every document failed is no success, whoever reads its report.
+
+    Raises:
+        InputError: that is so.
+    """
+    first = sink.first_failure
+    if first is None or sink.failed < sink.read:
+        return
+    who = first.id or first.where or "one without an id"
+    every = "the only document" if sink.failed == 1 else f"all {sink.failed} documents"
+    raise InputError(
+        f"{every} failed; the first: {who}: {first.reason}"
+        + (f"; {dead_letters} has every one" if dead_letters else "")
+    )
 
 
 def events(

@@ -130,6 +130,7 @@ class Sink:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
         self.failed = self.tokens = self.truncated = 0
+        self.first_failure: Failure | None = None
         self._exists = exists
         self._letters = letters
         self._progress = progress
@@ -199,6 +200,7 @@ class Sink:
                 self.unchanged += 1
             case Failure():
                 self.failed += 1
+                self.first_failure = self.first_failure or event
                 self._letters.add(event)
         if time.perf_counter() - self._told > TELL_SECONDS:
             self._tell()

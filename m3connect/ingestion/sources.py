@@ -21,13 +21,13 @@ from m3connect.ingestion.encodings import codec_of
 from m3connect.ingestion.formats import PAGES, RECORDS, Fields, Options, read_page, without_images
 from m3connect.ingestion.listing import Path, Remarks, Selection, SourceFile, find, is_local
 from m3connect.ingestion.report import Failure
+from m3connect.ingestion.tables import ID_FIELDS, identifier
 from m3connect.types import Document
 
 __all__ = ["Path", "SourceFile", "alone", "count", "find", "read", "read_files", "seekable"]
 
 log = logging.getLogger(__name__)
 
-_ID_FIELDS = ("id", "_id")  # taken as the id when no field is named
 _COUNT_BYTES = 256 * 1024 * 1024  # files larger than this together are not read just to count
 ENDS_A_RUN = (ConfigError,)
 """What no single file is to blame for; whatever else reading raises is one file's failure."""
@@ -187,26 +187,27 @@ def _as_it_is(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 def _document(
     record: Mapping[str, Any], fields: Fields, where: str, remarks: Remarks
 ) -> Document | Failure:
-    id_field = fields.id or next((name for name in _ID_FIELDS if name in record), None)
-    id_ = where if id_field is None else record.get(id_field)
-    if isinstance(id_, bool) or not isinstance(id_, str | int) or id_ == "":
-        return Failure(f"field {id_field!r} is no id (a text or a whole number): {id_!r}", where)
+    id_field = fields.id or next((name for name in ID_FIELDS if name in record), None)
+    given = where if id_field is None else record.get(id_field)
+    id_ = identifier(given)
+    if id_ is None:
+        return Failure(f"field {id_field!r} is no id (a text or a whole number): {given!r}", where)
     text = record.get(fields.text)
     if not isinstance(text, str):
         have = ", ".join(map(str, record)) or "none"
         return Failure(
             f"field {fields.text!r} is no text: {text!r}; fields: {have} (--text-field)",
             where,
-            str(id_),
+            id_,
         )
     others = [name for name in record if name not in {id_field, fields.text}]
     chosen = others if fields.metadata is None else [m for m in fields.metadata if m in record]
     metadata = {name: record[name] for name in chosen}
     if fault := "the text holds NUL characters" if "\0" in text else values.fault(metadata):
-        return Failure(fault, where, str(id_))
+        return Failure(fault, where, id_)
     text, dropped = without_images(text)
     remarks.images += dropped
-    return Document(str(id_), text, metadata)
+    return Document(id_, text, metadata)
 
 
 def _page(

@@ -1,28 +1,54 @@
-"""Values of files as JSON: what is converted, and what no payload can hold."""
+"""Values of files, tables and Python as JSON: what is converted, and what no payload can hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, time
 from decimal import Decimal
+from enum import Enum
 from typing import Any
+from uuid import UUID
+
+import numpy as np
 
 DEPTH = 64
 """How deep metadata may be nested; databases take 100 or less, Python's json about 500."""
 
 
 def json_value(value: Any) -> Any:
-    """Dates as ISO 8601; decimals as numbers where those keep all digits, else as text.
+    """A value of Python, Arrow or a file as JSON.
 
-    What JSON lacks altogether stays as it is; :func:`fault` names it.
+    ========================  =========================================================
+    date, time, datetime      ISO 8601, with the zone if there is one
+    Decimal                   a number where that keeps all digits, else text
+    UUID                      text
+    Enum                      its value
+    numpy scalar, array       what Python calls it
+    tuple, mapping            list, object
+    ========================  =========================================================
+
+    What JSON lacks (bytes, sets, NaN) stays as it is; :func:`fault` names it.
+
+    >>> json_value({"day": date(2024, 5, 1), "price": Decimal("1.50"), "n": np.int64(3)})
+    {'day': '2024-05-01', 'price': 1.5, 'n': 3}
+    >>> json_value(Decimal("0.12345678901234567890"))
+    '0.12345678901234567890'
     """
     match value:
-        case date() | time():  # a datetime is a date
-            return value.isoformat()
+        case Enum():
+            return json_value(value.value)
+        case np.datetime64():
+            return json_value(value.astype("datetime64[us]").item())
+        case np.generic() | np.ndarray():
+            return json_value(value.tolist())
+        case date() | time():  # a datetime is a date; pandas' NaT is one that does not equal itself
+            return value.isoformat() if value == value else None  # noqa: PLR0124
         case Decimal():
             number = float(value)
-            return number if Decimal(str(number)) == value else str(value)
-        case dict():
+            return number if not value.is_finite() or Decimal(str(number)) == value else str(value)
+        case UUID():
+            return str(value)
+        case Mapping():
             return {key: json_value(item) for key, item in value.items()}
         case list() | tuple():
             return [json_value(item) for item in value]
@@ -37,7 +63,9 @@ def fault(metadata: Mapping[str, Any]) -> str | None:
     "metadata field 'a.b' holds nan, which is no number that JSON has"
     """
     # A stack, not recursion: the depth is what may be wrong.
-    waiting: list[tuple[str, Any, int]] = [(str(name), item, 1) for name, item in metadata.items()]
+    if unnamed := [name for name in metadata if not isinstance(name, str)]:
+        return f"metadata field {unnamed[0]!r} has a name that is no text"
+    waiting: list[tuple[str, Any, int]] = [(name, item, 1) for name, item in metadata.items()]
     while waiting:
         name, value, depth = waiting.pop()
         if depth > DEPTH:

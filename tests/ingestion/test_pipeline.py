@@ -229,7 +229,7 @@ def test_a_dead_letter_file_that_cannot_be_made_ends_the_run(encoder, connector,
 
 def test_without_a_file_failures_are_logged(encoder, connector, caplog):
     """One warning each, with id and reason."""
-    ingest([Document("blank", "")], encoder, connector)
+    ingest([Document("blank", ""), Document("a", "x")], encoder, connector)
     assert caplog.messages == ["blank: the document is empty"]
 
 
@@ -262,8 +262,8 @@ def test_a_document_refused_at_once_keeps_its_older_version(encoder):
     connector = Watched()
     ingest([Document("a", "one two three")], encoder, connector, chunk_tokens=1)
     connector.on_upsert = refuse("NEW", InputError("bad"))
-    report = ingest([Document("a", "NEW NEW")], encoder, connector, chunk_tokens=1)
-    assert report.failed == 1
+    with pytest.raises(InputError, match="the only document failed; the first: a: bad"):
+        ingest([Document("a", "NEW NEW")], encoder, connector, chunk_tokens=1)
     assert [payload["text"] for payload in connector.fetch(["a#0", "a#1", "a#2"]).payloads] == [
         "one",
         "two",

@@ -1,0 +1,207 @@
+"""ingest() takes what people have: tables of every kind, dicts, and values as Python has them."""
+
+import enum
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from types import MappingProxyType
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from m3connect import Document, F, search
+from m3connect.errors import ConfigError, InputError
+from m3connect.ingestion import ingest
+from m3connect.stores.memory import MemoryConnector
+
+ROWS = [
+    {"key": at, "body": f"text number {at}", "lang": "en" if at % 2 else "de", "year": 2000 + at}
+    for at in range(6)
+]
+FORMS = [
+    "table", "batch", "batches", "reader", "pandas", "polars", "duckdb", "dicts", "generator",
+]  # fmt: skip
+
+
+def in_form(form):
+    """The rows above, as one of the things people have."""
+    table = pa.Table.from_pylist(ROWS)
+    match form:
+        case "table":
+            return table
+        case "batch":
+            return table.to_batches()[0]
+        case "batches":
+            return iter(table.to_batches(max_chunksize=2))
+        case "reader":
+            return table.to_reader(max_chunksize=2)
+        case "pandas":
+            return pytest.importorskip("pandas").DataFrame(ROWS)
+        case "polars":
+            return pytest.importorskip("polars").DataFrame(ROWS)
+        case "duckdb":
+            return pytest.importorskip("duckdb").from_arrow(table)
+        case "dicts":
+            return ROWS
+        case _:
+            return (MappingProxyType(row) for row in ROWS)
+
+
+def records(connector):
+    ids = sorted(id_ for batch in connector.scan() for id_ in batch.ids)
+    return list(connector.fetch(ids).ids), connector.fetch(ids).payloads
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_collection(encoder, connector, form):
+    """Ids, texts, chosen metadata and their types; a filter finds them."""
+    named = {"id_field": "key", "text_field": "body", "metadata_fields": ["lang", "year"]}
+    assert ingest(in_form(form), encoder, connector, **named).written == 6
+    expected = MemoryConnector(collection="x")
+    docs = [
+        Document(str(row["key"]), row["body"], {"lang": row["lang"], "year": row["year"]})
+        for row in ROWS
+    ]
+    ingest(docs, encoder, expected)
+    assert records(connector) == records(expected)
+    hits = search(connector, encoder, "text", filter=F("year") > 2003)
+    assert {hit.id for hit in hits} == {"4#0", "5#0"}
+    assert ingest(in_form(form), encoder, connector, **named).unchanged == 6
+
+
+class Kind(enum.StrEnum):
+    """As people define them."""
+
+    NEWS = "news"
+
+
+VALUES = {
+    "day": (date(2024, 5, 1), "2024-05-01"),
+    "moment": (datetime(2024, 5, 1, 12, tzinfo=UTC), "2024-05-01T12:00:00+00:00"),
+    "time": (time(12, 30), "12:30:00"),
+    "price": (Decimal("1.50"), 1.5),
+    "digits": (Decimal("0.12345678901234567890"), "0.12345678901234567890"),
+    "uuid": (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+    "kind": (Kind.NEWS, "news"),
+    "integer": (np.int32(3), 3),
+    "float": (np.float64(0.5), 0.5),
+    "flag": (np.bool_(1), True),
+    "array": (np.array([1, 2]), [1, 2]),
+    "moment64": (np.datetime64("2024-05-01T12:00:00.5", "ns"), "2024-05-01T12:00:00.500000"),
+    "pair": ((1, "a"), [1, "a"]),
+    "nested": ({"days": [date(2024, 5, 1)]}, {"days": ["2024-05-01"]}),
+    "nothing": (None, None),
+}
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_converted_by_one_table(encoder, connector, name, as_dict):
+    """In a dict and in a Document alike; the type is one that JSON has."""
+    value, expected = VALUES[name]
+    record = {"id": "a", "text": "t", "x": value}
+    ingest([record if as_dict else Document("a", "t", {"x": value})], encoder, connector)
+    stored = connector.fetch(["a#0"]).payloads[0]["x"]
+    assert (stored, type(stored)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"bytes", "metadata field 'x' holds a bytes"),
+        (float("nan"), "metadata field 'x' holds nan"),
+        (Decimal("NaN"), "metadata field 'x' holds nan"),
+        ({"y": [{1, 2}]}, "metadata field 'x.y' holds a set"),
+        (1 << 70, "metadata field 'x' is a whole number beyond 64 bits"),
+        ("a\ud800", "metadata field 'x' is not valid unicode"),
+    ],
+)
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_what_json_lacks_is_a_dead_letter(encoder, connector, caplog, value, reason, as_dict):
+    """It names document and field, and costs no other document."""
+    bad = {"id": "bad", "text": "t", "x": value}
+    bad = bad if as_dict else Document("bad", "t", {"x": value})
+    good = Document("good", "t")
+    report = ingest([bad, good], encoder, connector)
+    assert (report.written, report.failed) == (1, 1)
+    assert caplog.messages[0].startswith(f"bad: {reason}")
+
+
+def test_nan_in_arrow_is_a_dead_letter_and_null_is_null(encoder, connector, caplog):
+    """The same rule for columns."""
+    table = pa.table({"id": [1, 2, 3], "text": ["a", "b", "c"], "x": [0.5, None, float("nan")]})
+    assert ingest(table, encoder, connector).written == 2
+    assert caplog.messages == ["3: metadata field 'x' holds nan, which is no number that JSON has"]
+    assert connector.fetch(["2#0"]).payloads[0]["x"] is None
+
+
+@pytest.mark.parametrize(
+    ("id_", "stored"), [(5, "5"), (UUID(int=1), str(UUID(int=1))), (np.int64(6), "6")]
+)
+def test_an_id_that_is_no_text_becomes_one(encoder, connector, id_, stored):
+    """Whole numbers and UUIDs, in every form."""
+    ingest([Document(id_, "x")], encoder, connector)
+    assert ingest([{"id": id_, "text": "x"}], encoder, connector).unchanged == 1
+    assert connector.fetch([f"{stored}#0"]).ids
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Document(None, "x"),
+        Document(True, "x"),
+        Document(1.5, "x"),
+        Document("a", None),
+        Document("a", 3),
+        Document("a", "x", "no dict"),
+        {"text": "no id"},
+        {"id": "a"},
+        {"id": "a", "text": None},
+        7,
+    ],
+    ids=str,
+)
+def test_a_bad_record_costs_itself(encoder, connector, bad):
+    """A dead letter, never an abort; and a run of nothing else says that all failed."""
+    assert ingest([{"id": "good", "text": "x"}, bad], encoder, connector).failed == 1
+    if bad != 7:
+        with pytest.raises(InputError, match="the only document failed; the first: "):
+            ingest([bad], encoder, connector)
+
+
+def test_a_run_in_which_all_fail_raises(encoder, connector, tmp_path):
+    """It says how many, the first with its reason, and where the others are."""
+    docs = [Document(f"d{at}", "") for at in range(3)]
+    letters = tmp_path / "dead.jsonl"
+    with pytest.raises(InputError, match=r"all 3 documents failed; the first: d0: .*empty.*dead"):
+        ingest(docs, encoder, connector, dead_letters=letters)
+    assert len(letters.read_text().splitlines()) == 3
+
+
+def test_a_string_is_one_name(encoder, connector):
+    """Where a list is due, its letters are not meant."""
+    row = {"id": "a", "text": "x", "lang": "en", "l": 1}
+    ingest([row], encoder, connector, metadata_fields="lang")
+    payload = connector.fetch(["a#0"]).payloads[0]
+    assert (payload["lang"], "l" in payload) == ("en", False)
+    with pytest.raises(InputError, match="isin takes a list"):
+        F("lang").isin("de")
+
+
+def test_columns_are_checked_before_anything_is_read(encoder, connector):
+    """A table without the id, the text, or a field that is named."""
+    table = pa.table({"body": ["x"], "key": [1]})
+    with pytest.raises(ConfigError, match="no column 'id'; name one: id_field=, of body, key"):
+        ingest(table, encoder, connector)
+    with pytest.raises(ConfigError, match="no column 'text'; there are body, key"):
+        ingest(table, encoder, connector, id_field="key")
+    with pytest.raises(ConfigError, match="no column 'lang'"):
+        ingest(table, encoder, connector, id_field="key", text_field="body", metadata_fields="lang")
+
+
+@pytest.mark.parametrize("one", [{"id": "a", "text": "x"}, Document("a", "x")], ids=["dict", "doc"])
+def test_one_document_is_no_source(encoder, connector, one):
+    """Iterating a dict would read its keys as paths."""
+    with pytest.raises(InputError, match=r"many documents, not one .*: \[it\]"):
+        ingest(one, encoder, connector)
