@@ -3,6 +3,7 @@
 registry.py   connect("qdrant", ...): connectors by name, from entry points
 checks.py     what every connector refuses before its backend sees it
 collection.py what a collection says of itself, and the messages when it will not do
+deadline.py   requests end after the stated seconds
 facts.py      what filters can find out about a payload
 failures.py   what an HTTP status means, and what is advised
 holding.py    one user at a time of an embedded collection; room on its disk

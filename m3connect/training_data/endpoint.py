@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from m3connect.connecting import retry
+from m3connect.connecting.failures import of_status
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.errors import AuthError, PermanentError, TransientError
 
 if TYPE_CHECKING:
     import httpx
-
-_TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ def _check(response: httpx.Response) -> None:
     told = f"HTTP {status}: {response.text[:200]}"
     if status in {401, 403}:
         raise AuthError(f"{told}; set OPENAI_API_KEY", connector="endpoint", operation="chat")
-    if status in _TRANSIENT:
+    if status == 409 or of_status(status) is TransientError:
         after = response.headers.get("retry-after", "")
         seconds = float(after) if after.replace(".", "", 1).isdecimal() else None
         raise TransientError(told, retry_after=seconds, connector="endpoint", operation="chat")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m3connect.errors import AuthError, WritesRefused
 from m3connect.ingestion import ingest, pipeline
 from m3connect.ingestion.ledger import FIELD
 from m3connect.stores.memory import MemoryConnector
@@ -132,3 +133,28 @@ def test_a_kill_in_any_call_is_made_good_by_any_next_version(calls, last):
         fresh = MemoryConnector(collection="docs")
         run(source(*last), fresh)
         assert content(connector) == content(fresh)
+
+
+@pytest.mark.parametrize("kind", [WritesRefused, AuthError])
+def test_a_database_that_takes_no_writes_ends_the_run_at_once(tmp_path, kind):
+    """One request, one error, no dead letter; the passages that were there stay."""
+    asked = []
+
+    class Full(MemoryConnector):
+        """Takes no writes."""
+
+        def upsert(self, batch):
+            asked.append(batch)
+            raise kind("the disk is full", connector="x", operation="upsert")
+
+    connector = MemoryConnector(collection="docs")
+    run(source(*FIRST), connector)
+    before = content(connector)
+    full = Full(collection="docs")
+    full._stored, full._records = connector._stored, connector._records
+    letters = tmp_path / "letters.jsonl"
+    with pytest.raises(kind, match="the disk is full"):
+        ingest(source(*NEXT), ENCODER, full, chunk_tokens=5, dead_letters=letters)
+    assert len(asked) == 1
+    assert not letters.exists() or letters.read_text() == ""
+    assert content(connector) == before

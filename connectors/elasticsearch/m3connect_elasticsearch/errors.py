@@ -1,12 +1,12 @@
 """Every failure of the server or its client as one of our errors, told apart by status and type.
 
 what happened                                                   becomes
-408 429 500 502 503 504, lost connection, time-out, cut answer  TransientError
+408 425 429 500 502 503 504, lost connection, time-out, cut answer  TransientError
 413, 429 of a request beyond the node's memory for requests     RequestTooLarge
 401 403                                                         AuthError
 403 of the licence, 400 of a client of another major version    Unsupported
 404 index_not_found_exception                                   CollectionNotFound
-429 cluster_block_exception: the disk is full                   PermanentError
+403 429 cluster_block_exception: a full disk, a write block     WritesRefused
 everything else                                                 PermanentError
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 import elastic_transport
 import elasticsearch
 
+from m3connect.connecting.failures import advised, of_status
 from m3connect.errors import (
     AuthError,
     CollectionNotFound,
@@ -31,10 +32,10 @@ from m3connect.errors import (
     RequestTooLarge,
     TransientError,
     Unsupported,
+    WritesRefused,
 )
 
 NAME = "elasticsearch"
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _CONFLICT = 409
 _LONGEST_MESSAGE = 500
 _PRESSURE = re.compile(
@@ -51,6 +52,8 @@ def translated(operation: str) -> Iterator[None]:
     """
     try:
         yield
+    except TimeoutError as error:  # ours, of an answer that drips
+        raise TransientError(str(error), connector=NAME, operation=operation) from error
     except elasticsearch.UnsupportedProductError as error:
         raise PermanentError(
             "something answers there, but it is not Elasticsearch (a proxy or another product)",
@@ -83,13 +86,14 @@ def from_answer(
         message = f"record {record!r}: {message}"
     kind: type[ConnectorError] = PermanentError
     if "cluster_block_exception" in types and status in {403, 429}:
+        kind = WritesRefused
         message += (
             "; the index takes no writes, as on a disk that is nearly full: free space, then lift "
             "the block"
         )
     elif status == 413 or _never_fits(detail):
         kind = RequestTooLarge
-    elif status in _TRANSIENT:
+    elif of_status(status) is TransientError:
         return TransientError(message, connector=NAME, operation=operation, retry_after=retry_after)
     elif "license.expired.feature" in detail:
         kind, message = Unsupported, f"{message}; the cluster's licence does not include it"
@@ -98,8 +102,8 @@ def from_answer(
     elif status in {401, 403}:
         kind = AuthError
     elif "index_not_found_exception" in types:
-        kind, message = CollectionNotFound, f"{message}; ingest, or ensure(schema), makes it"
-    return kind(message, connector=NAME, operation=operation)
+        kind = CollectionNotFound
+    return kind(advised(message, kind), connector=NAME, operation=operation)
 
 
 def check_items(operation: str, answer: Mapping[str, Any], ids: Sequence[str]) -> None:
@@ -129,7 +133,7 @@ def _from_transport(error: elastic_transport.TransportError, operation: str) -> 
     message = f"{type(error).__name__}: {error.message}"
     kind: type[ConnectorError] = TransientError
     if isinstance(error, elastic_transport.TlsError):
-        kind, message = PermanentError, f"{message}; is ca_certs the server's authority?"
+        kind, message = PermanentError, f"{message}; is ca_certificate the server's authority?"
     elif isinstance(error, elastic_transport.ConnectionError):
         message += "; is the server running, and the url right?"
     return kind(message, connector=NAME, operation=operation)

@@ -28,8 +28,9 @@ def connect(
     api_key: str | None = None,
     username: str | None = None,
     password: str | None = None,
-    ca_certs: str | None = None,
+    ca_certificate: str | Path | None = None,
     timeout: float = 60.0,
+    exact: bool = False,
     dense_index: DenseIndex | None = None,
     candidates: int = 1000,
     shards: int = 1,
@@ -45,8 +46,10 @@ def connect(
         url: scheme, host and port of the server.
         api_key: an encoded API key.
         username, password: instead of an API key.
-        ca_certs: PEM file of the authority that signed the server's certificate.
+        ca_certificate: PEM file of the authority that signed the server's certificate.
         timeout: seconds that one request may take.
+        exact: whether a new collection's dense vectors are compared one by one: exact, slower. The
+            same as ``dense_index="flat"``.
         dense_index: type of the dense field's index. ``int8_hnsw``, the default of a new
             collection, walks 8-bit vectors and scores by the full ones; ``hnsw`` walks the full
             ones, ``bbq_hnsw`` bits; ``flat`` and ``int8_flat`` compare with every record.
@@ -69,18 +72,20 @@ def connect(
             'bytes, no upper case, none of \\ / * ? " < > | , # : or space, and not starting with '
             "- _ + or a dot"
         )
+    if exact and dense_index not in {None, "flat"}:
+        raise ConfigError(f"exact means dense_index='flat', not {dense_index!r}; give one of them")
     if not 1 <= candidates <= 10_000:
         raise ConfigError(f"candidates must be from 1 to 10,000, got {candidates}")
     if (username is None) != (password is None):
         raise ConfigError("username and password belong together")
-    if ca_certs is not None and not Path(ca_certs).is_file():
-        raise ConfigError(f"ca_certs: there is no file {ca_certs}")
+    if ca_certificate is not None and not Path(ca_certificate).is_file():
+        raise ConfigError(f"ca_certificate: there is no file {ca_certificate}")
     try:
         client = Elasticsearch(
             url,
             api_key=api_key,
             basic_auth=(username, password) if username and password else None,
-            ca_certs=DEFAULT if ca_certs is None else ca_certs,
+            ca_certs=DEFAULT if ca_certificate is None else str(ca_certificate),
             request_timeout=timeout,
             max_retries=0,
             retry_on_timeout=False,
@@ -89,5 +94,7 @@ def connect(
         raise ConfigError(f"elasticsearch at {url!r}: {error}") from error
     # It warns of every refused connection, which retry does in better words.
     logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
-    options = Options(dense_index, candidates, shards, replicas, server_fusion, rank_vectors)
-    return ElasticsearchConnector(Index(Server(client, retry), collection), options)
+    options = Options(
+        "flat" if exact else dense_index, candidates, shards, replicas, server_fusion, rank_vectors
+    )
+    return ElasticsearchConnector(Index(Server(client, retry, timeout), collection), options)

@@ -9,7 +9,7 @@ from typing import Any
 
 from elasticsearch import Elasticsearch
 
-from m3connect.connecting import retry
+from m3connect.connecting import deadline, retry
 from m3connect.connecting.collection import closed
 from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import PermanentError, TransientError, Unsupported
@@ -29,10 +29,12 @@ class Server:
     Args:
         client: the driver, its own retries switched off.
         policy: how transient failures are retried.
+        timeout: seconds that one request may take.
     """
 
     client: Elasticsearch
     policy: RetryPolicy
+    timeout: float
     closed: bool = False
 
     def ask(self, operation: str, request: Callable[[Elasticsearch], Any]) -> Answer:
@@ -48,7 +50,7 @@ class Server:
         if self.closed:
             raise closed(NAME, operation)
         with translated(operation):
-            answer = request(self.client).body
+            answer = deadline.within(self.timeout, request, self.client).body
         if answer in (None, ""):  # what is left when the connection ends within the headers
             raise TransientError("the answer is empty", connector=NAME, operation=operation)
         if not isinstance(answer, dict):

@@ -47,7 +47,7 @@ def test_names_of_indices_are_taken(name):
         {"api_key": "key", "username": "elastic", "password": "secret"},
         {"username": "elastic"},
         {"password": "secret"},
-        {"url": "https://127.0.0.1:9200", "ca_certs": "/no/such/file.pem"},
+        {"url": "https://127.0.0.1:9200", "ca_certificate": "/no/such/file.pem"},
         {"candidates": 0},
         {"candidates": 10_001},
     ],

@@ -16,6 +16,7 @@ from m3connect.errors import (
     RequestTooLarge,
     TransientError,
     Unsupported,
+    WritesRefused,
 )
 from m3connect_elasticsearch.errors import check_items, from_answer, translated
 
@@ -101,7 +102,7 @@ SHARDS = failure("search_phase_execution_exception", caused_by={"type": "no_shar
         (401, "", AuthError),
         (403, failure("security_exception"), AuthError),
         (403, failure("security_exception", **{"license.expired.feature": "x"}), Unsupported),
-        (403, BLOCK, PermanentError),
+        (403, BLOCK, WritesRefused),
         (404, failure("index_not_found_exception"), CollectionNotFound),
         (404, failure("search_context_missing_exception"), PermanentError),
         (405, {"error": "no handler", "status": 405}, PermanentError),
@@ -110,7 +111,7 @@ SHARDS = failure("search_phase_execution_exception", caused_by={"type": "no_shar
         (413, None, RequestTooLarge),
         (429, failure("es_rejected_execution_exception"), TransientError),
         (429, failure("circuit_breaking_exception"), TransientError),
-        (429, BLOCK, PermanentError),
+        (429, BLOCK, WritesRefused),
         (500, failure("exception"), TransientError),
         (502, "<html>Bad Gateway</html>", TransientError),
         (503, SHARDS, TransientError),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import grpc
 from pymilvus import exceptions as driver
 
+from m3connect.connecting.failures import advised
 from m3connect.errors import (
     AuthError,
     CollectionNotFound,
@@ -20,6 +21,7 @@ from m3connect.errors import (
     RequestTooLarge,
     TransientError,
     Unsupported,
+    WritesRefused,
 )
 
 NAME = "milvus"
@@ -28,6 +30,7 @@ _BY_CODE: dict[int, type[ConnectorError]] = {
     2: TransientError,  # service unavailable
     4: TransientError,  # too many requests
     8: TransientError,  # rate limit
+    9: WritesRefused,  # force deny: writes are switched off, by quota or by the administrator
     10: Unsupported,
     12: TransientError,  # resources insufficient
     100: CollectionNotFound,
@@ -60,10 +63,9 @@ _TRANSIENT_CLASSES = (
     driver.MilvusUnavailableException,
     driver.SchemaMismatchRetryableException,
 )
-_HINTS: dict[type[ConnectorError], str] = {
-    AuthError: "check the token (user:password or API key) and its privileges",
-    CollectionNotFound: "ingest, or ensure(schema), makes it",
-}
+
+
+_ON_AUTH = "check the token (user:password or API key) and its privileges"
 
 
 @contextmanager
@@ -85,10 +87,9 @@ def translate(error: Exception, operation: str) -> ConnectorError:
     kind = _kind(error)
     text = _text(error)
     if kind is TransientError and operation == "connect":
-        text = f"{text}; is the server up, and the url right?"
-    elif hint := _HINTS.get(kind):
-        text = f"{text}; {hint}"
-    return kind(text, connector=NAME, operation=operation)
+        text = advised(text, kind, "is the server up, and the url right?")
+    advice = _ON_AUTH if kind is AuthError else ""
+    return kind(advised(text, kind, advice), connector=NAME, operation=operation)
 
 
 def _kind(error: BaseException) -> type[ConnectorError]:

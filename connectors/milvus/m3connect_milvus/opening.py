@@ -32,6 +32,7 @@ def connect(
     timeout: float = 60.0,
     consistency_level: ConsistencyLevel = "Strong",
     partition_key: str | None = None,
+    exact: bool = False,
     dense_index: DenseIndex | None = None,
     dense_dtype: DenseType = "float32",
     struct_array: bool | None = None,
@@ -56,6 +57,8 @@ def connect(
             miss the latest.
         partition_key: payload field with a string by which a new collection is partitioned, such
             as a tenant's name; a filter on it searches that partition only.
+        exact: whether a new collection's dense vectors are compared one by one: exact, slower. The
+            same as ``dense_index="FLAT"``.
         dense_index: index of the dense vectors of a new collection; FLAT is exact. By default FLAT
             in Milvus Lite and HNSW on a server.
         dense_dtype: how the dense vectors of a new collection are stored; Milvus Lite has no float16.
@@ -75,8 +78,12 @@ def connect(
     _check_choice("dense_dtype", dense_dtype, DenseType)
     if dense_index is not None:
         _check_choice("dense_index", dense_index, DenseIndex)
+    if exact and dense_index not in {None, "FLAT"}:
+        raise ConfigError(f"exact means dense_index='FLAT', not {dense_index!r}; give one of them")
     if url is not None and path is not None:
         raise ConfigError("give a url for a server or a path for Milvus Lite, not both")
+    if ca_certificate is not None and not Path(ca_certificate).is_file():
+        raise ConfigError(f"ca_certificate: there is no file {ca_certificate}")
     if token is not None and api_key is not None:
         raise ConfigError("token and api_key are the same option; give one")
     return MilvusConnector(
@@ -91,7 +98,7 @@ def connect(
             tls=_tls(ca_certificate, client_certificate, client_key, server_name),
         ),
         consistency=consistency_level,
-        options=Options(dense_index, dense_dtype, partition_key, struct_array),
+        options=Options("FLAT" if exact else dense_index, dense_dtype, partition_key, struct_array),
     )
 
 

@@ -193,11 +193,15 @@ def test_tls_options_reach_the_driver(tmp_path):
     mutual = connect(
         collection="test",
         url="https://x",
-        ca_certificate="ca",
+        ca_certificate=tmp_path / "ca",
         client_certificate="cert",
         client_key="key",
     )._database.tls
-    assert mutual == {"ca_pem_path": "ca", "client_pem_path": "cert", "client_key_path": "key"}
+    assert mutual == {
+        "ca_pem_path": str(tmp_path / "ca"),
+        "client_pem_path": "cert",
+        "client_key_path": "key",
+    }
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from m3connect.errors import (
     RequestTooLarge,
     TransientError,
     Unsupported,
+    WritesRefused,
 )
 from m3connect_milvus.errors import translate, translated
 
@@ -98,7 +99,7 @@ REFUSED = RpcError(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
         ),
         (driver.MilvusException(2, "service unavailable"), TransientError, "code 2"),
         (driver.MilvusException(8, "rate limit exceeded"), TransientError, "code 8"),
-        (driver.MilvusException(9, "quota exceeded"), PermanentError, "code 9"),
+        (driver.MilvusException(9, "quota exceeded"), WritesRefused, "code 9"),
         (driver.DescribeCollectionException(100, "can't find"), CollectionNotFound, "ensure"),
         (driver.MilvusException(101, "not loaded"), TransientError, "code 101"),
         (driver.MilvusException(1, "not ready", retriable=True), TransientError, "not ready"),

@@ -21,8 +21,8 @@ from qdrant_client.http.exceptions import (
     UnexpectedResponse,
 )
 
+from m3connect.connecting.failures import advised, of_status
 from m3connect.errors import (
-    AuthError,
     CollectionNotFound,
     ConnectorError,
     InvalidFilter,
@@ -31,6 +31,7 @@ from m3connect.errors import (
     RequestTooLarge,
     TransientError,
     Unsupported,
+    WritesRefused,
 )
 
 NAME = "qdrant"
@@ -40,20 +41,6 @@ class CollectionExists(PermanentError):
     """The collection to be created is there already, perhaps made by someone else just now."""
 
 
-_STATUS: dict[int, type[ConnectorError]] = {
-    401: AuthError,
-    403: AuthError,
-    404: CollectionNotFound,
-    408: TransientError,
-    409: CollectionExists,
-    413: RequestTooLarge,
-    429: TransientError,
-    500: TransientError,  # often a time-out inside the server; what is sent here is idempotent
-    501: Unsupported,
-    502: TransientError,
-    503: TransientError,
-    504: TransientError,
-}
 _GRPC = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
     grpc.StatusCode.PERMISSION_DENIED: 403,
@@ -76,7 +63,11 @@ _SERVER_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
         TransientError,
         "is the server up and its gRPC port open? prefer_grpc=false speaks REST instead",
     ),
-    (r"Insufficient storage", PermanentError, "make room, or delete something"),
+    (
+        r"Insufficient storage|No space left|^507 |[Dd]isk quota|[Qq]uota exceeded",
+        WritesRefused,
+        "make room, or delete something",
+    ),
     (
         r"Index required but not found",
         InvalidFilter,
@@ -86,12 +77,9 @@ _SERVER_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
 _EMBEDDED_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
     (r"^Collection .* not found|directory .* does not exist", CollectionNotFound, ""),
     (r"^Collection .* already exists", CollectionExists, ""),
+    (r"No space left|os error 28", WritesRefused, "free some space on the disk"),
     (r"is closed|Shard is not initialized", PermanentError, "the connector is closed"),
 ]
-_HINTS: dict[type[ConnectorError], str] = {
-    AuthError: "check the API key (--api-key, M3CONNECT_API_KEY) and its rights",
-    CollectionNotFound: "ingest, or ensure(schema), makes it",
-}
 
 
 @contextmanager
@@ -129,6 +117,8 @@ def translate(error: Exception, operation: str) -> ConnectorError:
         case json.JSONDecodeError() | AssertionError():  # the client asserts that there is a result
             message = "the answer is not Qdrant's; does the URL lead to a Qdrant server?"
             return PermanentError(message, connector=NAME, operation=operation)
+        case TimeoutError():  # ours, of an answer that drips
+            return TransientError(str(error), connector=NAME, operation=operation)
         case QdrantException():  # a Retry-After that is a date
             return TransientError(str(error), connector=NAME, operation=operation)
         case ApiException():
@@ -136,18 +126,22 @@ def translate(error: Exception, operation: str) -> ConnectorError:
     return _of_text(str(error) or repr(error), _EMBEDDED_TEXTS, PermanentError, operation)
 
 
+def _kind(status: int) -> type[ConnectorError]:
+    return CollectionExists if status == 409 else of_status(status)
+
+
 def _of_status(status: int, text: str, operation: str) -> ConnectorError:
     if status == 404 and not text:
         message = "the server does not know this request; does the URL lead to a Qdrant server?"
         return Unsupported(message, connector=NAME, operation=operation)
-    kind = _STATUS.get(status, PermanentError)
+    kind = _kind(status)
     return _of_text(f"{status} {text}".strip(), _SERVER_TEXTS, kind, operation)
 
 
 def _of_grpc(error: grpc.RpcError, operation: str) -> ConnectorError:
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     details = error.details() if isinstance(error, grpc.Call) else str(error)
-    kind = _STATUS.get(_GRPC.get(code, 0), PermanentError)
+    kind = _kind(_GRPC.get(code, 0))
     return _of_text(f"{code.name} {details or ''}".strip(), _SERVER_TEXTS, kind, operation)
 
 
@@ -172,8 +166,7 @@ def _of_text(
         if re.search(pattern, message):
             kind, hint = other, advice
             break
-    hint = hint or _HINTS.get(kind, "")
-    return kind(f"{message}; {hint}" if hint else message, connector=NAME, operation=operation)
+    return kind(advised(message, kind, hint), connector=NAME, operation=operation)
 
 
 def _body_text(error: UnexpectedResponse) -> str:

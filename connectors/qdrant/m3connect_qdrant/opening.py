@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
+from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.errors import ConfigError
 from m3connect_qdrant.connector import QdrantConnector
 from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
@@ -28,6 +29,8 @@ def connect(
     grpc_port: int = 6334,
     exact: bool = False,
     multivector_storage: MultivectorStorage | None = None,
+    ca_certificate: str | Path | None = None,
+    retry: RetryPolicy = DEFAULT_POLICY,
 ) -> QdrantConnector:
     """A collection in Qdrant; nothing is opened, sent or created yet.
 
@@ -42,6 +45,8 @@ def connect(
         exact: whether dense vectors are searched without the graph: exact, slower.
         multivector_storage: how a new collection stores token values, if not as its schema says:
             ``turbo4``, ``turbo8`` and ``turbo16`` are compressed. Not every server takes each.
+        ca_certificate: PEM file of the authority that signed the server's certificate.
+        retry: how transient failures are retried.
 
     Raises:
         ConfigError: a bad option.
@@ -56,6 +61,8 @@ def connect(
     if multivector_storage not in {None, *get_args(MultivectorStorage)}:
         known = ", ".join(get_args(MultivectorStorage))
         raise ConfigError(f"multivector_storage is one of {known}, not {multivector_storage!r}")
+    if ca_certificate is not None and not Path(ca_certificate).is_file():
+        raise ConfigError(f"ca_certificate: there is no file {ca_certificate}")
     engine: Engine
     if url is not None:
         engine = ServerEngine(
@@ -65,9 +72,12 @@ def connect(
             timeout=timeout,
             prefer_grpc=prefer_grpc,
             grpc_port=grpc_port,
+            ca_certificate=None if ca_certificate is None else Path(ca_certificate),
         )
     elif path == ":memory:":
         engine = MemoryEngine(collection)
     else:
         engine = EdgeEngine(Path(path or DEFAULT_PATH) / collection)
-    return QdrantConnector(collection, engine, exact=exact, storage=multivector_storage)
+    return QdrantConnector(
+        collection, engine, exact=exact, storage=multivector_storage, policy=retry
+    )

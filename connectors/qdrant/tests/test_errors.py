@@ -27,6 +27,7 @@ from m3connect.errors import (
     RequestTooLarge,
     TransientError,
     Unsupported,
+    WritesRefused,
 )
 from m3connect.filters import F
 from m3connect.testing import corpus
@@ -78,7 +79,7 @@ STATUSES: list[tuple[int, bytes, type[ConnectorError]]] = [
     (502, b"<html>502 Bad Gateway</html>", TransientError),
     (503, b"", TransientError),
     (504, b"", TransientError),
-    (507, told(STORAGE), PermanentError),
+    (507, told(STORAGE), WritesRefused),
     (302, b"", PermanentError),
 ]
 CODES: list[tuple[grpc.StatusCode, str, type[ConnectorError]]] = [
@@ -92,7 +93,7 @@ CODES: list[tuple[grpc.StatusCode, str, type[ConnectorError]]] = [
     (grpc.StatusCode.RESOURCE_EXHAUSTED, RATE, TransientError),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, CAPACITY, RequestTooLarge),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max", RequestTooLarge),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, STORAGE, PermanentError),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, STORAGE, WritesRefused),
     (grpc.StatusCode.INTERNAL, TIMEOUT, TransientError),
     (grpc.StatusCode.UNAVAILABLE, "failed to connect to all addresses", TransientError),
     (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", TransientError),
@@ -344,7 +345,7 @@ def test_patience_ends(name: str, store: Any, request: pytest.FixtureRequest) ->
         (plain(401, "Invalid API key or JWT"), AuthError),
         (plain(403, "ExpiredSignature"), AuthError),
         (plain(404, ""), Unsupported),
-        (refuse(507, STORAGE), PermanentError),
+        (refuse(507, STORAGE), WritesRefused),
         (refuse(400, DIM), PermanentError),
         (page(200), PermanentError),
         (plain(200, '{"hello": "world"}'), PermanentError),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import ssl
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from qdrant_client import QdrantClient, models
 
+from m3connect.connecting import deadline
 from m3connect.errors import PermanentError, TransientError, Unsupported
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine.protocol import PayloadSelector
@@ -139,6 +143,7 @@ class ServerEngine(MemoryEngine):
         timeout: seconds for one request.
         prefer_grpc: gRPC for all data, which takes a fifth of the bytes that JSON does.
         grpc_port: its port.
+        ca_certificate: PEM file of the server's authority, if not one of the system's.
     """
 
     embedded = False
@@ -153,6 +158,7 @@ class ServerEngine(MemoryEngine):
         timeout: float,
         prefer_grpc: bool,
         grpc_port: int,
+        ca_certificate: Path | None = None,
     ) -> None:
         client = QdrantClient(
             url=url,
@@ -161,8 +167,11 @@ class ServerEngine(MemoryEngine):
             prefer_grpc=prefer_grpc,
             grpc_port=grpc_port,
             check_compatibility=False,  # it would ask in a thread and warn; `version` asks itself
+            **_trust(ca_certificate),
         )
-        super().__init__(collection, client)
+        # gRPC has deadlines of its own.
+        timed = client if prefer_grpc else cast("QdrantClient", _Timed(client, timeout))
+        super().__init__(collection, timed)
         self.timeout = timeout
         # A half-precision value of 2 bytes takes about 20 as JSON, and 32 MiB are taken.
         self.request_bytes = 4 * 1024 * 1024 if prefer_grpc else 1024 * 1024
@@ -210,6 +219,33 @@ class ServerEngine(MemoryEngine):
                 connector=NAME,
                 operation="flush",
             )
+
+
+class _Timed:
+    """A client whose every request ends after so many seconds.
+
+    Args:
+        client: the client.
+        seconds: what it was told, too.
+    """
+
+    def __init__(self, client: QdrantClient, seconds: float) -> None:
+        self._client = client
+        self._seconds = seconds
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        return method if name == "close" else partial(deadline.within, self._seconds, method)
+
+
+def _trust(ca_certificate: Path | None) -> dict[str, Any]:
+    """The client's options for a private authority, over REST and over gRPC."""
+    if ca_certificate is None:
+        return {}
+    return {
+        "verify": ssl.create_default_context(cafile=ca_certificate),
+        "grpc_options": {"root_certificates": ca_certificate.read_bytes()},
+    }
 
 
 def _completed(result: models.UpdateResult, operation: str) -> None:
