@@ -1,8 +1,11 @@
 """A mode is one query: searched, measured offline and measured live it ranks the same."""
 
+import json
+
 import pytest
 
 from m3connect.contract import CollectionSchema
+from m3connect.datasets import beir
 from m3connect.evaluation import live, run
 from m3connect.searching.modes import MODES, Setting, note_of
 from m3connect.searching.search import search_many, served_preset
@@ -11,6 +14,20 @@ from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch, Rrf
 
 ENCODER = HashEncoder()
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Four times as many documents as a leg brings candidates: who brings them shows."""
+    texts = [f"word{n % 7} topic{n % 190} item{n}" for n in range(400)]
+    rows = {
+        "corpus.jsonl": [{"_id": f"d{n:03}", "text": text} for n, text in enumerate(texts)],
+        "queries.jsonl": [{"_id": f"q{n}", "text": texts[n * 31]} for n in range(8)],
+        "qrels.jsonl": [{"qid": f"q{n}", "docid": f"d{n * 31:03}", "score": 1} for n in range(8)],
+    }
+    for name, values in rows.items():
+        (tmp_path / name).write_text("\n".join(map(json.dumps, values)))
+    return beir.load(tmp_path)
 
 
 @pytest.fixture
@@ -33,7 +50,7 @@ class Ranked(dict):
         self[mode, query] = sorted(answer, key=lambda id_: (-answer[id_], id_))
 
 
-@pytest.mark.parametrize("limit", [5, 30])
+@pytest.mark.parametrize("limit", [5, 120])
 @pytest.mark.parametrize(
     "notes",
     [{}, {note_of("all"): Setting(Rrf(k=2, sparse=3.0), 4).to_json()}],
