@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,7 +20,7 @@ from m3connect.cli.eval_options import (
 from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target
 
 if TYPE_CHECKING:
-    from m3connect.training_data.mining import Mined, Source
+    from m3connect.training_data.mining import Source
 
 
 def mine(
@@ -87,6 +86,7 @@ def mine(
     - `m3connect mine --dataset train --output train.jsonl --mode hybrid --fusion rrf`
     """
     from m3connect.cli.progress import progress_bar
+    from m3connect.datasets import lines
     from m3connect.evaluation import live as databases
     from m3connect.evaluation import requires, run
     from m3connect.evaluation.offline import OfflineSearch
@@ -130,7 +130,7 @@ def mine(
                 connector, encoder, queries, texts, ranking, preset, limit=last
             )
         mined = mining.mine(opened, texts, source, rules, tally)
-        _write(output, scores.watch(mined), texts)
+        lines.write(output, mining.as_examples(scores.watch(mined), texts))
     shown = mining_report.markdown(tally, scores, texts)
     if report is not None:
         report.write_text(shown, encoding="utf-8")
@@ -140,17 +140,3 @@ def mine(
         counts = {"queries": tally.queries, "negatives": tally.negatives, "short": tally.short}
         dropped = {"left_out": tally.left_out, "dropped": dict(tally.dropped)}
         typer.echo(json.dumps(counts | dropped | {"output": str(output)}, ensure_ascii=False))
-
-
-def _write(output: Path, mined: Iterable[Mined], texts: Mapping[str, str]) -> None:
-    """Write line by line into a file that gets its name when it is whole."""
-    unfinished = output.with_name(output.name + ".part")
-    with unfinished.open("w", encoding="utf-8") as file:
-        for each in mined:
-            line = {
-                "query": each.query,
-                "pos": [texts[id_] for id_ in each.positives],
-                "neg": [texts[id_] for id_ in each.negatives],
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    unfinished.replace(output)

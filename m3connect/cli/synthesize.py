@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,10 +15,6 @@ from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Language, Seed
 from m3connect.cli.options import Mark, ModelChoice, Output
 from m3connect.errors import ConfigError
-
-if TYPE_CHECKING:
-    from m3connect.contract import Encoder
-    from m3connect.evaluation.shards import Progress
 
 
 def synthesize(
@@ -117,30 +113,13 @@ def synthesize(
         synthesize.save(queries, languages, output)
         if found_within and queries:
             home = cache or eval_options.default_cache()
-            found = _search(output, encoder, found_within, home, progress)
-            queries = synthesize.round_trip(queries, found, dropped)
+            hits = synthesize.search(output, encoder, found_within, home, progress=progress)
+            queries = synthesize.round_trip(queries, hits, dropped)
             synthesize.save(queries, languages, output)
     result = {"queries": len(queries), "dropped": dict(dropped), "output": str(output)}
     printed.show(result, f"{len(queries)} queries in {output}")
     for reason, count in dropped.items():
         typer.secho(f"{count} dropped: {reason}", fg="yellow", err=True)
-
-
-def _search(
-    folder: Path, encoder: Encoder, depth: int, cache: Path, progress: Progress
-) -> list[list[str]]:
-    """Documents that each query of a collection finds, with dense and sparse together."""
-    from m3connect.datasets import beir
-    from m3connect.evaluation import run
-    from m3connect.evaluation.offline import OfflineSearch
-    from m3connect.searching.modes import preset_for
-
-    dataset = beir.load(folder)
-    store, queries = run.encode(dataset, encoder, ("dense", "sparse"), cache, progress=progress)
-    search = OfflineSearch(
-        dataset.ids, store, queries, preset_for(encoder.info), limit=depth, progress=progress
-    )
-    return [list(answer) for answer in search.run("hybrid")]
 
 
 def _template(prompt: str) -> str:

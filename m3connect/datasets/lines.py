@@ -79,12 +79,15 @@ def parse(line: str | bytes, where: str) -> dict[str, Any]:
     return value
 
 
-def write(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
+def write(path: Path, objects: Iterable[Mapping[str, Any]]) -> int:
     """Write objects as lines; gzipped where the name ends so. The file is there when it is whole.
 
     Args:
         path: the file.
         objects: JSON values; what streams is written as it comes.
+
+    Returns:
+        how many lines were written.
 
     Raises:
         M3ConnectError: there is no room.
@@ -95,7 +98,11 @@ def write(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
         if path.suffix == ".gz"
         else unfinished.open("w", encoding="utf-8") as file,
     ):
-        file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in objects)
+        count = 0
+        for value in objects:
+            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            count += 1
+    return count
 
 
 class Records:

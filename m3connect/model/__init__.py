@@ -5,7 +5,8 @@ the model      config.py     what a checkpoint is: body, heads, how text is prep
                backbone.py   the BERT encoder       heads.py    from hidden states to representations
                scores.py     the three scores, for losses and for evaluation on a GPU
 its text       tokenize.py   text to token ids      folding.py  case folding of term ids
-its files      hub.py        a name to a folder     checkpoint.py   opening a folder (without torch)
+its files      hub.py        a name to a folder     inventory.py    those on this machine
+               checkpoint.py                        opening a folder (without torch)
                weights.py    tensors into torch     published.py    the files of BAAI/bge-m3
                tensors.py    names and shapes       packed.py       4-bit blocks
                saving.py     writing tensors        merging.py      the weighted mean of checkpoints

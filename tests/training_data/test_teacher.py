@@ -1,7 +1,6 @@
 """Teacher scores: in place, in order, streamed, and the formula's."""
 
 import json
-import sys
 
 import pytest
 import typer
@@ -66,7 +65,7 @@ def test_the_models_own_score_is_the_weighted_sum(weights):
 def test_the_command_scores_a_file(tmp_path, monkeypatch):
     """The output has the input's lines with scores; a cross-encoder can be the teacher."""
     monkeypatch.setattr(
-        sys.modules["m3connect.cli.score"],
+        teacher,
         "load_cross_encoder",
         lambda *_: lambda pairs: [7.0] * len(pairs),
     )
@@ -130,7 +129,7 @@ def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path):
         max_position_embeddings=32,
     )
     BertForSequenceClassification(config).save_pretrained(tmp_path)
-    score = sys.modules["m3connect.cli.score"].load_cross_encoder(str(tmp_path), "cpu")
+    score = teacher.load_cross_encoder(str(tmp_path), "cpu")
     pairs = [("blue sky", "sky"), ("green", "grass green"), ("blue", "blue")]
     together = score(pairs)
     assert len(set(together)) == 3
