@@ -4,7 +4,7 @@ Two kinds of sources, read by row and never held in memory as a whole:
 
 ========= =========================================================================================
 a file    JSON lines or Parquet with ``query``, ``pos`` (list), optional ``neg``, ``pos_scores``,
-          ``neg_scores``, ``prompt``, ``lang``: the format of FlagEmbedding
+          ``neg_scores``, ``prompt``, ``lang``: the format of FlagEmbedding; other fields are yours
 a folder  the BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` (or ``.gz``), ``qrels.tsv`` or
           ``qrels/train.tsv``; every judgement above 0 is a positive
 ========= =========================================================================================
@@ -21,8 +21,6 @@ from typing import Any, Protocol
 from m3connect.datasets import beir
 from m3connect.datasets.lines import Records
 from m3connect.errors import InputError
-
-_FILE_KEYS = {"query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "lang", "type", "id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +88,6 @@ class ExampleFile:
             InputError: the line is malformed; names file, line and field.
         """
         where, record = self._records.where(row), self._records[row]
-        unknown = set(record) - _FILE_KEYS
-        if unknown:
-            raise InputError(
-                f"{where}: unknown field {sorted(unknown)}; known: {sorted(_FILE_KEYS)}"
-            )
         positives = _texts(where, record, "pos")
         if not positives:
             raise InputError(f"{where}: 'pos' holds no text")
@@ -140,7 +133,10 @@ class PairFolder:
     def __getitem__(self, row: int) -> Example:
         """The example of a row."""
         query, documents = self._pairs[row]
-        positives = tuple(self._corpus[at]["text"] for at in documents)
+        positives = tuple(
+            _text(self._corpus.where(document), self._corpus[document], "text")
+            for document in documents
+        )
         return Example(query.text, positives, language=query.language)
 
 
@@ -148,6 +144,8 @@ def _text(where: str, record: Mapping[str, Any], key: str) -> str:
     text = record.get(key)
     if not isinstance(text, str):
         raise InputError(f"{where}: {key!r} must hold a string, got {text!r}")
+    if not text.strip():
+        raise InputError(f"{where}: {key!r} is blank: there is nothing to learn from it")
     return text
 
 
@@ -157,6 +155,8 @@ def _texts(where: str, record: Mapping[str, Any], key: str) -> tuple[str, ...]:
         return ()
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{where}: {key!r} must hold a list of strings")
+    if not all(text.strip() for text in texts):
+        raise InputError(f"{where}: {key!r} holds a blank text: there is nothing to learn from it")
     return tuple(texts)
 
 

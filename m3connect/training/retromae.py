@@ -294,6 +294,8 @@ def _texts(source: Records, rows: Rows) -> list[str]:
         text = source[row].get("text")
         if not isinstance(text, str):
             raise InputError(f"{source.where(row)}: 'text' must hold a string, got {text!r}")
+        if not text.strip():
+            raise InputError(f"{source.where(row)}: 'text' is blank: there is nothing to learn")
         texts.append(text)
     return texts
 

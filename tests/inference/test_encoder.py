@@ -8,6 +8,7 @@ import pytest
 
 from m3connect.errors import CheckpointError, ConfigError, InputError
 from m3connect.inference import M3Encoder
+from m3connect.searching import scoring
 from m3connect.types import LEGS, Embeddings
 
 TEXTS = [
@@ -212,12 +213,22 @@ def test_lower_precision_stays_close(tiny_m3, dtype):
 
 
 def test_pair_scores_are_those_of_their_representations(encoder):
-    """A pair's scores do not depend on the pairs around it."""
+    """They are the scores of the two texts' representations, whatever pairs stand around them."""
     pairs = [(TEXTS[0], TEXTS[1]), (TEXTS[5], TEXTS[7])]
     together = encoder.compute_score(pairs)
     for row, pair in enumerate(pairs):
         alone = encoder.compute_score([pair])
         assert all(abs(alone[kind][0] - together[kind][row]) < 1e-5 for kind in alone)
+    one = encoder.encode([query for query, _ in pairs], kind="query")
+    other = encoder.encode([passage for _, passage in pairs])
+    for row in range(len(pairs)):
+        expected = {
+            "dense": scoring.dense_scores(one.dense[row], other.dense)[row],
+            "sparse": scoring.sparse_scores(one.sparse[row], other.sparse)[row],
+            "multivector": scoring.maxsim(one.multivector[row], other.multivector[row]),
+        }
+        for kind, score in expected.items():
+            assert together[kind][row] == pytest.approx(score, abs=1e-5)
     assert all(len(scores) == 0 for scores in encoder.compute_score([]).values())
 
 
