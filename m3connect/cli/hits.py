@@ -69,8 +69,6 @@ def print_hits(hits: Sequence[Hit], why: Why | None) -> None:
         plan = why.plan
         way = "native" if plan.native else f"on the client, because {plan.reason}"
         console.print(f"[dim]plan: {escape(way)}: {escape('; '.join(plan.steps))}[/]")
-    if not hits:
-        console.print("[dim]no hits[/]")
     for at, hit in enumerate(hits):
         console.print(
             f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(visible(hit.id))}[/]  "

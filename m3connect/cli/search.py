@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from m3connect.cli.console import visible
 from m3connect.cli.hits import Why, print_comparison, print_hits, print_json
 from m3connect.cli.options import FusionChoice, ModelChoice, Output, Target
+from m3connect.cli.queries import read_queries
 
 if TYPE_CHECKING:
-    from m3connect.contract import ModelInfo
+    from m3connect.contract import Connector, ModelInfo
+    from m3connect.filters import Filter
     from m3connect.searching.modes import Mode
     from m3connect.searching.search import TextHits
-    from m3connect.types import Fusion
+    from m3connect.types import Fusion, Hit
 
 ModeName = Literal["dense", "sparse", "multivector", "hybrid", "dense+sparse", "all"]
 _BATCH = 64  # queries encoded and sent together
@@ -67,20 +68,20 @@ def search(
     - `m3connect search "wie entpacke ich ein Archiv?" --mode all --explain`
     - `m3connect search --queries questions.jsonl --json > hits.jsonl`
     """
-    if (text is None) == (queries is None):
-        raise typer.BadParameter("give either a text or --queries FILE")
+    asked = _asked(text, queries)
     if compare and (explain or rerank is not None):
         raise typer.BadParameter("--compare goes with neither --explain nor --rerank")
     from m3connect.filters import as_filter
+    from m3connect.searching.absence import why_no_hits
     from m3connect.searching.modes import MODES, parse_mode
     from m3connect.searching.search import search_many
 
-    as_filter(filter)  # a mistake in it is said before the model is loaded
+    condition = as_filter(filter)  # a mistake in it is said before the model is loaded
     fusion.parsed_weights()
     encoder = model.load()
-    asked = iter([("", text)]) if text is not None else _read_queries(queries)
     chosen = _fusion(fusion, encoder.info)
     modes: tuple[Mode, ...] = MODES if compare else (parse_mode(mode),)
+    told = False
     with where.open() as connector:
         while batch := list(islice(asked, _BATCH)):
             results = {
@@ -107,6 +108,38 @@ def search(
                     print_comparison(query_text, hits)
                 else:
                     print_hits(hits[modes[0]], why[modes[0]])
+                seen = [hit for listed in hits.values() for hit in listed]
+                if not seen:
+                    typer.echo(why_no_hits(connector, condition), err=printed.as_json)
+                if condition is not None and not told:
+                    told = True
+                    _note_unknown_fields(connector, condition, seen)
+
+
+def _asked(text: str | None, queries: FilePath | None) -> Iterator[tuple[str, str]]:
+    """The one query, under an empty id, or those of the file."""
+    if text is not None and queries is None:
+        if not text.strip():
+            raise typer.BadParameter("the query is blank")
+        return iter([("", text)])
+    if text is None and queries is not None:
+        return read_queries(queries)
+    raise typer.BadParameter("give either a text or --queries FILE")
+
+
+def _note_unknown_fields(connector: Connector, condition: Filter, hits: Sequence[Hit]) -> None:
+    """Say which fields of the filter no passage has; a hit that has them all needs no request."""
+    from m3connect.filters import values_at
+    from m3connect.searching.absence import fields_of, unknown_fields
+
+    if any(
+        all(any(True for _ in values_at(hit.payload, field)) for field in fields_of(condition))
+        for hit in hits
+    ):
+        return
+    for field in unknown_fields(connector, condition):
+        note = f"note: no passage has the field {field!r} that the filter asks for"
+        typer.secho(visible(note), fg="yellow", err=True)
 
 
 def _why(hits: TextHits) -> Why:
@@ -124,28 +157,3 @@ def _fusion(choice: FusionChoice, info: ModelInfo) -> Fusion | None:
     if choice.fusion == "rrf":
         return Rrf(choice.rrf_k, *(weights or (1.0, 1.0, 1.0)))
     return Weighted(*(weights or info.weights))
-
-
-def _read_queries(path: FilePath | None) -> Iterator[tuple[str, str]]:
-    from m3connect.errors import InputError
-
-    if str(path) == "-":
-        yield from _parse_queries(path, sys.stdin)
-        return
-    if path is None or not path.exists():
-        raise InputError(f"--queries {path}: no such file")
-    with path.open(encoding="utf-8") as stream:
-        yield from _parse_queries(path, stream)
-
-
-def _parse_queries(path: FilePath | None, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    from m3connect.errors import InputError
-
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            query = json.loads(line)
-            yield str(query["id"]), str(query["text"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{path}:{number}: expected an object with id and text") from error

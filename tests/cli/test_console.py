@@ -183,6 +183,32 @@ def test_no_encoding_ends_the_output(encoding):
     assert json.loads(line.decode(encoding))["t"] == "\u4e2d caf\u00e9 \U0001f600"
 
 
+# ------------------------------------------------------------------------------- nothing is found
+
+
+def test_no_hits_come_with_their_reason(run):
+    """How many passages the filter leaves, and which field nobody has; on stderr with JSON."""
+    where = ("search", "two", "--filter", 'lnag == "de"')
+    code, out, err = run(*where, connect=_holding("one", "two"))
+    assert (code, out) == (0, "no hits: the filter leaves none of 2 passages\n")
+    assert "no passage has the field 'lnag'" in err
+    _, out, err = run(*where, "--json", connect=_holding("one", "two"))
+    assert (out, "no hits: the filter leaves none" in err) == ("", True)
+
+
+def test_a_misspelt_field_is_noted_with_hits_too(run):
+    """What is unlike matches everything when the field's name is wrong."""
+    where = ("search", "two", "--filter", 'lnag != "de"')
+    code, out, err = run(*where, connect=_holding("one", "two"))
+    assert (code, "two" in out, "no passage has the field 'lnag'" in err) == (0, True, True)
+    assert run("search", "two", "--filter", 'lang == "en"', connect=_holding("two"))[2] == ""
+
+
+def test_a_blank_query_is_refused(run):
+    """Exit code 2, before anything is opened."""
+    assert run("search", " ")[0] == 2
+
+
 # ---------------------------------------------------------------------------------------- errors
 
 

@@ -1,0 +1,55 @@
+"""Why a search found nothing, and which fields of a filter no passage has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from m3connect.contract import Connector
+from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+
+
+def why_no_hits(connector: Connector, condition: Filter | None = None) -> str:
+    """One line: what the collection holds, and what the filter leaves of it.
+
+    >>> from m3connect import connect
+    >>> from m3connect.contract import CollectionSchema
+    >>> with connect("memory", collection="notes") as notes:
+    ...     notes.ensure(CollectionSchema(2, False, None))
+    ...     why_no_hits(notes)
+    'no hits: the collection is empty'
+    """
+    total = connector.count()
+    if total == 0:
+        return "no hits: the collection is empty"
+    if condition is None:
+        return f"no hits: none of {total} passages shares anything with the query"
+    left = connector.count(condition)
+    if left:
+        return f"no hits: the filter leaves {left} of {total} passages, none like the query"
+    return f"no hits: the filter leaves none of {total} passages"
+
+
+def unknown_fields(connector: Connector, condition: Filter) -> tuple[str, ...]:
+    """The fields of a filter that no passage of the collection has."""
+    return tuple(field for field in fields_of(condition) if not connector.count(Exists(field)))
+
+
+def fields_of(condition: Filter) -> tuple[str, ...]:
+    """The fields that a filter asks for, each once.
+
+    >>> from m3connect.filters import parse
+    >>> fields_of(parse('lang == "de" and not (year > 3 or lang exists)'))
+    ('lang', 'year')
+    """
+    return tuple(dict.fromkeys(_fields(condition)))
+
+
+def _fields(condition: Filter) -> Iterator[str]:
+    match condition:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from _fields(part)
+        case Not(part):
+            yield from _fields(part)
+        case Eq(field) | In(field) | Range(field) | Exists(field):
+            yield field
