@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
@@ -14,6 +15,9 @@ from m3connect.contract import Encoder
 from m3connect.errors import ConfigError
 from m3connect.ingestion.headings import Sections
 from m3connect.types import Chunk, Document, encoded_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Context = Literal["title", "headings"]
 
@@ -48,6 +52,26 @@ def chunk_ids(document_id: str, start: int, stop: int) -> list[str]:
 
 Span = tuple[int, int]
 """Start and stop of a passage in its document, in characters."""
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """A tokenizer that counts, known by the hash of its vocabulary and rules."""
+
+    hash: str
+    tokenizer: Tokenizer = field(compare=False)
+
+
+# Each takes about a second with a large vocabulary, which is most of an update of one document in a
+# running process: made once. Most corpora need one of the two.
+@lru_cache(maxsize=4)
+def _text_splitter(counter: _Counter, tokens: int, overlap: int) -> TextSplitter:
+    return TextSplitter.from_huggingface_tokenizer(counter.tokenizer, tokens, overlap)
+
+
+@lru_cache(maxsize=4)
+def _markdown_splitter(counter: _Counter, tokens: int, overlap: int) -> MarkdownSplitter:
+    return MarkdownSplitter.from_huggingface_tokenizer(counter.tokenizer, tokens, overlap)
 
 
 class Chunker:
@@ -92,17 +116,15 @@ class Chunker:
         self.context = tuple(each for each in CONTEXT if each in context)
         self._limit = limit
         self._tokenizer = encoder.tokenizer
+        self._counter = _Counter(encoder.info.fingerprint.tokenizer, self._tokenizer)
 
-    # Each takes about a second with a large vocabulary, and most corpora need one of them.
-    @cached_property
+    @property
     def _text(self) -> TextSplitter:
-        return TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.tokens, self.overlap)
+        return _text_splitter(self._counter, self.tokens, self.overlap)
 
-    @cached_property
+    @property
     def _markdown(self) -> MarkdownSplitter:
-        return MarkdownSplitter.from_huggingface_tokenizer(
-            self._tokenizer, self.tokens, self.overlap
-        )
+        return _markdown_splitter(self._counter, self.tokens, self.overlap)
 
     @property
     def description(self) -> str:

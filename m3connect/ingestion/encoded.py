@@ -60,13 +60,18 @@ class EncodedSource:
         return tuple(leg for leg in LEGS if _LEG_COLUMNS[leg] in self.columns.names)
 
     @property
-    def restores(self) -> bool:
-        """Whether this is a copy of a collection that documents were ingested into.
+    def passages(self) -> bool:
+        """Whether these are passages that ingestion cut from documents.
 
-        Its passages keep their payload to the letter, marks included: the ledger needs them when
-        the documents are ingested again.
+        They keep their payload to the letter, marks included: the ledger needs them when the
+        documents are ingested again.
         """
         return self.contents is not None and bool(self.fingerprint and self.fingerprint.chunker)
+
+    @property
+    def restores(self) -> bool:
+        """Whether this is a copy of a collection that documents were ingested into."""
+        return self.passages and self.contents is not None and self.contents.digest is not None
 
     def schema(
         self, legs: Sequence[Leg], index_fields: Mapping[str, FieldKind]
@@ -119,7 +124,7 @@ class EncodedSource:
             return Failure(embeddings, where=where, id=id_)
         try:
             payload = self._payload(row)
-            if not self.restores:
+            if not self.passages:
                 others = {name: value for name, value in payload.items() if name != FIELD}
                 payload = {"document_id": id_, "position": 0} | others
             if fault := values.fault(payload):
@@ -180,7 +185,7 @@ def from_arrow(
     stored = contents(metadata, name)
     if stored is not None:
         source = EncodedSource(columns, batches, stored.schema.fingerprint or made_by, stored)
-        if source.restores and stored.digest is None:
+        if source.passages and not source.restores:
             raise InputError(
                 f"{name} was read from a copy of a collection; ingest that file itself"
             )

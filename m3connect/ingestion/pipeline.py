@@ -95,16 +95,7 @@ def ingest(
         chunk_tokens=chunk_tokens,
         chunk_overlap=chunk_overlap,
     )
-    chosen = choose_legs(legs, opened, connector)
-    schema = opened.schema(chosen, index_fields or {})
-    collection_exists(connector, schema)
-    connector.ensure(schema)
-    copy = opened.contents if isinstance(opened, EncodedSource) and opened.restores else None
-    held = False
-    if copy is None:
-        restoring.leave(connector)
-    else:
-        held = restoring.begin(connector, copy)
+    chosen, held = prepare(opened, connector, legs, index_fields or {})
     seen: set[str] = set()
     with DeadLetters(dead_letters) as letters:
         try:
@@ -114,13 +105,37 @@ def ingest(
             connector.flush()
             raise
         connector.flush()
-        if copy is not None and not sink.failed:
-            restoring.finish(connector, copy)
+        if isinstance(opened, EncodedSource) and opened.restores and not sink.failed:
+            restoring.finish(connector, opened.contents)
         if prune:
             pruning.prune(opened, seen, sink)
             connector.flush()
     _require_any(sink, dead_letters)
     return sink.report()
+
+
+def prepare(
+    source: DocumentSource | EncodedSource,
+    connector: Connector,
+    legs: Sequence[Leg] | None,
+    index_fields: Mapping[str, FieldKind],
+) -> tuple[tuple[Leg, ...], bool]:
+    """Make the collection for a source, or see that it fits.
+
+    Returns:
+        the representations to store, and whether the collection holds all of a copy already.
+
+    Raises:
+        as :func:`ingest`, before anything is written.
+    """
+    chosen = choose_legs(legs, source, connector)
+    schema = source.schema(chosen, index_fields)
+    collection_exists(connector, schema)
+    connector.ensure(schema)
+    if isinstance(source, EncodedSource) and source.restores:
+        return chosen, restoring.begin(connector, source.contents)
+    restoring.leave(connector)
+    return chosen, False
 
 
 def _require_any(sink: Sink, dead_letters: str | Path | None) -> None:

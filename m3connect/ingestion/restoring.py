@@ -14,12 +14,13 @@ from m3connect.stores.parquet import Contents
 NOTE = "restored"
 
 
-def begin(connector: Connector, copy: Contents) -> bool:
+def begin(connector: Connector, copy: Contents | None) -> bool:
     """Claim the collection for a copy. Returns whether it holds all of it already.
 
     Raises:
         ConfigError: it holds something else.
     """
+    assert copy is not None, "only what m3connect wrote is a copy"
     note = connector.describe().notes.get(NOTE)
     if note is not None and note["digest"] == copy.digest:
         return bool(note["finished"])
@@ -32,8 +33,9 @@ def begin(connector: Connector, copy: Contents) -> bool:
     return False
 
 
-def finish(connector: Connector, copy: Contents) -> None:
+def finish(connector: Connector, copy: Contents | None) -> None:
     """All records of a copy are in: its notes follow."""
+    assert copy is not None, "only what m3connect wrote is a copy"
     connector.annotate({**copy.notes, NOTE: {"digest": copy.digest, "finished": True}})
 
 

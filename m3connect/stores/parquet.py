@@ -121,10 +121,7 @@ class RecordWriter:
 
     def write(self, batch: RecordBatch) -> None:
         """Append records, as one row group."""
-        schema = self.stored.schema
-        content = {"layout": LAYOUT, "schema": schema.to_json()}
-        table = records_to_arrow(batch, schema)
-        table = table.replace_schema_metadata({_METADATA: json.dumps(content)})
+        table = records_to_arrow(batch, self.stored.schema)
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
@@ -136,7 +133,7 @@ class RecordWriter:
     def finish(self) -> None:
         """Write the metadata and give the file its name."""
         if self._file is None:
-            self.write(_no_records(self.stored.schema))
+            self.write(no_records(self.stored.schema))
         assert self._file is not None
         copy = {
             "schema": self.stored.schema.to_json(),
@@ -163,7 +160,8 @@ class RecordWriter:
             self.discard()
 
 
-def _no_records(schema: CollectionSchema) -> RecordBatch:
+def no_records(schema: CollectionSchema) -> RecordBatch:
+    """A batch of none, with the representations of a schema."""
     multi = None
     if schema.multivector_width is not None:
         width, dtype = schema.multivector_width, schema.multivector_dtype
@@ -337,7 +335,7 @@ class ParquetConnector:
 
 
 def records_to_arrow(batch: RecordBatch, schema: CollectionSchema) -> pa.Table:
-    """Records as a table of the layout above."""
+    """Records as a table of the layout above, with layout and schema in its metadata."""
     embeddings = batch.embeddings
     table = embeddings.to_arrow()
     if embeddings.multivector is not None:
@@ -350,7 +348,8 @@ def records_to_arrow(batch: RecordBatch, schema: CollectionSchema) -> pa.Table:
     columns = {"payload": others, "text": texts, "id": list(batch.ids)}
     for name, values in columns.items():
         table = table.add_column(0, name, pa.array(values, pa.string()))
-    return table
+    content = {"layout": LAYOUT, "schema": schema.to_json()}
+    return table.replace_schema_metadata({_METADATA: json.dumps(content)})
 
 
 def _split(payload: Payload) -> tuple[str | None, str]:

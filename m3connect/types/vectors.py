@@ -320,7 +320,7 @@ class Embeddings:
                 ``multivector`` list<list<float32>>.
         """
         table = _to_arrow(self)
-        return table.cast(_portable(table.schema)) if portable else table
+        return table.cast(portable_schema(table.schema)) if portable else table
 
     @classmethod
     def from_arrow(cls, table: pa.Table | pa.RecordBatch) -> Embeddings:
@@ -416,7 +416,8 @@ def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     return column
 
 
-def _portable(schema: pa.Schema) -> pa.Schema:
+def portable_schema(schema: pa.Schema) -> pa.Schema:
+    """The columns of embeddings in types that every engine has; all others as they are."""
     import pyarrow as pa
 
     types = {

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3connect.errors import ConfigError
+from m3connect.ingestion import chunking
 from m3connect.ingestion.chunking import Chunker, added_tokens, blocks
 from m3connect.ingestion.headings import Sections
 from m3connect.testing.fakes import HashEncoder
@@ -222,3 +223,19 @@ def test_the_description_tells_chunkers_apart():
     assert len(described) == 12
     with pytest.raises(ConfigError, match="--context is of title, headings, got author"):
         Chunker(ENCODER, context=["author"])
+
+
+def test_a_splitter_is_made_once_a_process(monkeypatch):
+    """By tokenizer and size, whichever encoder object it came with."""
+    made = []
+    build = chunking.TextSplitter.from_huggingface_tokenizer
+
+    class Counting:
+        from_huggingface_tokenizer = staticmethod(lambda *a: made.append(a) or build(*a))
+
+    monkeypatch.setattr(chunking, "TextSplitter", Counting)
+    for _ in range(3):
+        assert Chunker(HashEncoder(), tokens=37).chunks(Document("d", "a b"))
+    assert len(made) == 1
+    Chunker(HashEncoder(), tokens=36).chunks(Document("d", "a b"))
+    assert len(made) == 2

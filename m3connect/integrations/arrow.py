@@ -1,0 +1,325 @@
+"""The core of every data pipeline: Arrow in, a collection out.
+
+Two stages, which an engine (Ray, Spark, Daft, plain Python) runs where it likes::
+
+    documents --encode_batch--> passages with vectors --Sink.write--> collection
+    documents -------------------------------------- Sink.write--> collection
+
+Either way ids, payloads, the ledger's marks and the fingerprint are those of ``m3connect ingest``, so
+that a batch may be written twice, by anyone, and changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+
+from m3connect.connecting.registry import connect
+from m3connect.contract import CollectionSchema, Connector, Encoder, FieldKind
+from m3connect.errors import ConfigError, InputError
+from m3connect.ingestion.chunking import Chunker, chunk_id
+from m3connect.ingestion.documents import DocumentSource
+from m3connect.ingestion.encoded import EncodedSource, is_encoded
+from m3connect.ingestion.formats import Fields
+from m3connect.ingestion.ledger import FIELD, Candidate, Mark, RecordIds, Stored, step
+from m3connect.ingestion.pipeline import Changed, grouped, look_up, prepare
+from m3connect.ingestion.pipeline import events as pipeline_events
+from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
+from m3connect.ingestion.sink import Change, Event, Unchanged, Work
+from m3connect.ingestion.sink import Sink as Writer
+from m3connect.ingestion.tables import as_reader, from_batches
+from m3connect.stores.parquet import Contents, contents, no_records, records_to_arrow
+from m3connect.types import Leg, RecordBatch
+from m3connect.types.vectors import portable_schema
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE, _BYTES = 256, 32 * 1024 * 1024  # documents, and vectors, of one piece of work
+
+
+@lru_cache(maxsize=2)
+def _load(model: str) -> Encoder:
+    """The model of this process: loaded once, however many batches come."""
+    from m3connect import M3Encoder
+
+    encoder: Encoder = M3Encoder.load(model)
+    return encoder
+
+
+def encode_batch(
+    batch: pa.Table | pa.RecordBatch,
+    encoder: Encoder | str = "m3-mini",
+    *,
+    id_field: str | None = None,
+    text_field: str = "text",
+    metadata_fields: Sequence[str] | None = None,
+    chunk_tokens: int | None = None,
+    chunk_overlap: int = 0,
+    legs: Sequence[Leg] | None = None,
+    portable: bool = False,
+    failed: Callable[[Failure], None] | None = None,
+) -> pa.Table:
+    """Cut and encode documents: a row in is a document, a row out is a passage.
+
+    Args:
+        batch: documents, with the columns that the fields name.
+        encoder: or the name of a model, which is loaded once a process.
+        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap: as in
+            :func:`m3connect.ingest`.
+        legs: the representations to make; default all of the encoder's.
+        portable: as in :meth:`m3connect.Embeddings.to_arrow`, for Spark and DuckDB.
+        failed: called with each document that cannot be taken; by default it is logged.
+
+    Returns:
+        passages in the layout of a Parquet file of ``m3connect encode``: ``id``, ``text``,
+        ``payload`` and vectors; :meth:`Sink.write` takes it.
+
+    Raises:
+        ConfigError: a column is missing, or a bad option.
+    """
+    model = _load(encoder) if isinstance(encoder, str) else encoder
+    chunker = Chunker(model, tokens=chunk_tokens, overlap=chunk_overlap)
+    source = _documents(batch, model, chunker, Fields(id_field, text_field, metadata_fields))
+    chosen = tuple(legs) if legs is not None else source.legs
+    schema = source.schema(chosen, {})
+    tables = [records_to_arrow(no_records(schema), schema)]
+    for event in pipeline_events(source, chosen, set(), _nothing_stored):
+        if isinstance(event, Work):
+            tables.append(records_to_arrow(event.batch, schema))
+        elif isinstance(event, Failure):
+            (failed or _log)(event)
+    table = pa.concat_tables(tables)
+    return table.cast(portable_schema(table.schema)) if portable else table
+
+
+class Sink:
+    """Writes batches into one collection; can be pickled, and connects in the process that uses it.
+
+    Args:
+        target: a connector's name, as in :func:`m3connect.connect`.
+        collection: its collection.
+        encoder: encodes the documents; a model's name is loaded once a process, when documents
+            come. None for batches of :func:`encode_batch`.
+        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, legs, index_fields: as
+            in :func:`m3connect.ingest`.
+        dead_letters: a JSONL file for documents that fail; without it they are logged.
+        **options: of the connector, such as ``url`` or ``path``; see :func:`m3connect.connect`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        collection: str,
+        *,
+        encoder: Encoder | str | None = "m3-mini",
+        id_field: str | None = None,
+        text_field: str = "text",
+        metadata_fields: Sequence[str] | None = None,
+        chunk_tokens: int | None = None,
+        chunk_overlap: int = 0,
+        legs: Sequence[Leg] | None = None,
+        index_fields: Mapping[str, FieldKind] | None = None,
+        dead_letters: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        self.target = target
+        self.collection = collection
+        self.options = options
+        self.encoder = encoder
+        self.fields = Fields(id_field, text_field, metadata_fields)
+        self.chunk_tokens = chunk_tokens
+        self.chunk_overlap = chunk_overlap
+        self.legs = legs
+        self.index_fields = dict(index_fields or {})
+        self.dead_letters = dead_letters
+        self._forget()
+
+    def _forget(self) -> None:
+        """What belongs to this process alone."""
+        self._connector: Connector | None = None
+        self._letters = DeadLetters(self.dead_letters)
+        self._chosen: tuple[Leg, ...] | None = None
+        self._schema: CollectionSchema | None = None
+        # Passages of documents of which not all have come: by document, by position.
+        self._parts: dict[str, dict[int, Candidate[RecordBatch]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        mine = {"_connector", "_letters", "_chosen", "_schema", "_parts"}
+        return {name: value for name, value in self.__dict__.items() if name not in mine}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def open(self) -> None:
+        """Connect; :meth:`write` does so if it was not done."""
+        if self._connector is None:
+            self._connector = connect(self.target, collection=self.collection, **self.options)
+
+    def write(self, batch: pa.Table | pa.RecordBatch) -> IngestReport:
+        """Write documents, or passages of :func:`encode_batch`; acknowledged on return.
+
+        A document is written when all its passages have come; keep its rows near one another.
+
+        Returns:
+            the counts of what this call decided.
+
+        Raises:
+            ConfigError: a column or an encoder is missing.
+            FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
+            ConnectorError: the database failed for a reason that is no document's.
+        """
+        self.open()
+        assert self._connector is not None
+        source = self._source(batch)
+        schema = source.schema(source.legs, {})
+        if self._chosen is None or schema != self._schema:  # of another model, too, is told here
+            self._chosen, _ = prepare(source, self._connector, self.legs, self.index_fields)
+            self._schema = schema
+        with Writer(self._connector, self._letters) as writer:
+            if isinstance(source, DocumentSource):
+                writer.write(pipeline_events(source, self._chosen, set(), writer.look_up))
+            else:
+                whole = self._whole(source.candidates(self._chosen))
+                writer.write(_works(look_up(whole, writer.look_up, _AT_ONCE, _BYTES)))
+            return writer.report()
+
+    def flush(self) -> None:
+        """Make all that was written findable.
+
+        Raises:
+            InputError: of some documents not all passages came; nothing of them was written.
+        """
+        if self._connector is not None:
+            self._connector.flush()
+        if self._parts:
+            names = ", ".join(list(self._parts)[:3])
+            count, self._parts = len(self._parts), {}
+            raise InputError(
+                f"of {count} documents not all passages came ({names}, ...): nothing of them was "
+                "written. Keep the rows of a document in one worker."
+            )
+
+    def close(self) -> None:
+        """Release the connection; closing twice is fine."""
+        if self._connector is not None:
+            self._connector.close()
+        self._letters.__exit__(None, None, None)
+        self._forget()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self.close()
+
+    def _source(self, batch: pa.Table | pa.RecordBatch) -> DocumentSource | EncodedSource:
+        if is_encoded(batch.schema):
+            return self._passages(batch if isinstance(batch, pa.Table) else pa.table(batch))
+        encoder, chunker = self._model()
+        return _documents(batch, encoder, chunker, self.fields)
+
+    def _passages(self, table: pa.Table) -> EncodedSource:
+        """A batch of :func:`encode_batch`, which says how it was made unless an engine lost that."""
+        stored = contents(table.schema.metadata, "the batch")
+        if stored is None:
+            encoder, chunker = self._model()
+            source = DocumentSource([], encoder, chunker)
+            stored = Contents(source.schema(self.legs or source.legs, {}), {}, None)
+        made_by = stored.schema.fingerprint
+        if made_by is None or not made_by.chunker or "payload" not in table.column_names:
+            raise ConfigError(
+                "these vectors are no passages of encode_batch; write them with ingest()"
+            )
+        return EncodedSource(table.schema, table.to_batches(), made_by, stored)
+
+    def _model(self) -> tuple[Encoder, Chunker]:
+        if self.encoder is None:
+            raise ConfigError("this needs a model: Sink(..., encoder=), or encode_batch before it")
+        encoder = _load(self.encoder) if isinstance(self.encoder, str) else self.encoder
+        return encoder, Chunker(encoder, tokens=self.chunk_tokens, overlap=self.chunk_overlap)
+
+    def _whole(
+        self, passages: Iterable[Candidate[RecordBatch] | Failure]
+    ) -> Iterator[Candidate[list[RecordBatch]] | Failure]:
+        """Documents whose passages have all come."""
+        for passage in passages:
+            if isinstance(passage, Failure):
+                yield passage
+                continue
+            payload = passage.item.payloads[0]
+            document, position = payload["document_id"], payload["position"]
+            parts = self._parts.setdefault(document, {})
+            parts[position] = passage
+            mark = parts[0].item.payloads[0][FIELD] if 0 in parts else None
+            if mark is None or len(parts) < mark["chunks"]:
+                continue
+            del self._parts[document]
+            yield Candidate(
+                document,
+                mark["hash"],
+                (chunk_id(document, 0), chunk_id(document, 1)),
+                sum(part.size for part in parts.values()),
+                [parts[at].item for at in sorted(parts)],
+            )
+
+
+def _works(
+    changes: Iterable[Changed[list[RecordBatch]] | Unchanged | Failure],
+) -> Iterator[Event]:
+    """The passages of documents that changed, in the ledger's order, with their bounds."""
+    for group in grouped(changes, lambda each: each.candidate.size, _AT_ONCE, _BYTES):
+        if not isinstance(group, list):
+            yield group
+            continue
+        rows: list[tuple[int, Change, RecordBatch]] = []
+        for change in group:
+            document, records = change.candidate, change.candidate.item
+            bound = max(len(records), change.stored.bound)
+            owner = Change(document.id, Mark(document.hash, len(records), bound))
+            rows += [(step(at), owner, record) for at, record in enumerate(records)]
+        rows.sort(key=lambda row: row[0])
+        payloads = [
+            {
+                **record.payloads[0],
+                **(owner.mark.to_payload() if FIELD in record.payloads[0] else {}),
+            }
+            for _, owner, record in rows
+        ]
+        batch = RecordBatch.concat([record for _, _, record in rows])
+        yield Work(
+            RecordBatch(batch.ids, payloads, batch.embeddings),
+            [owner for _, owner, _ in rows],
+            [at for at, _, _ in rows],
+            tokens=0,
+        )
+
+
+def _documents(
+    batch: pa.Table | pa.RecordBatch, encoder: Encoder, chunker: Chunker, fields: Fields
+) -> DocumentSource:
+    reader = as_reader(batch)
+    if reader is None:
+        raise InputError(f"a batch is an Arrow table or record batch, not {type(batch).__name__}")
+    return DocumentSource(from_batches(reader.schema, reader, fields), encoder, chunker)
+
+
+def _nothing_stored(ids: Sequence[RecordIds]) -> Future[list[Stored]]:
+    answer: Future[list[Stored]] = Future()
+    answer.set_result([Stored()] * len(ids))
+    return answer
+
+
+def _log(failure: Failure) -> None:
+    log.warning("%s: %s", failure.id or failure.where, failure.reason)

@@ -1,0 +1,167 @@
+"""Arrow in, a collection out: every way gives the collection of a single process."""
+
+import pickle
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+
+from m3connect import ingest, transfer
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.integrations.arrow import Sink, encode_batch
+from m3connect.stores.memory import MemoryConnector
+from m3connect.testing.fakes import HashEncoder
+
+ROWS = [
+    {"id": f"d{at}", "text": " ".join(f"w{at}.{n} x y." for n in range(at % 5 + 1)), "n": at}
+    for at in range(40)
+]
+TABLE = pa.Table.from_pylist(ROWS)
+ENCODER = HashEncoder()
+OPTIONS = {"chunk_tokens": 6}
+
+
+@pytest.fixture
+def expected():
+    """The collection that ``ingest`` makes in one process."""
+    connector = MemoryConnector(collection="docs")
+    ingest(TABLE, ENCODER, connector, **OPTIONS)
+    return connector
+
+
+@pytest.fixture
+def collection(monkeypatch):
+    """A collection that outlives the sink's connection."""
+    connector = MemoryConnector(collection="docs")
+    monkeypatch.setattr(connector, "close", lambda: None)
+    monkeypatch.setattr(
+        "m3connect.integrations.arrow.connect", lambda target, *, collection: connector
+    )
+    return connector
+
+
+def sink(**options):
+    """One that has been to another process and back."""
+    return pickle.loads(pickle.dumps(Sink("memory", "docs", encoder=ENCODER, **OPTIONS, **options)))
+
+
+def batches(table, rows):
+    return table.to_batches(max_chunksize=rows)
+
+
+def the_same(collection, expected):
+    assert transfer.verify(expected, collection).equal
+    assert collection.describe().schema == expected.describe().schema
+    assert ingest(TABLE, ENCODER, collection, **OPTIONS).unchanged == len(ROWS)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_documents_are_cut_encoded_and_written(collection, expected, rows):
+    """Batch by batch, with counts that add up."""
+    with sink() as into:
+        reports = [into.write(batch) for batch in batches(TABLE, rows)]
+    assert sum(report.written for report in reports) == len(ROWS)
+    assert all(report.read == report.written for report in reports)
+    the_same(collection, expected)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("cut", ["whole", "passages", "no metadata"])
+def test_passages_that_were_encoded_elsewhere_are_the_same(collection, expected, portable, cut):
+    """Also in portable types, in slices that part documents, and from engines that drop metadata."""
+    with sink() as into:
+        written = 0
+        for batch in batches(TABLE, 11):
+            passages = encode_batch(batch, ENCODER, portable=portable, **OPTIONS)
+            if cut == "no metadata":
+                passages = passages.replace_schema_metadata(None)
+            parts = [passages] if cut == "whole" else batches(passages, 3)
+            written += sum(into.write(part).written for part in parts)
+    assert written == len(ROWS)
+    the_same(collection, expected)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_batch_twice_changes_nothing_and_a_shorter_one_leaves_nothing(collection, encoded):
+    """An engine may retry; a new version of a document replaces the old one whole."""
+
+    def batch(rows):
+        table = pa.Table.from_pylist(rows)
+        return encode_batch(table, ENCODER, **OPTIONS) if encoded else table
+
+    with sink() as into:
+        into.write(batch(ROWS))
+        assert into.write(batch(ROWS)).unchanged == len(ROWS)
+        shorter = [{**row, "text": "w"} for row in ROWS]
+        assert into.write(batch(shorter)).written == len(ROWS)
+    assert collection.count() == len(ROWS)
+
+
+def test_a_document_that_came_in_part_is_not_written(collection):
+    """The error names it, and the collection holds nothing of it."""
+    passages = encode_batch(TABLE.slice(4, 1), ENCODER, **OPTIONS)
+    into = sink()
+    into.write(passages.slice(0, 2))
+    with pytest.raises(InputError, match=r"not all passages came \(d4"):
+        into.flush()
+    assert collection.count() == 0
+
+
+def test_bad_documents_cost_themselves(collection, caplog):
+    """Both stages name them; all others go on."""
+    table = pa.table({"id": ["a", "b"], "text": ["x", None]})
+    assert sink().write(table).failed == 1
+    failures = []
+    assert len(encode_batch(table, ENCODER, failed=failures.append)) == 1
+    assert [failure.id for failure in failures] == ["b"]
+    assert len(encode_batch(table, ENCODER)) == 1
+    assert [message.partition(":")[0] for message in caplog.messages] == ["b", "b"]
+
+
+def test_what_does_not_fit_is_refused(collection):
+    """Another model's vectors, documents without a model, vectors of somebody else."""
+    into = sink()
+    into.write(encode_batch(TABLE, ENCODER, **OPTIONS))
+    with pytest.raises(FingerprintMismatch):
+        into.write(encode_batch(TABLE, HashEncoder(seed=1), **OPTIONS))
+    none = Sink("memory", "docs", encoder=None)
+    with pytest.raises(ConfigError, match="needs a model"):
+        none.write(TABLE)
+    foreign = ENCODER.encode(["x"]).to_arrow().append_column("id", pa.array(["a"]))
+    with pytest.raises(ConfigError, match="write them with ingest"):
+        sink().write(foreign)
+
+
+def test_no_rows_make_a_table_of_none():
+    """With all columns, so that engines can infer their types from it."""
+    table = encode_batch(TABLE.slice(0, 0), ENCODER)
+    assert table.schema.equals(encode_batch(TABLE, ENCODER).schema)
+    assert len(table) == 0
+
+
+CHILD = """
+import pickle, sys
+import pyarrow as pa
+sink = pickle.load(open(sys.argv[1], "rb"))
+table = pa.ipc.open_file(sys.argv[2]).read_all()
+with sink:
+    print(sink.write(table).written)
+"""
+
+
+def test_a_sink_writes_in_another_process(tmp_path, expected):
+    """Into a real engine, by its options; nothing is connected before."""
+    pytest.importorskip("m3connect_qdrant", reason='needs pip install "m3connect[qdrant]"')
+    from m3connect import connect
+
+    path = str(tmp_path / "db")
+    made = Sink("qdrant", "docs", encoder=ENCODER, path=path, **OPTIONS)
+    (tmp_path / "sink").write_bytes(pickle.dumps(made))
+    with pa.OSFile(str(tmp_path / "t"), "wb") as file, pa.ipc.new_file(file, TABLE.schema) as out:
+        out.write_table(TABLE)
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, tmp_path / "sink", tmp_path / "t"]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert child.stdout.strip() == str(len(ROWS)), child.stderr
+    with connect("qdrant", collection="docs", path=path) as collection:
+        assert transfer.verify(expected, collection).equal
