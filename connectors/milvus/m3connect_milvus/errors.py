@@ -101,6 +101,8 @@ def _kind(error: BaseException) -> type[ConnectorError]:
         return PermanentError
     if isinstance(error.code, grpc.StatusCode):
         return _of_status(error.code, error.message)
+    if "No space left" in error.message:  # Lite, on a full disk
+        return WritesRefused
     if error.code == driver.ErrorCode.UNEXPECTED_ERROR and not error.retriable:
         # Lite's code for anything, and the driver's own for what it refuses to send.
         return TransientError if isinstance(error, _TRANSIENT_CLASSES) else PermanentError

@@ -104,6 +104,7 @@ REFUSED = RpcError(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
         (driver.MilvusException(101, "not loaded"), TransientError, "code 101"),
         (driver.MilvusException(1, "not ready", retriable=True), TransientError, "not ready"),
         (driver.MilvusException(1, "matmul"), PermanentError, "matmul"),
+        (driver.MilvusException(1, "[Errno 28] No space left"), WritesRefused, "No space left"),
         (driver.MilvusException(6, "illegal argument"), PermanentError, "illegal"),
         (driver.MilvusException(1100, "invalid parameter"), PermanentError, "1100"),
         (driver.MilvusException(1102, "parameter too large"), RequestTooLarge, "1102"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import qdrant_edge
 
 from m3connect.contract import CollectionSchema, FieldKind
-from m3connect.errors import CollectionNotFound, PermanentError
+from m3connect.errors import CollectionNotFound, PermanentError, WritesRefused
 from m3connect.filters import F
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
@@ -229,3 +230,24 @@ def test_flush_builds_the_graph(tmp_path: Path) -> None:
         assert engine._open().info().indexed_vectors_count == 0
         connector.flush()
         assert engine._open().info().indexed_vectors_count == 1500
+
+
+def test_a_full_disk_refuses_writes_and_leaves_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine maps its files and would crash: it is not asked to write, and reads on."""
+    batch = corpus.records(6, 30)
+    with connect(collection="docs", path=str(tmp_path)) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(batch)
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=65 * 10**6))
+        with pytest.raises(WritesRefused, match="65 MB left"):
+            connector.upsert(corpus.records(7, 30, prefix="more"))
+        connector.flush()
+        assert "it answers without new indexes" in caplog.text
+        check_records(batch, connector.fetch(batch.ids), corpus.SCHEMA)
+        assert len(connector.search([corpus.query(1, "dense")])[0]) == 10
+    with connect(collection="other", path=str(tmp_path)) as other, pytest.raises(WritesRefused):
+        other.ensure(corpus.SCHEMA)
+    assert [path.name for path in tmp_path.iterdir()] == ["docs"]

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -20,12 +21,14 @@ import qdrant_edge
 from qdrant_client import models
 
 from m3connect.connecting.holding import Hold, check_space
-from m3connect.errors import CollectionNotFound
+from m3connect.errors import CollectionNotFound, WritesRefused
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine import edge_requests
 from m3connect_qdrant.engine.protocol import PayloadSelector
 from m3connect_qdrant.errors import NAME, CollectionExists
 from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
+
+log = logging.getLogger(__name__)
 
 SPACE_A_REQUEST = 4
 """A write goes to a log and to segments, which are allocated ahead."""
@@ -139,9 +142,13 @@ class EdgeEngine:
 
     def optimize(self) -> None:
         shard = self._open()
-        check_space(self.folder, _bytes(self.folder / "shard"), NAME, "flush")
         shard.flush()
-        shard.optimize()
+        try:
+            check_space(self.folder, _bytes(self.folder / "shard"), NAME, "flush")
+        except WritesRefused as error:
+            log.warning("%s; it answers without new indexes, more slowly", error)
+        else:
+            shard.optimize()
 
     def close(self) -> None:
         if self._shard is not None:
