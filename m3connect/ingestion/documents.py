@@ -78,8 +78,6 @@ def _fault(document: Document) -> str | None:
     """Why a document cannot be taken."""
     if not document.id:
         return "the document has no id"
-    if not document.text.strip():
-        return "the document is empty"
     for name in document.metadata:
         if name in PASSAGE_FIELDS or str(name).startswith(RESERVED_PREFIX):
             return (

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion.conversion import CONVERTED, Converter, Page, explain
-from m3connect.ingestion.encodings import SAMPLE, codec_for, decode, undecodable
+from m3connect.ingestion.encodings import SAMPLE, codec_for, codec_of, decode, undecodable
 from m3connect.ingestion.separated import CsvTypes, Row, read_csv, read_tsv
 from m3connect.ingestion.values import json_value
 
@@ -44,6 +44,10 @@ class Options:
         csv_types: whether columns of CSV and TSV become numbers and booleans.
         file_bytes: most bytes of one page, or one record, unpacked.
         seconds: that converting one office file or web page may take.
+        id_prefix: put before each id, so that sources with equal names share a collection.
+
+    Raises:
+        ConfigError: nobody knows the encoding, or a limit is not above 0.
     """
 
     fields: Fields = Fields()
@@ -51,6 +55,16 @@ class Options:
     csv_types: CsvTypes = "infer"
     file_bytes: int = 50 * MEGABYTE
     seconds: float = 60.0
+    id_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None:
+            try:
+                codec_of(self.encoding)
+            except InputError as error:
+                raise ConfigError(f"--encoding: {error}") from error
+        if self.file_bytes < 1 or self.seconds <= 0:
+            raise ConfigError("--max-file-bytes and --max-seconds must be above 0")
 
 
 # ------------------------------------------------------------------------------- records, by row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -13,11 +14,11 @@ import pyarrow as pa
 from m3connect.contract import CollectionSchema, Connector, Encoder, Fingerprint
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
 from m3connect.ingestion import tables
-from m3connect.ingestion.chunking import Chunker
+from m3connect.ingestion.chunking import CONTEXT, Chunker, Context
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, from_arrow, is_encoded, open_files
 from m3connect.ingestion.formats import Fields, Options
-from m3connect.ingestion.listing import Path, SourceFile, find
+from m3connect.ingestion.listing import Path, Remarks, SourceFile, find
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import read_files
 from m3connect.types import LEGS, Document, Leg
@@ -48,6 +49,9 @@ def open_source(
     metadata_fields: Sequence[str] | None = None,
     chunk_tokens: int | None = None,
     chunk_overlap: int = 0,
+    context: Sequence[Context] = CONTEXT,
+    reading: Options | None = None,
+    remarks: Remarks | None = None,
 ) -> DocumentSource | EncodedSource:
     """What a source is; nothing but names and columns is read yet.
 
@@ -55,7 +59,9 @@ def open_source(
         source: paths, or files that :func:`m3connect.ingestion.find` found, and all others that
             :func:`m3connect.ingestion.ingest` takes.
         encoder: or a function that loads it, which is called only if it is needed.
-        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap: as in ``ingest``.
+        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, context, reading: as in
+            ``ingest``.
+        remarks: counts what reading leaves out or guesses.
 
     Raises:
         ConfigError: a bad path or option, or no encoder for what is not encoded.
@@ -65,41 +71,42 @@ def open_source(
         return source
     made_by = None if encoder is None or callable(encoder) else encoder.info.fingerprint
     fields = Fields(id_field, text_field, _names(metadata_fields))
-    opened = _open(source, made_by, fields)
+    options = replace(reading or Options(), fields=fields)
+    opened = _open(source, made_by, options, Remarks() if remarks is None else remarks)
     if isinstance(opened, EncodedSource):
         return opened
     if encoder is None:
         raise ConfigError("documents need an encoder; only embeddings go without")
     if callable(encoder):
         encoder = encoder()
-    chunker = Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap)
+    chunker = Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap, context=context)
     return DocumentSource(opened, encoder, chunker)
 
 
 def _open(
-    source: Any, made_by: Fingerprint | None, fields: Fields
+    source: Any, made_by: Fingerprint | None, options: Options, remarks: Remarks
 ) -> EncodedSource | Iterable[Document | Failure]:
     """Embeddings, or documents to encode."""
     reader = tables.as_reader(source)
     if reader is not None:
-        return _open_batches(reader.schema, reader, made_by, fields)
+        return _open_batches(reader.schema, reader, made_by, options.fields)
     if isinstance(source, Mapping | Document | SourceFile):
         raise InputError(f"a source is many documents, not one {type(source).__name__}: [it]")
     items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
     first = next(items, None)
     everything = chain([first] if first is not None else [], items)
     if isinstance(first, pa.RecordBatch):
-        return _open_batches(first.schema, everything, made_by, fields)
+        return _open_batches(first.schema, everything, made_by, options.fields)
     if isinstance(first, str | os.PathLike):
-        return _open_files(find(list(everything)), made_by, fields)
+        return _open_files(find(list(everything), remarks=remarks), made_by, options, remarks)
     if isinstance(first, SourceFile):
-        return _open_files(list(everything), made_by, fields)
+        return _open_files(list(everything), made_by, options, remarks)
     if first is not None and not isinstance(first, Document | Failure | Mapping):
         raise InputError(
             "a source gives paths, Documents or Arrow batches, not "
             f"{type(first).__name__}; tables, data frames and dicts are taken, too"
         )
-    return tables.from_records(everything, fields)
+    return tables.from_records(everything, options.fields)
 
 
 def _open_batches(
@@ -114,10 +121,13 @@ def _open_batches(
 
 
 def _open_files(
-    files: Sequence[SourceFile], made_by: Fingerprint | None, fields: Fields
+    files: Sequence[SourceFile],
+    made_by: Fingerprint | None,
+    options: Options,
+    remarks: Remarks,
 ) -> EncodedSource | Iterable[Document | Failure]:
     encoded = open_files(files, made_by)
-    return read_files(files, Options(fields)) if encoded is None else encoded
+    return read_files(files, options, remarks) if encoded is None else encoded
 
 
 def _names(fields: Sequence[str] | str | None) -> Sequence[str] | None:

@@ -16,13 +16,14 @@ from typing import Generic, TypeVar
 from m3connect.contract import Connector, Encoder, FieldKind
 from m3connect.errors import InputError
 from m3connect.ingestion import pruning, restoring
-from m3connect.ingestion.chunking import Chunker, chunk_ids
+from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
+from m3connect.ingestion.formats import Options
 from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, RecordIds, Stored, step
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
-from m3connect.ingestion.sink import Change, Event, Progress, Sink, Unchanged, Work
+from m3connect.ingestion.sink import Change, Empty, Event, Progress, Sink, Unchanged, Work
 from m3connect.types import Chunk, Document, Leg, Payload, RecordBatch
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ def ingest(
     metadata_fields: Sequence[str] | None = None,
     chunk_tokens: int | None = None,
     chunk_overlap: int = 0,
+    context: Sequence[Context] = CONTEXT,
+    reading: Options | None = None,
     legs: Sequence[Leg] | None = None,
     index_fields: Mapping[str, FieldKind] | None = None,
     prune: bool = False,
@@ -71,6 +74,8 @@ def ingest(
             Values are converted as :func:`m3connect.ingestion.values.json_value` says.
         chunk_tokens: most tokens of a passage; default 256, or what the encoder takes if less.
         chunk_overlap: tokens that a passage repeats of the one before.
+        context: what is encoded with each passage: the document's ``title``, the ``headings`` above.
+        reading: encoding, types of CSV, limits and a prefix of ids, for files.
         legs: representations to store; default all that the encoder makes and the database stores.
         index_fields: metadata fields to index for fast filters, with their kinds.
         prune: at the end, delete all documents that this source did not give. It must then be the
@@ -94,6 +99,8 @@ def ingest(
         metadata_fields=metadata_fields,
         chunk_tokens=chunk_tokens,
         chunk_overlap=chunk_overlap,
+        context=context,
+        reading=reading,
     )
     chosen, held = prepare(opened, connector, legs, index_fields or {})
     seen: set[str] = set()
@@ -182,7 +189,7 @@ def events(
 
 def passages(
     source: DocumentSource, seen: set[str], ask: LookUp
-) -> Iterator[Passage | Unchanged | Failure]:
+) -> Iterator[Passage | Unchanged | Empty | Failure]:
     """The steps before encoding: the passages of all documents that changed."""
     documents = admit(source.candidates(), seen)
     return cut(look_up(documents, ask, WINDOW_DOCUMENTS, WINDOW_CHARACTERS), source.chunker)
@@ -227,7 +234,7 @@ def admit(
 
 def look_up(
     candidates: Iterable[Candidate[T] | Failure], ask: LookUp, count: int, size: int
-) -> Iterator[Changed[T] | Unchanged | Failure]:
+) -> Iterator[Changed[T] | Unchanged | Empty | Failure]:
     """Whether the collection holds each version; asked in windows, one window ahead."""
     ahead: tuple[list[Candidate[T]], Future[list[Stored]]] | None = None
     for window in grouped(candidates, lambda candidate: candidate.size, count, size):
@@ -250,8 +257,8 @@ def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged:
 
 
 def cut(
-    changes: Iterable[Changed[Document] | Unchanged | Failure], chunker: Chunker
-) -> Iterator[Passage | Unchanged | Failure]:
+    changes: Iterable[Changed[Document] | Unchanged | Empty | Failure], chunker: Chunker
+) -> Iterator[Passage | Unchanged | Empty | Failure]:
     """The passages of each document, the first one last, as the ledger wants it."""
     for change in changes:
         if not isinstance(change, Changed):
@@ -259,6 +266,11 @@ def cut(
             continue
         document = change.candidate.item
         chunks = chunker.chunks(document)
+        if not chunks:
+            held = change.stored.bound
+            stale = [*chunk_ids(document.id, 2, held), *chunk_ids(document.id, 0, 2)]
+            yield Empty(document.id, stale if held else ())
+            continue
         bound = max(len(chunks), change.stored.bound)
         owner = Change(document.id, Mark(change.candidate.hash, len(chunks), bound))
         for chunk in [*chunks[1:], chunks[0]]:
@@ -275,7 +287,7 @@ def cut(
 
 
 def encode(
-    passages: Iterable[Passage | Unchanged | Failure], encoder: Encoder, legs: Sequence[Leg]
+    passages: Iterable[Passage | Unchanged | Empty | Failure], encoder: Encoder, legs: Sequence[Leg]
 ) -> Iterator[Event]:
     """The passages as records, encoded in groups."""
     for group in grouped(
@@ -310,7 +322,7 @@ def as_they_are(
 
 
 def assemble(
-    changes: Iterable[Changed[RecordBatch] | Unchanged | Failure], *, marked: bool = False
+    changes: Iterable[Changed[RecordBatch] | Unchanged | Empty | Failure], *, marked: bool = False
 ) -> Iterator[Event]:
     """Records that came with their vectors, each a document of one passage; or marked already."""
     for group in grouped(changes, lambda each: each.candidate.size, ROWS, ROWS_BYTES):
@@ -329,11 +341,14 @@ def assemble(
 
 
 def grouped(
-    items: Iterable[T | Unchanged | Failure], size_of: Callable[[T], int], count: int, size: int
-) -> Iterator[list[T] | Unchanged | Failure]:
+    items: Iterable[T | Unchanged | Empty | Failure],
+    size_of: Callable[[T], int],
+    count: int,
+    size: int,
+) -> Iterator[list[T] | Unchanged | Empty | Failure]:
     """Items in lists of at most ``count`` with at most ``size`` together; a larger one stands alone.
 
-    What is unchanged or failed passes at once.
+    What is unchanged, empty or failed passes at once.
 
     >>> list(grouped(["a", Failure("no"), "bb", "ccc", "d"], len, count=2, size=4))
     [Failure(reason='no', where=None, id=None), ['a', 'bb'], ['ccc', 'd']]
@@ -343,7 +358,7 @@ def grouped(
     group: list[T] = []
     total = 0
     for item in items:
-        if isinstance(item, Unchanged | Failure):
+        if isinstance(item, Unchanged | Empty | Failure):
             yield item
             continue
         weight = size_of(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,8 @@ from typing import IO, Any, Self
 from m3connect.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+LETTER_FIELDS = frozenset({"reason", "where", "id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """Counts of one run; ``read == unchanged + written + failed``.
+    """Counts of one run; ``read == unchanged + written + empty + failed``.
 
     Args:
         read: documents that the source gave, bad ones included.
@@ -40,6 +43,7 @@ class IngestReport:
         written: documents that were written and acknowledged.
         deleted: passages that were removed, of older versions or pruned.
         pruned: documents removed because the source no longer has them.
+        empty: documents without text; passages that they had are removed.
         failed: documents that could not be taken; each is a dead letter.
         tokens: tokens encoded, special ones included.
         truncated: passages longer than the encoder's limit.
@@ -52,6 +56,7 @@ class IngestReport:
     written: int = 0
     deleted: int = 0
     pruned: int = 0
+    empty: int = 0
     failed: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -95,12 +100,17 @@ class DeadLetters:
     """Failures as JSON lines in a file that is made by the first of them; else in the log.
 
     Args:
-        path: the file, replaced if it exists; None logs a warning a failure instead.
+        path: the file; a list of an earlier run is replaced. None logs a warning a failure instead.
+
+    Raises:
+        ConfigError: the file cannot be made, or is something else than dead letters.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         self._file: IO[str] | None = None
+        if self.path is not None:
+            _check_letters(self.path)
 
     def add(self, failure: Failure) -> None:
         """Record one failure.
@@ -113,6 +123,7 @@ class DeadLetters:
             return
         if self._file is None:
             try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w", encoding="utf-8")
             except OSError as error:
                 raise ConfigError(f"--dead-letters {self.path}: {error.strerror}") from error
@@ -131,3 +142,35 @@ class DeadLetters:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _check_letters(path: Path) -> None:
+    """Before a run, not at its first failure."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"--dead-letters {path}: {there} cannot be written")
+    if there != path:
+        if not there.is_dir():
+            raise ConfigError(f"--dead-letters {path}: {there} is no folder")
+        return
+    if not path.is_file():
+        raise ConfigError(f"--dead-letters {path} is no regular file")
+    with path.open("rb") as lines:
+        first = lines.readline(1 << 20)
+    if first.strip() and not is_letter(first):
+        raise ConfigError(
+            f"--dead-letters {path} exists and is no list of dead letters; name another file"
+        )
+
+
+def is_letter(line: bytes) -> bool:
+    """Whether a line is a dead letter, as :class:`DeadLetters` writes it.
+
+    >>> is_letter(b'{"reason": "empty", "where": null, "id": "a"}')
+    True
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and set(record) == LETTER_FIELDS

@@ -102,8 +102,21 @@ class Unchanged:
     stale: Sequence[str]
 
 
-Event: TypeAlias = Work | Unchanged | Failure
-"""What the pipeline gives: of each document either an ``Unchanged``, a ``Failure`` or its records."""
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """A document without text: no passage stands for it, and those of older versions go.
+
+    Args:
+        id: the document's id.
+        stale: ids of all passages that there may be; those that carry marks come last.
+    """
+
+    id: str
+    stale: Sequence[str]
+
+
+Event: TypeAlias = Work | Unchanged | Empty | Failure
+"""What the pipeline gives: of each document its records, or why there are none to write."""
 
 
 # ---------------------------------------------------------------------------------------- the sink
@@ -129,7 +142,7 @@ class Sink:
     ) -> None:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
-        self.failed = self.tokens = self.truncated = 0
+        self.empty = self.failed = self.tokens = self.truncated = 0
         self.first_failure: Failure | None = None
         self._exists = exists
         self._letters = letters
@@ -149,7 +162,7 @@ class Sink:
     @property
     def read(self) -> int:
         """Documents whose fate is known."""
-        return self.unchanged + self.written + self.failed
+        return self.unchanged + self.written + self.empty + self.failed
 
     def report(self) -> IngestReport:
         """The counts so far."""
@@ -160,6 +173,7 @@ class Sink:
             written=self.written,
             deleted=self.deleted,
             pruned=self.pruned,
+            empty=self.empty,
             failed=self.failed,
             tokens=self.tokens,
             truncated=self.truncated,
@@ -188,6 +202,10 @@ class Sink:
                 self._submit(lambda: self._writer.write(event))
             case Unchanged(stale=stale) if stale:
                 self._submit(lambda: self._writer.delete(stale))
+            case Empty(stale=stale) if stale:
+                # The passages that carry the marks go last, for a run killed in between.
+                self._submit(lambda: self._writer.delete(stale[:-2]))
+                self._submit(lambda: self._writer.delete(stale[-2:]))
 
     def count(self, event: Event) -> None:
         """Count one event and write nothing; a failure is recorded."""
@@ -198,6 +216,8 @@ class Sink:
                 self.truncated += int(event.batch.embeddings.truncated.sum())
             case Unchanged():
                 self.unchanged += 1
+            case Empty():
+                self.empty += 1
             case Failure():
                 self.failed += 1
                 self.first_failure = self.first_failure or event

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
-from m3connect.errors import ConfigError, InputError
+from m3connect.errors import ConfigError
 from m3connect.ingestion import values
 from m3connect.ingestion.conversion import NEEDS_EXTRA, Converter, Page, explain
-from m3connect.ingestion.encodings import codec_of
 from m3connect.ingestion.formats import PAGES, RECORDS, Fields, Options, read_page, without_images
 from m3connect.ingestion.listing import Path, Remarks, Selection, SourceFile, find, is_local
-from m3connect.ingestion.report import Failure
+from m3connect.ingestion.report import LETTER_FIELDS, Failure
 from m3connect.ingestion.tables import ID_FIELDS, identifier
 from m3connect.types import Document
 
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 _COUNT_BYTES = 256 * 1024 * 1024  # files larger than this together are not read just to count
 ENDS_A_RUN = (ConfigError,)
 """What no single file is to blame for; whatever else reading raises is one file's failure."""
-_LETTER = {"reason", "where", "id"}  # the fields of a line of dead letters
 
 
 def read(
@@ -79,8 +77,6 @@ def read_files(
     """
     options = options or Options()
     remarks = Remarks() if remarks is None else remarks
-    if options.encoding is not None:
-        _check_encoding(options.encoding)
     with Converter(options.seconds, options.file_bytes) as converter:
         for file in files:
             if file.suffix in RECORDS:
@@ -88,13 +84,6 @@ def read_files(
             else:
                 documents = _page(file, options, converter, remarks)
             yield from alone(documents, file.name)
-
-
-def _check_encoding(encoding: str) -> None:
-    try:
-        codec_of(encoding)
-    except InputError as error:
-        raise ConfigError(f"--encoding: {error}") from error
 
 
 def alone(documents: Iterator[Document | Failure], where: str) -> Iterator[Document | Failure]:
@@ -166,11 +155,11 @@ def _records(file: SourceFile, options: Options, remarks: Remarks) -> Iterator[D
                 where = f"{file.name}:{number}"
                 if isinstance(record, str):
                     yield Failure(record, where)
-                elif number == 1 and set(record) == _LETTER:
+                elif number == 1 and set(record) == LETTER_FIELDS:
                     remarks.left_out["dead letters"] += 1
                     return
                 else:
-                    yield _document(record, options.fields, where, remarks)
+                    yield _document(record, options, where, remarks)
 
 
 def _is_empty(stream: IO[bytes]) -> bool:
@@ -185,8 +174,9 @@ def _as_it_is(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _document(
-    record: Mapping[str, Any], fields: Fields, where: str, remarks: Remarks
+    record: Mapping[str, Any], options: Options, where: str, remarks: Remarks
 ) -> Document | Failure:
+    fields = options.fields
     id_field = fields.id or next((name for name in ID_FIELDS if name in record), None)
     given = where if id_field is None else record.get(id_field)
     id_ = identifier(given)
@@ -207,7 +197,7 @@ def _document(
         return Failure(fault, where, id_)
     text, dropped = without_images(text)
     remarks.images += dropped
-    return Document(id_, text, metadata)
+    return Document(options.id_prefix + id_, text, metadata)
 
 
 def _page(
@@ -215,7 +205,7 @@ def _page(
 ) -> Iterator[Document | Failure]:
     if file.suffix in NEEDS_EXTRA and not importlib.util.find_spec("markitdown"):
         reason = f'reading {file.suffix} needs an extra: pip install "m3connect[files]"'
-        yield Failure(reason, file.name, file.name)
+        yield Failure(reason, file.name, options.id_prefix + file.name)
         return
     with file.open() as stream:
         page = read_page(stream, file.suffix, options, converter)
@@ -223,11 +213,11 @@ def _page(
         remarks.guessed[page.guessed] += 1
     metadata = _page_metadata(page, file.name, options.fields)
     if fault := values.fault(metadata):
-        yield Failure(fault, file.name, file.name)
+        yield Failure(fault, file.name, options.id_prefix + file.name)
     else:
         text, dropped = without_images(page.text)
         remarks.images += dropped
-        yield Document(file.name, text, metadata, page.format)
+        yield Document(options.id_prefix + file.name, text, metadata, page.format)
 
 
 def _page_metadata(page: Page, name: str, fields: Fields) -> dict[str, Any]:

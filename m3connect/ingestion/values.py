@@ -18,22 +18,7 @@ DEPTH = 64
 def json_value(value: Any) -> Any:
     """A value of Python, Arrow or a file as JSON.
 
-    ========================  =========================================================
-    date, time, datetime      ISO 8601, with the zone if there is one
-    Decimal                   a number where that keeps all digits, else text
-    UUID                      text
-    Enum                      its value
-    numpy scalar, array       what Python calls it
-    tuple, mapping            list, object
-    ========================  =========================================================
-
-    What JSON lacks (bytes, sets, NaN) stays as it is; :func:`fault` names it.
-
-    >>> json_value({"day": date(2024, 5, 1), "price": Decimal("1.50"), "n": np.int64(3)})
-    {'day': '2024-05-01', 'price': 1.5, 'n': 3}
-    >>> json_value(Decimal("0.12345678901234567890"))
-    '0.12345678901234567890'
-    """
+    ========================  =================================================="""
     match value:
         case Enum():
             return json_value(value.value)
@@ -56,15 +41,18 @@ def json_value(value: Any) -> Any:
             return value
 
 
-def fault(metadata: Mapping[str, Any]) -> str | None:
+def fault(metadata: Mapping[Any, Any]) -> str | None:
     """What of a document's metadata no payload can hold: the field and why; None if nothing.
 
     >>> fault({"a": {"b": [1, float("nan")]}})
     "metadata field 'a.b' holds nan, which is no number that JSON has"
     """
     # A stack, not recursion: the depth is what may be wrong.
-    if unnamed := [name for name in metadata if not isinstance(name, str)]:
-        return f"metadata field {unnamed[0]!r} has a name that is no text"
+    for name in metadata:
+        if not isinstance(name, str):
+            return f"metadata field {name!r} has a name that is no text"
+        if why := _why_not(name):
+            return f"the metadata has a field name that {why}"
     waiting: list[tuple[str, Any, int]] = [(name, item, 1) for name, item in metadata.items()]
     while waiting:
         name, value, depth = waiting.pop()

@@ -2,6 +2,9 @@
 
 import json
 import threading
+import uuid
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -190,7 +193,6 @@ def test_bad_documents_are_set_aside_and_the_run_goes_on(encoder, connector, tmp
         Failure("not JSON", where="x.jsonl:3"),
         Document("good", "again"),
         Document("", "text"),
-        Document("blank", " \n"),
         Document("reserved", "text", {"position": 3}),
         Document("prefixed", "text", {"_m3x": 3}),
         Document("nan", "text", {"x": float("nan")}),
@@ -198,21 +200,31 @@ def test_bad_documents_are_set_aside_and_the_run_goes_on(encoder, connector, tmp
         Document("surrogate", "a\ud800"),
         Document("id\udc00", "text"),
         Document("key", "text", {5: "not a name"}),
+        Document("none", None),
+        Document(True, "text"),
+        Document("bytes", "text", {"x": {"y": b"raw"}}),
+        Document("text", "text", "lang"),
+        Document("zero", "a\0b"),
     ]
     report = ingest([Document("good", "text"), *bad], encoder, connector, dead_letters=letters)
-    assert (report.read, report.written, report.failed) == (12, 1, 11)
-    assert report.read == report.unchanged + report.written + report.failed
+    assert (report.read, report.written, report.failed) == (16, 1, 15)
+    assert report.read == report.unchanged + report.written + report.empty + report.failed
     assert stored(connector) == ["good#0"]
     written = [json.loads(line) for line in letters.read_text().splitlines()]
     reasons = {letter["id"] or letter["where"]: letter["reason"] for letter in written}
     for id_, reason in {
         "x.jsonl:3": "not JSON",
         "good": "the same id",
-        "blank": "empty",
         "reserved": "'position' is reserved",
         "prefixed": "'_m3x' is reserved",
-        "nan": "JSON",
-        "object": "JSON",
+        "nan": "'x' holds nan",
+        "object": "'x' holds a object",
+        "key": "5 has a name that is no text",
+        "none": "the text is no text but None",
+        "document 13": "True is no id",
+        "bytes": "'x.y' holds a bytes",
+        "text": "metadata that are no dict",
+        "zero": "NUL",
         "surrogate": "not valid unicode",
         "id\udc00": "not valid unicode",
     }.items():
@@ -220,17 +232,66 @@ def test_bad_documents_are_set_aside_and_the_run_goes_on(encoder, connector, tmp
 
 
 def test_a_dead_letter_file_that_cannot_be_made_ends_the_run(encoder, connector, tmp_path):
-    """A failure is never dropped."""
-    with pytest.raises(ConfigError, match=r"--dead-letters .*No such file"):
-        ingest(
-            [Document("blank", "")], encoder, connector, dead_letters=tmp_path / "no" / "x.jsonl"
-        )
+    """Before anything is written: a failure is never dropped, and nothing is overwritten."""
+    (tmp_path / "file").write_text("mine\n")
+    (tmp_path / "mine.jsonl").write_text('{"id": "a", "text": "mine"}\n')
+    for name, reason in {
+        "file": "is no list of dead letters",
+        "mine.jsonl": "is no list of dead letters",
+        "file/x.jsonl": "is no folder",
+        ".": "is no regular file",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"--dead-letters .*{reason}"):
+            ingest([Document("a", "text")], encoder, connector, dead_letters=tmp_path / name)
+    assert not stored(connector)
+    assert (tmp_path / "file").read_text() == "mine\n"
+
+
+def test_dead_letters_of_an_earlier_run_are_replaced(encoder, connector, tmp_path):
+    """In a folder that is made if need be."""
+    letters = tmp_path / "new" / "dead.jsonl"
+    for id_ in ("first", "second"):
+        ingest([Document(id_, None), Document("a", "x")], encoder, connector, dead_letters=letters)
+    (letter,) = map(json.loads, letters.read_text().splitlines())
+    assert letter["id"] == "second"
+
+
+def test_an_empty_document_is_no_failure_and_its_passages_go(encoder, connector):
+    """It is counted, in each run, and its like may be pruned around it."""
+    ingest([Document("a", "one two three"), Document("b", "x")], encoder, connector, chunk_tokens=1)
+    assert len(stored(connector)) == 4
+    report = ingest([Document("a", " \n"), Document("c", "")], encoder, connector, chunk_tokens=1)
+    assert (report.read, report.empty, report.failed, report.deleted) == (2, 2, 0, 3)
+    assert stored(connector) == ["b#0"]
+    again = ingest([Document("a", "")], encoder, connector, chunk_tokens=1, prune=True)
+    assert (again.empty, again.pruned) == (1, 1)
+    assert not stored(connector)
+
+
+def test_python_values_are_converted(encoder, connector):
+    """As the table in ``values.py`` says, wherever they come from."""
+    id_ = uuid.UUID(int=7)
+    metadata = {
+        "day": date(2024, 5, 1),
+        "key": id_,
+        "n": np.float32(0.5),
+        "all": (1, Decimal("2.5")),
+    }
+    ingest([Document(id_, "text", metadata), Document(5, "text")], encoder, connector)
+    assert stored(connector) == sorted([f"{id_}#0", "5#0"])
+    (payload,) = connector.fetch([f"{id_}#0"]).payloads
+    assert {name: payload[name] for name in metadata} == {
+        "day": "2024-05-01",
+        "key": str(id_),
+        "n": 0.5,
+        "all": [1, 2.5],
+    }
 
 
 def test_without_a_file_failures_are_logged(encoder, connector, caplog):
     """One warning each, with id and reason."""
-    ingest([Document("blank", ""), Document("a", "x")], encoder, connector)
-    assert caplog.messages == ["blank: the document is empty"]
+    ingest([Document("none", None), Document("a", "x")], encoder, connector)
+    assert caplog.messages == ["none: the text is no text but None"]
 
 
 @pytest.mark.parametrize(
@@ -429,7 +490,7 @@ def test_an_estimate_counts_and_writes_nothing(encoder):
     guess = estimate(open_source(source, encoder, chunk_tokens=3), connector)
     assert "upsert" not in connector.calls
     report = ingest(source, encoder, connector, chunk_tokens=3)
-    assert (guess.read, guess.failed, guess.unchanged) == (31, 1, 0)
+    assert (guess.read, guess.failed, guess.unchanged) == (31, 0, 0)
     assert (guess.chunks, guess.tokens) == (report.chunks, report.tokens)
     assert guess.seconds > 0
     vectors = sum(batch.embeddings.nbytes for batch in connector.scan(vectors=True))

@@ -52,7 +52,10 @@ def test_records_of_other_hands_stay(encoder, connector):
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [([], "0 documents read 0 failed"), ([Document("a", " ")], "1 documents read 1 failed")],
+    [
+        ([], "0 documents read 0 failed"),
+        ([Document("a", None), Document("b", "x")], "2 documents read 1 failed"),
+    ],
 )
 def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, source, message):
     """No documents, or a failed one: an error says so, and everything stays."""

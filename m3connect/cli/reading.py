@@ -1,0 +1,107 @@
+"""How files are chosen and read: the options that `ingest` and `encode` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from m3connect.cli import options
+
+if TYPE_CHECKING:
+    from m3connect.ingestion import Options, Remarks, Selection
+
+_PANEL = "Source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Which files of a folder are read, and how."""
+
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="Files of folders to read, as patterns of .gitignore. Default: all.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="Files and folders to leave out, as patterns of .gitignore.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    gitignore: Annotated[
+        bool, typer.Option(help="Honour .gitignore files.", rich_help_panel=_PANEL)
+    ] = True
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoding of text files. Default: UTF-8, or told from the file.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None
+    csv_types: Annotated[
+        Literal["infer", "string"],
+        typer.Option(
+            help="Whether columns of numbers and booleans become such.", rich_help_panel=_PANEL
+        ),
+    ] = "infer"
+    max_file_bytes: Annotated[
+        int,
+        typer.Option(
+            help="Most bytes of a file that is one document, or of a record, unpacked.",
+            rich_help_panel=_PANEL,
+            min=1,
+        ),
+    ] = 50_000_000
+    max_seconds: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that converting one office file or web page may take.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = 60.0
+    id_prefix: Annotated[
+        str,
+        typer.Option(
+            help="Put before each id, so that sources with equal names share a collection.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = ""
+
+    def selection(self, outputs: Sequence[Path]) -> Selection:
+        """Which files are read; never those that are written."""
+        from m3connect.ingestion import Selection
+
+        include, exclude = options.names(self.include), options.names(self.exclude)
+        return Selection(include, exclude, self.gitignore, outputs)
+
+    def options(self) -> Options:
+        """How they are read; the fields of records are to be added.
+
+        Raises:
+            ConfigError: an encoding that nobody knows.
+        """
+        from m3connect.ingestion import Options
+
+        return Options(
+            encoding=self.encoding,
+            csv_types=self.csv_types,
+            file_bytes=self.max_file_bytes,
+            seconds=self.max_seconds,
+            id_prefix=self.id_prefix,
+        )
+
+
+def say(remarks: Remarks) -> None:
+    """What was left out or guessed, for people."""
+    for sentence in remarks.sentences():
+        typer.echo(sentence, err=True)
