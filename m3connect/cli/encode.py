@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 
 from m3connect.cli import options
 from m3connect.cli.options import Mark, ModelChoice, Output
+from m3connect.cli.reading import Reading, say
 
 if TYPE_CHECKING:
     from m3connect.ingestion import EncodeReport, Failure
@@ -48,6 +50,7 @@ def encode(
         typer.Option(help="Field with the id. Default: id or _id.", show_default=False),
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field with the text.")] = "text",
+    reading: Reading,
     model: ModelChoice,
     printed: Output,
 ) -> None:
@@ -67,12 +70,17 @@ def encode(
     from m3connect.cli.progress import progress_bar
 
     chosen = options.legs(legs)
-    files = ingestion.find(paths)
+    remarks = ingestion.Remarks()
+    files = ingestion.find(paths, reading.selection([output]), remarks)
     lines = all(file.suffix == ".txt" for file in files)
     items = (
         ingestion.read_lines(files)
         if lines
-        else ingestion.read_files(files, ingestion.Options(ingestion.Fields(id_field, text_field)))
+        else ingestion.read_files(
+            files,
+            replace(reading.options(), fields=ingestion.Fields(id_field, text_field)),
+            remarks,
+        )
     )
     total = None if lines else ingestion.count(files)
     encoder = model.load()
@@ -86,6 +94,7 @@ def encode(
             failed=_say,
             progress=lambda done: draw("texts", done.encoded + done.failed, total),
         )
+    say(remarks)
     _print(report, output, as_json=printed.as_json)
     if report.failed:
         raise typer.Exit(PARTIAL_FAILURE)

@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, get_args
+from urllib.parse import quote
 
 import typer
 
 from m3connect.cli import options
 from m3connect.cli.options import Mark, ModelChoice, Output, Target
+from m3connect.cli.reading import Reading, say
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PARTIAL_FAILURE = 4  # exit code
 
 _SOURCE, _CHUNKS = "Source", "Passages"
+CONTEXT = ("title", "headings")
 
 
 def ingest(
@@ -80,11 +83,23 @@ def ingest(
             show_default=False,
         ),
     ] = None,
+    context: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="What is encoded with each passage: title, headings, or none.",
+            rich_help_panel=_CHUNKS,
+        ),
+    ] = "title,headings",
     dead_letters: Annotated[
-        FilePath,
-        typer.Option(help="Where documents that fail are listed, with the reason."),
+        FilePath | None,
+        typer.Option(
+            help="Where documents that fail are listed, with the reason. Default: a file in "
+            ".m3connect/dead-letters.",
+            show_default=False,
+        ),
         Mark.WRITES,
-    ] = FilePath("dead-letters.jsonl"),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option(
@@ -97,6 +112,7 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
     ] = False,
+    files: Reading,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -104,8 +120,9 @@ def ingest(
     """Read documents, cut them into passages, encode them and write them to a collection.
 
     Run it again at any time: what is unchanged is skipped, and what was interrupted is completed.
-    Formats: jsonl, csv, tsv, parquet, txt, md, html, each also .gz; pdf, docx, pptx, xlsx with
-    `pip install "m3connect[files]"`; a Parquet file of `m3connect encode` is stored as it is.
+    Formats: jsonl, json, csv, tsv, parquet; txt, md, html, rst, eml, log, source code; pdf, docx,
+    pptx, xlsx, epub, ipynb, odt, xml with `pip install "m3connect[files]"`; each also compressed. A
+    Parquet file of `m3connect encode` is stored as it is.
 
     - `m3connect ingest docs/`
     - `m3connect ingest docs/ --prune`
@@ -118,25 +135,31 @@ def ingest(
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
 
-    files = ingestion.find(paths)
+    letters = dead_letters or _letters(where)
+    kept = [FilePath(where.path)] if where.path else []
+    remarks = ingestion.Remarks()
+    found = ingestion.find(paths, files.selection([letters, *kept]), remarks)
     source = ingestion.open_source(
-        files,
+        found,
         model.load,
         id_field=id_field,
         text_field=text_field,
         metadata_fields=options.names(metadata_field) or None,
         chunk_tokens=chunk_tokens,
         chunk_overlap=chunk_overlap,
+        context=() if context == "none" else options.choices("--context", context, CONTEXT),
+        reading=files.options(),
+        remarks=remarks,
     )
     chosen = options.legs(legs) if legs is not None else None
-    total = ingestion.count(files)
+    total = ingestion.count(found)
     with (
         where.open() as connector,
         progress_bar() as draw,
     ):
 
         def progress(done: IngestReport) -> None:
-            draw("documents", done.unchanged + done.written + done.failed, total)
+            draw("documents", done.read, total)
 
         if dry_run:
             estimated = ingestion.estimate(
@@ -150,15 +173,22 @@ def ingest(
                 legs=chosen,
                 index_fields=_index_fields(options.names(index_field)),
                 prune=prune,
-                dead_letters=dead_letters,
+                dead_letters=letters,
                 progress=progress,
             )
+    say(remarks)
     if dry_run:
         _print_estimate(estimated, as_json=printed.as_json)
         return
-    _print_report(report, where.collection, dead_letters, as_json=printed.as_json)
+    _print_report(report, where.collection, letters, as_json=printed.as_json)
     if report.failed:
         raise typer.Exit(PARTIAL_FAILURE)
+
+
+def _letters(where: Target) -> FilePath:
+    """Beside the state of embedded engines, and never among the sources: the folder is hidden."""
+    name = f"{where.target}-{quote(where.collection, safe='')}.jsonl"
+    return FilePath(".m3connect", "dead-letters", name)
 
 
 def _print_report(
@@ -166,6 +196,8 @@ def _print_report(
 ) -> None:
     if as_json:
         typer.echo(json.dumps(report.to_json()))
+    elif not report.read:
+        typer.echo("0 documents read: there are none in the files")
     elif report.read == report.unchanged and not report.pruned:
         typer.echo(
             f"{report.read} documents read, all unchanged in {collection!r}: nothing to do "
@@ -177,6 +209,8 @@ def _print_report(
             f"{report.chunks} passages, {report.unchanged} unchanged, {report.failed} failed "
             f"({report.tokens:,} tokens, {report.seconds:.1f} s)"
         )
+    if report.empty:
+        typer.echo(f"{report.empty} documents are empty", err=True)
     if report.pruned and not as_json:
         typer.echo(f"{report.pruned} documents pruned that the source no longer has")
     if report.truncated:

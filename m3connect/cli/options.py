@@ -468,19 +468,21 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
             parameters.append(parameter)
 
     @functools.wraps(command)
-    def call(*args: Any, context: typer.Context, **options: Any) -> None:
+    def call(*args: Any, typer_context: typer.Context, **options: Any) -> None:
         built = {
             name: group(**{field.name: options.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
         }
-        token = _running.set(context)
+        token = _running.set(typer_context)
         try:
             command(*args, **options, **built)
         finally:
             _running.reset(token)
 
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    parameters.append(context)
+    # Not named "context", which is an option of ingest.
+    parameters.append(
+        inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    )
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {each.name: each.annotation for each in parameters}
     return call

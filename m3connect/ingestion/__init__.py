@@ -5,7 +5,7 @@ from m3connect.ingestion.encoded import EncodedSource, are_encoded
 from m3connect.ingestion.encoding import EncodeReport, encode_to_parquet, read_lines
 from m3connect.ingestion.estimate import estimate
 from m3connect.ingestion.formats import Fields, Options
-from m3connect.ingestion.listing import find
+from m3connect.ingestion.listing import Remarks, Selection, find
 from m3connect.ingestion.opening import open_source
 from m3connect.ingestion.pipeline import ingest
 from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
@@ -20,6 +20,8 @@ __all__ = [
     "IngestEstimate",
     "IngestReport",
     "Options",
+    "Remarks",
+    "Selection",
     "are_encoded",
     "count",
     "encode_to_parquet",

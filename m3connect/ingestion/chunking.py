@@ -29,6 +29,7 @@ TINY = 8  # a passage of less than one eighth of the limit is joined to a neighb
 # Characters. Splitting takes the square of a run without white space, and cannot be interrupted.
 LONG_WORD, PART_OF_WORD, LONG_TEXT = 4096, 1024, 1 << 18
 _PAGE_BREAK = "\f"
+_SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|(?<=[\u3002\uff01\uff1f])|\n")
 _MARKS = re.compile(r"[\s`~\-*_=|:#>+]*|\s*(?:`{3,}|~{3,})[ \t]*[\w+#.-]{0,30}\s*")
 
 
@@ -142,7 +143,7 @@ class Chunker:
         text = document.text
         sections = Sections(text if document.format == "markdown" else "")
         breaks = [each.start() for each in re.finditer(_PAGE_BREAK, text)]
-        spans = list(self._spans(document))
+        spans = self._evened(list(self._spans(document)), text)
         if document.format == "markdown":
             spans = [span for span in spans if not _is_marks(span, text)] or spans
         return [
@@ -156,6 +157,27 @@ class Chunker:
         for start, stop in blocks(document.text):
             for offset, text in splitter.chunk_indices(document.text[start:stop]):
                 yield start + offset, start + offset + len(text)
+
+    def _evened(self, spans: list[Span], text: str) -> list[Span]:
+        """A paragraph that had to be cut leaves no small rest: its last two passages share it.
+
+        A rest would be mostly context, and would rank above the passage that it belongs to.
+        """
+        if self.overlap:
+            return spans
+        for at in range(len(spans) - 1):
+            first, rest = spans[at], spans[at + 1]
+            size = rest[1] - first[0]
+            if "\n" in text[first[1] : rest[0]] or 3 * (rest[1] - rest[0]) > size:
+                continue
+            middle = first[0] + size // 2
+            window = max(first[0] + 1, middle - size // 6), min(first[1], middle + size // 6)
+            seams = [seam.span() for seam in _SENTENCE.finditer(text, *window)]
+            if seams:
+                stop, start = min(seams, key=lambda seam: abs(seam[1] - middle))
+                if self._fits(text[start : rest[1]]):
+                    spans[at : at + 2] = [(first[0], stop), (start, rest[1])]
+        return spans
 
     def _joined(self, spans: Sequence[Span], text: str, sections: Sections) -> list[Span]:
         """Headings without text and tiny passages joined to the next, or to the one before.

@@ -3,16 +3,18 @@
 import json
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from m3connect import cli
 from m3connect.cli.options import Services
+from m3connect.datasets.beir import read_corpus
 from m3connect.errors import TransientError
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 KEYS = [
-    "read", "unchanged", "chunks", "written", "deleted", "pruned", "failed", "tokens", "truncated", "seconds",
+    "read", "unchanged", "chunks", "written", "deleted", "pruned", "empty", "failed", "tokens", "truncated", "seconds",
 ]  # fmt: skip
 
 
@@ -62,7 +64,11 @@ def test_json_has_every_count_and_they_add_up(run, corpus):
     report = json.loads(out)
     assert code == 0
     assert list(report) == KEYS
-    assert report["read"] == report["unchanged"] + report["written"] + report["failed"] == 3
+    assert (
+        report["read"]
+        == report["unchanged"] + report["written"] + report["failed"] + report["empty"]
+        == 3
+    )
 
 
 def test_people_read_what_happened_the_second_time_too(run, corpus):
@@ -105,6 +111,83 @@ def test_failed_documents_become_dead_letters_and_exit_code_4(run, collection, t
     assert "bad.jsonl says why" in err
     letters = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [letter["where"] for letter in letters] == ["x.jsonl:2", "x.jsonl:3"]
+
+
+def test_own_dead_letters_are_never_a_source(run, collection, tmp_path):
+    """Neither beside the state, where they go by default, nor in the folder that is read."""
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "t"}\n{"id": "b"}\n')
+    for _ in range(2):
+        code, out, err = run(".", "--json")
+        assert (code, json.loads(out)["read"]) == (4, 2)
+    assert (tmp_path / ".m3connect/dead-letters/qdrant-documents.jsonl").exists()
+    assert ".m3connect/dead-letters/qdrant-documents.jsonl says why" in err
+    for _ in range(3):
+        code, out, err = run(".", "--dead-letters", "bad.jsonl", "--json")
+        assert (code, json.loads(out)["read"]) == (4, 2)
+    assert "1 own output" in err
+    code, _, err = run("bad.jsonl", "--dead-letters", "bad.jsonl")
+    assert (code, "both to be read and to be written" in err) == (2, True)
+    code, _, err = run("a.jsonl", "--dead-letters", "a.jsonl")
+    assert (code, (tmp_path / "a.jsonl").read_text().count("text")) == (2, 1)
+
+
+def test_reading_options_reach_the_files(run, collection, tmp_path):
+    """Patterns, encoding, types, limits, prefix, context."""
+    for name, text in {"a.txt": "Gr\u00f6\u00dfe", "b.txt": "x" * 99, "drafts/c.txt": "c"}.items():
+        (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "docs" / name).write_bytes(text.encode("cp437"))
+    (tmp_path / "docs" / "d.csv").write_text("id,text,n\n1,t,5\n")
+    code, out, err = run(
+        "docs", "--include", "*.txt,*.csv", "--exclude", "drafts/", "--encoding", "cp437",
+        "--csv-types", "string", "--max-file-bytes", "50", "--max-seconds", "5",
+        "--id-prefix", "docs/", "--context", "none", "--no-gitignore", "--json",
+    )  # fmt: skip
+    assert (code, json.loads(out)["failed"]) == (4, 1)
+    assert "left out: 1 excluded" in err
+    batch = collection.fetch(["docs/a.txt#0", "docs/1#0"])
+    assert [payload["text"] for payload in batch.payloads] == ["Gr\u00f6\u00dfe", "t"]
+    assert batch.payloads[1]["n"] == "5"
+    assert collection.describe().schema.fingerprint.chunker.endswith("context none")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--encoding", "klingon"], ["--context", "author"], ["--max-seconds", "0"]],
+)
+def test_reading_options_that_cannot_be_are_refused(run, corpus, collection, arguments):
+    """Before anything is read."""
+    code, _, err = run("corpus.jsonl", *arguments)
+    assert (code, arguments[0] in err) == (2, True)
+
+
+def test_a_folder_with_nothing_to_read_is_an_error(run, tmp_path):
+    """It says what lies there."""
+    (tmp_path / "a.png").write_bytes(b"x")
+    code, out, err = run(".")
+    assert (code, out) == (2, "")
+    assert "left out: 1 .png" in " ".join(err.split())
+
+
+def test_empty_documents_are_counted(run, tmp_path, collection):
+    """They are no failure, and do not forbid to prune."""
+    (tmp_path / "a.md").write_text("text")
+    run(".")
+    (tmp_path / "a.md").write_text("")
+    code, _, err = run(".", "--prune")
+    assert (code, collection.count()) == (0, 0)
+    assert "1 documents are empty" in err
+
+
+def test_titles_are_encoded_as_test_collections_encode_them(run, tmp_path, collection):
+    """What a live evaluation searches is what the offline one encodes."""
+    lines = [{"_id": "d1", "title": "Rotating keys", "text": "It is done in the console."}]
+    (tmp_path / "corpus.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    (document,) = read_corpus(tmp_path / "corpus.jsonl")
+    assert run("corpus.jsonl", "--model", "x")[0] == 0
+    stored = collection.fetch(["d1#0"])
+    assert stored.payloads[0]["text"] == "It is done in the console."
+    expected = HashEncoder(seed=1).encode([document.text])
+    assert np.array_equal(stored.embeddings.dense, expected.dense)
 
 
 def test_a_dry_run_writes_nothing(run, corpus, collection):

@@ -130,6 +130,20 @@ def test_a_context_that_does_not_fit_loses_its_outer_end():
     assert chunk.encoded.startswith("near w")
 
 
+def test_a_cut_paragraph_leaves_no_small_rest():
+    """Its last two passages share it at the end of a sentence; whole paragraphs stay whole."""
+    text = "# H\n\n" + "a b c. " * 6
+    chunks = Chunker(ENCODER, tokens=20).chunks(Document("d", text, format="markdown"))
+    assert [chunk.text for chunk in chunks] == [
+        "# H\n\na b c. a b c. a b c.",
+        "a b c. a b c. a b c.",
+    ]
+    text = "a b c d e f g h i j k l m n o\n\np q r s t u"
+    assert [each.text for each in Chunker(ENCODER, tokens=15).chunks(Document("d", text))] == (
+        text.split("\n\n")
+    )
+
+
 def test_a_title_that_the_passage_shows_is_not_repeated():
     """Nor one that is a heading above it."""
     document = Document("d", "# Manual\n\n" + "a b c. " * 20, {"title": "Manual"}, "markdown")
