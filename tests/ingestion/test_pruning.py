@@ -54,7 +54,7 @@ def test_records_of_other_hands_stay(encoder, connector):
     ("source", "message"),
     [
         ([], "0 documents read 0 failed"),
-        ([Document("a", None), Document("b", "x")], "2 documents read 1 failed"),
+        ([Document("a", None), *docs("b")], "2 documents read 1 failed"),
     ],
 )
 def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, source, message):

@@ -172,9 +172,9 @@ def test_a_bad_record_costs_itself(encoder, connector, bad):
 
 def test_a_run_in_which_all_fail_raises(encoder, connector, tmp_path):
     """It says how many, the first with its reason, and where the others are."""
-    docs = [Document(f"d{at}", "") for at in range(3)]
+    docs = [Document(f"d{at}", None) for at in range(3)]
     letters = tmp_path / "dead.jsonl"
-    with pytest.raises(InputError, match=r"all 3 documents failed; the first: d0: .*empty.*dead"):
+    with pytest.raises(InputError, match=r"all 3 documents failed; the first: d0: .*no text.*dead"):
         ingest(docs, encoder, connector, dead_letters=letters)
     assert len(letters.read_text().splitlines()) == 3
 
