@@ -31,7 +31,7 @@ from m3connect.ingestion.ledger import FIELD, Candidate, Mark, RecordIds, Stored
 from m3connect.ingestion.pipeline import Changed, grouped, look_up, prepare
 from m3connect.ingestion.pipeline import events as pipeline_events
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
-from m3connect.ingestion.sink import Change, Event, Unchanged, Work
+from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
 from m3connect.ingestion.sink import Sink as Writer
 from m3connect.ingestion.tables import as_reader, from_batches
 from m3connect.stores.parquet import Contents, contents, no_records, records_to_arrow
@@ -276,7 +276,7 @@ class Sink:
 
 
 def _works(
-    changes: Iterable[Changed[list[RecordBatch]] | Unchanged | Failure],
+    changes: Iterable[Changed[list[RecordBatch]] | Unchanged | Empty | Failure],
 ) -> Iterator[Event]:
     """The passages of documents that changed, in the ledger's order, with their bounds."""
     for group in grouped(changes, lambda each: each.candidate.size, _AT_ONCE, _BYTES):
