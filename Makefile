@@ -7,8 +7,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 CONNECTORS := -e connectors/qdrant -e connectors/milvus -e connectors/elasticsearch
 MODEL := -e models/m3-mini
-# A worker takes whole files, or all tests of one server (conftest.py).
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadgroup
+# A worker takes whole files. (xdist 3.8's groups do nothing under pytest 9.2.)
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 PYPROJECTS := pyproject.toml $(wildcard connectors/*/pyproject.toml) models/m3-mini/pyproject.toml
 
 .PHONY: demo setup test test-fast check format wheels services services-down coverage clean help
@@ -24,8 +24,9 @@ setup: $(VENV)/setup ## everything a developer needs, in .venv
 test-fast: setup ## the tests that need no server and no further process with torch: a minute
 	$(BIN)/python -m pytest -q $(PARALLEL) -m "not live and not slow"
 
-test: setup ## every test
-	$(BIN)/python -m pytest -q $(PARALLEL)
+test: setup ## every test; those of servers in one process, so that each server starts once
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not live"
+	$(BIN)/python -m pytest -q -m live
 
 coverage: setup ## every test, with the coverage of the core
 	$(BIN)/python -m pytest -q --cov --cov-report=term

@@ -14,16 +14,6 @@ settings.load_profile("m3connect")
 # Tests are small and run side by side: more threads would wait for each other. Read by torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SHARED = ("node", "strained_node", "live_server")
-"""Fixtures of servers that a run starts once; all tests of one are done by one worker."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``pytest -n``: a worker takes a whole file, or all tests of one server."""
-    for item in items:
-        used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        item.add_marker(pytest.mark.xdist_group(used[0] if used else str(item.path)))
-
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[SimpleNamespace]:
