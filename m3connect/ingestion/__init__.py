@@ -1,7 +1,20 @@
-"""Documents into a collection: read, cut, encoded, written, and resumable at any point."""
+"""Documents into a collection: read, cut, encoded, written, and resumable at any point.
+
+pipeline.py    start here: documents -> admit -> look up -> cut -> encode -> write, on one page
+opening.py     what a source is (paths, tables, dicts, embeddings), and whether the collection fits
+listing.py     which files paths stand for; sources.py makes documents of them, formats.py each format
+               (separated.py, html.py, office.py, encodings.py; conversion.py keeps it within limits)
+tables.py      tables and records in memory; values.py is the one table of conversions
+documents.py   documents as a source; encoded.py records that come with their vectors
+chunking.py    documents into passages; headings.py where they stand
+ledger.py      what the collection holds, and why a run can be killed at any point
+sink.py        the only one that writes and counts
+restoring.py   a copy of a collection comes back whole; pruning.py what the source no longer has
+encoding.py    documents to a Parquet file; estimate.py what a run would do; report.py what it did
+"""
 
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.encoded import EncodedSource, are_encoded
+from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.encoding import EncodeReport, encode_to_parquet, read_lines
 from m3connect.ingestion.estimate import estimate
 from m3connect.ingestion.formats import Fields, Options
@@ -22,7 +35,6 @@ __all__ = [
     "Options",
     "Remarks",
     "Selection",
-    "are_encoded",
     "count",
     "encode_to_parquet",
     "estimate",

@@ -196,16 +196,6 @@ def from_arrow(
     return EncodedSource(columns, batches, _fingerprint(metadata, name) or made_by)
 
 
-def are_encoded(files: Sequence[SourceFile]) -> bool:
-    """Whether files hold embeddings, as ``m3connect encode`` writes them.
-
-    Raises:
-        ConfigError: some do and others do not, or their columns or models differ.
-        InputError: a Parquet file cannot be read.
-    """
-    return open_files(files, None) is not None
-
-
 def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EncodedSource | None:
     """The embeddings in Parquet files, of which only footers are read; None if there are none.
 

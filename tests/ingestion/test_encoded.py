@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
-from m3connect.ingestion import are_encoded, estimate, find, ingest, open_source
-from m3connect.ingestion.encoded import FINGERPRINT_KEY
+from m3connect.ingestion import estimate, find, ingest, open_source
+from m3connect.ingestion.encoded import FINGERPRINT_KEY, open_files
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
@@ -159,19 +159,19 @@ def test_parquet_files_of_both_kinds_are_told_apart(encoder, tmp_path):
     """Embeddings by their columns; a mixture is refused."""
     pq.write_table(table(encoder), tmp_path / "embedded.parquet")
     pq.write_table(pa.table({"id": ["a"], "text": ["t"]}), tmp_path / "plain.parquet")
-    assert are_encoded(find([tmp_path / "embedded.parquet"]))
-    assert not are_encoded(find([tmp_path / "plain.parquet"]))
+    assert open_files(find([tmp_path / "embedded.parquet"]), None) is not None
+    assert open_files(find([tmp_path / "plain.parquet"]), None) is None
     with pytest.raises(ConfigError, match="differ in their columns or their model"):
-        are_encoded(find([tmp_path]))
+        open_files(find([tmp_path]), None)
     fingerprint = replace(encoder.info.fingerprint, weights="other")
     other = {FINGERPRINT_KEY: json.dumps(fingerprint.to_json()).encode()}
     (tmp_path / "plain.parquet").unlink()
     pq.write_table(table(encoder).replace_schema_metadata(other), tmp_path / "two.parquet")
     with pytest.raises(ConfigError, match="differ in their columns or their model"):
-        are_encoded(find([tmp_path]))
+        open_files(find([tmp_path]), None)
     (tmp_path / "two.parquet").write_bytes(b"no")
     with pytest.raises(InputError, match=r"two\.parquet is no Parquet file"):
-        are_encoded(find([tmp_path / "two.parquet"]))
+        open_files(find([tmp_path / "two.parquet"]), None)
 
 
 def test_an_estimate_takes_no_time_to_encode(encoder, connector):
