@@ -74,7 +74,7 @@ def encode(
     files = ingestion.find(paths, reading.selection([output]), remarks)
     lines = all(file.suffix == ".txt" for file in files)
     items = (
-        ingestion.read_lines(files)
+        ingestion.read_lines(files, reading.options().encoding)
         if lines
         else ingestion.read_files(
             files,

@@ -10,13 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, Kind
+from m3connect.ingestion.encodings import SAMPLE, codec_for
 from m3connect.ingestion.ledger import FIELD, content_hash
 from m3connect.ingestion.report import Failure
-from m3connect.ingestion.sources import SourceFile
+from m3connect.ingestion.sources import SourceFile, alone
 from m3connect.stores.parquet import RecordWriter
 from m3connect.types import LEGS, Document, Embeddings, Leg, RecordBatch
 
@@ -122,18 +124,32 @@ def encode_to_parquet(
     )
 
 
-def read_lines(files: Sequence[SourceFile]) -> Iterator[Document | Failure]:
-    """A document for each line that is not blank, under the id ``<file>:<line>``."""
+def read_lines(
+    files: Sequence[SourceFile], encoding: str | None = None
+) -> Iterator[Document | Failure]:
+    """A document for each line that is not blank, under the id ``<file>:<line>``.
+
+    Args:
+        files: text files.
+        encoding: of all of them; None tells it.
+    """
     for file in files:
-        with file.open() as stream:
-            for number, line in enumerate(stream, start=1):
+        yield from alone(_lines(file, encoding), file.name)
+
+
+def _lines(file: SourceFile, encoding: str | None) -> Iterator[Document | Failure]:
+    with file.open() as stream:
+        codec, _ = codec_for(stream.read(SAMPLE), encoding)
+        stream.seek(0)
+        with TextIOWrapper(stream, codec, errors="surrogateescape", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
                 where = f"{file.name}:{number}"
                 try:
-                    text = line.decode().strip()
-                except UnicodeDecodeError as error:
-                    yield Failure(f"not UTF-8: {error.reason}", where)
+                    line.encode()
+                except UnicodeEncodeError as error:
+                    yield Failure(f"not {codec.upper()}: {error.reason}", where)
                     continue
-                if text:
+                if text := line.strip():
                     yield Document(where, text)
 
 

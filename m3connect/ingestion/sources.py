@@ -212,7 +212,8 @@ def _page(
     if page.guessed:
         remarks.guessed[page.guessed] += 1
     metadata = _page_metadata(page, file.name, options.fields)
-    if fault := values.fault(metadata):
+    fault = "the text holds NUL characters" if "\0" in page.text else values.fault(metadata)
+    if fault:
         yield Failure(fault, file.name, options.id_prefix + file.name)
     else:
         text, dropped = without_images(page.text)

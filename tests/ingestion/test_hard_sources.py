@@ -15,6 +15,7 @@ import pytest
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import conversion, formats
 from m3connect.ingestion.conversion import Converter
+from m3connect.ingestion.encoding import read_lines
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Remarks, Selection, find
 from m3connect.ingestion.report import Failure
@@ -490,6 +491,28 @@ def test_mail_source_code_and_plain_formats_are_read(tmp_path):
         "title": "Größe",
     }
     assert [each.text for each in others] == ["Title\n=====\n", "x = 1\n", "started\n"]
+
+
+def test_a_converted_text_without_meaning_is_a_failure(tmp_path):
+    """NUL characters are never stored, wherever a converter lets them through."""
+    (tmp_path / "a.eml").write_bytes(b"Subject: x\n\na\0b\n")
+    (failure,) = read([tmp_path])
+    assert failure.reason == "the text holds NUL characters"
+
+
+def test_lines_of_texts_are_read_in_their_encoding(tmp_path):
+    """As ``m3connect encode`` reads questions; a damaged file costs itself."""
+    (tmp_path / "a.txt").write_bytes("Größe\n\nzwei\n".encode("utf-16"))
+    (tmp_path / "b.txt.xz").write_bytes(damaged_xz())
+    (tmp_path / "c.txt").write_bytes("Straße\n".encode("cp437"))
+    first, second, failure, *_ = read_lines(find([tmp_path]))
+    assert [(each.id, each.text) for each in (first, second)] == [
+        ("a.txt:1", "Größe"),
+        ("a.txt:3", "zwei"),
+    ]
+    assert failure.where == "b.txt.xz"
+    (line,) = read_lines(find([tmp_path / "c.txt"]), "cp437")
+    assert line.text == "Straße"
 
 
 def test_an_empty_file_is_an_empty_document(tmp_path):
