@@ -215,6 +215,9 @@ def _with_exit_codes(
         except M3ConnectError as error:
             code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
             failure, message = error, str(error)
+            url = context.params.get("url")
+            if isinstance(error, TransientError) and url and url not in message:
+                message += f"; tried {url}"
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             code, failure, message = FATAL, error, f"{where}{error.strerror or error}"

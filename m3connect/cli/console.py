@@ -113,7 +113,7 @@ def _of(name: str, value: str) -> Iterator[str]:
     for key, secret in _PAIR.findall(value):
         if _SECRET_NAME.search(key):
             yield secret
-    for word in value.split():
+    for word in {value, *value.split()}:
         userinfo, at, _ = word.rpartition("@")
         scheme, _, bare = userinfo.rpartition(":/")
         bare = bare.lstrip("/")

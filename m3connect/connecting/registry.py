@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from m3connect.errors import ConfigError
 
@@ -44,8 +45,29 @@ def connect(target: str, *, collection: str, **options: Any) -> Connector:
         signature(factory).bind(collection=collection, **options)
     except TypeError as error:
         raise ConfigError(f"{target}: {error}; it takes {signature(factory)}") from error
+    if isinstance(url := options.get("url"), str):
+        _check_url(target, url)
     connector: Connector = factory(collection=collection, **options)
     return connector
+
+
+def _check_url(target: str, url: str) -> None:
+    """Refuse what no driver can parse, before one of them fails in its own way.
+
+    >>> _check_url("qdrant", "http://127.0.0.1:6333")
+    """
+    # The message holds no part of an address with blanks: masking finds no end of a password in it.
+    shown = repr(url) if url.isprintable() and " " not in url else "the url"
+    wrong = f"{target}: {shown} is no address of a server, such as http://host:port"
+    try:
+        parts = urlsplit(url)
+        complete = parts.port != 0 and (
+            parts.hostname or parts.scheme == "unix" or "://" not in url
+        )
+    except ValueError as error:
+        raise ConfigError(wrong) from error
+    if not complete or shown == "the url":
+        raise ConfigError(wrong)
 
 
 def text_options(target: str) -> frozenset[str]:

@@ -14,7 +14,7 @@ from m3connect import cli
 from m3connect.cli import console
 from m3connect.cli.options import Services
 from m3connect.contract import CollectionSchema
-from m3connect.errors import InputError, PermanentError, without_secrets
+from m3connect.errors import InputError, PermanentError, TransientError, without_secrets
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
@@ -135,6 +135,41 @@ def test_errors_from_python_hold_no_secret():
 def test_what_is_no_secret_stays(text):
     """Messages are not eaten."""
     assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize("target", ["qdrant", "milvus", "elasticsearch"])
+@pytest.mark.parametrize(
+    "url", ["http://b:{}@h:99999", "http://b:{}@[::1", "http://", "http://b:{} @h"]
+)
+def test_an_address_that_no_driver_parses_is_bad_usage(run, target, url):
+    """Exit code 2 and one line, whatever the driver would raise."""
+    from m3connect.connecting.registry import connect
+
+    given = url.format(SECRET)
+    code, out, err = run("search", "x", "--target", target, "--url", given, connect=connect)
+    assert (code, out, "is no address of a server" in err) == (2, "", True)
+    assert SECRET not in err
+
+
+def test_what_was_tried_is_said(run):
+    """A server that is not there is named, without its password."""
+    gone = TransientError("connection refused", connector="qdrant", operation="search")
+    where = ("search", "x", "--url", f"http://bob:{SECRET}@127.0.0.1:9")
+    code, _, err = run(*where, connect=_broken(gone))
+    assert (code, err) == (
+        5,
+        "Error: qdrant search: connection refused; tried http://***@127.0.0.1:9\n",
+    )
+
+
+@pytest.mark.parametrize("place", ["none/x.jsonl", "."])
+def test_dead_letters_that_cannot_be_written_are_found_before_the_run(run, tmp_path, place):
+    """Nothing is read or written."""
+    (tmp_path / "a.txt").write_text("one")
+    connector = MemoryConnector(collection="documents")
+    arguments = ("ingest", "a.txt", "--dead-letters", place)
+    code, _, err = run(*arguments, connect=lambda *_, **__: connector)
+    assert (code, "cannot be written" in err) == (2, True)
 
 
 # ----------------------------------------------------------------------------- control characters
