@@ -1,0 +1,204 @@
+"""The ASGI application: who may call, how errors look, which routes there are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+from m3connect.errors import (
+    AuthError,
+    CollectionNotFound,
+    FingerprintMismatch,
+    InputError,
+    InvalidFilter,
+    M3ConnectError,
+    TransientError,
+)
+from m3connect.serving import native, openai, tei
+from m3connect.serving.access import is_loopback
+from m3connect.serving.batching import Busy
+from m3connect.serving.metrics import Metrics
+from m3connect.serving.native import NotEnabled
+from m3connect.serving.service import Service, UnknownCollection
+
+_LOG = logging.getLogger(__name__)
+_PAGE = Path(__file__).parent / "page"
+_OPEN = {"/", "/health", "/page.js", "/page.css"}
+"""Paths that need no key: they say nothing about the data."""
+_STATUS: tuple[tuple[type[M3ConnectError], int], ...] = (
+    (Busy, 429),
+    (NotEnabled, 403),
+    (UnknownCollection, 404),
+    (CollectionNotFound, 404),
+    (FingerprintMismatch, 409),
+    (InvalidFilter, 400),
+    (InputError, 400),
+    (AuthError, 502),
+    (TransientError, 503),
+    (M3ConnectError, 500),
+)
+_SAFE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def create_app(service: Service, *, host: str = "127.0.0.1", page: bool = True) -> FastAPI:
+    """The application over a service; ``uvicorn`` or any ASGI server runs it.
+
+    Args:
+        service: the encoder and its collections; closed when the application stops.
+        host: the address it will listen on: on the loopback address only requests for this
+            machine's own names are answered, so that no foreign web page can reach it.
+        page: whether to serve the search page at ``/``.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="m3connect",
+        version=version("m3connect"),
+        description="One M3 encoder: embeddings, hybrid search and explanations.",
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    metrics = Metrics(service)
+    app.include_router(native.router(service))
+    app.include_router(openai.router(service))
+    app.include_router(tei.router(service))
+    app.include_router(metrics.router())
+    if page:
+        _add_page(app)
+    _add_errors(app)
+    guard = _Guard(service, loopback=is_loopback(host), metrics=metrics)
+    app.middleware("http")(guard)
+    return app
+
+
+class _Guard:
+    """Before a request: host, key, size. After it: time limit, headers, one log line without texts."""
+
+    def __init__(self, service: Service, *, loopback: bool, metrics: Metrics) -> None:
+        self._service = service
+        self._loopback = loopback
+        self._metrics = metrics
+
+    async def __call__(
+        self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        started = time.perf_counter()
+        refused = self._refused(request)
+        if refused is not None:
+            response: Response = _error(request, *refused)
+        else:
+            try:
+                async with asyncio.timeout(self._service.limits.seconds):
+                    response = await call_next(request)
+            except TimeoutError:
+                response = _error(
+                    request, 504, f"not done within {self._service.limits.seconds:g} seconds"
+                )
+        response.headers.update(_SAFE_HEADERS)
+        seconds = time.perf_counter() - started
+        route = getattr(request.scope.get("route"), "path", "-")
+        self._metrics.count(route, response.status_code, seconds)
+        _LOG.info("%s %s %s %.1f ms", request.method, route, response.status_code, 1e3 * seconds)
+        return response
+
+    def _refused(self, request: Request) -> tuple[int, str] | None:
+        if self._loopback and not _is_own_name(request.headers.get("host", "")):
+            return 421, "this service answers to localhost only"
+        passed, request.state.scope = self._service.access.scope(
+            request.headers.get("authorization")
+        )
+        if not passed and request.url.path not in _OPEN:
+            return 401, "a key is needed: Authorization: Bearer KEY"
+        size = request.headers.get("content-length", "")
+        limit = self._service.limits.body_bytes
+        if request.method in {"POST", "PUT", "PATCH"}:
+            if not size.isdigit():
+                return 411, "Content-Length is needed"
+            if int(size) > limit:
+                return 413, f"the body has {size} bytes; the limit is {limit}"
+        return None
+
+
+def _is_own_name(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return name == "testserver" or is_loopback(name)
+
+
+def _add_page(app: FastAPI) -> None:
+    for path, name, kind in (
+        ("/", "index.html", "text/html"),
+        ("/page.js", "page.js", "text/javascript"),
+        ("/page.css", "page.css", "text/css"),
+    ):
+
+        def send(name: str = name, kind: str = kind) -> FileResponse:
+            return FileResponse(_PAGE / name, media_type=kind)
+
+        app.add_api_route(path, send, include_in_schema=False)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(M3ConnectError)
+    async def ours(request: Request, error: M3ConnectError) -> Response:
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        response = _error(request, status, str(error))
+        wait = getattr(error, "retry_after", None)
+        if status in {429, 503}:
+            response.headers["Retry-After"] = str(max(1, round(wait or 1)))
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        return _error(request, 422, problems)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return _error(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        _LOG.exception("unexpected error", exc_info=error)
+        return _error(request, 500, f"unexpected {type(error).__name__}; the log says more")
+
+
+def _error(request: Request, status: int, message: str) -> JSONResponse:
+    """In the shape that the route's clients read."""
+    kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    body: dict[str, Any]
+    if request.url.path in tei.PATHS:
+        body = {"error": message, "error_type": tei.ERROR_TYPES.get(status, "Backend")}
+    else:  # OpenAI's shape: its clients show nothing else
+        body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    return JSONResponse(body, status)
+
+
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}

@@ -1,0 +1,149 @@
+"""Requests and answers of our own routes, as pydantic models: the source of docs/m3_embeddings.schema.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from m3connect.types import Leg
+
+Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
+Kind = Literal["query", "passage"]
+
+
+class _Model(BaseModel):
+    """Unknown keys are refused by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class EmbeddingsRequest(_Model):
+    """Texts to encode, in one pass for all three representations."""
+
+    input: str | list[str]
+    kind: Kind = "passage"
+    legs: list[Leg] | None = Field(None, description="Representations to return; all by default.")
+
+
+class SparseWeights(_Model):
+    """Lexical weights: a weight for each term id."""
+
+    indices: list[int]
+    values: list[float]
+
+
+class TextEmbeddings(_Model):
+    """The representations of one text; one that was not asked for is null."""
+
+    dense: list[float] | None
+    sparse: SparseWeights | None
+    multivector: list[list[float]] | None = Field(description="One vector a token.")
+    n_tokens: int
+    truncated: bool
+
+
+class EmbeddingsResponse(_Model):
+    """One entry a text, in order."""
+
+    model: str
+    fingerprint: dict[str, Any]
+    data: list[TextEmbeddings]
+
+
+class SearchRequest(_Model):
+    """One query."""
+
+    query: Annotated[str, Field(min_length=1)]
+    collection: str | None = Field(None, description="The service's first one by default.")
+    mode: Mode = "hybrid"
+    filter: str | None = Field(None, description="""Such as 'lang == "de" and year >= 2020'.""")
+    limit: Annotated[int, Field(ge=1)] = 10
+    depth: Annotated[int, Field(ge=1)] | None = None
+    explain: bool = False
+
+
+class SearchHit(_Model):
+    """One result, best first."""
+
+    id: str
+    score: float
+    rank: int
+    text: str | None
+    document_id: str | None
+    metadata: dict[str, Any]
+    scores: dict[Leg, float | None]
+    explanation: dict[str, Any] | None = None
+
+
+class SearchResponse(_Model):
+    """The hits of a query."""
+
+    collection: str
+    mode: Mode
+    hits: list[SearchHit]
+
+
+class PassagesRequest(_Model):
+    """Passages of one document, all or from one position to another."""
+
+    document_id: Annotated[str, Field(min_length=1)]
+    first: int | None = None
+    last: int | None = None
+    collection: str | None = None
+
+
+class Passage(_Model):
+    """One passage."""
+
+    id: str
+    position: int
+    text: str
+
+
+class IngestDocument(_Model):
+    """One document to add or replace."""
+
+    id: Annotated[str, Field(min_length=1)]
+    text: str
+    metadata: dict[str, Any] = {}
+    format: Literal["text", "markdown"] = "text"
+
+
+class IngestRequest(_Model):
+    """Documents to add or replace."""
+
+    documents: Annotated[list[IngestDocument], Field(min_length=1)]
+    collection: str | None = None
+
+
+class IngestResponse(_Model):
+    """What became of them."""
+
+    written: int
+    unchanged: int
+    failed: list[dict[str, str]]
+
+
+class DeleteRequest(_Model):
+    """Documents to delete, by their ids."""
+
+    document_ids: Annotated[list[str], Field(min_length=1)]
+    collection: str | None = None
+
+
+class DeleteResponse(_Model):
+    """How many passages went."""
+
+    deleted: int
+
+
+class CollectionSummary(_Model):
+    """A collection as the service sees it."""
+
+    name: str
+    records: int | None
+    legs: list[Leg]
+    model: str | None
+    fields: dict[str, str]
+    error: str | None = None

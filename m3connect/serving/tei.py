@@ -1,0 +1,210 @@
+"""The routes of text-embeddings-inference, so that its clients need no change, and ``/v1/rerank``.
+
+``/embed_all`` gives token vectors and ``/rerank`` scores pairs with the fused M3 score, both from the
+one encoder. Shapes: https://huggingface.github.io/text-embeddings-inference
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from m3connect.errors import InputError
+from m3connect.searching import scoring
+from m3connect.serving.openai import narrowed
+from m3connect.serving.service import Service
+from m3connect.serving.waiting import embeddings_of
+from m3connect.types import LEGS, Embeddings, FloatArray, Query
+
+PATHS = {"/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity", "/info"}
+ERROR_TYPES = {413: "Validation", 422: "Validation", 400: "Validation", 429: "Overloaded"}
+
+
+class Embed(BaseModel):
+    """Texts to encode. ``prompt_name`` "query" encodes them as queries."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    inputs: str | list[str]
+    normalize: bool = True
+    truncate: bool = True
+    prompt_name: str | None = None
+    dimensions: int | None = Field(None, ge=1)
+
+
+class Rerank(BaseModel):
+    """A query and the texts to order."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    query: str
+    texts: list[str]
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool = True
+
+
+class Sentences(BaseModel):
+    """One text, and those to compare it with."""
+
+    source_sentence: str
+    sentences: list[str]
+
+
+class Similarity(BaseModel):
+    """A request of ``/similarity``."""
+
+    inputs: Sentences
+
+
+class CohereRerank(BaseModel):
+    """Cohere's and Jina's request."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    query: str
+    documents: list[str | dict[str, Any]]
+    model: str = ""
+    top_n: int | None = Field(None, ge=1)
+    return_documents: bool = False
+
+
+def router(service: Service) -> APIRouter:
+    """The routes over one service."""
+    routes = APIRouter(tags=["text-embeddings-inference"])
+
+    async def encoded(
+        request: Request,
+        texts: list[str],
+        legs: tuple[Literal["dense", "sparse", "multivector"], ...],
+        body: Embed,
+    ) -> Embeddings:
+        service.limits.check(texts, "inputs")
+        kind: Literal["query", "passage"] = "query" if body.prompt_name == "query" else "passage"
+        result = await embeddings_of(service, request, texts, kind=kind, legs=legs)
+        if not body.truncate and result.truncated.any():
+            row = int(result.truncated.argmax())
+            limit = service.encoder.info.max_length
+            raise InputError(f"inputs[{row}] has more than {limit} tokens; truncate is false")
+        return result
+
+    @routes.post("/embed")
+    async def embed(body: Embed, request: Request) -> list[list[float]]:
+        """Dense vectors."""
+        result = await encoded(request, _listed(body.inputs), ("dense",), body)
+        assert result.dense is not None
+        return [vector.tolist() for vector in narrowed(result.dense, body.dimensions)]
+
+    @routes.post("/embed_sparse")
+    async def embed_sparse(body: Embed, request: Request) -> list[list[dict[str, Any]]]:
+        """Lexical weights by term id."""
+        result = await encoded(request, _listed(body.inputs), ("sparse",), body)
+        assert result.sparse is not None
+        rows = [result.sparse[row] for row in range(len(result))]
+        return [
+            [
+                {"index": int(index), "value": float(value)}
+                for index, value in zip(row.indices, row.values, strict=True)
+            ]
+            for row in rows
+        ]
+
+    @routes.post("/embed_all")
+    async def embed_all(body: Embed, request: Request) -> list[list[list[float]]]:
+        """One vector a token."""
+        result = await encoded(request, _listed(body.inputs), ("multivector",), body)
+        multi = result.multivector
+        assert multi is not None
+        return [multi[row].astype(np.float32).tolist() for row in range(len(result))]
+
+    @routes.post("/rerank")
+    async def rerank(body: Rerank, request: Request) -> list[dict[str, Any]]:
+        """Texts by the fused score of all three representations, best first."""
+        scores = await _pair_scores(service, request, body.query, body.texts)
+        return [
+            {"index": row, "score": float(scores[row])}
+            | ({"text": body.texts[row]} if body.return_text else {})
+            for row in np.argsort(-scores, kind="stable").tolist()
+        ]
+
+    @routes.post("/similarity")
+    async def similarity(body: Similarity, request: Request) -> list[float]:
+        """Inner products of dense vectors."""
+        texts = [body.inputs.source_sentence, *body.inputs.sentences]
+        service.limits.check(texts, "inputs")
+        result = await embeddings_of(service, request, texts, kind="passage", legs=("dense",))
+        assert result.dense is not None
+        return scoring.dense_scores(result.dense[0], result.dense[1:]).tolist()  # type: ignore[no-any-return]
+
+    @routes.post("/v1/rerank")
+    async def cohere(body: CohereRerank, request: Request) -> dict[str, Any]:
+        """The same for Cohere's and Jina's clients."""
+        texts = [_document_text(row, given) for row, given in enumerate(body.documents)]
+        scores = await _pair_scores(service, request, body.query, texts)
+        best = np.argsort(-scores, kind="stable").tolist()[: body.top_n]
+        return {
+            "model": service.encoder.info.name,
+            "results": [
+                {"index": row, "relevance_score": float(scores[row])}
+                | ({"document": {"text": texts[row]}} if body.return_documents else {})
+                for row in best
+            ],
+        }
+
+    @routes.get("/info")
+    async def info() -> dict[str, Any]:
+        """What runs here."""
+        model = service.encoder.info
+        return {
+            "model_id": model.name,
+            "model_sha": model.fingerprint.weights,
+            "max_input_length": model.max_length,
+            "max_client_batch_size": service.limits.texts,
+            "model_type": {"embedding": {"pooling": model.fingerprint.pooling}},
+            "fingerprint": model.fingerprint.to_json(),
+        }
+
+    @routes.get("/health")
+    async def health() -> Response:
+        """200 while it runs."""
+        return Response(status_code=200)
+
+    return routes
+
+
+async def _pair_scores(
+    service: Service, request: Request, query: str, texts: list[str]
+) -> FloatArray:
+    """Each text's fused score, with the model's own weights, between 0 and 1 for most models."""
+    service.limits.check([query], "query")
+    service.limits.check(texts, "texts")
+    legs = service.encoder.info.fingerprint.legs
+    one = await embeddings_of(service, request, [query], kind="query", legs=legs)
+    many = await embeddings_of(service, request, texts, kind="passage", legs=legs)
+    query_vectors = Query(
+        dense=None if one.dense is None else one.dense[0],
+        sparse=None if one.sparse is None else one.sparse[0],
+        multivector=None if one.multivector is None else one.multivector[0],
+    )
+    rows = [str(row) for row in range(len(texts))]
+    by_leg = scoring.leg_scores(query_vectors, rows, many)
+    weights = {
+        leg: w for leg, w in zip(LEGS, service.encoder.info.weights, strict=True) if leg in by_leg
+    }
+    total = sum(weights.values())
+    summed = [sum(w * by_leg[leg][row] for leg, w in weights.items()) / total for row in rows]
+    return np.array(summed, np.float32)
+
+
+def _listed(inputs: str | list[str]) -> list[str]:
+    return [inputs] if isinstance(inputs, str) else inputs
+
+
+def _document_text(row: int, document: str | dict[str, Any]) -> str:
+    text = document if isinstance(document, str) else document.get("text")
+    if not isinstance(text, str):
+        raise InputError(f"documents[{row}] has no text")
+    return text

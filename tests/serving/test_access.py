@@ -1,0 +1,104 @@
+"""Keys, scopes and limits."""
+
+import pytest
+
+from m3connect.errors import ConfigError
+from m3connect.serving.access import Access, require_keys
+from m3connect.serving.service import Limits
+
+KEY_A, KEY_B, MASTER = "a" * 20, "b" * 20, "m" * 20
+SCOPES = {KEY_A: 'tenant == "a"', KEY_B: 'tenant == "b"', MASTER: None}
+
+
+def bearer(key):
+    """The header that carries a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def guarded(serve):
+    """A service with three keys."""
+    return serve(access=Access.of(SCOPES), writable=True)
+
+
+def test_another_address_needs_a_key():
+    """Listening beyond this machine without a key is refused, with the way out."""
+    require_keys("127.0.0.1", Access())
+    require_keys("0.0.0.0", Access.of({MASTER: None}))
+    with pytest.raises(ConfigError, match="M3CONNECT_SERVE_KEY"):
+        require_keys("0.0.0.0", Access())
+
+
+@pytest.mark.parametrize("key", ["short", "with blank in the middle", "ümlaut" * 5])
+def test_weak_keys_are_refused(key):
+    """Keys have a least length and plain characters."""
+    with pytest.raises(ConfigError, match="16 characters"):
+        Access.of({key: None})
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, bearer("wrong" * 5), bearer(""), {"Authorization": KEY_A[:-1]}]
+)
+@pytest.mark.parametrize(
+    "path", ["/v1/collections", "/info", "/metrics", "/openapi.json", "/nothing"]
+)
+def test_without_a_key_nothing_is_told(guarded, headers, path):
+    """Every path but the health check and the page asks for the key."""
+    assert guarded.get(path, headers=headers).status_code == 401
+    assert guarded.get("/health", headers=headers).status_code == 200
+
+
+def test_a_key_sees_its_scope_and_can_only_narrow_it(guarded):
+    """No filter of a request reaches what the key's filter excludes."""
+    for asked in (None, 'tenant == "b"', 'tenant == "a" or tenant == "b"', 'not tenant == "x"'):
+        body = {"query": "holidays in the portal", "mode": "dense", "filter": asked}
+        hits = guarded.post("/v1/search", json=body, headers=bearer(KEY_A)).json()["hits"]
+        assert {hit["metadata"]["tenant"] for hit in hits} <= {"a"}
+        everything = guarded.post("/v1/search", json=body, headers=bearer(MASTER)).json()["hits"]
+        assert "holidays" in {hit["document_id"] for hit in everything}
+    counts = {
+        key: guarded.get("/v1/collections", headers=bearer(key)).json()[0]["records"]
+        for key in SCOPES
+    }
+    assert counts == {KEY_A: 2, KEY_B: 1, MASTER: 3}
+    body = {"document_id": "holidays"}
+    assert guarded.post("/v1/passages", json=body, headers=bearer(KEY_A)).json() == []
+    assert len(guarded.post("/v1/passages", json=body, headers=bearer(KEY_B)).json()) == 1
+
+
+def test_a_bound_key_cannot_write(guarded):
+    """Whoever sees a part changes nothing."""
+    body = {"document_ids": ["keys"]}
+    assert guarded.post("/v1/delete", json=body, headers=bearer(KEY_A)).status_code == 403
+    assert guarded.post("/v1/delete", json=body, headers=bearer(MASTER)).json() == {"deleted": 1}
+
+
+def test_a_foreign_page_does_not_reach_a_local_service(client):
+    """On the loopback address only this machine's names are answered (DNS rebinding)."""
+    assert client.get("/info", headers={"Host": "evil.example"}).status_code == 421
+    assert client.get("/info", headers={"Host": "localhost:8000"}).status_code == 200
+    assert (
+        "access-control-allow-origin"
+        not in client.get("/info", headers={"Origin": "http://x.y"}).headers
+    )
+
+
+def test_limits_are_named(serve):
+    """Too large, too many, too long, too deep: each is refused with its limit."""
+    client = serve(limits=Limits(body_bytes=2000, texts=2, text_bytes=100, hits=5))
+    for path, body, status, words in (
+        ("/v1/m3/embeddings", {"input": "x" * 3000}, 413, "2000"),
+        ("/v1/m3/embeddings", {"input": ["a", "b", "c"]}, 400, "the limit is 2"),
+        ("/v1/m3/embeddings", {"input": ["a", "x" * 101]}, 400, "input[1] has 101 bytes"),
+        ("/v1/m3/embeddings", {"input": []}, 400, "no text"),
+        ("/v1/search", {"query": "x", "limit": 6}, 400, "up to 5"),
+    ):
+        answer = client.post(path, json=body)
+        assert answer.status_code == status
+        assert words in answer.json()["error"]["message"]
+
+
+def test_a_body_without_a_length_is_refused(client):
+    """An endless body cannot be sent."""
+    answer = client.post("/v1/search", content=(chunk for chunk in [b"{}"]))
+    assert answer.status_code == 411

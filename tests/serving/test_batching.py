@@ -1,0 +1,123 @@
+"""Many callers, few passes."""
+
+import threading
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import pytest
+
+from m3connect.serving.batching import BatchingEncoder, Busy
+from m3connect.testing.fakes import HashEncoder
+
+
+class Held(HashEncoder):
+    """Waits in its first pass until it is released; remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.started, self.release = threading.Event(), threading.Event()
+        self.batches = []
+
+    def encode(self, texts, **options):
+        self.batches.append(list(texts))
+        self.started.set()
+        assert self.release.wait(10)
+        if "explode" in texts:
+            raise ValueError("this text explodes")
+        return super().encode(texts, **options)
+
+
+@pytest.fixture
+def held():
+    """An encoder that can be held back."""
+    return Held()
+
+
+def test_sixty_four_requests_are_a_few_passes(held):
+    """What arrives while a pass runs shares the next one, and everyone gets their own rows."""
+    texts = [f"text number {number}" for number in range(64)]
+    with BatchingEncoder(held) as batching, ThreadPoolExecutor(64) as pool:
+        first = pool.submit(batching.encode, ["first"])
+        assert held.started.wait(10)
+        answers = [batching.submit([text]) for text in texts]
+        held.release.set()
+        first.result()
+        for text, answer in zip(texts, answers, strict=True):
+            assert answer.result() == HashEncoder().encode([text])
+    assert batching.passes == len(held.batches) == 2
+
+
+def test_each_gets_the_legs_it_asked_for(held):
+    """A pass makes the union of the legs; nobody sees more than they asked for."""
+    held.release.set()
+    with BatchingEncoder(held) as batching:
+        dense = batching.submit(["one"], legs=("dense",))
+        sparse = batching.submit(["two"], legs=("sparse",))
+        assert dense.result().legs == ("dense",)
+        assert sparse.result().legs == ("sparse",)
+
+
+def test_only_the_guilty_fail(held):
+    """A text that cannot be encoded fails its own request alone."""
+    with BatchingEncoder(held) as batching:
+        blocker = batching.submit(["first"])
+        assert held.started.wait(10)
+        good, bad = batching.submit(["good"]), batching.submit(["explode"])
+        held.release.set()
+        blocker.result()
+        assert good.result() == HashEncoder().encode(["good"])
+        with pytest.raises(ValueError, match="explodes"):
+            bad.result()
+
+
+def test_a_full_queue_refuses(held):
+    """Beyond its bound the queue says when to come back; a lone large request is still taken."""
+    with BatchingEncoder(held, queue_tokens=20) as batching:
+        blocker = batching.submit(["first"])
+        assert held.started.wait(10)
+        large = batching.submit(["word " * 100])
+        with pytest.raises(Busy, match="try again in") as caught:
+            batching.submit(["one more"])
+        assert caught.value.retry_after > 0
+        held.release.set()
+        assert len(large.result()) == len(blocker.result()) == 1
+
+
+def test_what_was_given_up_is_not_computed(held):
+    """A cancelled request never reaches the encoder."""
+    with BatchingEncoder(held) as batching:
+        blocker = batching.submit(["first"])
+        assert held.started.wait(10)
+        gone, kept = batching.submit(["gone"]), batching.submit(["kept"])
+        assert gone.cancel()
+        held.release.set()
+        blocker.result()
+        kept.result()
+        with pytest.raises(CancelledError):
+            gone.result()
+    assert held.batches == [["first"], ["kept"]]
+
+
+def test_closing_finishes_what_waits(held):
+    """Close waits for the queue, then refuses."""
+    batching = BatchingEncoder(held)
+    jobs = [batching.submit([f"text {number}"]) for number in range(5)]
+    held.release.set()
+    batching.close()
+    assert all(job.done() for job in jobs)
+    with pytest.raises(Busy):
+        batching.submit(["late"])
+
+
+def test_queries_and_passages_are_encoded_apart(held):
+    """A kind of text never shares a pass with the other."""
+    kinds = []
+    plain = held.encode
+    held.encode = lambda texts, kind="passage", **rest: (
+        kinds.append(kind) or plain(texts, kind=kind, **rest)
+    )
+    held.release.set()
+    with BatchingEncoder(held, window=0.2) as batching:
+        jobs = [batching.submit(["a"], kind="query"), batching.submit(["b"], kind="passage")]
+        for job in jobs:
+            job.result()
+    assert sorted(kinds) == ["passage", "query"]

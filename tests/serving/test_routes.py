@@ -1,0 +1,150 @@
+"""Our own routes and those of text-embeddings-inference."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from m3connect.searching import scoring
+from m3connect.types import Embeddings
+
+
+def test_all_three_representations_in_one_pass(client, encoder):
+    """JSON holds what the encoder made, and it was asked once."""
+    answer = client.post("/v1/m3/embeddings", json={"input": ["one two", "three"]}).json()
+    assert encoder.passes == 1
+    expected = encoder.encode(["one two", "three"])
+    for row, given in enumerate(answer["data"]):
+        np.testing.assert_allclose(given["dense"], expected.dense[row], rtol=1e-6)
+        assert given["sparse"]["indices"] == expected.sparse[row].indices.tolist()
+        np.testing.assert_allclose(given["multivector"], expected.multivector[row], rtol=1e-6)
+        assert given["truncated"] is False
+    assert answer["fingerprint"] == encoder.info.fingerprint.to_json()
+
+
+def test_an_arrow_stream_is_exact(client, encoder):
+    """The Arrow form gives back the very same embeddings."""
+    answer = client.post(
+        "/v1/m3/embeddings",
+        json={"input": ["one two", "three"], "kind": "query"},
+        headers={"Accept": "application/vnd.apache.arrow.stream"},
+    )
+    table = pa.ipc.open_stream(io.BytesIO(answer.content)).read_all()
+    assert Embeddings.from_arrow(table) == encoder.encode(["one two", "three"], kind="query")
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "multivector", "hybrid", "all"])
+def test_search_finds_and_explains(client, mode):
+    """Every mode finds the passage, and the parts of an explanation add up to its score."""
+    body = {"query": "Keys are rotated", "mode": mode}
+    hits = client.post("/v1/search", json=body).json()["hits"]
+    assert hits[0]["document_id"] == "keys"
+    assert hits[0]["metadata"] == {"tenant": "a", "year": 2021}
+    assert hits[0]["text"].startswith("Keys are")
+    explained = client.post("/v1/explain", json=body).json()["hits"][0]
+    assert sum(explained["explanation"]["parts"].values()) == pytest.approx(explained["score"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"query": "x", "filter": "year >"}, 400, "character"),
+        ({"query": "x", "collection": "none"}, 404, "this service has: notes"),
+        ({"query": "x", "mode": "best"}, 422, "body.mode"),
+        ({"query": "x", "modes": "all"}, 422, "modes"),
+        ({"query": ""}, 422, "body.query"),
+        ({"query": "x", "limit": 0}, 422, "body.limit"),
+    ],
+)
+def test_a_bad_request_says_why(client, body, status, words):
+    """Errors are of the caller's making and say which part."""
+    answer = client.post("/v1/search", json=body)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]["message"]
+
+
+def test_documents_come_and_go_where_writing_is_on(serve):
+    """Ingested documents are found, bad ones named, deleted ones gone; a second time is unchanged."""
+    client = serve(writable=True)
+    body = {
+        "documents": [{"id": "new", "text": "A zebra in the garden."}, {"id": "empty", "text": " "}]
+    }
+    first = client.post("/v1/ingest", json=body).json()
+    assert first["written"] == 1
+    assert client.post("/v1/ingest", json=body).json()["unchanged"] >= 1
+    hit = client.post("/v1/search", json={"query": "zebra"}).json()["hits"][0]
+    assert hit["document_id"] == "new"
+    assert client.post("/v1/delete", json={"document_ids": ["new"]}).json() == {"deleted": 1}
+    hits = client.post("/v1/search", json={"query": "zebra", "mode": "sparse"}).json()["hits"]
+    assert hits == []
+
+
+def test_writing_is_off(client):
+    """Without being asked for, nothing can be changed."""
+    for path, body in (
+        ("/v1/ingest", {"documents": [{"id": "x", "text": "y"}]}),
+        ("/v1/delete", {"document_ids": ["keys"]}),
+    ):
+        answer = client.post(path, json=body)
+        assert answer.status_code == 403
+        assert "--writable" in answer.json()["error"]["message"]
+
+
+def test_tei_routes_speak_its_shapes(client, encoder):
+    """The shapes and the values of text-embeddings-inference's clients."""
+    made = encoder.encode(["one two"])
+    assert client.post("/embed", json={"inputs": "one two"}).json()[0] == pytest.approx(
+        made.dense[0].tolist()
+    )
+    sparse = client.post("/embed_sparse", json={"inputs": ["one two"]}).json()[0]
+    assert [entry["index"] for entry in sparse] == made.sparse[0].indices.tolist()
+    tokens = client.post("/embed_all", json={"inputs": ["one two"]}).json()[0]
+    np.testing.assert_allclose(tokens, made.multivector[0], rtol=1e-6)
+    assert client.get("/info").json()["model_id"] == encoder.info.name
+    assert client.get("/health").status_code == 200
+
+
+def test_rerank_orders_by_the_fused_score(client, encoder):
+    """Scores are the weighted mean of the three, for both dialects."""
+    texts = ["cold winter", "keys are rotated", "keys"]
+    query = encoder.encode(["rotated keys"], kind="query")
+    passages = encoder.encode(texts)
+    dense = scoring.dense_scores(query.dense[0], passages.dense)
+    sparse = scoring.sparse_scores(query.sparse[0], passages.sparse)
+    late = scoring.maxsim_scores(query.multivector[0], passages.multivector)
+    expected = (dense + 0.3 * sparse + late) / 2.3
+    ranked = client.post("/rerank", json={"query": "rotated keys", "texts": texts}).json()
+    assert [entry["index"] for entry in ranked] == np.argsort(-expected).tolist()
+    assert [entry["score"] for entry in ranked] == pytest.approx(
+        sorted(expected.tolist(), reverse=True)
+    )
+    body = {"query": "rotated keys", "documents": [{"text": text} for text in texts], "top_n": 1}
+    best = client.post("/v1/rerank", json=body).json()["results"]
+    assert best == [{"index": 1, "relevance_score": pytest.approx(float(expected.max()))}]
+
+
+def test_tei_errors_have_its_shape(client):
+    """Its clients read ``error`` and ``error_type``."""
+    answer = client.post("/embed", json={"inputs": ["word " * 600], "truncate": False})
+    assert answer.status_code == 400
+    assert answer.json()["error_type"] == "Validation"
+    assert "more than 512 tokens" in answer.json()["error"]
+
+
+def test_an_unexpected_error_tells_nothing_but_its_kind(client):
+    """The answer has no traceback and no text of the request."""
+    answer = client.post("/v1/m3/embeddings", json={"input": ["explode"]})
+    assert answer.status_code == 500
+    assert "explodes" not in answer.text
+    assert "ValueError" in answer.json()["error"]["message"]
+
+
+def test_metrics_count_requests_and_passes(client):
+    """Prometheus sees routes, statuses and passes, and nothing that a request said."""
+    client.post("/v1/search", json={"query": "secret words"})
+    client.get("/secret-path")
+    text = client.get("/metrics").text
+    assert 'm3connect_requests_total{route="/v1/search",status="200"} 1.0' in text
+    assert "m3connect_forward_passes 1.0" in text
+    assert "secret" not in text
