@@ -29,7 +29,7 @@ from m3connect.serving import native, openai, tei
 from m3connect.serving.access import is_loopback
 from m3connect.serving.batching import Busy
 from m3connect.serving.metrics import Metrics
-from m3connect.serving.native import NotEnabled
+from m3connect.serving.operations import NotEnabled
 from m3connect.serving.service import Service, UnknownCollection
 
 _LOG = logging.getLogger(__name__)

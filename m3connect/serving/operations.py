@@ -1,0 +1,147 @@
+"""What a caller may do with a service, whatever protocol they speak: search, read, write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from m3connect.errors import ConnectorError, InputError
+from m3connect.filters import F, Filter, parse
+from m3connect.ingestion import ingest as ingest_documents
+from m3connect.searching.search import search as search_collection
+from m3connect.serving.access import narrowed
+from m3connect.serving.schemas import (
+    CollectionSummary,
+    DeleteRequest,
+    DeleteResponse,
+    IngestRequest,
+    IngestResponse,
+    Passage,
+    PassagesRequest,
+    SearchHit,
+    SearchRequest,
+    SearchResponse,
+)
+from m3connect.serving.service import Service
+from m3connect.types import LEGS, PASSAGE_FIELDS, Document, Hit
+
+
+class NotEnabled(InputError):
+    """Something that this service does not offer."""
+
+
+def require_writable(service: Service, scope: Filter | None) -> None:
+    """Refuse changes where they are off, or by a key that sees a part only.
+
+    Raises:
+        NotEnabled: says how to enable them.
+    """
+    if not service.writable:
+        raise NotEnabled("this service is read-only; start it with --writable to change documents")
+    if scope is not None:
+        raise NotEnabled("a key that is bound to a filter cannot change documents")
+
+
+def search(service: Service, body: SearchRequest, scope: Filter | None) -> SearchResponse:
+    """Find passages within a scope; with explanations where asked for."""
+    service.limits.check([body.query], "query")
+    if max(body.limit, body.depth or 0) > service.limits.hits:
+        raise InputError(f"limit and depth go up to {service.limits.hits} here")
+    condition = narrowed(scope, parse(body.filter) if body.filter else None)
+    with service.collection(body.collection) as connector:
+        answer = search_collection(
+            connector,
+            service.encoder,
+            body.query,
+            mode=body.mode,
+            filter=condition,
+            limit=body.limit,
+            depth=body.depth,
+        )
+        reasons = (
+            [reason.to_json() for reason in answer.explain()]
+            if body.explain
+            else [None] * len(answer)
+        )
+        return SearchResponse(
+            collection=connector.collection,
+            mode=body.mode,
+            hits=[_hit(hit, reason) for hit, reason in zip(answer, reasons, strict=True)],
+        )
+
+
+def _hit(hit: Hit, explanation: dict[str, Any] | None) -> SearchHit:
+    scores = hit.scores
+    return SearchHit(
+        id=hit.id,
+        score=hit.score,
+        rank=hit.rank,
+        text=hit.payload.get("text"),
+        document_id=hit.payload.get("document_id"),
+        metadata={k: v for k, v in hit.payload.items() if k not in PASSAGE_FIELDS},
+        scores={} if scores is None else {leg: getattr(scores, leg) for leg in LEGS},
+        explanation=explanation,
+    )
+
+
+def passages(service: Service, body: PassagesRequest, scope: Filter | None) -> list[Passage]:
+    """A document's passages in order."""
+    condition: Filter = F("document_id") == body.document_id
+    if body.first is not None:
+        condition &= F("position") >= body.first
+    if body.last is not None:
+        condition &= F("position") <= body.last
+    with service.collection(body.collection) as connector:
+        records = [
+            Passage(id=id_, position=payload.get("position", 0), text=payload.get("text", ""))
+            for batch in connector.scan(narrowed(scope, condition))
+            for id_, payload in zip(batch.ids, batch.payloads, strict=True)
+        ]
+    return sorted(records, key=lambda passage: passage.position)[: service.limits.hits]
+
+
+def summary(service: Service, name: str, scope: Filter | None) -> CollectionSummary:
+    """A collection; what is wrong with it, if it cannot be read."""
+    try:
+        with service.collection(name) as connector:
+            schema = connector.describe().schema
+            return CollectionSummary(
+                name=name,
+                records=connector.count(scope),
+                legs=list(schema.legs),
+                model=schema.fingerprint.model if schema.fingerprint else None,
+                fields=dict(schema.payload_fields),
+            )
+    except ConnectorError as error:  # one that is missing or down does not hide the others
+        return CollectionSummary(
+            name=name, records=None, legs=[], model=None, fields={}, error=str(error)
+        )
+
+
+def ingest(service: Service, body: IngestRequest) -> IngestResponse:
+    """Add or replace documents."""
+    documents = [Document(d.id, d.text, d.metadata, d.format) for d in body.documents]
+    with service.collection(body.collection) as connector, TemporaryDirectory() as folder:
+        letters = Path(folder) / "dead-letters.jsonl"
+        report = ingest_documents(documents, service.encoder, connector, dead_letters=letters)
+        lines = letters.read_text(encoding="utf-8").splitlines() if letters.exists() else []
+    failed = [json.loads(line) for line in lines]
+    return IngestResponse(
+        written=report.written,
+        unchanged=report.unchanged,
+        failed=[{"id": f.get("id") or "", "reason": f["reason"]} for f in failed],
+    )
+
+
+def delete(service: Service, body: DeleteRequest) -> DeleteResponse:
+    """Delete documents by id."""
+    with service.collection(body.collection) as connector:
+        return DeleteResponse(deleted=connector.delete(F("document_id").isin(body.document_ids)))
+
+
+def count(service: Service, collection: str | None, text: str | None, scope: Filter | None) -> int:
+    """How many records meet a filter within a scope."""
+    with service.collection(collection) as connector:
+        return connector.count(narrowed(scope, parse(text) if text else None))
