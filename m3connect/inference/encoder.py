@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -29,6 +29,9 @@ from m3connect.model.folding import CaseFolding
 from m3connect.model.hub import resolve
 from m3connect.model.tokenize import TextTokenizer, TokenIds
 from m3connect.types import LEGS, Embeddings, Leg
+
+if TYPE_CHECKING:
+    from m3connect.inference.remote import RemoteEncoder
 
 BackendName = Literal["auto", "torch", "onnx"]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
@@ -97,11 +100,12 @@ class M3Encoder:
         multivector_dtype: Literal["float16", "float32"] = "float16",
         threads: int | None = None,
         cache_dir: Path | None = None,
-    ) -> Self:
+    ) -> Self | RemoteEncoder:
         """Load a model by name.
 
         Args:
-            name: a bundled model (``m3-mini``), a folder, or a hub name (``BAAI/bge-m3``).
+            name: a bundled model (``m3-mini``), a folder, a hub name (``BAAI/bge-m3``), or the URL
+                of an ``m3connect serve``.
             backend: ``onnx`` needs no torch and is made for CPUs, ``torch`` takes any checkpoint
                 and GPUs. ``auto`` is ONNX Runtime where the checkpoint has a graph and no GPU is
                 asked for by ``device``.
@@ -118,6 +122,10 @@ class M3Encoder:
             ConfigError: an unknown name or option, or an extra that is not installed.
             CheckpointError: a file that is missing, broken or misshapen.
         """
+        if str(name).startswith(("http://", "https://")):
+            from m3connect.inference.remote import RemoteEncoder
+
+            return RemoteEncoder(str(name))
         checkpoint = open_checkpoint(
             resolve(str(name), revision=revision, cache_dir=cache_dir), str(name)
         )

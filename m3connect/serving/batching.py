@@ -23,6 +23,8 @@ from m3connect.types import LEGS, Embeddings, Leg
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from m3connect.model.config import M3Config
+
 _BYTES_PER_TOKEN = 4
 """UTF-8 bytes that make about one token; only the size of a batch depends on it."""
 
@@ -84,6 +86,11 @@ class BatchingEncoder:
     def info(self) -> ModelInfo:
         """What the encoder is."""
         return self._encoder.info
+
+    @property
+    def config(self) -> M3Config | None:
+        """The model's description, where the encoder has one."""
+        return getattr(self._encoder, "config", None)
 
     @property
     def tokenizer(self) -> Tokenizer:

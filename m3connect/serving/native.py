@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from m3connect.contract import ModelInfo
 from m3connect.serving import operations
 from m3connect.serving.schemas import (
     CollectionSummary,
@@ -47,13 +49,30 @@ def router(service: Service) -> APIRouter:
         legs = LEGS if body.legs is None else tuple(body.legs)
         result = await embeddings_of(service, request, texts, kind=body.kind, legs=legs)
         if ARROW in request.headers.get("accept", ""):
-            return Response(_arrow(result), media_type=ARROW)
+            return Response(_arrow(result, service.encoder.info), media_type=ARROW)
         info = service.encoder.info
         return EmbeddingsResponse(
             model=info.name,
             fingerprint=info.fingerprint.to_json(),
             data=[_text_embeddings(result[row]) for row in range(len(result))],
         )
+
+    @routes.get("/v1/m3/model")
+    async def model() -> dict[str, Any]:
+        """What a :class:`~m3connect.inference.remote.RemoteEncoder` needs to know."""
+        info = service.encoder.info
+        config = service.encoder.config
+        return {
+            "name": info.name,
+            "fingerprint": info.fingerprint.to_json(),
+            "weights": info.weights,
+            "config": None if config is None else config.model_dump(mode="json"),
+        }
+
+    @routes.get("/v1/m3/tokenizer")
+    async def tokenizer() -> Response:
+        """The model's ``tokenizer.json``."""
+        return Response(service.encoder.tokenizer.to_str(), media_type="application/json")
 
     @routes.post("/v1/search")
     async def search(body: SearchRequest, request: Request) -> SearchResponse:
@@ -97,10 +116,12 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _arrow(embeddings: Embeddings) -> bytes:
+def _arrow(embeddings: Embeddings, info: ModelInfo) -> bytes:
+    """An Arrow stream whose metadata says which model made it."""
     import pyarrow as pa
 
-    table = embeddings.to_arrow()
+    fingerprint = json.dumps(info.fingerprint.to_json())
+    table = embeddings.to_arrow().replace_schema_metadata({"m3connect.fingerprint": fingerprint})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

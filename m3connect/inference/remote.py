@@ -1,0 +1,212 @@
+"""An encoder that runs in a service (``m3connect serve``): no model on this machine.
+
+    encoder = M3Encoder.load("http://encoders.example:8000")
+
+Tokenizer and model description come over the wire once, so that cutting into passages and explaining
+work here; embeddings come as Arrow, exact. Every answer carries the service's fingerprint, so a
+service that was restarted with another model is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import Tokenizer
+
+from m3connect.connecting import retry
+from m3connect.contract import Fingerprint, Kind, ModelInfo
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError, TransientError
+from m3connect.inference.pairs import PairScores, pair_scores
+from m3connect.model.config import M3Config
+from m3connect.model.tokenize import TextTokenizer
+from m3connect.types import LEGS, Embeddings, Leg
+
+if TYPE_CHECKING:
+    import httpx
+
+ARROW = "application/vnd.apache.arrow.stream"
+KEY = "M3CONNECT_ENCODER_KEY"
+"""The environment variable with the service's key."""
+_BATCH = 64  # texts of one request
+_AGAIN = {429, 502, 503, 504}
+
+
+class RemoteEncoder:
+    """Satisfies :class:`m3connect.contract.Encoder`; made by :meth:`M3Encoder.load` of a URL.
+
+    Args:
+        url: of the service.
+        api_key: its key; default: the environment's ``M3CONNECT_ENCODER_KEY``.
+        timeout: seconds for one request.
+        policy: how patiently a service that is away or full is asked again.
+        client: in place of one for ``url``.
+
+    Raises:
+        ConfigError: httpx is not installed, or the service is of another kind.
+        TransientError: the service does not answer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+        policy: retry.RetryPolicy = retry.DEFAULT_POLICY,
+        client: httpx.Client | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._policy = policy
+        self._client = client or _client(self.url, api_key or os.environ.get(KEY), timeout)
+        model = self._json("GET", "/v1/m3/model")
+        self.info = ModelInfo(
+            model["name"],
+            Fingerprint.from_json(model["fingerprint"]),
+            tuple(model["weights"]),
+        )
+        self.config = M3Config.model_validate(model["config"])
+        self.tokenizer = Tokenizer.from_str(self._request("GET", "/v1/m3/tokenizer").text)
+        self._text = TextTokenizer(self.tokenizer, self.config, self.info.max_length)
+
+    def __repr__(self) -> str:
+        return f"RemoteEncoder({self.info.name!r} at {self.url})"
+
+    def encode(
+        self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Embeddings:
+        """See :meth:`M3Encoder.encode`.
+
+        Raises:
+            TransientError: the service did not answer within the retries.
+            FingerprintMismatch: it now runs another model.
+        """
+        if isinstance(texts, str):
+            raise InputError("texts is one string; give a list of strings")
+        parts = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
+        made = [self._encode(part, kind, legs) for part in parts or [[]]]
+        return Embeddings.concat(made)
+
+    def stream(
+        self, texts: Iterable[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Iterator[Embeddings]:
+        """See :meth:`M3Encoder.stream`; one request's texts at a time."""
+        source = iter(texts)
+        while batch := list(islice(source, _BATCH)):
+            yield self._encode(batch, kind, legs)
+
+    def compute_score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        weights: tuple[float, float, float] | None = None,
+    ) -> PairScores:
+        """See :meth:`M3Encoder.compute_score`."""
+        queries = self.encode([query for query, _ in pairs], kind="query")
+        passages = self.encode([passage for _, passage in pairs])
+        return pair_scores(queries, passages, weights or self.info.weights)
+
+    def term(self, index: int) -> str:
+        """See :meth:`M3Encoder.term`."""
+        piece = self.tokenizer.id_to_token(index)
+        if piece is None:
+            raise InputError(f"the vocabulary has no term {index}")
+        return piece
+
+    def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
+        """See :meth:`M3Encoder.tokens`."""
+        ids = self._text([text], kind).ids[self._text.leading(kind) :]
+        return [self.term(id_) for id_ in ids.tolist()]
+
+    def _encode(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Embeddings:
+        import pyarrow as pa
+
+        # The service refuses a request without texts; one text tells the widths of no rows.
+        body = {"input": list(texts) or [""], "kind": kind, "legs": list(legs)}
+        answer = self._request("POST", "/v1/m3/embeddings", body, {"Accept": ARROW})
+        table = pa.ipc.open_stream(answer.content).read_all()
+        stored = (table.schema.metadata or {}).get(b"m3connect.fingerprint")
+        now = Fingerprint.from_json(json.loads(stored)) if stored else None
+        if now != self.info.fingerprint:
+            raise FingerprintMismatch(
+                f"the service at {self.url} now runs another model than {self.info.name!r}: load "
+                "the encoder again, and use a collection of that model"
+            )
+        return Embeddings.from_arrow(table)[: len(texts)]
+
+    def _json(self, method: str, path: str) -> dict[str, Any]:
+        answer = self._request(method, path)
+        try:
+            values = answer.json()
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{self.url} is no m3connect service: {path} is no JSON") from error
+        if not isinstance(values, dict) or not {"name", "config", "fingerprint"} <= set(values):
+            raise ConfigError(f"{self.url} is no m3connect service with an M3 model")
+        return values
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """One request, retried while the service is away or full.
+
+        Raises:
+            TransientError: it still is.
+            ConfigError: a wrong key or address.
+            InputError: it refuses the texts.
+        """
+        return retry.call(lambda: self._once(method, path, body, headers), self._policy)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        headers: dict[str, str] | None,
+    ) -> httpx.Response:
+        import httpx
+
+        def transient(message: str, wait: float | None = None) -> TransientError:
+            return TransientError(
+                message, connector="encoder service", operation=path, retry_after=wait
+            )
+
+        try:
+            answer = self._client.request(method, path, json=body, headers=headers)
+        except httpx.TransportError as error:
+            raise transient(f"{self.url} does not answer ({error})") from error
+        if answer.status_code in _AGAIN:
+            wait = answer.headers.get("retry-after", "")
+            raise transient(_message(answer), float(wait) if wait.isdigit() else None)
+        if answer.status_code in {401, 403}:
+            raise ConfigError(f"{self.url} refuses the key; set {KEY}")
+        if answer.status_code == 404:
+            raise ConfigError(f"{self.url} is no m3connect service: it has no {path}")
+        if not answer.is_success:
+            raise InputError(f"{self.url}{path}: {_message(answer)}")
+        return answer
+
+
+def _message(answer: httpx.Response) -> str:
+    """What the service says, or its status."""
+    try:
+        return str(answer.json()["error"]["message"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return f"status {answer.status_code}"
+
+
+def _client(url: str, api_key: str | None, timeout: float) -> httpx.Client:
+    try:
+        import httpx
+    except ImportError as error:
+        raise ConfigError(
+            'an encoder at a URL needs httpx: pip install "m3connect[remote]"'
+        ) from error
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return httpx.Client(base_url=url, headers=headers, timeout=timeout)

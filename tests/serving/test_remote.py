@@ -1,0 +1,115 @@
+"""An encoder at a URL equals the one that the service runs."""
+
+import pytest
+
+from m3connect import M3Encoder
+from m3connect.connecting.retry import RetryPolicy
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError, TransientError
+from m3connect.inference.remote import RemoteEncoder
+from m3connect.ingestion import ingest
+from m3connect.searching.search import search
+from m3connect.serving.app import create_app
+from m3connect.serving.service import Service
+from m3connect.stores.memory import MemoryConnector
+from m3connect.types import Document
+
+httpx = pytest.importorskip("httpx")
+from starlette.testclient import TestClient  # noqa: E402 - after the check for the extra
+
+
+class OverTheWire(httpx.BaseTransport):
+    """Hands requests to a service in this process; answers the first with other statuses."""
+
+    def __init__(self, client):
+        self.client = client
+        self.first = []
+
+    def handle_request(self, request):
+        if self.first:
+            return httpx.Response(self.first.pop(0), headers={"retry-after": "0"})
+        headers = dict(request.headers) | {"host": "localhost"}
+        answer = self.client.request(
+            request.method, request.url.path, content=request.read(), headers=headers
+        )
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+@pytest.fixture(scope="module")
+def local():
+    """The model of the repository."""
+    return M3Encoder.load("m3-mini")
+
+
+@pytest.fixture(scope="module")
+def service_client(local):
+    """A service that runs it."""
+    with TestClient(create_app(Service(local, {}))) as client:
+        yield client
+
+
+@pytest.fixture
+def wire(service_client):
+    """The way to the service."""
+    return OverTheWire(service_client)
+
+
+@pytest.fixture
+def remote(wire):
+    """The encoder at a URL."""
+    return RemoteEncoder(
+        "http://service",
+        client=httpx.Client(transport=wire, base_url="http://service"),
+        policy=RetryPolicy(attempts=3, initial=0),
+    )
+
+
+def test_it_is_the_same_encoder(local, remote):
+    """Embeddings, identity, terms, tokens and scores are the local ones, exactly."""
+    texts = ["How do I rotate keys?", "", "Wie entpacke ich ein Archiv?"]
+    for kind in ("query", "passage"):
+        assert remote.encode(texts, kind=kind) == local.encode(texts, kind=kind)
+    assert remote.info == local.info
+    assert remote.tokens("rotate keys") == local.tokens("rotate keys")
+    assert remote.term(500) == local.term(500)
+    assert len(remote.encode([])) == 0
+    pairs = [("keys", "How to rotate keys"), ("keys", "A zebra")]
+    assert remote.compute_score(pairs) == local.compute_score(pairs)
+    assert "service" in repr(remote)
+
+
+def test_a_collection_of_one_is_searched_with_the_other(local, remote):
+    """Ingested over the wire, searched locally, with the same chunker and fingerprint."""
+    collection = MemoryConnector(collection="notes")
+    document = Document("keys", "Keys are rotated every ninety days in the console.")
+    ingest([document], remote, collection)
+    assert ingest([document], local, collection).unchanged == 1
+    assert search(collection, local, "rotate keys")[0].payload["document_id"] == "keys"
+
+
+def test_a_busy_service_is_asked_again(remote, wire, local):
+    """429 and 503 are waited for; a service that stays away is a transient error."""
+    wire.first = [429, 503]
+    assert remote.encode(["x"]) == local.encode(["x"])
+    wire.first = [503] * 3
+    with pytest.raises(TransientError, match="encoder service"):
+        remote.encode(["x"])
+
+
+def test_another_model_is_noticed(remote):
+    """A service that was restarted with another model gives no vectors."""
+    other = remote.info.fingerprint.to_json() | {"weights": "other"}
+    remote.info = type(remote.info)(
+        remote.info.name, type(remote.info.fingerprint).from_json(other), remote.info.weights
+    )
+    with pytest.raises(FingerprintMismatch, match="another model"):
+        remote.encode(["x"])
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, ConfigError), (404, ConfigError), (400, InputError)]
+)
+def test_refusals_have_their_class(remote, wire, status, error):
+    """A wrong key or address is the user's, a refused text the caller's."""
+    wire.first = [status]
+    with pytest.raises(error):
+        remote.encode(["x"])
