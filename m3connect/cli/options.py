@@ -25,6 +25,7 @@ from m3connect.errors import ConfigError
 if TYPE_CHECKING:
     from m3connect.contract import Connector
     from m3connect.inference import M3Encoder
+    from m3connect.inference.remote import RemoteEncoder
     from m3connect.types import Leg
 
 BackendName = Literal["auto", "onnx", "torch"]
@@ -152,14 +153,14 @@ class ModelChoice:
         ),
     ] = None
 
-    def load(self) -> M3Encoder:
+    def load(self) -> M3Encoder | RemoteEncoder:
         """The encoder.
 
         Raises:
             CheckpointError: there is no such checkpoint, or it is broken.
             ConfigError: an extra is missing.
         """
-        encoder: M3Encoder = services().load_encoder(
+        encoder: M3Encoder | RemoteEncoder = services().load_encoder(
             self.model,
             backend=self.backend,
             device=self.device,

@@ -125,6 +125,8 @@ class M3Encoder:
         if str(name).startswith(("http://", "https://")):
             from m3connect.inference.remote import RemoteEncoder
 
+            if {backend, device, dtype} != {"auto"} or max_length or batch_tokens or revision:
+                raise ConfigError(f"{name} runs elsewhere: how it runs is the service's choice")
             return RemoteEncoder(str(name))
         checkpoint = open_checkpoint(
             resolve(str(name), revision=revision, cache_dir=cache_dir), str(name)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from m3connect.connecting.registry import connect
 from m3connect.contract import Connector, Encoder
 from m3connect.errors import InputError
 from m3connect.serving.access import Access
@@ -124,13 +123,3 @@ class Service:
         for opened in self._open.values():
             with opened.lock:
                 opened.connector.close()
-
-
-def openers(
-    target: str, names: Sequence[str], options: Mapping[str, object]
-) -> dict[str, Callable[[], Connector]]:
-    """How to open collections of one database; see :func:`m3connect.connect`."""
-    return {
-        name: (lambda name=name: connect(target, collection=name, **options))  # type: ignore[misc]
-        for name in names
-    }

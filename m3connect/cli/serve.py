@@ -1,0 +1,171 @@
+"""``m3connect serve`` and ``m3connect mcp``: the encoder and collections for applications and agents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from m3connect.cli.options import Mark, ModelChoice, Target, names, open_connector
+from m3connect.errors import ConfigError
+
+if TYPE_CHECKING:
+    from m3connect.serving.access import Access
+    from m3connect.serving.service import Service
+
+KEY = "M3CONNECT_SERVE_KEY"
+
+Writable = Annotated[
+    bool,
+    typer.Option("--writable", help="Let callers add and delete documents."),
+    Mark.FLAG_ONLY,
+]
+Scope = Annotated[
+    str | None,
+    typer.Option(help="A filter that every request obeys and can only narrow.", show_default=False),
+    Mark.FLAG_ONLY,
+]
+
+
+def serve(
+    *,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on; other than loopback needs a key."),
+        Mark.FLAG_ONLY,
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 for a free one.", min=0, max=65535)] = 8000,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Keys, one a line, each with a filter after it if it has a scope. Or {KEY}.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+        Mark.FLAG_ONLY,
+    ] = None,
+    scope: Scope = None,
+    writable: Writable = False,
+    page: Annotated[bool, typer.Option(help="Serve the search page at /.")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds for one request.", min=0.1)] = 60.0,
+    where: Target,
+    model: ModelChoice,
+) -> None:
+    """Serve the encoder and collections over HTTP, with a search page.
+
+    `--collection a,b` offers several collections; the first is the default. Routes: /v1/search,
+    /v1/explain, /v1/m3/embeddings, OpenAI's /v1/embeddings, text-embeddings-inference's /embed,
+    /embed_sparse, /embed_all, /rerank, and more at /openapi.json.
+
+    - `m3connect serve` and open http://127.0.0.1:8000
+    - `m3connect serve --collection handbook,tickets --port 9000`
+    - `M3CONNECT_SERVE_KEY=... m3connect serve --host 0.0.0.0 --scope 'public == true'`
+    """
+    try:
+        import uvicorn
+
+        from m3connect.serving.access import require_keys
+        from m3connect.serving.app import create_app
+    except ImportError as error:
+        raise ConfigError(f'{error}: pip install "m3connect[serve]"') from error
+
+    access = _access(key_file, scope)
+    require_keys(host, access)
+    with _service(where, model, access=access, writable=writable, timeout=timeout) as service:
+        app = create_app(service, host=host, page=page)
+        typer.echo(
+            f"m3connect serves {', '.join(service.names)} at http://{host}:{port}/", err=True
+        )
+        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+
+
+def mcp(
+    *,
+    transport: Annotated[
+        Literal["stdio", "http"], typer.Option(help="How the agent speaks to it.")
+    ] = "stdio",
+    port: Annotated[
+        int, typer.Option(help="With http: port on 127.0.0.1.", min=1, max=65535)
+    ] = 8001,
+    scope: Scope = None,
+    writable: Writable = False,
+    where: Target,
+    model: ModelChoice,
+) -> None:
+    """Offer collections to an agent as tools of the Model Context Protocol.
+
+    - `m3connect mcp --collection handbook`
+    - `m3connect mcp --collection a,b --transport http --port 9001`
+    """
+    try:
+        from m3connect.serving.mcp import create_server
+    except ImportError as error:
+        raise ConfigError(f'{error}: pip install "m3connect[mcp]"') from error
+    from m3connect.filters import parse
+
+    condition = parse(scope) if scope else None
+    with _service(where, model, writable=writable) as service:
+        server = create_server(service, scope=condition)
+        if transport == "stdio":
+            server.run("stdio")
+        else:
+            server.run("streamable-http", host="127.0.0.1", port=port)
+
+
+@contextmanager
+def _service(
+    where: Target,
+    model: ModelChoice,
+    *,
+    access: Access | None = None,
+    writable: bool = False,
+    timeout: float = 60.0,
+) -> Iterator[Service]:
+    from m3connect.serving.service import Limits, Service
+
+    collections = {
+        name: partial(
+            open_connector,
+            where.target,
+            name,
+            url=where.url,
+            path=where.path,
+            api_key=where.api_key,
+            further=where.target_option or (),
+        )
+        for name in names(where.collection)
+    }
+    service = Service(
+        model.load(), collections, access=access, writable=writable, limits=Limits(seconds=timeout)
+    )
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def _access(file: Path | None, scope: str | None) -> Access:
+    """Keys of the file and the environment; ``scope`` binds those that have none of their own.
+
+    Raises:
+        ConfigError: a scope without a key, or a key that is too weak.
+    """
+    from m3connect.serving.access import Access
+
+    keys: dict[str, str | None] = {}
+    if file is not None:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            key, _, bound = line.strip().partition(" ")
+            if key and not key.startswith("#"):
+                keys[key] = bound.strip() or scope
+    if os.environ.get(KEY):
+        keys[os.environ[KEY]] = scope
+    if scope and not keys:
+        raise ConfigError(f"--scope binds keys: set {KEY} or give --key-file FILE")
+    return Access.of(keys)

@@ -1,0 +1,112 @@
+"""LangChain's own suites, on memory and the embedded engines. Run in an environment of its own."""
+
+import pytest
+
+pytest.importorskip("langchain_tests")
+from langchain_core.documents import Document
+from langchain_core.indexing import InMemoryRecordManager, index
+from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+
+from m3connect import F, connect
+from m3connect.integrations.langchain import M3Embeddings, M3Retriever, M3VectorStore
+from m3connect.testing.fakes import HashEncoder
+
+
+class CountingEncoder(HashEncoder):
+    """Counts its passes."""
+
+    passes = 0
+
+    def encode(self, texts, **options):
+        self.passes += 1
+        return super().encode(texts, **options)
+
+
+@pytest.fixture(params=["memory", "qdrant", "milvus"])
+def connector(request, tmp_path):
+    """An empty collection in each engine that needs no server."""
+    options = {} if request.param == "memory" else {"path": str(tmp_path / "data")}
+    with connect(request.param, collection="langchain", **options) as connector:
+        yield connector
+
+
+class TestVectorStore(VectorStoreIntegrationTests):
+    """The standard suite of vector stores, sync and async."""
+
+    @pytest.fixture
+    def vectorstore(self, connector):
+        """Empty, encoding with the fake encoder."""
+        return M3VectorStore(connector, HashEncoder())
+
+
+class TestRetriever(RetrieversIntegrationTests):
+    """The standard suite of retrievers."""
+
+    @property
+    def retriever_constructor(self):
+        """A function that fills a store first."""
+
+        def make(**options):
+            texts = [f"document number {number} about keys" for number in range(10)]
+            store = M3VectorStore.from_texts(texts, M3Embeddings(HashEncoder()))
+            if "k" in options:
+                options["limit"] = options.pop("k")
+            return M3Retriever(store=store, **options)
+
+        return make
+
+    @property
+    def retriever_constructor_params(self):
+        """No options are needed."""
+        return {}
+
+    @property
+    def retriever_query_example(self):
+        """A question that has an answer."""
+        return "keys"
+
+
+def test_every_text_is_encoded_once(connector):
+    """Storing and searching in every mode costs one pass each."""
+    encoder = CountingEncoder()
+    store = M3VectorStore(connector, encoder)
+    store.add_texts(["one", "two", "three"])
+    assert encoder.passes == 1
+    for number, mode in enumerate(("dense", "sparse", "multivector", "hybrid", "all"), 2):
+        assert store.similarity_search("two", 1, mode=mode)[0].page_content == "two"
+        assert encoder.passes == number
+
+
+def test_filters_in_both_spellings(connector):
+    """A filter as text and as an object find the same."""
+    store = M3VectorStore(connector, HashEncoder())
+    store.add_texts(["keys of a", "keys of b"], [{"tenant": "a"}, {"tenant": "b"}])
+    for condition in ('tenant == "b"', F("tenant") == "b"):
+        assert [d.page_content for d in store.similarity_search("keys", filter=condition)] == ["keys of b"]
+
+
+def test_dense_and_sparse_share_a_pass():
+    """One object is both kinds of embeddings; the second question costs nothing."""
+    encoder = CountingEncoder()
+    both = M3Embeddings(encoder)
+    dense = both.embed_documents(["one", "two"])
+    sparse = both.sparse_documents(["one", "two"])
+    assert encoder.passes == 1
+    assert dense[0] == encoder.encode(["one"]).dense[0].tolist()
+    assert set(sparse[0]) == set(encoder.encode(["one"]).sparse[0].indices.tolist())
+
+
+def test_indexing_deletes_what_is_gone(connector):
+    """LangChain's index() adds, skips and deletes through the store."""
+    store = M3VectorStore(connector, HashEncoder())
+    records = InMemoryRecordManager("notes")
+    records.create_schema()
+
+    def run(*texts):
+        documents = [Document(page_content=text, metadata={"source": text[:3]}) for text in texts]
+        return index(documents, records, store, cleanup="full", source_id_key="source", key_encoder="sha256")
+
+    assert run("one text", "two text")["num_added"] == 2
+    assert run("one text", "two text")["num_skipped"] == 2
+    assert run("one text")["num_deleted"] == 1
+    assert connector.count() == 1

@@ -1,0 +1,79 @@
+"""``m3connect serve`` as a user starts it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from m3connect.cli import main
+from m3connect.cli.serve import KEY
+
+httpx = pytest.importorskip("httpx")
+
+
+@pytest.fixture
+def port():
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_it_serves_until_it_is_interrupted(tmp_path, port):
+    """Ingested documents are found over HTTP; Ctrl-C ends it without a traceback."""
+    (tmp_path / "keys.md").write_text("# Keys\n\nKeys are rotated every ninety days.\n")
+    target = ["--path", str(tmp_path / "data")]
+    main_module = [sys.executable, "-m", "m3connect"]
+    subprocess.run([*main_module, "ingest", "keys.md", *target], cwd=tmp_path, check=True)
+    command = [*main_module, "serve", "--port", str(port), *target]
+    service = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            try:
+                httpx.get(f"{address}/health")
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        answer = httpx.post(f"{address}/v1/search", json={"query": "rotate keys"}, timeout=60).json()
+        assert answer["hits"][0]["text"].endswith("ninety days.")
+        service.send_signal(signal.SIGINT)
+        _, said = service.communicate(timeout=60)
+    finally:
+        service.kill()
+    assert f"at {address}/" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--host", "0.0.0.0"], "needs a key"),
+        (["--scope", 'a == "b"'], "binds keys"),
+    ],
+)
+def test_unsafe_options_are_refused(capsys, monkeypatch, options, words):
+    """Nothing listens where a key is missing."""
+    monkeypatch.delenv(KEY, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *options])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_keys_come_from_a_file_and_the_environment(tmp_path, monkeypatch):
+    """A line is a key and, if it has one, its filter; --scope binds the others."""
+    from m3connect.cli.serve import _access
+    from m3connect.filters import parse
+
+    monkeypatch.setitem(os.environ, KEY, "e" * 20)
+    file = tmp_path / "keys"
+    file.write_text(f'# keys\n{"a" * 20} tenant == "a"\n{"b" * 20}\n')
+    scopes = _access(file, "public == true").scopes
+    assert scopes["a" * 20] == parse('tenant == "a"')
+    assert scopes["b" * 20] == scopes["e" * 20] == parse("public == true")
