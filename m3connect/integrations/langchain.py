@@ -78,9 +78,7 @@ class M3VectorStore(VectorStore):
         if not listed:
             return []
         self._ensure()
-        records = [
-            {**payload, _TEXT: text} for payload, text in zip(payloads, listed, strict=True)
-        ]
+        records = [{**payload, _TEXT: text} for payload, text in zip(payloads, listed, strict=True)]
         for start in range(0, len(listed), batch_size):
             rows = slice(start, start + batch_size)
             vectors = self.encoder.encode(listed[rows], kind="passage")

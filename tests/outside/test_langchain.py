@@ -5,7 +5,10 @@ import pytest
 pytest.importorskip("langchain_tests")
 from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, index
-from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+from langchain_tests.integration_tests import (
+    RetrieversIntegrationTests,
+    VectorStoreIntegrationTests,
+)
 
 from m3connect import F, connect
 from m3connect.integrations.langchain import M3Embeddings, M3Retriever, M3VectorStore
@@ -82,7 +85,9 @@ def test_filters_in_both_spellings(connector):
     store = M3VectorStore(connector, HashEncoder())
     store.add_texts(["keys of a", "keys of b"], [{"tenant": "a"}, {"tenant": "b"}])
     for condition in ('tenant == "b"', F("tenant") == "b"):
-        assert [d.page_content for d in store.similarity_search("keys", filter=condition)] == ["keys of b"]
+        assert [d.page_content for d in store.similarity_search("keys", filter=condition)] == [
+            "keys of b"
+        ]
 
 
 def test_dense_and_sparse_share_a_pass():
@@ -104,7 +109,9 @@ def test_indexing_deletes_what_is_gone(connector):
 
     def run(*texts):
         documents = [Document(page_content=text, metadata={"source": text[:3]}) for text in texts]
-        return index(documents, records, store, cleanup="full", source_id_key="source", key_encoder="sha256")
+        return index(
+            documents, records, store, cleanup="full", source_id_key="source", key_encoder="sha256"
+        )
 
     assert run("one text", "two text")["num_added"] == 2
     assert run("one text", "two text")["num_skipped"] == 2

@@ -40,7 +40,9 @@ def test_it_serves_until_it_is_interrupted(tmp_path, port):
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
-        answer = httpx.post(f"{address}/v1/search", json={"query": "rotate keys"}, timeout=60).json()
+        answer = httpx.post(
+            f"{address}/v1/search", json={"query": "rotate keys"}, timeout=60
+        ).json()
         assert answer["hits"][0]["text"].endswith("ninety days.")
         service.send_signal(signal.SIGINT)
         _, said = service.communicate(timeout=60)

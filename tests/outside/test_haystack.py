@@ -1,0 +1,102 @@
+"""Haystack's own suites, on memory and the embedded engines. Run in an environment of its own."""
+
+import dataclasses
+
+import pytest
+
+pytest.importorskip("haystack")
+from haystack import Document, Pipeline
+from haystack.document_stores.types import DuplicatePolicy
+from haystack.testing.document_store import (
+    CountDocumentsByFilterTest,
+    DocumentStoreBaseExtendedTests,
+)
+from haystack.testing.document_store_async import (
+    CountDocumentsAsyncTest,
+    DeleteDocumentsAsyncTest,
+    FilterDocumentsAsyncTest,
+    WriteDocumentsAsyncTest,
+)
+
+from m3connect.integrations.haystack import M3DocumentStore, M3HybridRetriever
+from m3connect.testing.fakes import HashEncoder
+
+
+@pytest.fixture(params=["memory", "qdrant", "milvus"])
+def document_store(request, tmp_path):
+    """An empty store in each engine that needs no server."""
+    options = {} if request.param == "memory" else {"path": str(tmp_path / "data")}
+    store = M3DocumentStore(
+        request.param, collection="haystack", options=options, encoder=HashEncoder()
+    )
+    yield store
+    store.connector.close()
+
+
+class Ours:
+    """What Haystack asks every store to say for itself."""
+
+    @pytest.fixture
+    def document_store(self, document_store):
+        """That of the module."""
+        return document_store
+
+    @staticmethod
+    def assert_documents_are_equal(received, expected):
+        """Order is not promised, and the foreign embedding is not kept."""
+        plain = [dataclasses.replace(document, embedding=None) for document in expected]
+        assert sorted(received, key=lambda d: d.id) == sorted(plain, key=lambda d: d.id)
+
+    def test_write_documents(self, document_store):
+        """Without a policy documents are overwritten."""
+        document = Document(content="test doc")
+        assert document_store.write_documents([document]) == 1
+        assert document_store.write_documents([document]) == 1
+        assert document_store.count_documents() == 1
+
+
+class TestDocumentStore(Ours, DocumentStoreBaseExtendedTests, CountDocumentsByFilterTest):
+    """The base and the extended suite."""
+
+
+class TestDocumentStoreAsync(
+    Ours,
+    CountDocumentsAsyncTest,
+    DeleteDocumentsAsyncTest,
+    FilterDocumentsAsyncTest,
+    WriteDocumentsAsyncTest,
+):
+    """The asynchronous suite."""
+
+    @pytest.mark.asyncio
+    async def test_write_documents_async(self, document_store):
+        """Without a policy documents are overwritten."""
+        document = Document(content="test doc")
+        assert await document_store.write_documents_async([document]) == 1
+        assert await document_store.write_documents_async([document]) == 1
+        assert await document_store.count_documents_async() == 1
+
+
+def test_a_pipeline_finds_in_every_mode(document_store):
+    """A retriever in a pipeline finds the document, in a pass a text."""
+    encoder = document_store.encoder
+    passes = []
+    plain = encoder.encode
+    encoder.encode = lambda texts, **options: passes.append(len(texts)) or plain(texts, **options)
+    texts = ["keys are rotated", "backups run at two"]
+    document_store.write_documents([Document(content=text) for text in texts], DuplicatePolicy.SKIP)
+    assert passes == [2]
+    for mode in ("dense", "sparse", "multivector", "hybrid", "all"):
+        pipeline = Pipeline()
+        pipeline.add_component("retriever", M3HybridRetriever(document_store, mode=mode, top_k=1))
+        found = pipeline.run({"retriever": {"query": "rotated keys"}})["retriever"]["documents"]
+        assert [document.content for document in found] == ["keys are rotated"]
+    assert passes == [2, 1, 1, 1, 1, 1]
+
+
+def test_a_pipeline_can_be_saved():
+    """Store and retriever come back from their description."""
+    store = M3DocumentStore("memory", collection="saved", model="m3-mini")
+    again = M3HybridRetriever.from_dict(M3HybridRetriever(store, mode="all").to_dict())
+    assert again.mode == "all"
+    assert again.document_store.to_dict() == store.to_dict()

@@ -1,0 +1,119 @@
+"""LlamaIndex end to end, on memory and the embedded engines. Run in an environment of its own."""
+
+import pytest
+
+pytest.importorskip("llama_index.core")
+from llama_index.core import Document, StorageContext, VectorStoreIndex
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+)
+
+from m3connect import connect
+from m3connect.errors import InputError
+from m3connect.integrations.llama_index import M3Retriever, M3VectorStore
+from m3connect.testing.fakes import HashEncoder
+
+TEXTS = {"keys": "keys are rotated", "backups": "backups run at two", "desk": "ask the desk"}
+
+
+class CountingEncoder(HashEncoder):
+    """Counts the texts that go through it."""
+
+    texts = 0
+
+    def encode(self, texts, **options):
+        self.texts += len(texts)
+        return super().encode(texts, **options)
+
+
+@pytest.fixture(params=["memory", "qdrant", "milvus"])
+def store(request, tmp_path):
+    """A store and its embedding in each engine that needs no server."""
+    options = {} if request.param == "memory" else {"path": str(tmp_path / "data")}
+    with connect(request.param, collection="llama", **options) as connector:
+        yield M3VectorStore.open(connector, CountingEncoder())
+
+
+@pytest.fixture
+def index(store):
+    """An index over three documents."""
+    vector_store, embedding = store
+    context = StorageContext.from_defaults(vector_store=vector_store)
+    documents = [
+        Document(text=text, doc_id=name, metadata={"year": 2020 + row, "tags": ["x", name]})
+        for row, (name, text) in enumerate(TEXTS.items())
+    ]
+    return VectorStoreIndex.from_documents(
+        documents, storage_context=context, embed_model=embedding
+    )
+
+
+def test_every_text_is_encoded_once(store, index):
+    """LlamaIndex's own embedding of the texts is the store's: one pass, not two."""
+    assert store[1]._encoder.texts == len(TEXTS)
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "multivector", "hybrid", "all"])
+def test_the_index_finds_in_every_mode(store, index, mode):
+    """The retriever's best node is the right one; a query is encoded once."""
+    before = store[1]._encoder.texts
+    nodes = M3Retriever(store[0], mode=mode, limit=1).retrieve("rotated keys")
+    assert [node.node.get_content() for node in nodes] == ["keys are rotated"]
+    assert store[1]._encoder.texts == before + 1
+    assert (
+        index.as_retriever(similarity_top_k=1).retrieve("rotated keys")[0].text
+        == "keys are rotated"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "operator", "value", "expected"),
+    [
+        ("year", FilterOperator.GTE, 2021, {"backups", "desk"}),
+        ("year", FilterOperator.NE, 2021, {"keys", "desk"}),
+        ("year", FilterOperator.IN, [2020, 2022], {"keys", "desk"}),
+        ("year", FilterOperator.NIN, [2020, 2022], {"backups"}),
+        ("tags", FilterOperator.CONTAINS, "desk", {"desk"}),
+        ("none", FilterOperator.IS_EMPTY, None, set(TEXTS)),
+    ],
+)
+def test_filters_mean_the_same(store, index, key, operator, value, expected):
+    """Every operator that has a meaning here has LlamaIndex's."""
+    filters = MetadataFilters(filters=[MetadataFilter(key=key, operator=operator, value=value)])
+    nodes = store[0].get_nodes(filters=filters)
+    assert {node.ref_doc_id for node in nodes} == expected
+
+
+def test_filters_combine_and_refuse(store, index):
+    """Or and not nest; what has no meaning is refused by name."""
+    year = MetadataFilter(key="year", operator=FilterOperator.EQ, value=2020)
+    tag = MetadataFilter(key="tags", operator=FilterOperator.CONTAINS, value="desk")
+    either = MetadataFilters(filters=[year, tag], condition=FilterCondition.OR)
+    neither = MetadataFilters(filters=[either], condition=FilterCondition.NOT)
+    assert {node.ref_doc_id for node in store[0].get_nodes(filters=either)} == {"keys", "desk"}
+    assert {node.ref_doc_id for node in store[0].get_nodes(filters=neither)} == {"backups"}
+    text = MetadataFilter(key="tags", operator=FilterOperator.TEXT_MATCH, value="desk")
+    with pytest.raises(InputError, match="text_match"):
+        store[0].get_nodes(filters=MetadataFilters(filters=[text]))
+
+
+def test_nodes_go(store, index):
+    """Deleting a document, a node and everything."""
+    vector_store = store[0]
+    index.delete_ref_doc("keys")
+    assert {node.ref_doc_id for node in vector_store.get_nodes()} == {"backups", "desk"}
+    vector_store.delete_nodes([vector_store.get_nodes()[0].node_id])
+    assert len(vector_store.get_nodes()) == 1
+    vector_store.clear()
+    assert vector_store.get_nodes() == []
+    assert vector_store.query(VectorStoreQuery(query_str="keys")).nodes == []
+
+
+def test_a_vector_alone_is_refused(store):
+    """A dense vector is a third of a query."""
+    with pytest.raises(InputError, match="query_str"):
+        store[0].query(VectorStoreQuery(query_embedding=[0.0] * 16))
