@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -29,3 +30,12 @@ def node() -> Iterator[SimpleNamespace]:
         return
     with live_node(version) as running:
         yield SimpleNamespace(version=version, url=running.url)
+
+
+# Their doctests need the frameworks, which have an environment of their own (tests/outside).
+_FRAMEWORKS = {"langchain": "langchain_core", "haystack": "haystack", "llama_index": "llama_index"}
+collect_ignore = [
+    f"m3connect/integrations/{name}.py"
+    for name, module in _FRAMEWORKS.items()
+    if find_spec(module) is None
+]

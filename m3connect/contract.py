@@ -7,8 +7,8 @@ I/O; nothing it does on its own destroys data. Its behaviour is the in-memory co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from m3connect.errors import FingerprintMismatch, InputError
@@ -229,6 +229,32 @@ class CollectionSchema:
     multivector_dtype: Literal["float16", "float32"] = "float16"
     payload_fields: Mapping[str, FieldKind] = field(default_factory=dict)
     fingerprint: Fingerprint | None = None
+
+    @classmethod
+    def of(
+        cls,
+        made_by: Fingerprint,
+        legs: Collection[Leg],
+        *,
+        payload_fields: Mapping[str, FieldKind] | None = None,
+        chunker: str = "",
+    ) -> Self:
+        """A collection for some of the representations that a model makes.
+
+        Args:
+            made_by: the model.
+            legs: those to store; what the model does not make is left out.
+            payload_fields: payload paths to index.
+            chunker: how documents are cut.
+        """
+        kept = tuple(leg for leg in LEGS if leg in legs and leg in made_by.legs)
+        return cls(
+            made_by.dense_width if "dense" in kept else None,
+            "sparse" in kept,
+            made_by.multivector_width if "multivector" in kept else None,
+            payload_fields=payload_fields or {},
+            fingerprint=replace(made_by, legs=kept, chunker=chunker),
+        )
 
     @property
     def legs(self) -> tuple[Leg, ...]:

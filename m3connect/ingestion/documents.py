@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, FieldKind
 from m3connect.ingestion.chunking import Chunker, chunk_id
@@ -35,13 +35,11 @@ class DocumentSource:
         self, legs: Sequence[Leg], index_fields: Mapping[str, FieldKind]
     ) -> CollectionSchema:
         """A collection for their passages."""
-        made_by = self.encoder.info.fingerprint
-        return CollectionSchema(
-            made_by.dense_width if "dense" in legs else None,
-            "sparse" in legs,
-            made_by.multivector_width if "multivector" in legs else None,
+        return CollectionSchema.of(
+            self.encoder.info.fingerprint,
+            legs,
             payload_fields=index_fields,
-            fingerprint=replace(made_by, legs=tuple(legs), chunker=self.chunker.description),
+            chunker=self.chunker.description,
         )
 
     def owner(self, record_id: str, payload: Payload) -> str | None:

@@ -101,7 +101,7 @@ def encode_to_parquet(
                 waiting.append(item)
                 yield item.text
 
-    with RecordWriter(Path(path), _schema(encoder, legs)) as writer:
+    with RecordWriter(Path(path), CollectionSchema.of(encoder.info.fingerprint, legs)) as writer:
         for embeddings in encoder.stream(texts(), kind=kind, legs=legs):
             rows = [waiting.popleft() for _ in range(len(embeddings))]
             payloads = [{**row.metadata, "text": row.text} for row in rows]
@@ -180,13 +180,3 @@ def _fault(document: Document, seen: set[str]) -> str | None:
     except (TypeError, ValueError) as error:
         return f"metadata that JSON cannot hold: {error}"
     return None
-
-
-def _schema(encoder: Encoder, legs: Sequence[Leg]) -> CollectionSchema:
-    made_by = encoder.info.fingerprint
-    return CollectionSchema(
-        made_by.dense_width if "dense" in legs else None,
-        "sparse" in legs,
-        made_by.multivector_width if "multivector" in legs else None,
-        fingerprint=replace(made_by, legs=tuple(leg for leg in LEGS if leg in legs)),
-    )

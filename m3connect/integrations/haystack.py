@@ -23,7 +23,7 @@ from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
 from m3connect.searching.search import search
-from m3connect.types import LEGS, Embeddings, RecordBatch
+from m3connect.types import Embeddings, RecordBatch
 
 Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
@@ -128,21 +128,11 @@ class M3DocumentStore:
         unique = {document.id: document for document in documents}  # the last of equal ids wins
         if not unique:
             return 0
-        fingerprint = self.encoder.info.fingerprint
-        stored = self.connector.capabilities.stores
-        self.connector.ensure(
-            CollectionSchema(
-                dense_width=fingerprint.dense_width if "dense" in stored else None,
-                sparse="sparse" in stored,
-                multivector_width=fingerprint.multivector_width
-                if "multivector" in stored
-                else None,
-                fingerprint=fingerprint,
-            )
-        )
+        made_by, stores = self.encoder.info.fingerprint, self.connector.capabilities.stores
+        self.connector.ensure(CollectionSchema.of(made_by, stores))
         texts = [document.content or "" for document in unique.values()]
         payloads = [_payload(document) for document in unique.values()]
-        vectors: Embeddings = self.encoder.encode(texts, kind="passage", legs=LEGS)
+        vectors: Embeddings = self.encoder.encode(texts, kind="passage")
         self.connector.upsert(RecordBatch(list(unique), payloads, vectors))
         self.connector.flush()
         return len(unique)

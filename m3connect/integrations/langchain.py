@@ -204,7 +204,8 @@ class M3VectorStore(VectorStore):
 
     def _ensure(self) -> None:
         if not self._ensured:
-            self.connector.ensure(_schema(self.encoder, self.connector))
+            made_by, stores = self.encoder.info.fingerprint, self.connector.capabilities.stores
+            self.connector.ensure(CollectionSchema.of(made_by, stores))
             self._ensured = True
 
 
@@ -288,18 +289,6 @@ def _sparse(one: M3Vectors) -> dict[int, float]:
     assert one.sparse is not None
     row = one.sparse[0]
     return dict(zip(row.indices.tolist(), np.asarray(row.values).tolist(), strict=True))
-
-
-def _schema(encoder: Encoder, connector: Connector) -> CollectionSchema:
-    """Everything that the encoder makes and the database stores."""
-    fingerprint = encoder.info.fingerprint
-    legs = [leg for leg in fingerprint.legs if leg in connector.capabilities.stores]
-    return CollectionSchema(
-        dense_width=fingerprint.dense_width if "dense" in legs else None,
-        sparse="sparse" in legs,
-        multivector_width=fingerprint.multivector_width if "multivector" in legs else None,
-        fingerprint=fingerprint,
-    )
 
 
 def _found(hit: Hit) -> Document:

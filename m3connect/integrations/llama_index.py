@@ -55,6 +55,12 @@ class M3Embedding(BaseEmbedding):
         self._encoder = encoder
         self._remembered = remembered
 
+    @property
+    def encoder(self) -> Encoder:
+        """The model."""
+        encoder: Encoder = self._encoder
+        return encoder
+
     def representations(self, texts: Sequence[str], kind: Kind) -> list[Embeddings]:
         """One batch of one a text; encoded now unless remembered."""
         new = [text for text in dict.fromkeys(texts) if (kind, text) not in self._kept]
@@ -120,18 +126,8 @@ class M3VectorStore(BasePydanticVectorStore):
             return []
         texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
         vectors = Embeddings.concat(self._embedding.representations(texts, "passage"))
-        fingerprint = self._embedding._encoder.info.fingerprint  # noqa: SLF001 - its other half
-        stored = self.client.capabilities.stores
-        self.client.ensure(
-            CollectionSchema(
-                dense_width=fingerprint.dense_width if "dense" in stored else None,
-                sparse="sparse" in stored,
-                multivector_width=fingerprint.multivector_width
-                if "multivector" in stored
-                else None,
-                fingerprint=fingerprint,
-            )
-        )
+        made_by = self._embedding.encoder.info.fingerprint
+        self.client.ensure(CollectionSchema.of(made_by, self.client.capabilities.stores))
         ids = [node.node_id for node in nodes]
         payloads = [
             node_to_metadata_dict(node, remove_text=False, flat_metadata=False) for node in nodes
@@ -190,7 +186,7 @@ class M3VectorStore(BasePydanticVectorStore):
         try:
             hits = search(
                 self.client,
-                self._embedding._encoder,  # noqa: SLF001 - its other half
+                self._embedding.encoder,
                 query.query_str,
                 mode=self.mode,
                 limit=query.similarity_top_k,
@@ -252,8 +248,10 @@ def to_filter(filters: MetadataFilters | None) -> Filter | None:
     if filters is None or not filters.filters:
         return None
     parts = tuple(
-        _comparison(each) if isinstance(each, MetadataFilter) else to_filter(each) or And(())
+        part
         for each in filters.filters
+        if (part := _comparison(each) if isinstance(each, MetadataFilter) else to_filter(each))
+        is not None
     )
     match filters.condition:
         case FilterCondition.OR:
