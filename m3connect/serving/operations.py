@@ -25,7 +25,7 @@ from m3connect.serving.schemas import (
     SearchResponse,
 )
 from m3connect.serving.service import Service
-from m3connect.types import LEGS, PASSAGE_FIELDS, Document, Hit
+from m3connect.types import LEGS, Document, Hit
 
 
 class NotEnabled(InputError):
@@ -59,6 +59,8 @@ def search(service: Service, body: SearchRequest, scope: Filter | None) -> Searc
             filter=condition,
             limit=body.limit,
             depth=body.depth,
+            offset=body.offset,
+            leg_scores=True,
         )
         reasons = (
             [reason.to_json() for reason in answer.explain()]
@@ -78,9 +80,9 @@ def _hit(hit: Hit, explanation: dict[str, Any] | None) -> SearchHit:
         id=hit.id,
         score=hit.score,
         rank=hit.rank,
-        text=hit.payload.get("text"),
-        document_id=hit.payload.get("document_id"),
-        metadata={k: v for k, v in hit.payload.items() if k not in PASSAGE_FIELDS},
+        text=hit.text,
+        document_id=hit.document_id,
+        metadata=dict(hit.metadata),
         scores={} if scores is None else {leg: getattr(scores, leg) for leg in LEGS},
         explanation=explanation,
     )

@@ -59,6 +59,7 @@ class SearchRequest(_Model):
     mode: Mode = "hybrid"
     filter: str | None = Field(None, description="""Such as 'lang == "de" and year >= 2020'.""")
     limit: Annotated[int, Field(ge=1)] = 10
+    offset: Annotated[int, Field(ge=0)] = 0
     depth: Annotated[int, Field(ge=1)] | None = None
     explain: bool = False
 
