@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m3connect.cli.options import Mark, ModelChoice, Target, names, open_connector
+from m3connect.cli.options import Mark, ModelChoice, Output, Target, names, open_connector
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds for one request.", min=0.1)] = 60.0,
     where: Target,
     model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Serve the encoder and collections over HTTP, with a search page.
 
@@ -79,9 +81,10 @@ def serve(
     require_keys(host, access)
     with _service(where, model, access=access, writable=writable, timeout=timeout) as service:
         app = create_app(service, host=host, page=page)
-        typer.echo(
-            f"m3connect serves {', '.join(service.names)} at http://{host}:{port}/", err=True
-        )
+        url = f"http://{host}:{port}/"
+        said = {"url": url, "collections": service.names}
+        text = f"m3connect serves {', '.join(service.names)} at {url}"
+        typer.echo(json.dumps(said) if printed.as_json else text, err=True)
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
 
 
@@ -97,6 +100,7 @@ def mcp(
     writable: Writable = False,
     where: Target,
     model: ModelChoice,
+    printed: Output,
 ) -> None:
     """Offer collections to an agent as tools of the Model Context Protocol.
 
@@ -109,6 +113,7 @@ def mcp(
         raise ConfigError(f'{error}: pip install "m3connect[mcp]"') from error
     from m3connect.filters import parse
 
+    del printed  # stdout belongs to the protocol; --json is for errors
     condition = parse(scope) if scope else None
     with _service(where, model, writable=writable) as service:
         server = create_server(service, scope=condition)
