@@ -23,7 +23,7 @@ import pyarrow as pa
 from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema, Connector, Encoder, FieldKind
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion.chunking import Chunker, chunk_id
+from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_id
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
@@ -61,6 +61,7 @@ def encode_batch(
     metadata_fields: Sequence[str] | None = None,
     chunk_tokens: int | None = None,
     chunk_overlap: int = 0,
+    context: Sequence[Context] = CONTEXT,
     legs: Sequence[Leg] | None = None,
     portable: bool = False,
     failed: Callable[[Failure], None] | None = None,
@@ -70,7 +71,7 @@ def encode_batch(
     Args:
         batch: documents, with the columns that the fields name.
         encoder: or the name of a model, which is loaded once a process.
-        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap: as in
+        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, context: as in
             :func:`m3connect.ingest`.
         legs: the representations to make; default all of the encoder's.
         portable: as in :meth:`m3connect.Embeddings.to_arrow`, for Spark and DuckDB.
@@ -84,7 +85,7 @@ def encode_batch(
         ConfigError: a column is missing, or a bad option.
     """
     model = _load(encoder) if isinstance(encoder, str) else encoder
-    chunker = Chunker(model, tokens=chunk_tokens, overlap=chunk_overlap)
+    chunker = Chunker(model, tokens=chunk_tokens, overlap=chunk_overlap, context=context)
     source = _documents(batch, model, chunker, Fields(id_field, text_field, metadata_fields))
     chosen = tuple(legs) if legs is not None else source.legs
     schema = source.schema(chosen, {})
@@ -106,8 +107,8 @@ class Sink:
         collection: its collection.
         encoder: encodes the documents; a model's name is loaded once a process, when documents
             come. None for batches of :func:`encode_batch`.
-        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, legs, index_fields: as
-            in :func:`m3connect.ingest`.
+        id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, context, legs,
+            index_fields: as in :func:`m3connect.ingest`.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
         **options: of the connector, such as ``url`` or ``path``; see :func:`m3connect.connect`.
     """
@@ -123,6 +124,7 @@ class Sink:
         metadata_fields: Sequence[str] | None = None,
         chunk_tokens: int | None = None,
         chunk_overlap: int = 0,
+        context: Sequence[Context] = CONTEXT,
         legs: Sequence[Leg] | None = None,
         index_fields: Mapping[str, FieldKind] | None = None,
         dead_letters: str | Path | None = None,
@@ -135,6 +137,7 @@ class Sink:
         self.fields = Fields(id_field, text_field, metadata_fields)
         self.chunk_tokens = chunk_tokens
         self.chunk_overlap = chunk_overlap
+        self.context = context
         self.legs = legs
         self.index_fields = dict(index_fields or {})
         self.dead_letters = dead_letters
@@ -248,7 +251,10 @@ class Sink:
         if self.encoder is None:
             raise ConfigError("this needs a model: Sink(..., encoder=), or encode_batch before it")
         encoder = _load(self.encoder) if isinstance(self.encoder, str) else self.encoder
-        return encoder, Chunker(encoder, tokens=self.chunk_tokens, overlap=self.chunk_overlap)
+        chunker = Chunker(
+            encoder, tokens=self.chunk_tokens, overlap=self.chunk_overlap, context=self.context
+        )
+        return encoder, chunker
 
     def _whole(
         self, passages: Iterable[Candidate[RecordBatch] | Failure]

@@ -14,12 +14,17 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 ROWS = [
-    {"id": f"d{at}", "text": " ".join(f"w{at}.{n} x y." for n in range(at % 5 + 1)), "n": at}
+    {
+        "id": f"d{at}",
+        "text": " ".join(f"w{at}.{n} x y." for n in range(at % 5 + 1)),
+        "n": at,
+        "title": f"t{at % 3}",
+    }
     for at in range(40)
 ]
 TABLE = pa.Table.from_pylist(ROWS)
 ENCODER = HashEncoder()
-OPTIONS = {"chunk_tokens": 6}
+OPTIONS = {"chunk_tokens": 6, "context": ["title"]}
 
 
 @pytest.fixture
