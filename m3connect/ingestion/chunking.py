@@ -247,6 +247,8 @@ class Chunker:
         parts = [title] if "title" in self.context and isinstance(title, str) else []
         parts += [each for each in path if each != title] if "headings" in self.context else []
         context = self._fitting([each for each in parts if each not in own], text)
+        if context:
+            place["_context"] = " ".join(context)
         return Chunk(
             chunk_id(document.id, position),
             document.id,

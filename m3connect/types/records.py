@@ -15,7 +15,7 @@ from m3connect.types.vectors import Embeddings
 Payload = Mapping[str, Any]
 """JSON values by field name. Dates are ISO 8601 strings."""
 
-PASSAGE_FIELDS = ("text", "document_id", "position", "span", "_ingest")
+PASSAGE_FIELDS = ("text", "document_id", "position", "span", "_context", "_ingest")
 """Payload fields that ingestion writes; all others are the document's metadata.
 
 ``headings`` and ``page`` are added where the document has no fields of these names."""
@@ -49,7 +49,8 @@ class Chunk:
         text: the passage as it stands in the document.
         encoded: what the encoder reads: the passage with title and headings before it.
         place: where it stands in the document: ``span`` (start and stop in characters), and where
-            there are some ``headings`` (outermost first) and ``page``.
+            there are some ``headings`` (outermost first), ``page`` and ``_context`` (what of title
+            and headings was encoded before the text).
     """
 
     id: str

@@ -6,12 +6,13 @@ import pytest
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.filters import F
+from m3connect.ingestion import ingest
 from m3connect.searching import planner, scoring
 from m3connect.searching.modes import MODES, Setting, fusion_from_json, fusion_to_json, note_of
 from m3connect.searching.search import build_queries, search, search_many
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import RecordBatch, Rrf, Weighted
+from m3connect.types import Document, RecordBatch, Rrf, Weighted
 
 TEXTS = [
     "the quick brown fox jumps",
@@ -216,3 +217,15 @@ def test_an_empty_text_is_refused(notes, encoder, text):
     """Nothing answers it, and its vectors would still find something; the error says which it was."""
     with pytest.raises(InputError, match="query 2 of 2 is an empty text"):
         search_many(notes, encoder, ["fox", text])
+
+
+def test_tokens_are_named_where_context_was_encoded(encoder):
+    """Title and headings go before the text that is encoded; an explanation names the right tokens."""
+    manual = MemoryConnector(collection="manual")
+    text = "# Pump B\n\n## Torque\n\nThe flange bolts take sixty five newton metres."
+    ingest([Document("pump", text, {"title": "Pump manual"}, "markdown")], encoder, manual)
+    hit = search(manual, encoder, "newton metres pump", mode="multivector").explain()[0]
+    met = {match.query: match.passage for match in hit.tokens}
+    assert met["newton"] == "newton"
+    assert met["metres"] == "metres"
+    assert met["pump"] == "pump"
