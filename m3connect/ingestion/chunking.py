@@ -192,14 +192,14 @@ class Chunker:
                 if self._fits(text[waiting[0] : stop]):
                     span = (waiting[0], stop)
                 else:
-                    self._put(joined, waiting, text, sections, before=start)
+                    self._put(joined, waiting, text, sections, following=span)
                 waiting = None
             if self._is_small(span, text, sections):
                 waiting = span
             else:
                 joined.append(span)
         if waiting is not None:
-            self._put(joined, waiting, text, sections, before=None)
+            self._put(joined, waiting, text, sections, following=None)
         return joined
 
     def _put(
@@ -209,11 +209,11 @@ class Chunker:
         text: str,
         sections: Sections,
         *,
-        before: int | None,
+        following: Span | None,
     ) -> None:
-        """A small passage that could not be joined to the next, which begins at ``before``."""
-        if before is not None and "headings" in self.context and _is_bare(span, text, sections):
-            above = sections.path(_first_words(before, text, sections))
+        """A small passage that could not be joined to the following one."""
+        if following and "headings" in self.context and _is_bare(span, text, sections):
+            above = sections.path(_first_words(following, text, sections))
             if all(each.path == above[: len(each.path)] for each in sections.within(*span)):
                 return
         if joined and self._fits(text[joined[-1][0] : span[1]]):
@@ -236,7 +236,7 @@ class Chunker:
         breaks: Sequence[int],
     ) -> Chunk:
         text = document.text[slice(*span)]
-        path = sections.path(_first_words(span[0], document.text, sections))
+        path = sections.path(_first_words(span, document.text, sections))
         own = [heading.path[-1] for heading in sections.within(*span)]
         place: dict[str, Any] = {"span": list(span)}
         if path:
@@ -295,9 +295,10 @@ def _is_bare(span: Span, text: str, sections: Sections) -> bool:
     return bool(headings) and (at >= span[1] or _MARKS.fullmatch(text, at, span[1]) is not None)
 
 
-def _first_words(place: int, text: str, sections: Sections) -> int:
-    """Where the text begins, after the headings that stand at a place."""
-    for heading in sections.within(place, len(text)):
+def _first_words(span: Span, text: str, sections: Sections) -> int:
+    """Where the text of a passage begins, after the headings that it opens with."""
+    place = span[0]
+    for heading in sections.within(*span):
         if text[place : max(place, heading.start)].strip():
             break
         place = max(place, heading.stop - 1)
