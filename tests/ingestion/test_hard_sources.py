@@ -571,6 +571,16 @@ def test_a_converter_that_dies_costs_its_file(monkeypatch):
         converter.convert(b"<p>x", ".html", None)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit memory")
+def test_a_conversion_may_not_fill_the_memory(monkeypatch):
+    """The child has a limit of its own; what exceeds it is that file's failure."""
+    greedy = "c.convert = lambda *_: c.Page(str(len(bytearray(c.MEMORY + 1))))"
+    code = f"import sys; from m3connect.ingestion import conversion as c; {greedy}; c.serve(60)"
+    monkeypatch.setattr(conversion, "_CODE", code)
+    with Converter(60, 1000) as converter, pytest.raises(InputError, match="more memory than"):
+        converter.convert(b"x", ".html", None)
+
+
 def test_nothing_is_imported_from_the_folder_that_is_read(tmp_path, monkeypatch):
     """A file there that has a library's name is no library."""
     monkeypatch.chdir(tmp_path)
