@@ -4,5 +4,6 @@ search.py    the main path: encode, plan, search
 modes.py     what a mode is: its legs, candidates, fusion and depths
 planner.py   one native request, or legs put together on the client
 fusion.py scoring.py   the fusions and the paper's scores, in numpy
+contexts.py  what an answer is written from: documents, neighbours, unlike hits, sentences
 explain.py   why a hit is where it is
 """

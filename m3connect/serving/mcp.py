@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Literal, ParamSpec, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -65,10 +65,16 @@ def create_server(service: Service, *, scope: Filter | None = None) -> MCPServer
         mode: Mode = "hybrid",
         filter: FilterText = None,  # noqa: A002 - the field's word
         limit: Annotated[int, Field(ge=1, le=50)] = 8,
+        expand: Literal["nothing", "neighbours", "parent"] = "nothing",
     ) -> SearchResponse:
         """Find the passages that answer a query, best first."""
         request = SearchRequest(
-            query=query, collection=collection, mode=mode, filter=filter, limit=limit
+            query=query,
+            collection=collection,
+            mode=mode,
+            filter=filter,
+            limit=limit,
+            expand=expand,
         )
         return await _answer(operations.search, service, request, scope)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import F, Filter, parse
 from m3connect.ingestion import ingest as ingest_documents
+from m3connect.searching.contexts import by_document, contexts, diverse
 from m3connect.searching.search import search as search_collection
 from m3connect.serving.access import narrowed
 from m3connect.serving.schemas import (
@@ -26,6 +28,9 @@ from m3connect.serving.schemas import (
 )
 from m3connect.serving.service import Service
 from m3connect.types import LEGS, Document, Hit
+
+_CHOICE = 5
+"""Hits that are searched for each one that is kept when documents or unlike ones are chosen."""
 
 
 class NotEnabled(InputError):
@@ -50,6 +55,7 @@ def search(service: Service, body: SearchRequest, scope: Filter | None) -> Searc
     if max(body.limit, body.depth or 0) > service.limits.hits:
         raise InputError(f"limit and depth go up to {service.limits.hits} here")
     condition = narrowed(scope, parse(body.filter) if body.filter else None)
+    chosen = body.group_by_document or body.diversity is not None
     with service.collection(body.collection) as connector:
         answer = search_collection(
             connector,
@@ -57,20 +63,36 @@ def search(service: Service, body: SearchRequest, scope: Filter | None) -> Searc
             body.query,
             mode=body.mode,
             filter=condition,
-            limit=body.limit,
+            limit=min(body.limit * _CHOICE, service.limits.hits) if chosen else body.limit,
             depth=body.depth,
             offset=body.offset,
             leg_scores=True,
         )
-        reasons = (
-            [reason.to_json() for reason in answer.explain()]
-            if body.explain
-            else [None] * len(answer)
+        reasons = dict.fromkeys((hit.id for hit in answer), None)
+        if body.explain:
+            explained = [reason.to_json() for reason in answer.explain()]
+            reasons = dict(zip(reasons, explained, strict=True))
+        hits: Sequence[Hit] = answer
+        if body.group_by_document:
+            hits = by_document(hits)
+        if body.diversity is not None:
+            hits = diverse(hits, connector, body.limit, diversity=body.diversity)
+        around = contexts(
+            hits[: body.limit],
+            connector,
+            service.encoder,
+            expand=body.expand,
+            tokens=body.expand_tokens,
         )
         return SearchResponse(
             collection=connector.collection,
             mode=body.mode,
-            hits=[_hit(hit, reason) for hit, reason in zip(answer, reasons, strict=True)],
+            hits=[
+                _hit(context.hit, reasons[context.hit.id]).model_copy(
+                    update={"context": None if body.expand == "nothing" else context.text}
+                )
+                for context in around
+            ],
         )
 
 

@@ -62,6 +62,14 @@ class SearchRequest(_Model):
     offset: Annotated[int, Field(ge=0)] = 0
     depth: Annotated[int, Field(ge=1)] | None = None
     explain: bool = False
+    group_by_document: bool = Field(False, description="The best passage of each document alone.")
+    expand: Literal["nothing", "neighbours", "parent"] = Field(
+        "nothing", description="Text around each passage, as far as expand_tokens reach."
+    )
+    expand_tokens: Annotated[int, Field(ge=1, le=32_768)] = 1024
+    diversity: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Hits unlike each other (maximal marginal relevance)."
+    )
 
 
 class SearchHit(_Model):
@@ -75,6 +83,7 @@ class SearchHit(_Model):
     metadata: dict[str, Any]
     scores: dict[Leg, float | None]
     explanation: dict[str, Any] | None = None
+    context: str | None = Field(None, description="The passage with what stands around it.")
 
 
 class SearchResponse(_Model):

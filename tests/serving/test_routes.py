@@ -46,6 +46,27 @@ def test_search_finds_and_explains(client, mode):
     assert sum(explained["explanation"]["parts"].values()) == pytest.approx(explained["score"])
 
 
+def test_hits_are_grouped_unlike_and_expanded(serve):
+    """One hit a document, hits unlike each other, and the text around a passage."""
+    client = serve(writable=True)
+    text = "\n\n".join(f"zebra paragraph number {number} " * 40 for number in range(4))
+    client.post("/v1/ingest", json={"documents": [{"id": name, "text": text} for name in "ab"]})
+    body = {"query": "zebra paragraph", "limit": 2, "mode": "sparse"}
+    grouped = client.post("/v1/search", json=body | {"group_by_document": True}).json()["hits"]
+    assert sorted(hit["document_id"] for hit in grouped) == ["a", "b"]
+    assert [hit["rank"] for hit in grouped] == [1, 2]
+    unlike = client.post("/v1/search", json=body | {"diversity": 0.9, "explain": True}).json()[
+        "hits"
+    ]
+    assert len(unlike) == 2
+    assert all(hit["explanation"] for hit in unlike)
+    whole = client.post(
+        "/v1/search", json=body | {"expand": "parent", "expand_tokens": 4096}
+    ).json()
+    assert all(f"number {number}" in whole["hits"][0]["context"] for number in range(4))
+    assert grouped[0]["context"] is None
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [

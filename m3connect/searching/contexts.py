@@ -1,0 +1,224 @@
+"""From hits to what an answer is written from: one hit a document, unlike each other, with what stands around.
+
+hits = search(connector, encoder, "how do I rotate keys?", limit=50)
+for context in contexts(by_document(hits, 5), connector, encoder, expand="neighbours"):
+    print(context.text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from m3connect.contract import Connector, Encoder
+from m3connect.errors import InputError
+from m3connect.filters import F
+from m3connect.searching import scoring
+from m3connect.types import Hit, Payload
+
+Expand = Literal["nothing", "neighbours", "parent"]
+_BREAK = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A hit with the text around it.
+
+    Args:
+        hit: what was found.
+        text: the passage and what was added, in the order of the document.
+        first, last: positions of the passages that the text is made of.
+    """
+
+    hit: Hit
+    text: str
+    first: int
+    last: int
+
+
+def by_document(hits: Iterable[Hit], limit: int | None = None) -> list[Hit]:
+    """The best hit of each document, ranked anew; a hit of no document stands for itself.
+
+    >>> passages = [Hit(f"{doc}#{n}", 1.0 - n / 10, n + 1, {"document_id": doc}) for n, doc in
+    ...             enumerate(["a", "a", "b"])]
+    >>> [(hit.id, hit.rank) for hit in by_document(passages)]
+    [('a#0', 1), ('b#2', 2)]
+    """
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        best.setdefault(hit.payload.get("document_id") or hit.id, hit)
+    kept = list(best.values())[:limit]
+    return [replace(hit, rank=rank) for rank, hit in enumerate(kept, 1)]
+
+
+def at_least(hits: Iterable[Hit], score: float = -np.inf, **legs: float) -> list[Hit]:
+    """The hits that reach a score, and a score of each named leg; a leg that is unknown fails.
+
+    >>> from m3connect.types import LegScores
+    >>> hits = [Hit("a", 2.0, 1, scores=LegScores(dense=0.9)), Hit("b", 1.0, 2)]
+    >>> [hit.id for hit in at_least(hits, dense=0.5)]
+    ['a']
+    """
+    return [
+        hit
+        for hit in hits
+        if hit.score >= score
+        and all(
+            value is not None and value >= least
+            for leg, least in legs.items()
+            for value in [getattr(hit.scores, leg, None)]
+        )
+    ]
+
+
+def diverse(
+    hits: Sequence[Hit], connector: Connector, limit: int, *, diversity: float = 0.3
+) -> list[Hit]:
+    """The best hits that are unlike each other: maximal marginal relevance over dense vectors.
+
+    The next hit has the largest ``(1 - diversity) * relevance - diversity * similarity``:
+    relevance is its score between the worst (0) and the best (1) of the hits, similarity the
+    largest inner product with a hit that is taken already (Carbonell and Goldstein 1998).
+
+    Args:
+        hits: best first.
+        connector: where they lie; one request reads their dense vectors.
+        limit: how many.
+        diversity: 0 keeps the order, 1 looks at unlikeness alone.
+
+    Raises:
+        InputError: ``diversity`` is not between 0 and 1, or no dense vectors are stored.
+    """
+    if not 0 <= diversity <= 1:
+        raise InputError(f"diversity is between 0 and 1, got {diversity}")
+    batch = connector.fetch([hit.id for hit in hits], vectors=("dense",))
+    if batch.embeddings.dense is None:
+        raise InputError(f"{connector.collection!r} stores no dense vectors to tell hits apart")
+    row_of = {id_: row for row, id_ in enumerate(batch.ids)}
+    there = [hit for hit in hits if hit.id in row_of]
+    if not there:
+        return []
+    vectors = batch.embeddings.dense[[row_of[hit.id] for hit in there]]
+    scores = np.array([hit.score for hit in there])
+    relevance = (scores - scores.min()) / max(float(np.ptp(scores)), 1e-12)
+    nearest = np.zeros(len(there))  # to what is taken; nothing is yet
+    taken: list[int] = []
+    while len(taken) < min(limit, len(there)):
+        gain = (1 - diversity) * relevance - diversity * nearest
+        gain[taken] = -np.inf
+        taken.append(int(gain.argmax()))
+        nearest = np.maximum(nearest, vectors @ vectors[taken[-1]])
+    return [replace(there[row], rank=rank) for rank, row in enumerate(taken, 1)]
+
+
+def contexts(
+    hits: Sequence[Hit],
+    connector: Connector,
+    encoder: Encoder,
+    *,
+    expand: Expand = "neighbours",
+    tokens: int = 1024,
+) -> list[Context]:
+    """Each hit with what stands around it in its document.
+
+    Args:
+        hits: passages that ingestion wrote; others come as they are.
+        connector: where they lie.
+        encoder: counts tokens.
+        expand: ``neighbours`` adds the passages before and after, by turns, while they fit;
+            ``parent`` the whole document if it fits, else like ``neighbours``; ``nothing``.
+        tokens: most tokens of one context; the hit's own passage is never cut.
+    """
+    if expand not in ("nothing", "neighbours", "parent"):
+        raise InputError(f"expand is nothing, neighbours or parent, got {expand!r}")
+    found = []
+    for hit in hits:
+        position = hit.payload.get("position")
+        if (
+            expand == "nothing"
+            or not isinstance(position, int)
+            or not hit.payload.get("document_id")
+        ):
+            place = position if isinstance(position, int) else 0
+            found.append(Context(hit, hit.text, place, place))
+            continue
+        reach = None if expand == "parent" else tokens
+        found.append(
+            _around(hit, position, _passages(connector, hit, position, reach), encoder, tokens)
+        )
+    return found
+
+
+def best_sentences(
+    query: str, text: str, encoder: Encoder, *, limit: int = 3
+) -> list[tuple[str, float]]:
+    """The sentences of a text that answer a query best by MaxSim, in the order of the text.
+
+    Args:
+        query: the question.
+        text: a passage or a context.
+        encoder: encodes the sentences in one pass.
+        limit: how many.
+    """
+    from semantic_text_splitter import TextSplitter
+
+    sentences = [each for each in TextSplitter((1, 400)).chunks(text) if each.strip()]
+    asked = encoder.encode([query], kind="query", legs=("multivector",)).multivector
+    made = encoder.encode(sentences, legs=("multivector",)).multivector
+    if not sentences or asked is None or made is None:
+        return []
+    scores = scoring.maxsim_scores(asked[0], made)
+    best = sorted(np.argsort(-scores, kind="stable")[:limit].tolist())
+    return [(sentences[row], float(scores[row])) for row in best]
+
+
+def _passages(
+    connector: Connector, hit: Hit, position: int, reach: int | None
+) -> dict[int, Payload]:
+    """The document's passages by position; with ``reach`` those so many positions around."""
+    condition = F("document_id") == hit.document_id
+    if reach is not None:
+        # A passage has at least one token, but eight are the least that ingestion leaves alone.
+        distance = max(1, reach // 8)
+        condition &= (F("position") >= position - distance) & (F("position") <= position + distance)
+    return {
+        payload["position"]: payload
+        for batch in connector.scan(condition)
+        for payload in batch.payloads
+        if isinstance(payload.get("position"), int)
+    }
+
+
+def _around(
+    hit: Hit, position: int, passages: dict[int, Payload], encoder: Encoder, tokens: int
+) -> Context:
+    """Grow from the hit: one before, one after, until neither fits or there is no more.
+
+    positions   3  4 [5] 6  7      order of trial: 6, 4, 7, 3
+    """
+    first = last = position
+    left = tokens - _count(encoder, hit.text)
+    after, before = position + 1, position - 1
+    while after is not None or before is not None:
+        for forward in (True, False):
+            here = after if forward else before
+            if here is None:
+                continue
+            size = _count(encoder, str(passages[here]["text"])) if here in passages else None
+            if size is None or size > left:
+                after, before = (None, before) if forward else (after, None)
+                continue
+            left -= size
+            if forward:
+                last, after = here, here + 1
+            else:
+                first, before = here, here - 1
+    rows = [str(passages[row]["text"]) for row in range(first, last + 1) if row in passages]
+    return Context(hit, _BREAK.join(rows) or hit.text, first, last)
+
+
+def _count(encoder: Encoder, text: str) -> int:
+    return len(encoder.tokenizer.encode(text, add_special_tokens=False))

@@ -1,0 +1,119 @@
+"""What an answer is written from."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m3connect.errors import InputError
+from m3connect.ingestion import ingest
+from m3connect.searching.contexts import best_sentences, by_document, contexts, diverse
+from m3connect.searching.search import search
+from m3connect.stores.memory import MemoryConnector
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document, Hit
+
+WORDS = ("river", "engine", "violin", "harvest", "planet", "castle")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """The fake encoder."""
+    return HashEncoder()
+
+
+@pytest.fixture(scope="module")
+def manual(encoder):
+    """Two documents of six paragraphs, one passage each."""
+    connector = MemoryConnector(collection="manual")
+    documents = [
+        Document(name, "\n\n".join(f"{name} {word} " * 10 for word in WORDS))
+        for name in ("one", "two")
+    ]
+    ingest(documents, encoder, connector, chunk_tokens=24)
+    return connector
+
+
+def hit_on(manual, encoder, text):
+    """The best hit for a text."""
+    return search(manual, encoder, text, mode="sparse", limit=1)[0]
+
+
+def test_one_hit_a_document(manual, encoder):
+    """The best passage of each document, ranked from 1."""
+    hits = search(manual, encoder, "one two violin", limit=12)
+    grouped = by_document(hits)
+    assert [hit.rank for hit in grouped] == [1, 2]
+    assert {hit.document_id for hit in grouped} == {"one", "two"}
+    assert grouped[0].id == hits[0].id
+    assert len(by_document(hits, 1)) == 1
+
+
+def test_neighbours_fill_the_budget_and_no_more(manual, encoder):
+    """Passages before and after are added by turns while they fit, in the document's order."""
+    hit = hit_on(manual, encoder, "one violin")
+    counts = [len(encoder.tokenizer.encode(hit.text, add_special_tokens=False))]
+    for room, (first, last) in ((1, (2, 2)), (2, (2, 3)), (3, (1, 3)), (4, (1, 4)), (99, (0, 5))):
+        context = contexts([hit], manual, encoder, tokens=room * counts[0])[0]
+        assert (context.first, context.last) == (first, last)
+        words = [word for word in WORDS if word in context.text]
+        assert words == list(WORDS[first : last + 1])
+        assert "two" not in context.text
+
+
+def test_a_passage_is_never_cut(manual, encoder):
+    """A budget below the passage gives the passage."""
+    hit = hit_on(manual, encoder, "one violin")
+    assert contexts([hit], manual, encoder, tokens=1)[0].text == hit.text
+    assert contexts([hit], manual, encoder, expand="nothing")[0].text == hit.text
+
+
+def test_the_parent_is_the_whole_document_where_it_fits(manual, encoder):
+    """With room for it, all passages."""
+    hit = hit_on(manual, encoder, "two castle")
+    context = contexts([hit], manual, encoder, expand="parent", tokens=1000)[0]
+    assert (context.first, context.last) == (0, 5)
+
+
+def test_a_record_of_no_document_stands_alone(encoder):
+    """Records that ingestion did not write have no neighbours."""
+    hit = Hit("x", 1.0, 1, {"text": "alone"})
+    connector = MemoryConnector(collection="none")
+    assert contexts([hit], connector, encoder)[0].text == "alone"
+
+
+def test_diversity_prefers_what_is_unlike(encoder):
+    """Twins of the best hit wait behind an unlike one; without diversity the order stays."""
+    connector = MemoryConnector(collection="notes")
+    texts = {"a": "keys rotate daily", "b": "keys rotate daily.", "c": "keys of castles"}
+    ingest([Document(name, text) for name, text in texts.items()], encoder, connector)
+    hits = search(connector, encoder, "keys rotate daily", mode="dense", limit=3)
+    assert [h.document_id for h in diverse(hits, connector, 3, diversity=0)] == ["a", "b", "c"]
+    mixed = diverse(hits, connector, 2, diversity=0.9)
+    assert [h.document_id for h in mixed] == ["a", "c"]
+    assert [h.rank for h in mixed] == [1, 2]
+    with pytest.raises(InputError, match="between 0 and 1"):
+        diverse(hits, connector, 2, diversity=2)
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=20), st.integers(1, 5))
+def test_grouping_keeps_the_order_of_the_best(documents, limit):
+    """No document twice, in the order of first appearance."""
+    hits = [
+        Hit(f"{name}#{n}", 1 - n / 100, n + 1, {"document_id": name})
+        for n, name in enumerate(documents)
+    ]
+    names = [hit.document_id for hit in by_document(hits, limit)]
+    assert names == list(dict.fromkeys(documents))[:limit]
+
+
+def test_the_best_sentences_come_in_the_order_of_the_text(encoder):
+    """Sentences that share the query's words are chosen."""
+    text = (
+        "The castle is old. " * 20
+        + "Keys are rotated. "
+        + "The river is long. " * 20
+        + "Ask for keys."
+    )
+    chosen = best_sentences("keys rotated", text, encoder, limit=2)
+    assert any("Keys are rotated" in sentence for sentence, _ in chosen)
+    assert best_sentences("keys", "", encoder) == []
