@@ -21,7 +21,7 @@ class OpenAIEmbeddings(BaseModel):
     input: str | list[str] | list[int] | list[list[int]]
     model: str = ""
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: int | None = Field(default=None, ge=1)
 
 
 def router(service: Service) -> APIRouter:

@@ -23,7 +23,9 @@ class EmbeddingsRequest(_Model):
 
     input: str | list[str]
     kind: Kind = "passage"
-    legs: list[Leg] | None = Field(None, description="Representations to return; all by default.")
+    legs: list[Leg] | None = Field(
+        default=None, description="Representations to return; all by default."
+    )
 
 
 class SparseWeights(_Model):
@@ -55,20 +57,24 @@ class SearchRequest(_Model):
     """One query."""
 
     query: Annotated[str, Field(min_length=1)]
-    collection: str | None = Field(None, description="The service's first one by default.")
+    collection: str | None = Field(default=None, description="The service's first one by default.")
     mode: Mode = "hybrid"
-    filter: str | None = Field(None, description="""Such as 'lang == "de" and year >= 2020'.""")
+    filter: str | None = Field(
+        default=None, description="""Such as 'lang == "de" and year >= 2020'."""
+    )
     limit: Annotated[int, Field(ge=1)] = 10
     offset: Annotated[int, Field(ge=0)] = 0
     depth: Annotated[int, Field(ge=1)] | None = None
     explain: bool = False
-    group_by_document: bool = Field(False, description="The best passage of each document alone.")
+    group_by_document: bool = Field(
+        default=False, description="The best passage of each document alone."
+    )
     expand: Literal["nothing", "neighbours", "parent"] = Field(
-        "nothing", description="Text around each passage, as far as expand_tokens reach."
+        default="nothing", description="Text around each passage, as far as expand_tokens reach."
     )
     expand_tokens: Annotated[int, Field(ge=1, le=32_768)] = 1024
     diversity: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="Hits unlike each other (maximal marginal relevance)."
+        default=None, description="Hits unlike each other (maximal marginal relevance)."
     )
 
 
@@ -83,7 +89,7 @@ class SearchHit(_Model):
     metadata: dict[str, Any]
     scores: dict[Leg, float | None]
     explanation: dict[str, Any] | None = None
-    context: str | None = Field(None, description="The passage with what stands around it.")
+    context: str | None = Field(default=None, description="The passage with what stands around it.")
 
 
 class SearchResponse(_Model):

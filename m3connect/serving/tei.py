@@ -32,7 +32,7 @@ class Embed(BaseModel):
     normalize: bool = True
     truncate: bool = True
     prompt_name: str | None = None
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: int | None = Field(default=None, ge=1)
 
 
 class Rerank(BaseModel):
@@ -68,7 +68,7 @@ class CohereRerank(BaseModel):
     query: str
     documents: list[str | dict[str, Any]]
     model: str = ""
-    top_n: int | None = Field(None, ge=1)
+    top_n: int | None = Field(default=None, ge=1)
     return_documents: bool = False
 
 
