@@ -199,23 +199,19 @@ def _around(
 
     positions   3  4 [5] 6  7      order of trial: 6, 4, 7, 3
     """
-    first = last = position
     left = tokens - _count(encoder, hit.text)
-    after, before = position + 1, position - 1
-    while after is not None or before is not None:
-        for forward in (True, False):
-            here = after if forward else before
-            if here is None:
-                continue
-            size = _count(encoder, str(passages[here]["text"])) if here in passages else None
-            if size is None or size > left:
-                after, before = (None, before) if forward else (after, None)
-                continue
-            left -= size
-            if forward:
-                last, after = here, here + 1
+    ends = {1: position, -1: position}  # the last and the first position, by direction
+    growing = [1, -1]
+    while growing:
+        for step in tuple(growing):
+            here = ends[step] + step
+            size = _count(encoder, str(passages[here]["text"])) if here in passages else left + 1
+            if size > left:
+                growing.remove(step)
             else:
-                first, before = here, here - 1
+                ends[step] = here
+                left -= size
+    first, last = ends[-1], ends[1]
     rows = [str(passages[row]["text"]) for row in range(first, last + 1) if row in passages]
     return Context(hit, _BREAK.join(rows) or hit.text, first, last)
 
