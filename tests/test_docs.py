@@ -42,6 +42,17 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
         example.evaluate()
 
 
+@pytest.mark.slow
+def test_the_readmes_example_prints_hits(tmp_path, monkeypatch, capsys):
+    """What the README shows finds something in a folder of plain files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "keys.md").write_text("# Keys\n\nRotate the key every ninety days.\n")
+    for example in Sybil([PythonCodeBlockParser()]).parse(ROOT / "README.md"):
+        example.evaluate()
+    assert "every ninety days" in capsys.readouterr().out
+
+
 def test_links_between_pages_hold():
     """Every relative link of the documentation leads to a file."""
     import re
