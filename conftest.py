@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -14,6 +15,19 @@ settings.load_profile("m3connect")
 
 # Tests are small and run side by side: more threads would wait for each other. Read by torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_tokenizers() -> Iterator[None]:
+    """A tokenizer file is parsed once a process: m3-mini's takes a second, for each encoder."""
+    from tokenizers import Tokenizer
+
+    from m3connect.model import checkpoint
+
+    once = SimpleNamespace(from_buffer=cache(Tokenizer.from_buffer))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "Tokenizer", once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 Run: python examples/03_filters_and_fusion.py
 """
 
+from functools import partial
+
 from m3connect import Document, F, Hit, M3Encoder, Rrf, Weighted, connect, ingest, search
 from m3connect.filters import parse
 
@@ -30,16 +32,14 @@ with connect("qdrant", collection="errors", path=":memory:") as errors:
             print(f"  {hit.score:.4f}  {hit.payload['document_id']:<8} {' '.join(legs)}")
 
     question = "TS-999"
-    show("weighted sum, the checkpoint's weights", search(errors, encoder, question, mode="all"))
-    show("more lexical", search(errors, encoder, question, fusion=Weighted(1.0, 1.0)))
-    show("reciprocal ranks", search(errors, encoder, question, fusion=Rrf(k=60)))
-    show(
-        "late interaction orders the best 3",
-        search(errors, encoder, question, mode="all", rerank=3),
-    )
+    find = partial(search, errors, encoder, leg_scores=True)
+    show("weighted sum, the checkpoint's weights", find(question, mode="all"))
+    show("more lexical", find(question, fusion=Weighted(1.0, 1.0)))
+    show("reciprocal ranks", find(question, fusion=Rrf(k=60)))
+    show("late interaction orders the best 3", find(question, mode="all", rerank=3))
 
     # The same filter twice: in Python and as text.
     in_python = (F("lang") == "en") & (F("year") >= 2021) & ~F("tags").exists()
     as_text = parse('lang == "en" and year >= 2021 and not tags exists')
     assert in_python == as_text
-    show("filtered", search(errors, encoder, "cold cache", filter=in_python))
+    show("filtered", find("cold cache", filter=in_python))

@@ -26,20 +26,26 @@ def definitions(tree):
 
 
 @pytest.fixture(scope="session")
-def documented_methods():
+def trees():
+    """Every source file, parsed."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
+@pytest.fixture(scope="session")
+def documented_methods(trees):
     """Names of methods that some class documents, such as a protocol for those who follow it."""
     return {
         name.split(".")[1]
-        for path in SOURCES
-        for name, node in definitions(ast.parse(path.read_text(encoding="utf-8")))
+        for tree in trees.values()
+        for name, node in definitions(tree)
         if "." in name and ast.get_docstring(node)
     }
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_public_name_has_a_docstring(path, documented_methods):
+def test_every_public_name_has_a_docstring(path, trees, documented_methods):
     """Modules, public classes, functions and methods say what they are."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = trees[path]
     assert ast.get_docstring(tree)
     missing = [name for name, node in definitions(tree) if not ast.get_docstring(node)]
     assert not [name for name in missing if name.split(".")[-1] not in documented_methods]

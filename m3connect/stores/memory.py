@@ -161,7 +161,9 @@ class MemoryConnector:
     def _leg_scores(self, query: Query) -> dict[Leg, dict[str, float]]:
         """Every matching record's score in every leg of the query."""
         ids = self._matching(query.filter)
-        return scoring.leg_scores(query, ids, self.fetch(ids, vectors=query.legs).embeddings)
+        records = [self._records[id_] for id_ in ids]
+        embeddings = _embeddings(records, self._require("search").schema, query.legs)
+        return scoring.leg_scores(query, ids, embeddings)
 
     def _hit(
         self,

@@ -36,6 +36,7 @@ print(json.dumps(codes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["qdrant", "milvus"])
 def test_a_refused_opener_does_not_harm_the_holder(tmp_path, target):
     """Held, refused to search, doctor, ingest and connect, the collection takes and gives on."""

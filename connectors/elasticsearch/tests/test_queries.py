@@ -14,7 +14,7 @@ from m3connect_elasticsearch.queries import read_hits, search_body
 DENSE = np.array([0.5, -1.0], np.float32)
 SPARSE = SparseVector(np.array([7, 4_000_000_000], np.uint32), np.array([0.5, 2.0], np.float32))
 BOTH = Query(dense=DENSE, sparse=SPARSE, fusion=Rrf(), payload=False)
-FILTER = {"term": {"facts": "4:langsde"}}
+FILTER = {"term": {"facts": "4:lang=sde"}}
 ORDER = [{"_score": "desc"}, {"id": "asc"}]
 KNN = {
     "field": "dense",
