@@ -140,7 +140,7 @@ class RecordWriter:
             "notes": dict(self.stored.notes),
             "digest": self._hash.hexdigest()[:32],
         }
-        self._file.add_key_value_metadata({_COPY: json.dumps(copy)})
+        self._file.add_key_value_metadata({_COPY.decode(): json.dumps(copy)})
         self._file.close()
         self._partial.replace(self.path)
 
@@ -363,14 +363,21 @@ def _split(payload: Payload) -> tuple[str | None, str]:
 
 def payloads_from_arrow(table: pa.Table | pa.RecordBatch) -> list[Payload]:
     """The payloads in a table of :func:`records_to_arrow`."""
-    columns = zip(
-        table.column("text").to_pylist(), table.column("payload").to_pylist(), strict=True
-    )
+    columns = zip(table.column("text").to_pylist(), _strings(table, "payload"), strict=True)
     return [({} if text is None else {"text": text}) | json.loads(rest) for text, rest in columns]
 
 
 def records_from_arrow(table: pa.Table) -> RecordBatch:
     """Records from a table of :func:`records_to_arrow`."""
     return RecordBatch(
-        table["id"].to_pylist(), payloads_from_arrow(table), Embeddings.from_arrow(table)
+        _strings(table, "id"), payloads_from_arrow(table), Embeddings.from_arrow(table)
     )
+
+
+def _strings(table: pa.Table | pa.RecordBatch, name: str) -> list[str]:
+    """A column that has a string in every row."""
+    values = table.column(name).to_pylist()
+    strings = [value for value in values if value is not None]
+    if len(strings) < len(values):
+        raise InputError(f"column {name!r} holds nulls")
+    return strings

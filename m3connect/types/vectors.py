@@ -351,19 +351,19 @@ def _take_ragged(
 def _to_arrow(embeddings: Embeddings) -> pa.Table:
     import pyarrow as pa  # costs 0.1 s: loaded by those who need it
 
-    columns: dict[str, pa.Array] = {}
+    columns: dict[str, pa.Array[Any]] = {}
     if embeddings.dense is not None:
         columns["dense"] = _fixed(embeddings.dense)
     if embeddings.sparse is not None:
         sparse = embeddings.sparse
         for name, values in zip(_SPARSE, (sparse.indices, sparse.values), strict=True):
             columns[name] = pa.ListArray.from_arrays(
-                pa.array(sparse.indptr.astype(np.int32)), pa.array(np.ascontiguousarray(values))
+                pa.array(sparse.indptr, pa.int32()), pa.array(np.ascontiguousarray(values))
             )
     if embeddings.multivector is not None:
         multi = embeddings.multivector
         columns["multivector"] = pa.ListArray.from_arrays(
-            pa.array(multi.offsets.astype(np.int32)), _fixed(multi.vectors)
+            pa.array(multi.offsets, pa.int32()), _fixed(multi.vectors)
         )
     columns["n_tokens"] = pa.array(embeddings.n_tokens)
     columns["truncated"] = pa.array(embeddings.truncated)
@@ -398,21 +398,23 @@ def _from_arrow(table: pa.Table | pa.RecordBatch) -> Embeddings:
     )
 
 
-def _fixed(matrix: NDArray[Any]) -> pa.FixedSizeListArray:
+def _fixed(matrix: NDArray[Any]) -> pa.FixedSizeListArray[Any, int]:
     import pyarrow as pa
 
     flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
 
 
-def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array[Any]:
     import pyarrow as pa
 
     column = table.column(name)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     if column.null_count:
         raise InputError(f"column {name!r} holds nulls")
+    if isinstance(column, pa.ChunkedArray):
+        if column.num_chunks == 1:
+            return column.chunk(0)  # type: ignore[return-value]  # the stubs have it chunked
+        return column.combine_chunks()
     return column
 
 
@@ -425,11 +427,14 @@ def portable_schema(schema: pa.Schema) -> pa.Schema:
         "sparse_indices": pa.list_(pa.int64()),
         "multivector": pa.list_(pa.list_(pa.float32())),
     }
-    fields = [pa.field(field.name, types.get(field.name, field.type)) for field in schema]
-    return pa.schema(fields, metadata=schema.metadata)
+    for name, portable in types.items():
+        at = schema.get_field_index(name)
+        if at >= 0:
+            schema = schema.set(at, pa.field(name, portable))
+    return schema
 
 
-def _terms(indices: pa.Array) -> NDArray[np.uint32]:
+def _terms(indices: pa.Array[Any]) -> NDArray[np.uint32]:
     """Term indices, which must not wrap when they become 32 bits wide."""
     import pyarrow as pa
 
@@ -441,24 +446,25 @@ def _terms(indices: pa.Array) -> NDArray[np.uint32]:
     if len(terms) and not 0 <= int(terms.min()) <= int(terms.max()) < 1 << 32:
         wrong = terms.min() if terms.min() < 0 else terms.max()
         raise InputError(f"column 'sparse_indices' holds {wrong}, which is no index of a term")
-    return terms.astype(np.uint32, copy=False)  # type: ignore[no-any-return]
+    return terms.astype(np.uint32, copy=False)
 
 
-def _floats(values: pa.Array, name: str) -> FloatArray:
+def _floats(values: pa.Array[Any], name: str) -> FloatArray:
     import pyarrow as pa
 
     if values.null_count or not pa.types.is_floating(values.type):
         raise InputError(f"column {name!r} holds nulls or {values.type}, expected floats")
-    return values.to_numpy().astype(np.float32, copy=False)  # type: ignore[no-any-return]
+    return values.to_numpy().astype(np.float32, copy=False)
 
 
-def _rows_of(column: pa.Array, name: str) -> NDArray[Any]:
+def _rows_of(column: pa.Array[Any], name: str) -> NDArray[Any]:
     """Vectors of one width, ``[N, width]``."""
     import pyarrow as pa
 
     if column.null_count:
         raise InputError(f"column {name!r} holds nulls")
-    if pa.types.is_fixed_size_list(column.type):
+    values: pa.Array[Any]
+    if isinstance(column, pa.FixedSizeListArray):
         width = column.type.list_size
         values = column.flatten()
     else:
@@ -469,14 +475,14 @@ def _rows_of(column: pa.Array, name: str) -> NDArray[Any]:
         width = int(widths[0]) if len(widths) else 0
     if values.null_count or not pa.types.is_floating(values.type):
         raise InputError(f"column {name!r} holds nulls or {values.type}, expected floats")
-    return values.to_numpy().reshape(len(column), width)  # type: ignore[no-any-return]
+    return values.to_numpy().reshape(len(column), width)
 
 
-def _ragged(column: pa.Array, name: str) -> tuple[NDArray[np.int64], pa.Array]:
+def _ragged(column: pa.Array[Any], name: str) -> tuple[NDArray[np.int64], pa.Array[Any]]:
     """Offsets from 0, and the values they index."""
     import pyarrow as pa
 
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+    if not isinstance(column, pa.ListArray | pa.LargeListArray):
         raise InputError(f"column {name!r} is {column.type}, expected a list")
     offsets = column.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0], column.values.slice(offsets[0], offsets[-1] - offsets[0])
