@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GROUP = "m3connect.connectors"
 _EXTRAS = ("qdrant", "milvus", "elasticsearch")
+_SCHEMES = {"", "http", "https", "tcp", "unix"}  # of these, each driver says what it speaks
 
 
 def available() -> dict[str, EntryPoint]:
@@ -60,10 +61,11 @@ def _check_url(target: str, url: str) -> None:
     shown = repr(url) if url.isprintable() and " " not in url else "the url"
     wrong = f"{target}: {shown} is no address of a server, such as http://host:port"
     try:
-        parts = urlsplit(url)
-        complete = parts.port != 0 and (
-            parts.hostname or parts.scheme == "unix" or "://" not in url
-        )
+        # Without a scheme, "user:password@host" would be taken for one.
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        complete = parts.scheme in _SCHEMES and parts.port != 0
+        complete = complete and bool(parts.hostname or parts.scheme == "unix")
+        complete = complete and ("://" in url or "@" not in url)
     except ValueError as error:
         raise ConfigError(wrong) from error
     if not complete or shown == "the url":

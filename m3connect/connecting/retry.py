@@ -29,11 +29,15 @@ class RetryPolicy:
 
     Args:
         attempts: tries altogether; 1 means no retry.
-        initial: seconds before the first retry; doubled each time, with full jitter.
+        initial: seconds before the first retry, doubled each time; a random part of up to half of
+            it is left out, so that clients do not come back together.
         maximum: longest wait in seconds, a server's ``Retry-After`` included.
+
+    By default the six waits last 16 to 32 seconds together: a server that is restarted in less than
+    16 is always waited for.
     """
 
-    attempts: int = 6
+    attempts: int = 7
     initial: float = 0.5
     maximum: float = 60.0
 
@@ -45,7 +49,9 @@ class _RetryAfter(wait_base):
     """Exponential back-off with jitter, but never less than the server asked for."""
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self.backoff = tenacity.wait_random_exponential(policy.initial, policy.maximum)
+        half, most = policy.initial / 2, policy.maximum / 2
+        floor = tenacity.wait_exponential(half, most)
+        self.backoff = floor + tenacity.wait_random_exponential(half, most)
         self.maximum = policy.maximum
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:

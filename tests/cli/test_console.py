@@ -139,7 +139,17 @@ def test_what_is_no_secret_stays(text):
 
 @pytest.mark.parametrize("target", ["qdrant", "milvus", "elasticsearch"])
 @pytest.mark.parametrize(
-    "url", ["http://b:{}@h:99999", "http://b:{}@[::1", "http://", "http://b:{} @h"]
+    "url",
+    [
+        "http://b:{}@h:99999",
+        "http://b:{}@[::1",
+        "http://",
+        "http://b:{} @h",
+        "b:{}@h:6333",
+        "ftp://b:{}@h",
+        "b:{}",
+        "h:9x{}",
+    ],
 )
 def test_an_address_that_no_driver_parses_is_bad_usage(run, target, url):
     """Exit code 2 and one line, whatever the driver would raise."""

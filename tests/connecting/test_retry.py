@@ -74,6 +74,22 @@ def test_the_wait_honours_retry_after_up_to_the_maximum(asked, expected):
     assert expected <= wait(state) <= 60.0
 
 
+@pytest.mark.parametrize(("luck", "seconds"), [(0, 15.75), (1, 31.5)])
+def test_a_restart_is_waited_for_on_the_worst_day(monkeypatch, luck, seconds):
+    """However the dice fall, the waits together outlast a server's restart, and they do end."""
+    import random
+
+    import tenacity
+
+    monkeypatch.setattr(random, "uniform", lambda low, high: (low, high)[luck])
+    waits = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
+    with pytest.raises(TransientError):
+        call(failing(*(transient() for _ in range(99))))
+    assert sum(waits) == seconds
+    assert waits == sorted(waits)
+
+
 @given(st.lists(st.integers(0, 400), max_size=12), st.integers(1, 5))
 def test_requests_keep_every_record_in_order_within_the_limits(sizes, most):
     """Parts are within both limits unless a part is a single record."""
