@@ -147,8 +147,8 @@ def test_what_is_no_secret_stays(text):
         "http://b:{} @h",
         "b:{}@h:6333",
         "ftp://b:{}@h",
-        "b:{}",
-        "h:9x{}",
+        "foo:bar",
+        "h:9x",
     ],
 )
 def test_an_address_that_no_driver_parses_is_bad_usage(run, target, url):
