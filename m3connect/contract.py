@@ -7,6 +7,7 @@ I/O; nothing it does on its own destroys data. Its behaviour is the in-memory co
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
     from m3connect.filters import Filter
     from m3connect.types import Embeddings, Fusion, Hit, Query, RecordBatch
 
+log = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
 """Raised when stored records change their meaning."""
 
 FieldKind = Literal["keyword", "integer", "float", "boolean", "datetime"]
 FusionKind = Literal["rrf", "weighted", "weighted_rescored"]
 Kind = Literal["query", "passage"]
+Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-7bit"]
+"""In which a network computes; ``int8-7bit`` is int8 for CPUs where 8 bits of weight overflow."""
 LegSelection = bool | Sequence[Leg]
 """Which vectors a read brings: all, none, or those of some legs."""
 RESERVED_PREFIX = "_m3"
@@ -48,6 +53,8 @@ class Fingerprint:
         max_length: tokens after which a passage was cut.
         pooling: how the dense vector is made, ``cls`` or ``mean``.
         chunker: how documents were cut, empty when records came ready-made.
+        precision: in which the network computed. Vectors of two precisions differ by rounding and
+            may be mixed, so a difference is logged and not refused (``docs/precision.md``).
         format_version: of the stored records.
     """
 
@@ -60,6 +67,7 @@ class Fingerprint:
     max_length: int
     pooling: str
     chunker: str = ""
+    precision: Precision = "float32"
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -84,7 +92,8 @@ class Fingerprint:
         """Check that a collection made with ``stored`` can be used with this model.
 
         Reading needs the same model and dense and multi-vector widths; writing also the same
-        chunker and maximum length, so that the collection stays of one piece.
+        chunker and maximum length, so that the collection stays of one piece. Another precision is
+        logged as a warning.
 
         Raises:
             FingerprintMismatch: names what differs and the ways out.
@@ -107,6 +116,14 @@ class Fingerprint:
                 f"collection {collection!r} was made by {stored.model!r} and cannot be used with "
                 f"{self.model!r} ({'; '.join(differs)}). Use the same model and options "
                 f"({way}), or ingest into a new collection (--collection NAME)."
+            )
+        if stored.precision != self.precision:
+            log.warning(
+                "collection %r holds vectors in %s, the encoder computes in %s: scores differ by "
+                "rounding (docs/precision.md has what it costs; --dtype chooses)",
+                collection,
+                stored.precision,
+                self.precision,
             )
 
 

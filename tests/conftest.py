@@ -41,8 +41,10 @@ def vary(tiny_m3, tmp_path):
         shutil.copytree(tiny_m3, folder)
         values = json.loads((folder / "m3.json").read_text())
         (folder / "m3.json").write_text(json.dumps(values | changes))
-        graph = build(open_checkpoint(folder).config, "input_ids", folder / "model.safetensors")
-        (folder / "graph.onnx").write_bytes(graph.SerializeToString())
+        config = open_checkpoint(folder).config
+        for name, int8 in (("graph.onnx", False), ("graph.int8.onnx", True)):
+            graph = build(config, "input_ids", folder / "model.safetensors", int8=int8)
+            (folder / name).write_bytes(graph.SerializeToString())
         return folder
 
     return copy

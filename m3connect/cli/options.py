@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from m3connect.types import Leg
 
 BackendName = Literal["auto", "onnx", "torch"]
-DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+DtypeName = Literal["auto", "float32", "float16", "bfloat16", "int8", "int8-7bit"]
 FusionName = Literal["rrf", "weighted"]
 
 

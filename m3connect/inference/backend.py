@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from m3connect.inference.precision import Choice
 from m3connect.types import FloatArray, Leg, TokenArray
 
 
@@ -37,6 +38,9 @@ class Backend(Protocol):
     """``onnx`` or ``torch``."""
 
     device: str
+
+    choice: Choice
+    """The precision in which it computes, and why."""
 
     batch_tokens: int
     """The token budget of a batch that suits the device."""

@@ -23,6 +23,7 @@ from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
 from m3connect.inference.pairs import PairScores, pair_scores
+from m3connect.inference.precision import INT8, Dtype
 from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer
 from m3connect.model.config import M3Config
 from m3connect.model.folding import CaseFolding
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from m3connect.inference.remote import RemoteEncoder
 
 BackendName = Literal["auto", "torch", "onnx"]
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
+_LIGHT_DTYPES = ("auto", "float32", *INT8)
+"""What ONNX Runtime computes in."""
 _READ_AHEAD = 64
 """Texts that :meth:`M3Encoder.stream` tokenises at once."""
 _WINDOW_BATCHES = 16
@@ -110,7 +112,9 @@ class M3Encoder:
                 and GPUs. ``auto`` is ONNX Runtime where the checkpoint has a graph and no GPU is
                 asked for by ``device``.
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` is a GPU if torch finds one.
-            dtype: precision of the network; ``auto`` is float32 on a CPU and float16 on a GPU.
+            dtype: precision of the network. ``auto`` is float16 on a GPU; on a CPU the fastest
+                that it has instructions for and whose cost was measured for this checkpoint, else
+                float32. ``int8`` is for ONNX Runtime, ``float16`` and ``bfloat16`` for torch.
             revision: branch, tag or commit on the hub.
             max_length: tokens after which a text is cut; None for the model's own limit.
             batch_tokens: token budget of a batch; None for what suits the device.
@@ -154,6 +158,7 @@ class M3Encoder:
             multivector_width=self.config.multivector_width,
             max_length=self._text.max_length,
             pooling=self.config.pooling,
+            precision=self.backend.choice.precision,
         )
         return ModelInfo(self.config.name, fingerprint, self.config.fusion_weights)
 
@@ -267,14 +272,12 @@ def _backend(
     if dtype not in get_args(Dtype):
         raise ConfigError(f"dtype {dtype!r} is none of {get_args(Dtype)}")
     if backend == "auto":
-        light = checkpoint.has_graph and device in ("auto", "cpu") and dtype in ("auto", "float32")
-        backend = "onnx" if light else "torch"
+        light = checkpoint.has_graph and device in ("auto", "cpu") and dtype in _LIGHT_DTYPES
+        backend = "onnx" if light or dtype in INT8 else "torch"
     if backend == "torch":
         from m3connect.inference.torch_backend import TorchBackend
 
         return TorchBackend.load(checkpoint, device, dtype, threads)
-    if dtype not in ("auto", "float32"):
-        raise ConfigError(f"ONNX Runtime computes in float32, not {dtype}; use --backend torch")
     from m3connect.inference.onnx_backend import OnnxBackend
 
-    return OnnxBackend(checkpoint, "cpu" if device == "auto" else device, threads)
+    return OnnxBackend(checkpoint, "cpu" if device == "auto" else device, dtype, threads)

@@ -1,8 +1,8 @@
-"""The network on ONNX Runtime: light, made for CPUs, no torch."""
+"""The network on ONNX Runtime: light, made for CPUs, no torch; in float32 or in 8 bits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from m3connect.errors import CheckpointError, ConfigError
 from m3connect.inference.backend import Outputs
-from m3connect.model.checkpoint import GRAPH, Checkpoint, read_packed
+from m3connect.inference.precision import cpu_flags, on_onnx
+from m3connect.model import int8
+from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint, read_packed, read_safetensors
 from m3connect.model.packed import PackedTensors
 from m3connect.model.tensors import WORD_EMBEDDINGS
 from m3connect.types import LEGS, Leg
@@ -20,30 +22,45 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxBackend:
-    """Runs a checkpoint's graph in float32.
+    """Runs a checkpoint's graph.
 
     Args:
         checkpoint: one that has a graph.
         device: ``cpu`` or ``cuda``.
+        dtype: ``auto``, ``float32``, ``int8`` or ``int8-7bit``, see ``precision.py``.
         threads: threads of one operator; None leaves it to ONNX Runtime.
 
     Raises:
-        ConfigError: there is no graph, or the device is not supported.
+        ConfigError: there is no graph, or the device or the precision is not supported.
         CheckpointError: the graph and the weights do not fit together.
     """
 
     name = "onnx"
 
-    def __init__(self, checkpoint: Checkpoint, device: str, threads: int | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None
+    ) -> None:
         if not checkpoint.has_graph:
             raise ConfigError(
                 f"{checkpoint.path} has no {GRAPH}: make one with `m3connect export "
                 f"{checkpoint.config.name} --format onnx --output DIR`, or use --backend torch"
             )
         self.device = device
+        self.choice = on_onnx(
+            dtype,
+            device=device,
+            has_int8=checkpoint.has_int8_graph,
+            measured=checkpoint.config.precisions,
+            flags=cpu_flags(),
+        )
         self.batch_tokens = 1024 if device == "cpu" else 16384
         self._packed = read_packed(checkpoint) if checkpoint.layout == "packed" else None
-        self._session = _session(checkpoint, self._packed, device, threads)
+        if self.choice.precision == "float32":
+            graph, given = GRAPH, self._packed and _whole(self._packed)
+        else:
+            largest = 127 if self.choice.precision == "int8" else 63
+            graph, given = GRAPH_INT8, _rounded(checkpoint, self._packed, largest)
+        self._session = _session(checkpoint, graph, given or {}, device, threads)
 
     def run(
         self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
@@ -59,10 +76,47 @@ class OnnxBackend:
         return Outputs(found.get("dense"), found.get("sparse"), found.get("multivector"))
 
 
+def _whole(packed: PackedTensors) -> dict[str, NDArray[Any]]:
+    """What a packed checkpoint's graph takes from memory: all but the word embeddings."""
+    return {
+        name: packed[name].astype(np.float32, copy=False)
+        for name in packed
+        if name != WORD_EMBEDDINGS
+    }
+
+
+def _rounded(
+    checkpoint: Checkpoint, packed: PackedTensors | None, largest: int
+) -> dict[str, NDArray[Any]]:
+    """What the graph in 8 bits takes from memory.
+
+    Of an unpacked checkpoint these are the rounded matrices alone: everything else is read from
+    the place in ``model.safetensors`` that the graph names.
+    """
+    file = checkpoint.path / "model.safetensors"
+    tensors: Mapping[str, NDArray[Any]] = packed or read_safetensors(file)
+    given: dict[str, NDArray[Any]] = {}
+    for name in tensors:
+        if name == WORD_EMBEDDINGS:
+            continue
+        tensor = tensors[name]
+        if int8.is_rounded(name, tensor.ndim):
+            integers, scales = int8.rounded(tensor.astype(np.float32, copy=False), largest)
+            given[name] = integers
+            given[int8.scale_name(name)] = scales
+        elif packed is not None:
+            given[name] = tensor.astype(np.float32, copy=False)
+    return given
+
+
 def _session(
-    checkpoint: Checkpoint, packed: PackedTensors | None, device: str, threads: int | None
+    checkpoint: Checkpoint,
+    graph: str,
+    given: Mapping[str, NDArray[Any]],
+    device: str,
+    threads: int | None,
 ) -> Any:
-    """Open the graph; a packed checkpoint's weights are given from memory."""
+    """Open a graph; ``given`` are the weights that it takes from memory."""
     provider = _PROVIDERS.get(device)
     if provider not in onnxruntime.get_available_providers():
         raise ConfigError(
@@ -75,14 +129,10 @@ def _session(
     # Waiting threads that spin take the cores from those that work, as soon as a machine does
     # anything else: one query can then take twenty times as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if packed is not None:  # ONNX Runtime copies what it is given here
-        names = [name for name in packed if name != WORD_EMBEDDINGS]
-        values = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(packed[name].astype(np.float32, copy=False))
-            for name in names
-        ]
-        options.add_external_initializers(names, values)
+    if given:  # ONNX Runtime copies what it is given here
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in given.values()]
+        options.add_external_initializers(list(given), values)
     try:
-        return onnxruntime.InferenceSession(checkpoint.path / GRAPH, options, providers=[provider])
+        return onnxruntime.InferenceSession(checkpoint.path / graph, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own classes share no other base
-        raise CheckpointError(f"{checkpoint.path / GRAPH} cannot be opened: {error}") from error
+        raise CheckpointError(f"{checkpoint.path / graph} cannot be opened: {error}") from error

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from m3connect.errors import ConfigError
 from m3connect.inference.backend import Outputs
+from m3connect.inference.precision import Choice, cpu_flags, on_torch
 from m3connect.model.checkpoint import Checkpoint
 from m3connect.types import Leg
 
@@ -30,12 +31,14 @@ class TorchBackend:
 
     Args:
         model: in evaluation mode, on its device and in its precision.
+        choice: that precision, and why.
     """
 
     name = "torch"
 
-    def __init__(self, model: M3Model) -> None:
+    def __init__(self, model: M3Model, choice: Choice) -> None:
         self._model = model
+        self.choice = choice
         self._device = next(model.parameters()).device
         self.device = str(self._device)
         self.batch_tokens = 1024 if self._device.type == "cpu" else 16384
@@ -47,19 +50,21 @@ class TorchBackend:
         Args:
             checkpoint: of any layout.
             device: as torch names it; ``auto`` is the first GPU, else the CPU.
-            dtype: as torch names it; ``auto`` is float32 on a CPU and float16 elsewhere.
+            dtype: as torch names it; ``auto`` is float16 on a GPU, see ``precision.py``.
             threads: for the whole process; None leaves it as it is.
 
         Raises:
-            ConfigError: torch does not know the device, or it is not there.
+            ConfigError: torch does not know the device or precision, or it is not there.
             CheckpointError: a file is missing, broken or misshapen.
         """
         if threads is not None:
             torch.set_num_threads(threads)
         place = _device(device)
-        if dtype == "auto":
-            dtype = "float32" if place.type == "cpu" else "float16"
-        return cls(load_model(checkpoint, dtype=getattr(torch, dtype), device=place))
+        choice = on_torch(
+            dtype, device=place.type, measured=checkpoint.config.precisions, flags=cpu_flags()
+        )
+        model = load_model(checkpoint, dtype=getattr(torch, choice.precision), device=place)
+        return cls(model, choice)
 
     @torch.inference_mode()
     def run(

@@ -37,6 +37,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 CONFIG = "m3.json"
 GRAPH = "graph.onnx"
+GRAPH_INT8 = "graph.int8.onnx"
+"""The same network with its matrices in 8 bits (``int8.py``); the weights are the checkpoint's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,11 @@ class Checkpoint:
     def has_graph(self) -> bool:
         """Whether ONNX Runtime can run it."""
         return (self.path / GRAPH).is_file()
+
+    @property
+    def has_int8_graph(self) -> bool:
+        """Whether ONNX Runtime can run it in 8 bits."""
+        return (self.path / GRAPH_INT8).is_file()
 
 
 def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
@@ -158,12 +165,17 @@ def read_packed(checkpoint: Checkpoint) -> PackedTensors:
         CheckpointError: a file is missing or broken.
     """
     return PackedTensors(
-        _read_safetensors(checkpoint.path / "base.safetensors"),
-        _read_safetensors(checkpoint.path / "trained.safetensors"),
+        read_safetensors(checkpoint.path / "base.safetensors"),
+        read_safetensors(checkpoint.path / "trained.safetensors"),
     )
 
 
-def _read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
+def read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
+    """All tensors of a file.
+
+    Raises:
+        CheckpointError: it is missing or broken.
+    """
     try:
         tensors: dict[str, NDArray[Any]] = load_file(file)
     except (SafetensorError, OSError) as error:

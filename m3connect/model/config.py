@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from m3connect.contract import Kind
+from m3connect.contract import Kind, Precision
 
 
 class BodyConfig(BaseModel):
@@ -72,6 +72,8 @@ class M3Config(BaseModel):
         fusion_weights: recommended weights of dense, sparse and multivector.
         weights_hash: see :func:`m3connect.model.checkpoint.weights_hash`; whoever writes a
             checkpoint fills it in. A conversion to another layout keeps it: still the same model.
+        precisions: in which this model's cost in nDCG@10 was measured and lies within the bound of
+            ``docs/precision.md``, so that ``dtype="auto"`` may take them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,6 +89,7 @@ class M3Config(BaseModel):
     fold_case: bool = False
     fusion_weights: tuple[float, float, float] = (1.0, 0.3, 1.0)
     weights_hash: str
+    precisions: tuple[Precision, ...] = ()
 
     @model_validator(mode="after")
     def _positions_suffice(self) -> M3Config:
@@ -96,6 +99,10 @@ class M3Config(BaseModel):
                 "positions"
             )
         return self
+
+    def retrained(self, weights_hash: str) -> M3Config:
+        """Of other weights: what was measured of the old ones does not hold for them."""
+        return self.model_copy(update={"weights_hash": weights_hash, "precisions": ()})
 
     @property
     def dense_width(self) -> int:

@@ -2,7 +2,8 @@
 
 - ``m3``: ``m3.json``, ``model.safetensors``, ``tokenizer.json``. Our own.
 - ``onnx``: the same, and ``graph.onnx``, whose weights are those in ``model.safetensors``. m3connect
-  runs it without torch, and so does any ONNX Runtime.
+  runs it without torch, and so does any ONNX Runtime. ``graph.int8.onnx`` is for m3connect alone: it
+  rounds the same weights to 8 bits when it loads them.
 - ``bge-m3``: the published layout of BAAI/bge-m3, for FlagEmbedding and others. ``m3.json`` is there
   too, so that m3connect still knows of prefixes, pooling and case folding, which have no place
   elsewhere in it.
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from m3connect.errors import ConfigError
 from m3connect.model import onnx_graph, saving, sentence_transformers_layout
-from m3connect.model.checkpoint import GRAPH, Checkpoint
+from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint
 from m3connect.model.config import M3Config
 from m3connect.model.weights import load_model
 
@@ -56,8 +57,10 @@ def _save_onnx(
     config: M3Config, tensors: Mapping[str, Tensor], tokenizer: Path, output: Path
 ) -> None:
     saving.save_m3(config, tensors, tokenizer, output)
-    graph = onnx_graph.build(config, "input_ids", output / "model.safetensors")
-    (output / GRAPH).write_bytes(graph.SerializeToString())
+    weights = output / "model.safetensors"
+    for name, int8 in ((GRAPH, False), (GRAPH_INT8, True)):
+        graph = onnx_graph.build(config, "input_ids", weights, int8=int8)
+        (output / name).write_bytes(graph.SerializeToString())
 
 
 _WRITERS: Mapping[Format, Writer] = {

@@ -15,6 +15,7 @@ _SMALL_FILES = (
     "*.json",
     "tokenizer.json.gz",
     "graph.onnx",
+    "graph.int8.onnx",
     "sparse_linear.pt",
     "colbert_linear.pt",
 )

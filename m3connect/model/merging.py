@@ -20,7 +20,7 @@ from m3connect.model.config import M3Config
 from m3connect.model.saving import check_new, save_m3
 from m3connect.model.weights import load_model
 
-_MAY_DIFFER = {"body", "name", "fusion_weights", "weights_hash"}
+_MAY_DIFFER = {"body", "name", "fusion_weights", "weights_hash", "precisions"}
 _MAY_DIFFER_IN_BODY = {"hidden_dropout_prob", "attention_probs_dropout_prob"}
 
 
@@ -54,7 +54,7 @@ def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: P
             part = tensor.detach() * weight
             mean[name] = mean[name] + part if name in mean else part
     last = checkpoints[-1]
-    config = last.config.model_copy(update={"weights_hash": weights_hash(mean)})
+    config = last.config.retrained(weights_hash(mean))
     save_m3(config, mean, last.path, output)
 
 

@@ -13,6 +13,8 @@ Outputs:
     ``sparse`` float32 [B, L]: the lexical weight of every token, ReLU'd;
     ``multivector`` float32 [B, L, C]: the normalised vector of every token.
     Special tokens and padding are still in: dropping them is the caller's business.
+
+In 8 bits (``int8.py``) the rounded matrices and their scales are always given from memory.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import numpy as np
 
 from m3connect.errors import ConfigError
 from m3connect.model.config import M3Config
-from m3connect.model.tensors import WORD_EMBEDDINGS, tensor_shapes
+from m3connect.model.int8 import is_rounded, scale_name
+from m3connect.model.tensors import WORD_EMBEDDINGS, Shape, tensor_shapes
 
 if TYPE_CHECKING:
     import onnx
@@ -41,9 +44,13 @@ Inputs = Literal["input_ids", "rows"]
 Place = Mapping[str, str]
 """File, offset and length, as ONNX writes them."""
 _FROM_MEMORY: Place = {"location": "memory"}
+_RUNTIME = "com.microsoft"
+"""ONNX Runtime's own operators."""
 
 
-def build(config: M3Config, inputs: Inputs, weights: Path | None = None) -> onnx.ModelProto:
+def build(
+    config: M3Config, inputs: Inputs, weights: Path | None = None, *, int8: bool = False
+) -> onnx.ModelProto:
     """The graph of a checkpoint.
 
     Args:
@@ -51,6 +58,7 @@ def build(config: M3Config, inputs: Inputs, weights: Path | None = None) -> onnx
         inputs: whether word embeddings are looked up inside (``input_ids``) or outside (``rows``).
         weights: a safetensors file in float32 that will lie beside the graph; without one the
             weights must be given from memory.
+        int8: whether the matrices that ``int8.is_rounded`` names are in 8 bits.
 
     Raises:
         ConfigError: the ``onnx`` package is missing.
@@ -62,7 +70,7 @@ def build(config: M3Config, inputs: Inputs, weights: Path | None = None) -> onnx
             'writing an ONNX graph needs onnx: pip install "m3connect[onnx]"'
         ) from error
     places = {} if weights is None else _places(weights)
-    return _Builder(config, places).model(inputs)
+    return _Builder(config, places, int8=int8).model(inputs)
 
 
 def _places(file: Path) -> dict[str, Place]:
@@ -84,13 +92,14 @@ def _places(file: Path) -> dict[str, Place]:
 class _Builder:
     """Collects nodes. Activations are flat, ``[B * L, width]``, except inside attention."""
 
-    def __init__(self, config: M3Config, places: Mapping[str, Place]) -> None:
+    def __init__(self, config: M3Config, places: Mapping[str, Place], *, int8: bool) -> None:
         from onnx import helper
 
         self.helper = helper
         self.config = config
         self.body = config.body
         self.places = places
+        self.int8 = int8
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
 
@@ -123,9 +132,11 @@ class _Builder:
             ],
             [*self.constants.values(), *self.weights(inputs)],
         )
-        opset = self.helper.make_opsetid("", OPSET)
+        opsets = [self.helper.make_opsetid("", OPSET)]
+        if self.int8:
+            opsets.append(self.helper.make_opsetid(_RUNTIME, 1))
         return self.helper.make_model(
-            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="m3connect"
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="m3connect"
         )
 
     # ------------------------------------------------------------------------------- the network
@@ -215,6 +226,19 @@ class _Builder:
 
     def linear(self, states: str, name: str) -> str:
         """``states [rows, in]`` to ``[rows, out]``."""
+        weight = f"{name}.weight"
+        if self.int8 and is_rounded(weight, 2):
+            # Rounds the states, multiplies, and scales back, in one operator. No zero point: the
+            # weights are symmetric.
+            return self.node(
+                "DynamicQuantizeMatMul",
+                states,
+                weight,
+                scale_name(weight),
+                "",
+                f"{name}.bias",
+                domain=_RUNTIME,
+            )
         return self.node("Gemm", states, f"{name}.weight", f"{name}.bias", transB=1)
 
     def layer_norm(self, states: str, name: str) -> str:
@@ -269,17 +293,27 @@ class _Builder:
         """The checkpoint's tensors as external initializers."""
         from onnx import TensorProto
 
-        return [
-            TensorProto(
-                name=name,
-                dims=shape,
-                data_type=TensorProto.FLOAT,
-                data_location=TensorProto.EXTERNAL,
-                external_data=[
-                    {"key": key, "value": value}
-                    for key, value in self.places.get(name, _FROM_MEMORY).items()
-                ],
-            )
-            for name, shape in tensor_shapes(self.config).items()
-            if name != WORD_EMBEDDINGS or inputs == "input_ids"
-        ]
+        found = []
+        for name, shape in tensor_shapes(self.config).items():
+            if name == WORD_EMBEDDINGS and inputs == "rows":
+                continue
+            if self.int8 and is_rounded(name, len(shape)):
+                found.append(self.external(name, shape[::-1], TensorProto.INT8, _FROM_MEMORY))
+                scales = scale_name(name), shape[:1]
+                found.append(self.external(*scales, TensorProto.FLOAT, _FROM_MEMORY))
+            else:
+                place = self.places.get(name, _FROM_MEMORY)
+                found.append(self.external(name, shape, TensorProto.FLOAT, place))
+        return found
+
+    def external(self, name: str, shape: Shape, kind: int, place: Place) -> Any:
+        """An initializer that lies elsewhere."""
+        from onnx import TensorProto
+
+        return TensorProto(
+            name=name,
+            dims=shape,
+            data_type=kind,
+            data_location=TensorProto.EXTERNAL,
+            external_data=[{"key": key, "value": value} for key, value in place.items()],
+        )

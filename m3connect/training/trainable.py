@@ -154,5 +154,5 @@ def _merged_tensors(trainable: Trainable) -> dict[str, Tensor]:
 def save_trainable(trainable: Trainable, folder: Path) -> None:
     """Write the model as a checkpoint in our own layout; adapters become part of its matrices."""
     tensors = _merged_tensors(trainable)
-    config = trainable.config.model_copy(update={"weights_hash": weights_hash(tensors)})
+    config = trainable.config.retrained(weights_hash(tensors))
     save_m3(config, tensors, trainable.folder, folder)

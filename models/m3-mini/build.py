@@ -216,7 +216,7 @@ def main() -> None:
     base = base_tensors(container, config)
     seed = {name: tensor.astype(np.float32) for name, tensor in load_file(arguments.seed).items()}
     trained = packed.differences(base, seed)
-    config = config.model_copy(update={"weights_hash": weights_hash({**base, **trained})})
+    config = config.retrained(weights_hash({**base, **trained}))
 
     for name, tensors, metadata in (
         ("base.safetensors", base, BASE_METADATA),
@@ -226,6 +226,8 @@ def main() -> None:
         (TARGET / name).chmod(0o644)  # safetensors makes it private
     (TARGET / "tokenizer.json.gz").write_bytes(tokenizer)
     (TARGET / "graph.onnx").write_bytes(onnx_graph.build(config, "rows").SerializeToString())
+    int8 = onnx_graph.build(config, "rows", int8=True)
+    (TARGET / "graph.int8.onnx").write_bytes(int8.SerializeToString())
     (TARGET / "m3.json").write_text(config.model_dump_json(indent=2) + "\n")
 
 

@@ -49,11 +49,8 @@ def released(
 ) -> tuple[dict[str, NDArray[np.generic]], M3Config]:
     """The new trained part and the configuration that goes with it."""
     trained = packed.differences(base, moved(base, tensors))
-    identity = {
-        "fusion_weights": fusion_weights,
-        "weights_hash": weights_hash({**base, **trained}),
-    }
-    return trained, config.model_copy(update=identity)
+    config = config.model_copy(update={"fusion_weights": fusion_weights})
+    return trained, config.retrained(weights_hash({**base, **trained}))
 
 
 def main() -> None:

@@ -253,8 +253,9 @@ def test_auto_takes_onnx_where_there_is_a_graph(tiny_m3, golden):
     ("options", "message"),
     [
         ({"backend": "jax"}, "backend 'jax'"),
-        ({"dtype": "int8"}, "dtype 'int8'"),
-        ({"backend": "onnx", "dtype": "float16"}, "float32, not float16"),
+        ({"dtype": "int4"}, "dtype 'int4'"),
+        ({"backend": "onnx", "dtype": "float16"}, "float32 or int8, not float16"),
+        ({"backend": "torch", "dtype": "int8"}, "bfloat16, not int8"),
         ({"backend": "onnx", "device": "tpu"}, "cannot use the device 'tpu'"),
         ({"backend": "torch", "device": "tpu"}, "'tpu' cannot be used"),
         ({"max_length": 2}, "takes from 3 to 128"),
