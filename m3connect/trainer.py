@@ -83,10 +83,12 @@ def measure(trainable: Trainable, dataset: Dataset, modes: Sequence[Mode]) -> Ma
     """
     from m3connect.evaluation import run
     from m3connect.inference import M3Encoder
+    from m3connect.inference.precision import Choice
     from m3connect.inference.torch_backend import TorchBackend
     from m3connect.searching.modes import PAPER, preset_for
 
-    encoder = M3Encoder(trainable.config, trainable.tokenizer, "", TorchBackend(trainable.model))
+    backend = TorchBackend(trainable.model, Choice("float32", "as trained"))
+    encoder = M3Encoder(trainable.config, trainable.tokenizer, "", backend)
     preset = preset_for(encoder.info, PAPER)
     preset = replace(preset, multivector=replace(preset.multivector, pool="everything"))
     result = run.evaluate(dataset, encoder, modes=modes, preset=preset, names=("ndcg@10",))

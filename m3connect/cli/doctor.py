@@ -93,15 +93,17 @@ def _model(model: ModelChoice) -> Iterator[Finding]:
         f"{encoder.info.name}: {', '.join(mark.legs)}; dense {mark.dense_width}, multi-vector "
         f"{mark.multivector_width} wide, up to {mark.max_length} tokens; encoded {tokens} tokens",
     )
+    from m3connect.inference import M3Encoder
     from m3connect.inference.precision import cpu_name
 
-    backend = encoder.backend
-    yield Finding(
-        "precision",
-        "ok",
-        f"{backend.choice.precision} on {backend.name}, {backend.device}: {backend.choice.why}; "
-        f"this CPU: {cpu_name()}",
-    )
+    if isinstance(encoder, M3Encoder):  # a service chooses for itself
+        backend = encoder.backend
+        yield Finding(
+            "precision",
+            "ok",
+            f"{backend.choice.precision} on {backend.name}, {backend.device}: "
+            f"{backend.choice.why}; this CPU: {cpu_name()}",
+        )
 
 
 def _target(where: Target) -> Iterator[Finding]:
