@@ -212,3 +212,9 @@ def test_a_date_bound_outside_the_calendar_is_an_input_error():
     """A bound whose UTC instant has no year is refused when the filter is made."""
     with pytest.raises(InputError, match="outside the years"):
         Range("when", gt=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))))
+
+
+def test_a_number_of_thousands_of_digits_is_bad_usage():
+    """Python itself refuses to read it; that is no fault of ours to be reported."""
+    with pytest.raises(InputError, match="too long a number"):
+        parse("year < " + "9" * 5000)

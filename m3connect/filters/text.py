@@ -154,7 +154,10 @@ class _Parser:
             except json.JSONDecodeError as error:
                 raise self._error(f"bad string ({error.msg})", at) from error
         if kind == "number":
-            return float(token) if any(c in token for c in ".eE") else int(token)
+            try:
+                return float(token) if any(c in token for c in ".eE") else int(token)
+            except ValueError as error:  # Python reads no integer of more than 4,300 digits
+                raise self._error("too long a number", at) from error
         if kind == "date":
             moment = parse_date(token)
             if moment is None:

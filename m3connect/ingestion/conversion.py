@@ -131,7 +131,7 @@ class Converter:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
-            with child:  # closes the pipes and waits
+            with contextlib.suppress(BrokenPipeError), child:  # closes the pipes and waits
                 pass
 
     def __enter__(self) -> Self:

@@ -90,13 +90,14 @@ def guess(content: bytes) -> str | None:
     """
     sample = content[:SAMPLE]
     escaped = sample.decode("utf-8", "surrogateescape")
-    if "\0" not in escaped:
-        whole = escaped if len(content) <= SAMPLE - 3 else escaped[:-3]  # the end may be cut
-        bad = len(whole) - len(whole.encode("utf-8", "ignore").decode())
-        others = len(whole) - len(whole.encode("ascii", "ignore"))
-        # Bytes of other encodings hardly ever make UTF-8 by chance.
-        if not bad or 5 * bad <= others:
-            return None
+    if "\0" in escaped and (wide := _utf16(sample)):
+        return wide
+    whole = escaped if len(content) <= SAMPLE - 3 else escaped[:-3]  # the end may be cut
+    bad = len(whole) - len(whole.encode("utf-8", "ignore").decode())
+    others = len(whole) - len(whole.encode("ascii", "ignore"))
+    # Bytes of other encodings hardly ever make UTF-8 by chance. A NUL costs its record, not the file.
+    if not bad or 5 * bad <= others:
+        return None
     return _utf16(sample) or _legacy(sample)
 
 
@@ -108,8 +109,8 @@ def _utf16(sample: bytes) -> str | None:
     """
     if len(sample) % 2 or (b"\0" not in sample and chardet.detect(sample)["encoding"] is not None):
         return None
-    if sample.isascii() and 4 * sample.count(0) < len(sample):
-        return None  # ASCII with a few NULs, which two by two would read as rare ideographs
+    if 4 * sample.count(0) < len(sample) and _is_utf8(sample):
+        return None  # UTF-8 with a few NULs, which two by two would read as rare ideographs
     readable = {
         codec: text
         for codec in ("utf-16-le", "utf-16-be")
@@ -119,6 +120,15 @@ def _utf16(sample: bytes) -> str | None:
     return min(
         readable, key=lambda codec: len({ord(sign) >> 8 for sign in readable[codec]}), default=None
     )
+
+
+def _is_utf8(sample: bytes) -> bool:
+    """Whether it is UTF-8, but for a character that the end of the sample cuts."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_text(text: str) -> bool:

@@ -636,3 +636,17 @@ def test_books_notebooks_and_other_documents_are_read(tmp_path):
     assert "# Notes" in notes.text
     assert xml.text == "one\ntwo"
     assert "EntitiesForbidden" in failure.reason
+
+
+@pytest.mark.parametrize("bad", ["b\0", "bé\0", "bbé\0"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_nul_costs_its_record_and_not_the_file(tmp_path, bad, suffix):
+    """A file of UTF-8 with a single NUL is no UTF-16, whatever its length."""
+    rows = [("a", "one"), ("b", bad), ("c", "three")]
+    lines = [f'{{"id": "{i}", "text": "{text}"}}' for i, text in rows]
+    if suffix == "csv":
+        lines = ["id,text", *(",".join(row) for row in rows)]
+    (tmp_path / f"x.{suffix}").write_text("\n".join(lines), encoding="utf-8")
+    got = list(read([tmp_path / f"x.{suffix}"]))
+    assert [each.id for each in got if isinstance(each, Document)] == ["a", "c"]
+    assert len(got) == 3
