@@ -35,6 +35,7 @@ check: setup ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases conftest.py tests connectors/*/tests
 
 format: setup ## format the code
 	$(BIN)/ruff format .

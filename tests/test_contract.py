@@ -1,6 +1,7 @@
 """Fingerprints and schemas."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -45,11 +46,12 @@ def test_a_fingerprint_says_what_it_can_be_used_with(changes, reading, writing):
 
 def test_a_shared_name_is_no_advice():
     """What was trained from a model keeps its name: the name alone does not lead back."""
-    for changes, way in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"model": "other", "weights": "w2"}, "(--model m)"),
         ({"weights": "w2"}, "(--model with the folder"),
         ({"chunker": "another"}, "(--model m)"),
-    ):
+    ]
+    for changes, way in cases:
         with pytest.raises(FingerprintMismatch) as caught:
             replace(PRINT, **changes).require(PRINT, collection="c", writing=True)
         assert way in str(caught.value)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sybil import Sybil
@@ -27,7 +28,10 @@ def run_shell(example):
     assert "Warning" not in done.stderr
 
 
-PARSERS = [PythonCodeBlockParser(), CodeBlockParser(language="bash", evaluator=run_shell)]
+PARSERS: list[Any] = [
+    PythonCodeBlockParser(),
+    CodeBlockParser(language="bash", evaluator=run_shell),
+]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The columnar value types: views, concatenation, Arrow."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,7 +19,7 @@ def embeddings(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     legs = draw(st.sets(st.sampled_from(["dense", "sparse", "multivector"])))
     half = draw(st.booleans())
-    tokens = [
+    tokens: list[Any] = [
         rng.normal(size=(rng.integers(1, 5), 3)).astype(np.float16 if half else np.float32)
         for _ in range(n)
     ]

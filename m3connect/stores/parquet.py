@@ -254,7 +254,7 @@ class ParquetConnector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, kind: object = None, *rest: object) -> None:
         if kind is None:
             self.close()
         elif self._writer is not None:

@@ -45,7 +45,7 @@ def run(capsys, monkeypatch, tmp_path, collection):
         out, err = capsys.readouterr()
         return exit_.value.code, out, err
 
-    call.loaded = loaded
+    call.loaded = loaded  # type: ignore[attr-defined]
     return call
 
 

@@ -21,7 +21,7 @@ variable does not name the command is shared: its key stands at the top of `m3co
 def listing():
     """Every command with its arguments and options, as Markdown."""
     lines = [HEAD]
-    for name, command in sorted(get_command(cli.app).commands.items()):
+    for name, command in sorted(get_command(cli.app).commands.items()):  # type: ignore[attr-defined]
         lines += [f"## {name}", "", command.help.split("\n\n")[0].replace("\n", " "), ""]
         lines += ["| option | | variable | default |", "|---|---|---|---|"]
         for parameter in command.params:

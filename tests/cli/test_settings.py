@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,7 +136,7 @@ def dataset(tmp_path):
     """A test collection of forty queries, in the BEIR layout."""
     folder = tmp_path / "dev"
     folder.mkdir()
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "corpus.jsonl": [{"_id": f"d{n}", "text": f"topic{n} word"} for n in range(40)],
         "queries.jsonl": [{"_id": f"q{n}", "text": f"topic{n}"} for n in range(40)],
         "qrels.jsonl": [{"qid": f"q{n}", "docid": f"d{n}", "score": 1} for n in range(40)],
@@ -219,7 +220,7 @@ class Listener(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         """Answer with one query."""
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.server.seen.append((str(self.headers), body))
+        self.server.seen.append((str(self.headers), body))  # type: ignore[attr-defined]
         answer = json.dumps({"choices": [{"message": {"content": "what is this"}}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -234,7 +235,7 @@ class Listener(http.server.BaseHTTPRequestHandler):
 def listener():
     """A server on this machine; ``seen`` has what it was sent."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
-        server.seen = []
+        server.seen = []  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,7 +21,7 @@ from m3connect.connecting.registry import available, connect
 from m3connect.connecting.retry import RetryPolicy
 from m3connect.contract import Connector
 from tests.congruence.twins import Twins
-from tests.servers.proxy import Answer, Cut, Delay, Drop, FaultProxy, HalfClose, Truncate
+from tests.servers.proxy import Answer, Cut, Delay, Drop, Fault, FaultProxy, HalfClose, Truncate
 
 STEPS = 200
 SEEDS = [int(seed) for seed in os.environ.get("M3CONNECT_TEST_SEEDS", "1,2").split(",")]
@@ -28,7 +29,7 @@ SEEDS = [int(seed) for seed in os.environ.get("M3CONNECT_TEST_SEEDS", "1,2").spl
 Open = Callable[[], Connector]
 
 
-def opener(target: str, **options: object) -> Open:
+def opener(target: str, **options: Any) -> Open:
     """Opens the collection ``congruence``; skips where the connector is not installed."""
     if target not in available():
         pytest.skip(f"the distribution m3connect-{target} is not installed")
@@ -81,7 +82,15 @@ def test_elasticsearch_through_faults(
 ) -> None:
     """Refused, cut and shortened exchanges are retried: no record is lost, none is doubled."""
     rng = random.Random(seed)
-    faults = [Drop(), Cut(), Cut(50), Truncate(), Truncate(50), HalfClose(), Answer(503)]
+    faults: list[Fault] = [
+        Drop(),
+        Cut(),
+        Cut(50),
+        Truncate(),
+        Truncate(50),
+        HalfClose(),
+        Answer(503),
+    ]
     faults += [Answer(429, {"Retry-After": "0"}), Answer(502), Delay(0.05)]
     server = urlsplit(node.url)
     with FaultProxy(server.hostname, server.port) as proxy:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from m3connect.connecting.registry import connect
 from m3connect.contract import Connector
 from m3connect.filters import F
 from m3connect.inference import M3Encoder
+from m3connect.inference.remote import RemoteEncoder
 from m3connect.ingestion import ingest
 from m3connect.searching.modes import MODES
 from m3connect.searching.search import search_many
@@ -30,12 +32,12 @@ QUERIES = ["copy files over ssh", "wie viel Speicherplatz ist frei?", "git stash
 
 
 @pytest.fixture(scope="module")
-def encoder() -> M3Encoder:
+def encoder() -> M3Encoder | RemoteEncoder:
     return M3Encoder.load("m3-mini")
 
 
 @pytest.fixture(scope="module")
-def file(encoder: M3Encoder, tmp_path_factory: pytest.TempPathFactory) -> str:
+def file(encoder: M3Encoder | RemoteEncoder, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The beginnings of 120 pages in eight languages, encoded once, as a Parquet file."""
     rows = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()[::3]]
     texts = [row["text"][:160] for row in rows]
@@ -69,7 +71,7 @@ def databases(node: SimpleNamespace, tmp_path: Path) -> Iterator[Callable[[str],
 
 @pytest.mark.live
 def test_one_file_three_databases_one_ranking(
-    encoder: M3Encoder, file: str, databases: Callable[[str], list[Connector]]
+    encoder: M3Encoder | RemoteEncoder, file: str, databases: Callable[[str], list[Connector]]
 ) -> None:
     """Every mode, fusion and filter gives the oracle's ids, order and scores everywhere."""
     oracle = MemoryConnector(collection="one_file")
@@ -80,7 +82,7 @@ def test_one_file_three_databases_one_ranking(
     fusions = (Weighted(), Rrf(), Weighted(0.2, 0.8, 0.5, rescore=False))
     conditions = (None, F("lang").isin(["en", "de", "zh"]))
     for mode, fusion, condition in product(MODES, fusions, conditions):
-        asked = {"mode": mode, "fusion": fusion, "filter": condition, "depth": 30}
+        asked: dict[str, Any] = {"mode": mode, "fusion": fusion, "filter": condition, "depth": 30}
         expected = search_many(oracle, encoder, QUERIES, **asked)
         for database in opened:
             where = (database.name, mode, fusion, condition)

@@ -1,5 +1,7 @@
 """What every connector refuses."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ SCHEMA = CollectionSchema(2, sparse=True, multivector_width=3)
 
 def records(**changes):
     """Two good records; keyword arguments replace parts of them."""
-    parts = {
+    parts: dict[str, Any] = {
         "dense": np.ones((2, 2), np.float32),
         "sparse": SparseVectors.from_rows([{1: 0.5}, {}]),
         "multivector": MultiVectors.from_rows([np.ones((2, 3), np.float32)] * 2),

@@ -33,6 +33,6 @@ def test_exact_is_an_index(target, option, other):
     url = "http://127.0.0.1:1"
     for given in (None, option):
         opened = connect(target, collection="c", url=url, exact=True, dense_index=given)
-        assert opened._options.dense_index == option
+        assert opened._options.dense_index == option  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="give one of them"):
         connect(target, collection="c", url=url, exact=True, dense_index=other)

@@ -4,6 +4,7 @@ import gzip
 import json
 import zipfile
 from fnmatch import fnmatch
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,8 +77,8 @@ def fetch(tmp_path):
         "negative_passages": [{"docid": "p2", "text": "x"}],
     }
     put("Shitao/MLDR", "mldr-v1.0-de/test.jsonl.gz", lines, [asked])
-    asked = {"id": 7, "question": "Welche Farbe?", "answers": ["Blue"]}
-    put("Shitao/bge-m3-data", "MKQA_test-data.zip", archive, [asked])
+    known: dict[str, Any] = {"id": 7, "question": "Welche Farbe?", "answers": ["Blue"]}
+    put("Shitao/bge-m3-data", "MKQA_test-data.zip", archive, [known])
 
     def get(repository, pattern):
         root = home / repository

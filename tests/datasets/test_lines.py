@@ -2,13 +2,14 @@
 
 import gzip
 import json
+from typing import Any
 
 import pytest
 
 from m3connect.datasets import lines
 from m3connect.errors import InputError
 
-OBJECTS = [{"a": 1}, {"text": "zwei\u2028Zeilen"}, {"b": ["ü"]}]
+OBJECTS: list[dict[str, Any]] = [{"a": 1}, {"text": "zwei\u2028Zeilen"}, {"b": ["ü"]}]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])

@@ -1,6 +1,7 @@
 """``m3connect report`` from the outside, on folders that ``eval --output`` wrote."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 import typer
@@ -10,18 +11,21 @@ from m3connect.cli.options import expanded
 from m3connect.cli.report import report as report_command
 from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import run
+from m3connect.evaluation.baselines import Baseline
 from m3connect.evaluation.reports import files
+from m3connect.searching.modes import ModeName
 from m3connect.testing.fakes import HashEncoder
 
 
 @pytest.fixture
 def evaluations(dataset, tmp_path):
     """Folders of a model, another model, and BM25."""
-    for name, encoder, modes, beside in (
+    runs: list[tuple[str, HashEncoder, Sequence[ModeName], Sequence[Baseline]]] = [
         ("base", HashEncoder(width=2), ("dense", "sparse"), ()),
         ("new", HashEncoder(width=16), ("dense", "sparse"), ()),
         ("bm25", HashEncoder(), (), ("bm25",)),
-    ):
+    ]
+    for name, encoder, modes, beside in runs:
         result = run.evaluate(dataset, encoder, modes=modes, beside=beside)
         files.write([result], tmp_path / name)
     return tmp_path

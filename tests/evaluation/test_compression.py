@@ -8,7 +8,7 @@ from m3connect.evaluation import compression, run
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.testing import corpus
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import MultiVectors
+from m3connect.types import Leg, MultiVectors
 
 
 def unit(seed: int, tokens: int, width: int = 32) -> np.ndarray:
@@ -69,7 +69,7 @@ def test_conversion_keeps_everything_else(tmp_path):
     source = EmbeddingStore.of([embeddings[:4], embeddings[4:]])
     smaller = compression.convert(source, "int8", tmp_path)
     rows = np.arange(10)
-    legs = ["dense", "sparse"]
+    legs: list[Leg] = ["dense", "sparse"]
     assert smaller.take(rows, legs) == source.take(rows, legs)
     assert [len(shard) for shard in smaller.shards] == [4, 6]
 

@@ -1,5 +1,7 @@
 """Exact search in blocks equals sorting all scores."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def queries(collection):
 
 def embeddings_of(queries: list[Query]) -> Embeddings:
     """Queries as a batch; the first two get unusual lexical weights."""
-    sparse = [{}, {36 * 1000: 1.0}, *(query.sparse for query in queries[2:])]
+    sparse: list[Any] = [{}, {36 * 1000: 1.0}, *(query.sparse for query in queries[2:])]
     return Embeddings(
         np.stack([query.dense for query in queries]),
         SparseVectors.from_rows(sparse),

@@ -1,5 +1,7 @@
 """A live collection: the database's answers are the offline answers where its index is exact."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -63,7 +65,7 @@ def test_documents_count_once(dataset):
     with MemoryConnector(collection="one") as one, MemoryConnector(collection="three") as three:
         fill(one, dataset)
         fill(three, dataset, parts=3)
-        options = {"modes": ("sparse",), "reference": False}
+        options: dict[str, Any] = {"modes": ("sparse",), "reference": False}
         single = live.evaluate(dataset, ENCODER, one, **options).rows[0]
         triple = live.evaluate(dataset, ENCODER, three, **options).rows[0]
     for name, values in single.figures.items():

@@ -73,14 +73,14 @@ def small() -> OfflineSearch:
     Dense a .9, b .8, c .7, d .1; lexical a 0, b .05 (.101 x .5), c 1, d 2; MaxSim a .1, b .5, c .9,
     d 1.
     """
-    dense = np.float32([[0.9], [0.8], [0.7], [0.1]])
+    dense = np.array([[0.9], [0.8], [0.7], [0.1]], np.float32)
     sparse = SparseVectors.from_rows([{2: 1.0}, {1: 0.101}, {1: 2.0}, {1: 4.0}])
-    multi = MultiVectors.from_rows([np.float32([[x, 0]]) for x in (0.1, 0.5, 0.9, 1.0)])
+    multi = MultiVectors.from_rows([np.array([[x, 0]], np.float32) for x in (0.1, 0.5, 0.9, 1.0)])
     documents = Embeddings(dense, sparse, multi, np.ones(4, np.int32), np.zeros(4, np.bool_))
     query = Embeddings(
-        np.float32([[1]]),
+        np.array([[1]], np.float32),
         SparseVectors.from_rows([{1: 0.5}]),
-        MultiVectors.from_rows([np.float32([[1, 0]])]),
+        MultiVectors.from_rows([np.array([[1, 0]], np.float32)]),
         np.ones(1, np.int32),
         np.zeros(1, np.bool_),
     )

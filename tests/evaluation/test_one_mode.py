@@ -1,6 +1,7 @@
 """A mode is one query: searched, measured offline and measured live it ranks the same."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ ENCODER = HashEncoder()
 def dataset(tmp_path):
     """Four times as many documents as a leg brings candidates: who brings them shows."""
     texts = [f"word{n % 7} topic{n % 190} item{n}" for n in range(400)]
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "corpus.jsonl": [{"_id": f"d{n:03}", "text": text} for n, text in enumerate(texts)],
         "queries.jsonl": [{"_id": f"q{n}", "text": texts[n * 31]} for n in range(8)],
         "qrels.jsonl": [{"qid": f"q{n}", "docid": f"d{n * 31:03}", "score": 1} for n in range(8)],

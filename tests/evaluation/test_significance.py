@@ -69,7 +69,7 @@ def test_the_mean_over_datasets_is_as_sure_as_its_queries():
     """Datasets of one size and kind, compared in the mean, agree with all their queries at once."""
     rng = np.random.default_rng(5)
     first, second = rng.random((4, 150)), rng.random((4, 150)) - 0.03
-    parts, whole = compare_means(first, second), compare(first.ravel(), second.ravel())
+    parts, whole = compare_means([*first], [*second]), compare(first.ravel(), second.ravel())
     assert parts.p_value == pytest.approx(whole.p_value, abs=0.01)
     assert 0.001 < parts.p_value < 0.5
     assert parts.difference.mean == pytest.approx(whole.difference.mean)

@@ -1,6 +1,7 @@
 """Tuning: finds a planted optimum, reports on unseen queries only, and keeps the default if unsure."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ class Kept(MemoryConnector):
 def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     """With a target the collection's defaults are the choice; a dry run stores nothing, no gain clears."""
     topics = [f"topic{n} alpha beta gamma delta word{n % 7}" for n in range(40)]
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "corpus.jsonl": [{"_id": f"d{n}", "text": text} for n, text in enumerate(topics)],
         "queries.jsonl": [{"_id": f"q{n}", "text": f"topic{n} alpha"} for n in range(40)],
         "qrels.jsonl": [{"qid": f"q{n}", "docid": f"d{n}", "score": 1} for n in range(40)],

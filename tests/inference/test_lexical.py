@@ -23,10 +23,9 @@ def test_equals_a_loop_over_tokens(drawn):
     for row, term, weight in drawn:
         if weight > 0:
             expected[row][term] = max(weight, expected[row].get(term, 0))
-    rows, terms, weights = (
-        np.array([token[part] for token in drawn], kind)
-        for part, kind in ((0, np.int64), (1, np.int64), (2, np.float32))
-    )
+    rows = np.array([row for row, _, _ in drawn], np.int64)
+    terms = np.array([term for _, term, _ in drawn], np.int64)
+    weights = np.array([weight for _, _, weight in drawn], np.float32)
     found = lexical_weights(rows, terms, weights, 5)
     assert len(found) == 5
     assert [

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from semantic_text_splitter import TextSplitter
 
 from m3connect.errors import ConfigError
 from m3connect.ingestion import chunking
@@ -236,13 +237,13 @@ def test_the_description_tells_chunkers_apart():
     }
     assert len(described) == 12
     with pytest.raises(ConfigError, match="--context is of title, headings, got author"):
-        Chunker(ENCODER, context=["author"])
+        Chunker(ENCODER, context=["author"])  # type: ignore[list-item]
 
 
 def test_a_splitter_is_made_once_a_process(monkeypatch):
     """By tokenizer and size, whichever encoder object it came with."""
     made = []
-    build = chunking.TextSplitter.from_huggingface_tokenizer
+    build = TextSplitter.from_huggingface_tokenizer
 
     class Counting:
         from_huggingface_tokenizer = staticmethod(lambda *a: made.append(a) or build(*a))

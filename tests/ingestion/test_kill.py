@@ -38,7 +38,7 @@ def run(version, path, dies_after=None):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         if dies_after is not None:
-            collection.upsert = mortal
+            collection.upsert = mortal  # type: ignore[method-assign]
         return ingest(source(version), HashEncoder(width=4), collection, chunk_tokens=5)
 
 

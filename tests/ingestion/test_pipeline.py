@@ -199,11 +199,11 @@ def test_bad_documents_are_set_aside_and_the_run_goes_on(encoder, connector, tmp
         Document("object", "text", {"x": object()}),
         Document("surrogate", "a\ud800"),
         Document("id\udc00", "text"),
-        Document("key", "text", {5: "not a name"}),
+        Document("key", "text", {5: "not a name"}),  # type: ignore[dict-item]
         Document("none", None),
-        Document(True, "text"),
+        Document(True, "text"),  # type: ignore[arg-type]
         Document("bytes", "text", {"x": {"y": b"raw"}}),
-        Document("text", "text", "lang"),
+        Document("text", "text", "lang"),  # type: ignore[arg-type]
         Document("zero", "a\0b"),
     ]
     report = ingest([Document("good", "text"), *bad], encoder, connector, dead_letters=letters)
@@ -277,7 +277,7 @@ def test_python_values_are_converted(encoder, connector):
         "n": np.float32(0.5),
         "all": (1, Decimal("2.5")),
     }
-    ingest([Document(id_, "text", metadata), Document(5, "text")], encoder, connector)
+    ingest([Document(id_, "text", metadata), Document(5, "text")], encoder, connector)  # type: ignore[arg-type]
     assert stored(connector) == sorted([f"{id_}#0", "5#0"])
     (payload,) = connector.fetch([f"{id_}#0"]).payloads
     assert {name: payload[name] for name in metadata} == {

@@ -1,5 +1,7 @@
 """Documents that the source no longer has."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
@@ -43,7 +45,11 @@ def test_without_being_asked_nothing_goes(encoder, connector):
 def test_records_of_other_hands_stay(encoder, connector):
     """A record that ingestion did not write is not the source's to delete."""
     fill(connector, encoder, docs("a"))
-    payloads = [{"text": "by hand"}, {"document_id": "z", "position": 0}, {"document_id": "z#0"}]
+    payloads: list[dict[str, Any]] = [
+        {"text": "by hand"},
+        {"document_id": "z", "position": 0},
+        {"document_id": "z#0"},
+    ]
     batch = RecordBatch(["z#0", "mine", "z#0#x"], payloads, encoder.encode(["x", "y", "z"]))
     connector.upsert(batch)
     assert fill(connector, encoder, docs("a"), prune=True).pruned == 0

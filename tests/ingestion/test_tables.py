@@ -4,6 +4,7 @@ import enum
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -15,7 +16,7 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import ingest
 from m3connect.stores.memory import MemoryConnector
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"key": at, "body": f"text number {at}", "lang": "en" if at % 2 else "de", "year": 2000 + at}
     for at in range(6)
 ]
@@ -56,7 +57,11 @@ def records(connector):
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_collection(encoder, connector, form):
     """Ids, texts, chosen metadata and their types; a filter finds them."""
-    named = {"id_field": "key", "text_field": "body", "metadata_fields": ["lang", "year"]}
+    named: dict[str, Any] = {
+        "id_field": "key",
+        "text_field": "body",
+        "metadata_fields": ["lang", "year"],
+    }
     assert ingest(in_form(form), encoder, connector, **named).written == 6
     expected = MemoryConnector(collection="x")
     docs = [
@@ -120,8 +125,8 @@ def test_values_are_converted_by_one_table(encoder, connector, name, as_dict):
 @pytest.mark.parametrize("as_dict", [True, False])
 def test_what_json_lacks_is_a_dead_letter(encoder, connector, caplog, value, reason, as_dict):
     """It names document and field, and costs no other document."""
-    bad = {"id": "bad", "text": "t", "x": value}
-    bad = bad if as_dict else Document("bad", "t", {"x": value})
+    in_dict = {"id": "bad", "text": "t", "x": value}
+    bad = in_dict if as_dict else Document("bad", "t", {"x": value})
     good = Document("good", "t")
     report = ingest([bad, good], encoder, connector)
     assert (report.written, report.failed) == (1, 1)
@@ -150,11 +155,11 @@ def test_an_id_that_is_no_text_becomes_one(encoder, connector, id_, stored):
     "bad",
     [
         Document(None, "x"),
-        Document(True, "x"),
-        Document(1.5, "x"),
+        Document(True, "x"),  # type: ignore[arg-type]
+        Document(1.5, "x"),  # type: ignore[arg-type]
         Document("a", None),
-        Document("a", 3),
-        Document("a", "x", "no dict"),
+        Document("a", 3),  # type: ignore[arg-type]
+        Document("a", "x", "no dict"),  # type: ignore[arg-type]
         {"text": "no id"},
         {"id": "a"},
         {"id": "a", "text": None},

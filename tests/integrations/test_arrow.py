@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -24,7 +25,7 @@ ROWS = [
 ]
 TABLE = pa.Table.from_pylist(ROWS)
 ENCODER = HashEncoder()
-OPTIONS = {"chunk_tokens": 6, "context": ["title"]}
+OPTIONS: dict[str, Any] = {"chunk_tokens": 6, "context": ["title"]}
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def python(tmp_path_factory):
     if not made.exists() or made.stat().st_mtime < max(p.stat().st_mtime for p in ours):
         subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
         options = [option for path in OURS for option in ("-e", path)]
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, *options, *NEEDS], cwd=ROOT, check=True)
         made.touch()
     return python

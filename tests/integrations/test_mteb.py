@@ -141,7 +141,7 @@ def test_candidates_are_reranked():
     """With candidates given, only they are scored."""
 
     class Reranking(TinyRetrieval):
-        top_ranked = {query: [*judged, "d39", "d38"] for query, judged in QRELS.items()}  # noqa: RUF012
+        top_ranked = {query: [*judged, "d39", "d38"] for query, judged in QRELS.items()}  # type: ignore[assignment]  # noqa: RUF012
 
     model = SearchModel(HashEncoder(), "all")
     model.index(Rows.from_list(DOCUMENTS))

@@ -1,6 +1,7 @@
 """An export is the same model in other files."""
 
 import json
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -99,7 +100,11 @@ def test_sentence_transformers_reads_the_dense_vector(vary, tmp_path):
     model = SentenceTransformer(str(tmp_path / "exported"), device="cpu")
     encoder = M3Encoder.load(source)
     texts = [text for text in TEXTS if text]  # an empty one keeps the prefix's space there
-    for kind, theirs in (("query", model.encode_query), ("passage", model.encode_document)):
+    kinds: list[tuple[Literal["query", "passage"], Any]] = [
+        ("query", model.encode_query),
+        ("passage", model.encode_document),
+    ]
+    for kind, theirs in kinds:
         expected = encoder.encode(texts, kind=kind).dense
         np.testing.assert_allclose(theirs(texts), expected, atol=1e-5)
 
@@ -135,7 +140,7 @@ def test_nothing_is_overwritten(tiny_m3, tmp_path):
 def test_an_unknown_layout_is_refused(tiny_m3, tmp_path):
     """The message lists those that are known."""
     with pytest.raises(ConfigError, match="bge-m3"):
-        export(open_checkpoint(tiny_m3), "gguf", tmp_path / "x")
+        export(open_checkpoint(tiny_m3), "gguf", tmp_path / "x")  # type: ignore[arg-type]
 
 
 def test_a_tokenizer_without_notes_gets_some(tiny_m3, tmp_path):

@@ -1,5 +1,7 @@
 """Blocks of 4 bits."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -49,7 +51,7 @@ def stored():
     """Base and trained part of three tensors."""
     rng = np.random.default_rng(0)
     matrix = rng.normal(0, 1, (4, 64)).astype(np.float32)
-    base = {
+    base: dict[str, Any] = {
         "matrix": pack(matrix),
         "frozen": pack(matrix[::-1]),
         "bias": np.ones(4, np.float32),

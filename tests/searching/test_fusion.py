@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3connect.searching import fusion
-from m3connect.types import Query, Rrf, SparseVector, Weighted
+from m3connect.types import Leg, Query, Rrf, SparseVector, Weighted
 
-RANKINGS = {"dense": ["a", "b", "c"], "sparse": ["c", "d"]}
-SCORES = {
+RANKINGS: dict[Leg, list[str]] = {"dense": ["a", "b", "c"], "sparse": ["c", "d"]}
+SCORES: dict[Leg, dict[str, float]] = {
     "dense": {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.1},
     "sparse": {"a": 0.0, "b": 0.0, "c": 0.5, "d": 0.4},
     "multivector": {"a": 0.2, "b": 0.6, "c": 0.4, "d": 0.5},

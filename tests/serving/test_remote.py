@@ -18,7 +18,7 @@ httpx = pytest.importorskip("httpx")
 from starlette.testclient import TestClient  # noqa: E402 - after the check for the extra
 
 
-class OverTheWire(httpx.BaseTransport):
+class OverTheWire(httpx.BaseTransport):  # type: ignore[name-defined]
     """Hands requests to a service in this process; answers the first with other statuses."""
 
     def __init__(self, client):

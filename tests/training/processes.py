@@ -15,7 +15,7 @@ def free_port():
 
 def run_processes(work, count, *arguments):
     """``work(rank, *arguments)`` in processes of its own; an error in one of them is raised here."""
-    mp.spawn(_work_and_leave, (work, arguments), nprocs=count)
+    mp.spawn(_work_and_leave, (work, arguments), nprocs=count)  # type: ignore[attr-defined]
 
 
 def _work_and_leave(rank, work, arguments):

@@ -14,7 +14,7 @@ from m3connect.training.contrastive import Contrastive
 from m3connect.training.estimate import forecast
 from m3connect.training.gradcache import forward
 from m3connect.training.log import read_log
-from m3connect.training.recipe import read_recipe
+from m3connect.training.recipe import Recipe, read_recipe
 
 SETTINGS = ("optimizer.learning_rate=1e-3", "run.sub_batch_tokens=100000")
 
@@ -93,6 +93,7 @@ def test_estimated_memory_is_near_what_is_kept(recipe_file):
     """The estimate of a batch's activations is within a third of what autograd keeps."""
     plan = read_recipe(recipe_file, ["batching.edges=[32]", "run.gradient_cache=false"])
     estimate = forecast(plan).memory["activations"]
+    assert isinstance(plan, Recipe)
     task = Contrastive(plan)
     task.restart()
     sizes = []

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ from m3connect.errors import InputError
 from m3connect.training.examples import Example, open_source
 from m3connect.training.sampling import draw, generator, segments_shuffled
 
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {"query": "one", "pos": ["a", "b"], "neg": ["x", "a", "y"], "neg_scores": [0.1, 0.2, 0.3]},
     {"query": "two", "pos": ["c"], "prompt": "Find: ", "lang": "en"},
 ]

@@ -12,11 +12,12 @@ from m3connect.training.losses import (
     soft_cross_entropy,
     unified_loss,
 )
+from m3connect.types import Leg
 
 TAU = 0.02
-WEIGHTS = {"dense": 1.0, "sparse": 0.3, "multivector": 1.0}
-LAMBDAS = {"dense": 1.0, "sparse": 0.1, "multivector": 1.0}
-SIMILARITIES = {
+WEIGHTS: dict[Leg, float] = {"dense": 1.0, "sparse": 0.3, "multivector": 1.0}
+LAMBDAS: dict[Leg, float] = {"dense": 1.0, "sparse": 0.1, "multivector": 1.0}
+SIMILARITIES: dict[Leg, list[list[float]]] = {
     "dense": [[0.60, 0.55, 0.10], [0.20, 0.70, 0.68], [0.31, 0.29, 0.33]],
     "sparse": [[0.10, 0.00, 0.05], [0.02, 0.20, 0.00], [0.00, 0.08, 0.07]],
     "multivector": [[0.52, 0.50, 0.30], [0.41, 0.44, 0.47], [0.20, 0.25, 0.21]],
@@ -109,7 +110,7 @@ def test_a_candidate_that_is_not_allowed_changes_nothing():
 
 def test_one_leg_alone_is_plain_info_nce():
     """Training one representation uses its own loss only."""
-    tensors = {"sparse": torch.tensor(SIMILARITIES["sparse"])}
+    tensors: dict[Leg, torch.Tensor] = {"sparse": torch.tensor(SIMILARITIES["sparse"])}
     objective = Objective(TAU, {"sparse": 0.3}, {"sparse": 1.0})
     loss, parts = unified_loss(tensors, diagonal(), objective, self_distill=False)
     assert loss.item() == info_nce(tensors["sparse"] / TAU, torch.arange(3)).item()

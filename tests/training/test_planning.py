@@ -1,6 +1,7 @@
 """Which examples meet in a batch."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ def lengths(drawn):
 
 
 def sampler(*sources, tables=None, seed=0, **batching):
-    batching = {"edges": (4, 8, 512), "sizes": 4, "smallest": 1} | batching
+    table: dict[str, Any] = {"edges": (4, 8, 512), "sizes": 4, "smallest": 1} | batching
     tables = tables or [DataTable(path="x")] * len(sources)
-    return Sampler(sources, tables, BatchingTable(**batching), seed)
+    return Sampler(sources, tables, BatchingTable(**table), seed)
 
 
 def places(plan):

@@ -54,18 +54,20 @@ def test_a_run_from_the_base_is_packed_and_released(
 ):
     """Trained from the base, packed and opened again, the model is the trained one but for rounding."""
     run = train(
-        Recipe(
-            output=tmp_path / "run",
-            model={
-                "name": str(packed_model),
-                "start": "base",
-                "sparse_head": "ridge",
-                "multivector_head": "identity",
-                "frozen": "embeddings",
-            },
-            data=[{"path": str(examples)}],
-            batching={"query_length": 16, "passage_length": 32, "edges": [32], "sizes": 16},
-            optimizer={"learning_rate": 1e-4},
+        Recipe.model_validate(
+            {
+                "output": tmp_path / "run",
+                "model": {
+                    "name": str(packed_model),
+                    "start": "base",
+                    "sparse_head": "ridge",
+                    "multivector_head": "identity",
+                    "frozen": "embeddings",
+                },
+                "data": [{"path": str(examples)}],
+                "batching": {"query_length": 16, "passage_length": 32, "edges": [32], "sizes": 16},
+                "optimizer": {"learning_rate": 1e-4},
+            }
         )
     )
     before = json.loads((packed_model / "m3.json").read_text())["weights_hash"]

@@ -1,6 +1,7 @@
 """Hard negatives: never a positive, never too near one, the same for the same seed."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.training_data import mining, mining_report
 from m3connect.training_data.mining import Rules, Tally, mine
-from m3connect.types import RecordBatch
+from m3connect.types import Leg, RecordBatch
 
 TEXTS = {
     "pos": "the answer",
@@ -47,7 +48,7 @@ FOUND = {
 class Fixed:
     """Gives the same candidates to every query."""
 
-    weights = {"dense": 1.0}  # noqa: RUF012
+    weights: Mapping[Leg, float] = {"dense": 1.0}
 
     def __init__(self, queries=1):
         self.queries = queries

@@ -106,8 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in text.splitlines()]
         path = self.path.split("?")[0]
         asked = lines if "ndjson" in self.headers.get("content-type", "") else (lines or [None])[0]
-        self.server.asked.append((self.command, path, asked))
-        waiting = self.server.answers.get((self.command, path))
+        self.server.asked.append((self.command, path, asked))  # type: ignore[attr-defined]
+        waiting = self.server.answers.get((self.command, path))  # type: ignore[attr-defined]
         if waiting is None:
             waiting = deque([(404, {"error": {"type": "no such route in the fake"}})])
         status, body, *headers = waiting.popleft() if len(waiting) > 1 else waiting[0]

@@ -18,7 +18,7 @@ from m3connect.errors import (
     RequestTooLarge,
     SchemaMismatch,
 )
-from m3connect.filters import And, F, Not, Or, matches
+from m3connect.filters import And, F, Filter, Not, Or, matches
 from m3connect.searching import planner
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
@@ -213,7 +213,7 @@ def test_the_deepest_filter_is_taken(opened):
     connector.ensure(corpus.SCHEMA)
     batch = replace(corpus.records(14, 3), payloads=[{"n": n} for n in range(3)])
     connector.upsert(batch)
-    deepest = And(())
+    deepest: Filter = And(())
     while compiles(deeper := Not(Or((deepest, F("n") == 1)))):
         deepest = deeper
     wanted = [id_ for id_, p in zip(batch.ids, batch.payloads, strict=True) if matches(deepest, p)]

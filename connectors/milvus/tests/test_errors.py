@@ -54,7 +54,7 @@ def test_every_class_of_the_driver_is_mapped():
     """All of the driver's classes are known, and only three of them are worth a retry."""
     assert len(CLASSES) > 20
     for kind in CLASSES:
-        error = translate(kind(message="said the driver"), "upsert")
+        error = translate(kind(message="said the driver"), "upsert")  # type: ignore[call-arg]
         wanted = TransientError if kind in TRANSIENT else PermanentError
         assert isinstance(error, wanted), kind
         assert str(error).startswith("milvus upsert: said the driver")

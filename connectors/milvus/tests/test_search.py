@@ -168,9 +168,11 @@ def test_ties_at_the_limit_are_decided_by_id(lite, monkeypatch):
 
     monkeypatch.setattr(Database, "call", call)
     terms = SparseVector(np.array([1], np.uint32), np.array([1], np.float32))
-    both = Query(dense=np.float32([1, 0]), sparse=terms, fusion=RAW, sparse_depth=n, limit=60)
+    both = Query(
+        dense=np.array([1, 0], np.float32), sparse=terms, fusion=RAW, sparse_depth=n, limit=60
+    )
     for query in (
-        Query(dense=np.float32([1, 0]), limit=60),
+        Query(dense=np.array([1, 0], np.float32), limit=60),
         Query(sparse=terms, limit=7),
         replace(both, dense_depth=n),
     ):

@@ -280,11 +280,12 @@ def test_every_value_against_every_comparison() -> None:
     ]
     points = [known(payload) for payload in payloads]
     scalars = [value for value in POOL if isinstance(value, str | int | float)]
+    bounds: list[Any] = [*NUMBER_POOL, *MOMENTS]
     conditions = [
         Exists("a"),
         *(Eq("a", value) for value in scalars),
         *(In("a", (value, "x")) for value in scalars),
-        *(Range("a", **{side: b}) for side in SIDES for b in [*NUMBER_POOL, *MOMENTS]),
+        *(Range("a", **{side: b}) for side in SIDES for b in bounds),
         *(Range("a", gt=low, lte=high) for low in NUMBER_POOL[::5] for high in NUMBER_POOL[2::5]),
         *(Range("a", gte=low, lt=high) for low in MOMENTS for high in MOMENTS),
     ]

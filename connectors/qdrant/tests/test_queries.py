@@ -153,7 +153,7 @@ def test_payloads_are_left_out_on_demand() -> None:
     """Without payload only the id travels; facts never do."""
     bare = request(Query(dense=DENSE, payload=False), 5)
     assert bare is not None
-    assert bare.with_payload.include == ["_m3.id"]  # type: ignore[union-attr]
+    assert bare.with_payload.include == ["_m3.id"]
 
 
 def answer(*scored: tuple[str, float]) -> list[tuple[float, dict[str, Any]]]:

@@ -83,7 +83,7 @@ def test_a_machine_without_java_says_so(monkeypatch, tmp_path):
 
 def test_a_machine_without_maven_says_so(monkeypatch, tmp_path):
     """Without mvn the jars cannot be fetched."""
-    monkeypatch.setattr(launcher.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(NodeUnavailable, match="mvn"):
         launcher._fetch(NEWEST, tmp_path / "lib", tmp_path)
 

@@ -28,7 +28,7 @@ PARTS = (
 
 def main(home: Path) -> None:
     """Serve until killed."""
-    from milvus import MilvusServer, MilvusServerConfig
+    from milvus import MilvusServer, MilvusServerConfig  # type: ignore[import-not-found]
 
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     config = MilvusServerConfig(data_dir=str(home / "data"), proxy_port=PORT)
