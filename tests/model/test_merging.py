@@ -90,7 +90,7 @@ def test_numbers_that_do_not_fit_are_refused(tiny_m3, tmp_path, count, weights, 
 
 def test_the_command_writes_a_model_that_encodes(tiny_m3, moved, tmp_path, capsys):
     """And it does not write into a folder that holds something."""
-    line = ["merge", str(tiny_m3), str(moved), "--weight", "0.5", "--weight", "0.5", "--output"]
+    line = ["merge", str(tiny_m3), str(moved), "--weights", "0.5,0.5", "--output"]
     with pytest.raises(SystemExit) as exit_:
         cli.main([*line, str(tmp_path / "merged")])
     assert exit_.value.code == 0
