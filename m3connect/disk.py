@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import errno
+import glob
+import os
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ from safetensors import SafetensorError
 
 from m3connect.errors import M3ConnectError
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ENDING = ".unfinished"
 
 
 @contextmanager
@@ -35,54 +38,96 @@ def writing(path: Path, advice: str) -> Iterator[None]:
 
 
 def unfinished(target: Path) -> Path:
-    """Where something is written until it is whole, beside the name that it will have."""
-    return target.with_name(f"{target.name}.unfinished")
+    """Where the processes of one run write something together, beside the name that it will have."""
+    return target.with_name(f"{target.name}{_ENDING}")
 
 
-def take_place(target: Path) -> None:
-    """Give what lies at :func:`unfinished` its name; what had it is removed.
+def own(target: Path) -> Path:
+    """Where this writer alone writes what is to have a name, in the same folder.
+
+    The name tells host and process, so that what a killed process left is known and removed here:
+    ``corpus.arrow`` -> ``corpus.arrow.host.4711.1f2e3d4c.unfinished``.
 
     Args:
-        target: the name of a file or folder that is now written to its end.
+        target: the name; its parent is made if need be.
+
+    Returns:
+        a path at which nothing is.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    begin = f"{target.name}.{socket.gethostname()}."
+    for left in target.parent.glob(f"{glob.escape(begin)}*.*{_ENDING}"):
+        process = left.name.removeprefix(begin).split(".")[0]
+        if process.isdecimal() and not _runs(int(process)):
+            remove(left)
+    return target.with_name(f"{begin}{os.getpid()}.{secrets.token_hex(4)}{_ENDING}")
+
+
+def take_place(written: Path, target: Path) -> None:
+    """Give what is written its name; what had it is removed.
+
+    Args:
+        written: a file or folder, written to its end.
+        target: its name, in the same folder.
     """
     if target.is_dir():
         shutil.rmtree(target)
-    unfinished(target).replace(target)
+    written.replace(target)
 
 
 @contextmanager
 def aside(target: Path, advice: str = "Make room, and run it again.") -> Iterator[Path]:
     """Write a file or folder aside: it has its name when it is whole, and on an error never.
 
-    What an interrupted run left there is removed first. Two processes must not write the same target.
+    Of two writers of one file the last to finish has the name; neither sees the other's half.
 
     Args:
         target: the name it is to have; its parent is made if need be.
-        advice: what to do when there is no room.
+        advice: what to do when it cannot be written.
 
     Yields:
         the path to write to; nothing is there yet.
 
     Raises:
-        M3ConnectError: there is no room.
+        M3ConnectError: it could not be written. Errors of what is read meanwhile pass unchanged.
     """
-    path = unfinished(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove(path)
+    path: Path | None = None
     try:
+        path = own(target)
         yield path
-        take_place(target)
-    except OSError as error:
-        _remove(path)
-        if error.errno not in _NO_ROOM:
-            raise
-        raise _could_not(target, error, advice) from error
-    except BaseException:
-        _remove(path)
+        take_place(path, target)
+    except BaseException as error:
+        if path is not None:
+            remove(path)
+        if isinstance(error, OSError) and _is_of(target, error):
+            raise _could_not(target, error, advice) from error
         raise
 
 
-def _remove(path: Path) -> None:
+def _is_of(target: Path, error: OSError) -> bool:
+    """Whether an error is of writing: none of a connection, nor of a file that lies elsewhere."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return False
+    named = error.filename
+    # The path that is written to begins with the target's; a folder to be made is its parent.
+    return named is None or (
+        isinstance(named, (str, Path))
+        and (str(named).startswith(str(target)) or Path(named) in target.parents)
+    )
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -90,7 +135,8 @@ def _remove(path: Path) -> None:
 
 
 def _could_not(path: Path, error: Exception, advice: str) -> M3ConnectError:
-    free = shutil.disk_usage(path.parent).free / 1e9
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(there).free / 1e9
     return M3ConnectError(
         f"{path} could not be written ({str(error).strip()}); {free:.1f} GB are free there. {advice}"
     )

@@ -1,5 +1,9 @@
 """What has its name is whole."""
 
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from m3connect.disk import aside
@@ -17,7 +21,7 @@ def test_a_file_has_its_name_when_it_is_whole(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("error", [ConnectionResetError, KeyboardInterrupt, ValueError])
 def test_what_fails_leaves_the_old_content(tmp_path, error):
     """Whatever ends the writing, a folder keeps what it had, and the half is gone."""
     target = tmp_path / "folder"
@@ -32,14 +36,63 @@ def test_what_fails_leaves_the_old_content(tmp_path, error):
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "old"]
 
 
-def test_what_an_interrupted_run_left_is_no_part_of_the_next(tmp_path):
-    """A killed process cannot clean up; the next one does."""
-    (tmp_path / "folder.unfinished").mkdir()
-    (tmp_path / "folder.unfinished" / "stale").touch()
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    """Each writes its own half; both finish, the last has the name, and nothing is left."""
+    target = tmp_path / "000000000.arrow"
+    with aside(target) as first:
+        first.write_text("first, begun")
+        with aside(target) as second:
+            second.write_text("second")
+        assert target.read_text() == "second"
+        assert first.read_text() == "first, begun"
+    assert target.read_text() == "first, begun"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_two_processes_fill_one_folder(tmp_path):
+    """What another living process is writing is not taken for a leftover."""
+    program = (
+        "import sys, pathlib\n"
+        "from m3connect.disk import aside\n"
+        "with aside(pathlib.Path(sys.argv[1])) as path:\n"
+        "    path.write_text('other')\n"
+        "    print('begun', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    target = tmp_path / "shard"
+    command = [sys.executable, "-c", program, str(target)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "begun\n"
+        with aside(target) as path:
+            path.write_text("this")
+        assert target.read_text() == "this"
+        other.communicate()
+    assert other.returncode == 0
+    assert target.read_text() == "other"
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """It cannot clean up; the next writer does, and takes nothing of it."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left = tmp_path / f"folder.{socket.gethostname()}.{gone.pid}.00.unfinished"
+    left.mkdir()
+    (left / "stale").touch()
     with aside(tmp_path / "folder") as path:
         path.mkdir()
         (path / "fresh").touch()
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["fresh"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "fresh"]
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    """A parent that is a file is named; an error of a file that is read meanwhile passes as it is."""
+    (tmp_path / "file").touch()
+    with pytest.raises(M3ConnectError, match="file/shard could not be written"):
+        aside(tmp_path / "file" / "shard").__enter__()
+    with pytest.raises(FileNotFoundError, match="corpus"), aside(tmp_path / "out"):
+        (tmp_path / "corpus").read_text()
 
 
 def test_a_full_disk_is_said(tmp_path, little_room):

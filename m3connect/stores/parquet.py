@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from m3connect import disk
 from m3connect.connecting.checks import check_ids, check_records
 from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.naming import connector_repr
@@ -53,6 +55,7 @@ LAYOUT = 2
 _METADATA = b"m3connect"  # layout and schema, which a table read from the file has, too
 _COPY = b"m3connect.copy"  # schema, notes and digest as they are when the file is finished
 _WITHOUT_VECTORS = ["id", "text", "payload", "n_tokens", "truncated"]
+_NO_ROOM = "Make room or choose another path, and write it again."
 _COLUMNS: dict[Leg, tuple[str, ...]] = {
     "dense": ("dense",),
     "sparse": ("sparse_indices", "sparse_values"),
@@ -116,39 +119,52 @@ class RecordWriter:
         self.stored = Stored(schema)
         self.count = 0
         self._hash = sha256()
-        self._partial = path.with_name(f"{path.name}.partial")
+        self._partial: Path | None = None
         self._file: pq.ParquetWriter | None = None
 
     def write(self, batch: RecordBatch) -> None:
-        """Append records, as one row group."""
+        """Append records, as one row group.
+
+        Raises:
+            M3ConnectError: there is no room for them.
+        """
         table = records_to_arrow(batch, self.stored.schema)
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
-        self._file.write_table(table)
+        with disk.writing(self.path, _NO_ROOM):
+            if self._file is None:
+                self._partial = disk.own(self.path)
+                self._file = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
+            self._file.write_table(table)
         for column in ("id", "text", "payload"):
             self._hash.update(json.dumps(table[column].to_pylist()).encode())
         self.count += len(batch)
 
     def finish(self) -> None:
-        """Write the metadata and give the file its name."""
+        """Write the metadata and give the file its name.
+
+        Raises:
+            M3ConnectError: there is no room for it.
+        """
         if self._file is None:
             self.write(no_records(self.stored.schema))
         assert self._file is not None
+        assert self._partial is not None
         copy = {
             "schema": self.stored.schema.to_json(),
             "notes": dict(self.stored.notes),
             "digest": self._hash.hexdigest()[:32],
         }
-        self._file.add_key_value_metadata({_COPY.decode(): json.dumps(copy)})
-        self._file.close()
-        self._partial.replace(self.path)
+        with disk.writing(self.path, _NO_ROOM):
+            self._file.add_key_value_metadata({_COPY.decode(): json.dumps(copy)})
+            self._file.close()
+            disk.take_place(self._partial, self.path)
 
     def discard(self) -> None:
         """Half a file must not look like a whole one."""
         if self._file is not None:
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+            with suppress(OSError):  # its end finds no room either
+                self._file.close()
+        if self._partial is not None:
+            disk.remove(self._partial)
 
     def __enter__(self) -> Self:
         return self
@@ -182,7 +198,7 @@ def no_records(schema: CollectionSchema) -> RecordBatch:
 class ParquetConnector:
     """See :class:`m3connect.contract.Connector`; ``delete`` and native ``search`` are unsupported.
 
-    Records are written to ``<path>.partial``, which becomes ``path`` on :meth:`flush`.
+    Records are written beside ``path``, and have its name on :meth:`flush`.
 
     Args:
         collection: a name, for messages.

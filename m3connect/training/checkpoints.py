@@ -129,7 +129,7 @@ class Checkpoints:
         self._forget_no_step()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            take_place(target)
+            take_place(unfinished(target), target)
             for old in sorted(self.folder.glob("step-??????"))[: -self.recipe.run.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()

@@ -242,7 +242,7 @@ class Run:
             target = self.recipe.output / name
             with writing(target, NO_ROOM):
                 save_trainable(trainable, unfinished(target))
-            take_place(target)
+            take_place(unfinished(target), target)
         self.accelerator.wait_for_everyone()
 
 

@@ -188,7 +188,11 @@ class EdgeEngine:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a small file at once and for good."""
+    """Replace a small file at once and for good.
+
+    Not with the core's ``disk``, which a connector may not import: the folder is held, so there is
+    one writer, and the bytes are on the disk before the name moves.
+    """
     aside = path.with_suffix(".new")
     with aside.open("w") as file:
         file.write(text)
