@@ -16,7 +16,8 @@ import numpy as np
 
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
-from m3connect.searching.modes import MIRACL, MODES
+from m3connect.searching.modes import MIRACL
+from m3connect.searching.names import MODES
 from m3connect.types import Embeddings, MultiVectors, SparseVectors
 
 TERMS, TOKENS, TOKEN_WIDTH, VOCABULARY = 60, 8, 128, 250_002

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from m3connect import M3Encoder, connect, ingest, search
-from m3connect.searching.modes import MODES
+from m3connect.searching.names import MODES
 
 folder = sys.argv[1] if len(sys.argv) > 1 else str(Path(__file__).parents[1] / "docs")
 encoder = M3Encoder.load("m3-mini")

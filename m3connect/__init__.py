@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from m3connect.inference import M3Encoder
     from m3connect.ingestion import ingest
     from m3connect.searching.explain import Explanation, explain
-    from m3connect.searching.modes import MODES, Mode
+    from m3connect.searching.names import MODES, Mode
     from m3connect.searching.search import TextHits, search, search_many
     from m3connect.trainer import train
     from m3connect.transfer import copy, verify
@@ -70,8 +70,8 @@ _HOMES = {
     "InvalidFilter": "m3connect.errors:InvalidFilter",
     "M3ConnectError": "m3connect.errors:M3ConnectError",
     "M3Encoder": "m3connect.inference:M3Encoder",
-    "MODES": "m3connect.searching.modes:MODES",
-    "Mode": "m3connect.searching.modes:Mode",
+    "MODES": "m3connect.searching.names:MODES",
+    "Mode": "m3connect.searching.names:Mode",
     "PermanentError": "m3connect.errors:PermanentError",
     "Query": "m3connect.types:Query",
     "RecordBatch": "m3connect.types:RecordBatch",

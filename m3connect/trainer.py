@@ -17,7 +17,7 @@ from m3connect.training.recipe import AnyRecipe, read_recipe
 
 if TYPE_CHECKING:
     from m3connect.datasets.beir import Dataset
-    from m3connect.searching.modes import Mode
+    from m3connect.searching.names import Mode
     from m3connect.training.trainable import Trainable
 
 _PACKAGES = ("torch", "accelerate", "matplotlib", "jinja2")

@@ -11,15 +11,8 @@ import numpy as np
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.errors import FingerprintMismatch
 from m3connect.searching import planner
-from m3connect.searching.modes import (
-    DEPTH,
-    MIRACL,
-    MODES,
-    Mode,
-    for_database,
-    scored_legs,
-    to_query,
-)
+from m3connect.searching.modes import DEPTH, MIRACL, for_database, scored_legs, to_query
+from m3connect.searching.names import MODES, Mode
 from m3connect.types import LEGS, Embeddings, Query, RecordBatch, SparseVector
 
 Progress = Callable[[int], None]

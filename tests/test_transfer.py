@@ -16,7 +16,7 @@ from m3connect.errors import (
 )
 from m3connect.filters import F
 from m3connect.searching import planner
-from m3connect.searching.modes import MODES
+from m3connect.searching.names import MODES
 from m3connect.searching.search import build_queries
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector

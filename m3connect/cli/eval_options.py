@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from m3connect.contract import ModelInfo
     from m3connect.datasets.beir import Dataset
     from m3connect.evaluation.baselines import Baseline
-    from m3connect.searching.modes import Mode, Preset
+    from m3connect.searching.modes import Preset
+    from m3connect.searching.names import Mode
 
 Datasets = Annotated[
     list[str],
@@ -125,7 +126,8 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
     Raises:
         InputError: an unknown mode.
     """
-    from m3connect.searching.modes import MODES, parse_mode
+    from m3connect.searching.modes import parse_mode
+    from m3connect.searching.names import MODES
 
     asked = {parse_mode(name) for name in names(text)} if text != "none" else set()
     return tuple(mode for mode in MODES if mode in asked)

@@ -18,6 +18,7 @@ from m3connect.cli.eval_options import (
     Seed,
 )
 from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target
+from m3connect.searching.names import ModeName
 
 if TYPE_CHECKING:
     from m3connect.training_data.mining import Source
@@ -37,7 +38,7 @@ def mine(
     qrels: Qrels = None,
     limit_queries: LimitQueries = None,
     mode: Annotated[
-        Literal["dense", "sparse", "multivector", "hybrid", "dense+sparse", "all"],
+        ModeName,
         typer.Option(help="What ranks the candidates; dense+sparse is hybrid."),
     ] = "dense",
     fusion: FusionChoice,

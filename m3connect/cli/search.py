@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,15 +13,15 @@ from m3connect.cli.console import visible
 from m3connect.cli.hits import Why, print_comparison, print_hits, print_json
 from m3connect.cli.options import FusionChoice, ModelChoice, Output, Target
 from m3connect.cli.queries import read_queries
+from m3connect.searching.names import ModeName
 
 if TYPE_CHECKING:
     from m3connect.contract import Connector, ModelInfo
     from m3connect.filters import Filter
-    from m3connect.searching.modes import Mode
+    from m3connect.searching.names import Mode
     from m3connect.searching.search import TextHits
     from m3connect.types import Fusion, Hit
 
-ModeName = Literal["dense", "sparse", "multivector", "hybrid", "dense+sparse", "all"]
 _BATCH = 64  # queries encoded and sent together
 
 
@@ -73,7 +73,8 @@ def search(
         raise typer.BadParameter("--compare goes with neither --explain nor --rerank")
     from m3connect.filters import as_filter
     from m3connect.searching.absence import why_no_hits
-    from m3connect.searching.modes import MODES, parse_mode
+    from m3connect.searching.modes import parse_mode
+    from m3connect.searching.names import MODES
     from m3connect.searching.search import search_many
 
     condition = as_filter(filter)  # a mistake in it is said before the model is loaded

@@ -8,17 +8,18 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
 from m3connect.cli.options import Live, ModelChoice, Output, Target, names
+from m3connect.searching.names import TunedModeName
 
 if TYPE_CHECKING:
     from m3connect.evaluation.tune import Tuned
-    from m3connect.searching.modes import TunedMode
+    from m3connect.searching.names import TunedMode
 
 
 def tune(
@@ -28,7 +29,7 @@ def tune(
     language: Language = "",
     limit_queries: LimitQueries = None,
     mode: Annotated[
-        Literal["hybrid", "dense+sparse", "all"],
+        TunedModeName,
         typer.Option(help="Whose fusion to tune; dense+sparse is hybrid."),
     ] = "all",
     metric: Annotated[str, typer.Option(help="To maximise.")] = "ndcg@10",

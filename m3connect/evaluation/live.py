@@ -22,16 +22,8 @@ from m3connect.evaluation.measure import Answer, Recorder, Result, Row
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
 from m3connect.searching import planner
-from m3connect.searching.modes import (
-    MODES,
-    Mode,
-    ModeName,
-    Preset,
-    for_database,
-    needed,
-    parse_mode,
-    to_query,
-)
+from m3connect.searching.modes import Preset, for_database, needed, parse_mode, to_query
+from m3connect.searching.names import MODES, Mode, ModeName
 from m3connect.searching.search import served_preset
 from m3connect.types import Embeddings, Hit, Leg
 

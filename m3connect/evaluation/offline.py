@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from m3connect.evaluation import exact
 from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
 from m3connect.searching import fusion
-from m3connect.searching.modes import FusedMode, Mode, Preset, legs_of, to_queries
+from m3connect.searching.modes import Preset, legs_of, to_queries
+from m3connect.searching.names import FusedMode, Mode
 from m3connect.searching.scoring import leg_scores
 from m3connect.types import Embeddings, FloatArray, Leg, Query
 

@@ -29,13 +29,13 @@ from m3connect.searching.modes import (
     DEPTH,
     Preset,
     Setting,
-    TunedMode,
     for_database,
     needed,
     note_of,
     preset_for,
     to_queries,
 )
+from m3connect.searching.names import TunedMode
 from m3connect.types import Fusion, Rrf, Weighted
 
 SPARSE_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)

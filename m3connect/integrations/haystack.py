@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.document_stores.errors import DuplicateDocumentError
@@ -22,10 +22,10 @@ from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
+from m3connect.searching.names import Mode
 from m3connect.searching.search import search
 from m3connect.types import Embeddings, RecordBatch
 
-Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
 

@@ -13,7 +13,7 @@ import asyncio
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -26,11 +26,11 @@ from pydantic import ConfigDict
 from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
 from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import Filter, parse
+from m3connect.searching.names import Mode
 from m3connect.searching.search import search
 from m3connect.types import Embeddings as M3Vectors
 from m3connect.types import Hit, RecordBatch
 
-Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
 _TEXT = "text"
 
 

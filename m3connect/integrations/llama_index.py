@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.embeddings import BaseEmbedding
@@ -31,10 +31,10 @@ from pydantic import PrivateAttr
 from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
 from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range
+from m3connect.searching.names import Mode
 from m3connect.searching.search import search
 from m3connect.types import Embeddings, Hit, RecordBatch
 
-Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
 _BOUNDS = {"<": "lt", ">": "gt", "<=": "lte", ">=": "gte"}
 
 

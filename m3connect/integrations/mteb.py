@@ -22,7 +22,8 @@ from m3connect.contract import Encoder, Kind, ModelInfo
 from m3connect.errors import InputError
 from m3connect.evaluation import shards
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.searching.modes import Mode, ModeName, Preset, needed, parse_mode, preset_for
+from m3connect.searching.modes import Preset, needed, parse_mode, preset_for
+from m3connect.searching.names import Mode, ModeName
 from m3connect.training_data import mining
 
 if TYPE_CHECKING:

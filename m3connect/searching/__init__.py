@@ -1,6 +1,7 @@
 """From a text to hits, and why.
 
 search.py    the main path: encode, plan, search
+names.py     the names of the modes
 modes.py     what a mode is: its legs, candidates, fusion and depths
 planner.py   one native request, or legs put together on the client
 fusion.py scoring.py   the fusions and the paper's scores, in numpy

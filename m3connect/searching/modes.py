@@ -20,31 +20,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from m3connect.contract import ModelInfo
 from m3connect.errors import ConfigError, InputError
 from m3connect.filters import Filter
+from m3connect.searching.names import ALIASES, MODES, TUNED, FusedMode, Mode, TunedMode
 from m3connect.types import LEGS, Embeddings, Fusion, Leg, Query, Rrf, Weighted
 
-Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-ModeName = Mode | Literal["dense+sparse"]
-"""A mode as people write it; ``dense+sparse`` is ``hybrid``."""
-FusedMode = Literal["multivector", "hybrid", "all"]
-"""The modes of several legs."""
-TunedMode = Literal["hybrid", "all"]
-"""The modes whose fusion can be chosen."""
-TUNED: tuple[TunedMode, ...] = get_args(TunedMode)
 Pool = Literal["union", "dense", "everything"]
 """Who is scored: the best of dense and sparse, of dense alone, or every record (MaxSim alone)."""
 
 DEPTH = 100
 """Candidates that the dense and the sparse leg bring each, where nothing else is said."""
 
-_ALIASES: dict[str, Mode] = {"dense+sparse": "hybrid"}
 _SCORED: dict[Mode, tuple[Leg, ...]] = {
     "dense": ("dense",),
     "sparse": ("sparse",),
@@ -257,7 +248,7 @@ def parse_mode(name: str) -> Mode:
     Raises:
         InputError: an unknown mode.
     """
-    known: dict[str, Mode] = {mode: mode for mode in MODES} | _ALIASES
+    known: dict[str, Mode] = {mode: mode for mode in MODES} | ALIASES
     if name not in known:
         raise InputError(f"mode is one of {', '.join(MODES)}, got {name!r}")
     return known[name]

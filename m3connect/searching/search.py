@@ -10,7 +10,8 @@ from m3connect.errors import InputError
 from m3connect.filters import Filter, as_filter
 from m3connect.searching import modes, planner
 from m3connect.searching.explain import Explanation, explain
-from m3connect.searching.modes import Mode, ModeName, Preset
+from m3connect.searching.modes import Preset
+from m3connect.searching.names import Mode, ModeName
 from m3connect.searching.planner import Hits
 from m3connect.types import Fusion, Leg, Query
 

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from m3connect.errors import M3ConnectError
 from m3connect.filters import Filter
+from m3connect.searching.names import Mode
 from m3connect.serving import operations
 from m3connect.serving.schemas import (
     CollectionSummary,
@@ -25,7 +26,6 @@ from m3connect.serving.schemas import (
     IngestDocument,
     IngestRequest,
     IngestResponse,
-    Mode,
     Passage,
     PassagesRequest,
     SearchRequest,

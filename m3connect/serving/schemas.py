@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from m3connect.searching.names import Mode
 from m3connect.types import Leg
 
-Mode = Literal["dense", "sparse", "multivector", "hybrid", "all"]
 Kind = Literal["query", "passage"]
 
 

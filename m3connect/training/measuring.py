@@ -15,7 +15,7 @@ import numpy as np
 from m3connect.datasets import beir
 from m3connect.datasets.beir import Dataset
 from m3connect.datasets.write import small_copy
-from m3connect.searching.modes import Mode
+from m3connect.searching.names import Mode
 from m3connect.training.recipe import AnyRecipe
 from m3connect.training.trainable import Trainable
 

@@ -10,12 +10,13 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from m3connect.errors import ConfigError
-from m3connect.searching.modes import MODES, Mode, legs_of
+from m3connect.searching.modes import legs_of
+from m3connect.searching.names import ALIASES, MODES, Mode
 from m3connect.types import LEGS, Leg
 
 PAPER_EDGES = (500, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8192)
@@ -242,6 +243,11 @@ class RunTable(_Table):
     trackers: tuple[Tracker, ...] = ()
 
 
+def _one_name(mode: Any) -> Any:
+    """``dense+sparse`` is ``hybrid``; what is no mode is left for pydantic to refuse."""
+    return ALIASES.get(mode, mode) if isinstance(mode, str) else mode
+
+
 class EvaluationTable(_Table):
     """Development sets, measured during the run.
 
@@ -259,7 +265,7 @@ class EvaluationTable(_Table):
     queries: int = Field(default=200, gt=0)
     documents: int = Field(default=1000, gt=0)
     every: int = Field(gt=0)
-    mode: Mode | None = None
+    mode: Annotated[Mode, BeforeValidator(_one_name)] | None = None
     patience: int | None = Field(default=None, gt=0)
 
 

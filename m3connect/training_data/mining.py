@@ -20,7 +20,8 @@ from m3connect.datasets.beir import Dataset
 from m3connect.errors import ConfigError
 from m3connect.evaluation.offline import Answer, OfflineSearch
 from m3connect.searching import fusion, planner
-from m3connect.searching.modes import Mode, Preset, scored_legs, to_queries, to_query
+from m3connect.searching.modes import Preset, scored_legs, to_queries, to_query
+from m3connect.searching.names import Mode
 from m3connect.searching.scoring import leg_scores
 from m3connect.types import Embeddings, Leg, Query, Rrf
 

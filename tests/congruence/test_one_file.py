@@ -22,7 +22,7 @@ from m3connect.filters import F
 from m3connect.inference import M3Encoder
 from m3connect.inference.remote import RemoteEncoder
 from m3connect.ingestion import ingest
-from m3connect.searching.modes import MODES
+from m3connect.searching.names import MODES
 from m3connect.searching.search import search_many
 from m3connect.stores.memory import MemoryConnector
 from m3connect.types import Rrf, Weighted

@@ -9,7 +9,8 @@ from m3connect.connecting.registry import available, connect
 from m3connect.contract import CollectionSchema
 from m3connect.errors import FingerprintMismatch, InputError
 from m3connect.evaluation import live, run
-from m3connect.searching.modes import MODES, for_database, preset_for
+from m3connect.searching.modes import for_database, preset_for
+from m3connect.searching.names import MODES
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch

@@ -9,15 +9,8 @@ from m3connect.errors import ConfigError
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.searching import modes, planner
-from m3connect.searching.modes import (
-    MIRACL,
-    MLDR,
-    MLDR_SCRIPTS,
-    MODES,
-    Preset,
-    Setting,
-    to_query,
-)
+from m3connect.searching.modes import MIRACL, MLDR, MLDR_SCRIPTS, Preset, Setting, to_query
+from m3connect.searching.names import MODES
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.testing.fakes import HashEncoder

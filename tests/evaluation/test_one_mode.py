@@ -8,7 +8,8 @@ import pytest
 from m3connect.contract import CollectionSchema
 from m3connect.datasets import beir
 from m3connect.evaluation import live, run
-from m3connect.searching.modes import MODES, Setting, note_of
+from m3connect.searching.modes import Setting, note_of
+from m3connect.searching.names import MODES
 from m3connect.searching.search import search_many, served_preset
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder

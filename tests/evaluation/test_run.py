@@ -6,7 +6,8 @@ import pytest
 from m3connect.errors import ConfigError
 from m3connect.evaluation import metrics, requires
 from m3connect.evaluation.run import evaluate
-from m3connect.searching.modes import MIRACL, MODES
+from m3connect.searching.modes import MIRACL
+from m3connect.searching.names import MODES
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import LEGS
 

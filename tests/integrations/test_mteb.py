@@ -9,7 +9,7 @@ import pytest
 from m3connect.datasets import beir
 from m3connect.errors import InputError
 from m3connect.evaluation import run
-from m3connect.searching.modes import MODES
+from m3connect.searching.names import MODES
 from m3connect.testing.fakes import HashEncoder
 
 with warnings.catch_warnings():

@@ -8,7 +8,8 @@ from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.filters import F
 from m3connect.ingestion import ingest
 from m3connect.searching import planner, scoring
-from m3connect.searching.modes import MODES, Setting, fusion_from_json, fusion_to_json, note_of
+from m3connect.searching.modes import Setting, fusion_from_json, fusion_to_json, note_of
+from m3connect.searching.names import MODES
 from m3connect.searching.search import build_queries, search, search_many
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from m3connect.cli import app
-from m3connect.searching.modes import MODES
+from m3connect.searching.names import MODES
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.estimate import forecast
 from m3connect.training.gradcache import forward

@@ -4,7 +4,7 @@ import pytest
 
 import m3connect
 from m3connect.errors import ConfigError, InputError
-from m3connect.searching.modes import MODES
+from m3connect.searching.names import MODES
 from m3connect.training.log import read_log
 from m3connect.training.loop import train
 from m3connect.training.measuring import make_evaluate
