@@ -5,6 +5,7 @@
     ├─ InputError(ValueError)        a bad document, vector or query: which one, which field, why
     ├─ CheckpointError               a model file that is missing or misshapen, named with its shapes
     ├─ FingerprintMismatch           the collection was made by another model
+    ├─ EndpointError                 a language model that refused, kept failing, or answered otherwise
     ├─ Refused                       a guard: what was asked could do harm, and how to confirm it
     └─ ConnectorError                .connector .operation .__cause__
        ├─ TransientError             retrying is safe: time-out, lost connection, rate limit (.retry_after)
@@ -76,6 +77,10 @@ class CheckpointError(M3ConnectError):
 
 class FingerprintMismatch(M3ConnectError):
     """The collection was made by another model than the one now in use."""
+
+
+class EndpointError(M3ConnectError):
+    """A language model's endpoint refused, kept failing, or answered in another form."""
 
 
 class Refused(M3ConnectError):

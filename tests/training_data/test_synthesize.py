@@ -5,7 +5,7 @@ import json
 import threading
 from collections import Counter
 
-import httpx
+import httpx2 as httpx
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -13,23 +13,21 @@ from typer.testing import CliRunner
 from m3connect.cli.options import Services, expanded
 from m3connect.cli.synthesize import synthesize as synthesize_command
 from m3connect.connecting.registry import connect
-from m3connect.connecting.retry import RetryPolicy
 from m3connect.datasets import beir
-from m3connect.errors import AuthError, ConfigError, InputError, PermanentError, TransientError
+from m3connect.errors import ConfigError, EndpointError, InputError
 from m3connect.testing.fakes import HashEncoder
 from m3connect.training_data import synthesize
 from m3connect.training_data.endpoint import Endpoint, Settings
 from m3connect.types import Document
 
-QUICK = RetryPolicy(attempts=3, initial=0.001, maximum=0.001)
+AT_ONCE = {"retry-after-ms": "1"}
 
 
-def endpoint(handler, *, policy=QUICK, **settings):
+def endpoint(handler, **settings):
     client = httpx.Client(transport=httpx.MockTransport(handler))
     return Endpoint(
-        Settings("http://test/v1/", "m", "secret", per_minute=1e9, **settings),
+        Settings("http://test/v1/", "m", "secret", per_minute=1e9, retries=1, **settings),
         client=client,
-        policy=policy,
     )
 
 
@@ -62,30 +60,32 @@ class TestEndpoint:
     )
     def test_transient_failures_are_retried(self, failure):
         """Rate limits, server errors and lost connections are tried again, then raised."""
-        answers = [failure, failure, says("ok")]
+        answers = [failure, says("ok")]
 
         def handler(request):
             answer = answers.pop(0)
             if isinstance(answer, Exception):
                 raise answer
-            return httpx.Response(answer) if isinstance(answer, int) else answer
+            return httpx.Response(answer, headers=AT_ONCE) if isinstance(answer, int) else answer
 
         assert endpoint(handler).ask("x") == "ok"
-        answers[:] = [failure] * 3
-        with pytest.raises(TransientError):
+        answers[:] = [failure] * 2
+        with pytest.raises(EndpointError, match=r"m at http://test/v1/: \w+"):
             endpoint(handler).ask("x")
         assert answers == []
 
     @pytest.mark.parametrize(
-        ("response", "error"),
+        ("response", "why"),
         [
-            (httpx.Response(401, text="bad key"), AuthError),
-            (httpx.Response(404, text="no such model"), PermanentError),
-            (httpx.Response(200, text="<html>"), PermanentError),
-            (httpx.Response(200, json={"choices": []}), PermanentError),
+            (httpx.Response(401, text="bad key"), "401; set OPENAI_API_KEY"),
+            (httpx.Response(403, text="not yours"), "403; set OPENAI_API_KEY"),
+            (httpx.Response(404, text="no such model"), "404"),
+            (httpx.Response(200, text="<html>"), "no chat completion"),
+            (httpx.Response(200, json={"choices": []}), "no chat completion"),
+            (httpx.Response(200, json={"choices": None}), "no chat completion"),
         ],
     )
-    def test_refusals_are_not_retried(self, response, error):
+    def test_refusals_are_not_retried(self, response, why):
         """A wrong key, a wrong model and a wrong protocol fail at once."""
         calls = []
 
@@ -93,7 +93,7 @@ class TestEndpoint:
             calls.append(request)
             return response
 
-        with pytest.raises(error):
+        with pytest.raises(EndpointError, match=why):
             endpoint(handler).ask("x")
         assert len(calls) == 1
 
@@ -120,7 +120,7 @@ class TestEndpoint:
     def test_the_key_is_never_shown(self):
         """Neither settings nor errors print the key."""
         assert "secret" not in repr(Settings("u", "m", "secret"))
-        with pytest.raises(AuthError) as caught:
+        with pytest.raises(EndpointError) as caught:
             endpoint(lambda _: httpx.Response(401)).ask("x")
         assert "secret" not in str(caught.value)
 
@@ -194,6 +194,7 @@ class Model(http.server.BaseHTTPRequestHandler):
         answer = "xyzzy plugh" if "story 3 " in text else " ".join(text.split()[:3])
         body = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
         self.send_response(200)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
