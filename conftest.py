@@ -46,6 +46,13 @@ def node() -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(version=version, url=running.url)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The conformance suite's largest test, seconds for each of a dozen connectors, is slow."""
+    for item in items:
+        if item.name.startswith("test_ten_thousand_records"):
+            item.add_marker(pytest.mark.slow)
+
+
 # Their doctests need the frameworks, which have an environment of their own (tests/outside).
 _FRAMEWORKS = {"langchain": "langchain_core", "haystack": "haystack", "llama_index": "llama_index"}
 collect_ignore = [

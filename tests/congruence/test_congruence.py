@@ -24,7 +24,8 @@ from tests.congruence.twins import Twins
 from tests.servers.proxy import Answer, Cut, Delay, Drop, Fault, FaultProxy, HalfClose, Truncate
 
 STEPS = 200
-SEEDS = [int(seed) for seed in os.environ.get("M3CONNECT_TEST_SEEDS", "1,2").split(",")]
+FIRST, *MORE = map(int, os.environ.get("M3CONNECT_TEST_SEEDS", "1,2").split(","))
+SEEDS = [FIRST, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE)]
 
 Open = Callable[[], Connector]
 

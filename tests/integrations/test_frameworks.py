@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv" / "outside"
 SUITES = ("langchain", "haystack", "llama_index")
 NEEDS = ("langchain-tests>=1.1,<2", "pytest-asyncio", "langchain", "pytest-socket")
-OURS = ("connectors/qdrant", "connectors/milvus", ".[langchain,haystack,llama-index]")
+OURS = (".[langchain,haystack,llama-index]", "connectors/qdrant", "connectors/milvus")
 
 
 @pytest.fixture(scope="session")
