@@ -13,7 +13,7 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import run
 from m3connect.evaluation.baselines import Baseline
 from m3connect.evaluation.reports import files
-from m3connect.searching.modes import ModeName
+from m3connect.searching.names import ModeName
 from m3connect.testing.fakes import HashEncoder
 
 

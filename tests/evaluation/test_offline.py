@@ -10,7 +10,7 @@ from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.searching import modes, planner
 from m3connect.searching.modes import MIRACL, MLDR, MLDR_SCRIPTS, Preset, Setting, to_query
-from m3connect.searching.names import MODES
+from m3connect.searching.names import MODES, Mode
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
 from m3connect.testing.fakes import HashEncoder
@@ -80,7 +80,7 @@ def small() -> OfflineSearch:
     return OfflineSearch("abcd", EmbeddingStore.of([documents]), query, MIRACL)
 
 
-def answer(preset: Preset, mode: modes.Mode) -> dict[str, float]:
+def answer(preset: Preset, mode: Mode) -> dict[str, float]:
     search = small()
     search.preset = preset
     (only,) = search.run(mode)

@@ -39,7 +39,7 @@ def test_the_suite_of_a_framework_passes(python, suite, tmp_path):
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", empty]
     outside = ROOT / "tests" / "outside"
     run = subprocess.run(
-        [*command, f"--rootdir={outside}", outside / f"test_{suite}.py"],
+        [*command, f"--rootdir={outside}", f"--confcutdir={outside}", outside / f"test_{suite}.py"],
         cwd=tmp_path,
         env=os.environ | {"HAYSTACK_TELEMETRY_ENABLED": "False", "PYTHONPATH": str(ROOT)},
         capture_output=True,

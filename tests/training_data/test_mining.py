@@ -17,6 +17,7 @@ from m3connect.errors import ConfigError
 from m3connect.evaluation import run
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.searching import modes
+from m3connect.searching.names import MODES
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.training_data import mining, mining_report
@@ -138,7 +139,7 @@ def test_a_percentile_is_one():
         Rules(percentile=101)
 
 
-@pytest.mark.parametrize("mode", modes.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_live_and_offline_sources_agree(dataset, tmp_path, mode):
     """Candidates and scores are the same through a database and by exact search."""
     encoder = HashEncoder()
