@@ -13,7 +13,6 @@ import asyncio
 import itertools
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ from pathlib import Path
 import httpx
 
 from m3connect import M3Encoder, connect, ingest
+from m3connect.inference.precision import cpu_name
 
 CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
 CLIENTS = (1, 8, 64)
@@ -38,7 +38,7 @@ def main() -> None:
     chosen = options.parse_args()
     texts = [json.loads(line)["text"][:200] for line in CORPUS.read_text("utf-8").splitlines()]
     encoder = M3Encoder.load(chosen.model)
-    print(f"{cpu()}; {chosen.model}; {chosen.seconds:g} s a row")
+    print(f"{cpu_name()}, {os.cpu_count()} cores; {chosen.model}; {chosen.seconds:g} s a row")
     print("| | clients | requests/s | p50 ms | p99 ms |\n|---|---|---|---|---|")
     direct = [timed(lambda text=text: encoder.encode([text], kind="query")) for text in texts[:100]]
     row("encoder called directly", 1, direct, sum(direct))
@@ -122,18 +122,6 @@ def memory(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) // 1024
-
-
-def cpu() -> str:
-    """The CPU and the flags that matter."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor()
-    flags = set(next(line for line in text.splitlines() if line.startswith("flags")).split())
-    known = [flag for flag in ("avx2", "avx512_vnni", "avx512_bf16", "amx_bf16") if flag in flags]
-    name = next(line for line in text.splitlines() if line.startswith("model name"))
-    return f"{name.split(':')[1].strip()}, {os.cpu_count()} cores, {' '.join(known)}"
 
 
 def free_port() -> int:

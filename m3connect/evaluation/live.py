@@ -158,7 +158,7 @@ def read(
             for id_, payload in zip(batch.ids, batch.payloads, strict=True)
         }
         path = folder / f"{number:09d}.arrow"
-        shards.write(path, shards.only(batch.embeddings, legs))
+        shards.write(path, batch.embeddings.only(legs))
         kept.append(shards.read(path))
         progress("reading the collection", len(ids), total)
     return Contents(tuple(ids), documents, EmbeddingStore.of(kept))

@@ -68,11 +68,11 @@ class EmbeddingStore:
         order = np.argsort(rows, kind="stable")
         owners = np.searchsorted(self.starts, rows[order], side="right") - 1
         parts = [
-            only(self.shards[owner], legs).take(rows[order[owners == owner]] - self.starts[owner])
+            self.shards[owner].only(legs).take(rows[order[owners == owner]] - self.starts[owner])
             for owner in np.unique(owners)
         ]
         if not parts:
-            return only(self.shards[0], legs)[:0]
+            return self.shards[0].only(legs)[:0]
         joined = parts[0] if len(parts) == 1 else Embeddings.concat(parts)
         if (order[:-1] < order[1:]).all():  # they were asked for in order: no second copy
             return joined
@@ -155,17 +155,6 @@ def key(encoder: Encoder, content: str, *, kind: Kind, legs: Sequence[Leg]) -> s
     parts = [fingerprint, content, kind, sorted(legs), SHARD_ROWS]
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12)
     return f"{kind}-{digest.hexdigest()}"
-
-
-def only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
-    """The embeddings without other representations than these."""
-    return Embeddings(
-        embeddings.dense if "dense" in legs else None,
-        embeddings.sparse if "sparse" in legs else None,
-        embeddings.multivector if "multivector" in legs else None,
-        embeddings.n_tokens,
-        embeddings.truncated,
-    )
 
 
 def _checked(embeddings: Embeddings, start: int) -> Embeddings:

@@ -22,7 +22,7 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
-from m3connect.inference.pairs import PairScores, pair_scores
+from m3connect.inference.pairs import PairScores, score_pairs
 from m3connect.inference.precision import INT8, Dtype
 from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer
 from m3connect.model.config import M3Config
@@ -224,9 +224,7 @@ class M3Encoder:
         Raises:
             InputError: something is not a string.
         """
-        queries = self.encode([query for query, _ in pairs], kind="query")
-        passages = self.encode([passage for _, passage in pairs], kind="passage")
-        return pair_scores(queries, passages, weights or self.config.fusion_weights)
+        return score_pairs(self, pairs, weights or self.config.fusion_weights)
 
     def term(self, index: int) -> str:
         """The term (tokenizer piece) behind a sparse index.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 import numpy as np
 
+from m3connect.contract import Encoder
 from m3connect.searching.scoring import maxsim, sparse_scores
 from m3connect.types import Embeddings, FloatArray, MultiVectors, SparseVectors
 
@@ -19,6 +20,21 @@ class PairScores(TypedDict):
     multivector: FloatArray
     hybrid: FloatArray
     all: FloatArray
+
+
+def score_pairs(
+    encoder: Encoder, pairs: Sequence[tuple[str, str]], weights: tuple[float, float, float]
+) -> PairScores:
+    """Encode (query, passage) pairs and score them.
+
+    Args:
+        encoder: the model.
+        pairs: (query, passage).
+        weights: of dense, sparse and multivector in the combined scores.
+    """
+    queries = encoder.encode([query for query, _ in pairs], kind="query")
+    passages = encoder.encode([passage for _, passage in pairs], kind="passage")
+    return pair_scores(queries, passages, weights)
 
 
 def pair_scores(

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from m3connect.connecting import retry
 from m3connect.contract import Fingerprint, Kind, ModelInfo
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError, TransientError
-from m3connect.inference.pairs import PairScores, pair_scores
+from m3connect.inference.pairs import PairScores, score_pairs
 from m3connect.model.config import M3Config
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.types import LEGS, Embeddings, Leg
@@ -105,9 +105,7 @@ class RemoteEncoder:
         weights: tuple[float, float, float] | None = None,
     ) -> PairScores:
         """See :meth:`M3Encoder.compute_score`."""
-        queries = self.encode([query for query, _ in pairs], kind="query")
-        passages = self.encode([passage for _, passage in pairs])
-        return pair_scores(queries, passages, weights or self.info.weights)
+        return score_pairs(self, pairs, weights or self.info.weights)
 
     def term(self, index: int) -> str:
         """See :meth:`M3Encoder.term`."""

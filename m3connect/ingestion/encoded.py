@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -255,7 +254,7 @@ def _embeddings(rows: pa.RecordBatch, schema: CollectionSchema) -> list[Embeddin
 
 def _checked(rows: pa.RecordBatch, schema: CollectionSchema) -> Iterator[Embeddings]:
     """Embeddings of the widths that the collection has, one text each."""
-    embeddings = _only(Embeddings.from_arrow(rows), schema.legs)
+    embeddings = Embeddings.from_arrow(rows).only(schema.legs)
     dense, multi = embeddings.dense, embeddings.multivector
     widths = {
         "dense": (None if dense is None else dense.shape[1], schema.dense_width),
@@ -280,11 +279,6 @@ def _digest(embeddings: Embeddings) -> str:
     if embeddings.multivector is not None:
         hash_.update(embeddings.multivector.vectors.tobytes())
     return hash_.hexdigest()
-
-
-def _only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
-    others: dict[str, Any] = {leg: None for leg in LEGS if leg not in legs}
-    return replace(embeddings, **others)
 
 
 def is_encoded(columns: pa.Schema) -> bool:

@@ -25,7 +25,7 @@ from pydantic import ConfigDict
 
 from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
 from m3connect.errors import CollectionNotFound, InputError
-from m3connect.filters import Filter, parse
+from m3connect.filters import Filter
 from m3connect.searching.names import Mode
 from m3connect.searching.search import search
 from m3connect.types import Embeddings as M3Vectors
@@ -129,14 +129,13 @@ class M3VectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """The same with scores, higher is better."""
         _refuse(kwargs)
-        condition = parse(filter) if isinstance(filter, str) else filter
         try:
             hits = search(
                 self.connector,
                 self.encoder,
                 query,
                 mode=mode or self.mode,
-                filter=condition,
+                filter=filter,
                 limit=k,
             )
         except CollectionNotFound:

@@ -210,14 +210,4 @@ class BatchingEncoder:
         for job in jobs:
             rows = embeddings[start : start + len(job.texts)]
             start += len(job.texts)
-            job.embeddings.set_result(_only(rows, job.legs))
-
-
-def _only(embeddings: Embeddings, legs: Sequence[Leg]) -> Embeddings:
-    return Embeddings(
-        embeddings.dense if "dense" in legs else None,
-        embeddings.sparse if "sparse" in legs else None,
-        embeddings.multivector if "multivector" in legs else None,
-        embeddings.n_tokens,
-        embeddings.truncated,
-    )
+            job.embeddings.set_result(rows.only(job.legs))

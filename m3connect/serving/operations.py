@@ -12,6 +12,7 @@ from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import F, Filter, parse
 from m3connect.ingestion import ingest as ingest_documents
 from m3connect.searching.contexts import by_document, contexts, diverse
+from m3connect.searching.explain import explain
 from m3connect.searching.search import search as search_collection
 from m3connect.serving.access import narrowed
 from m3connect.serving.schemas import (
@@ -68,17 +69,18 @@ def search(service: Service, body: SearchRequest, scope: Filter | None) -> Searc
             offset=body.offset,
             leg_scores=True,
         )
-        reasons = dict.fromkeys((hit.id for hit in answer), None)
-        if body.explain:
-            explained = [reason.to_json() for reason in answer.explain()]
-            reasons = dict(zip(reasons, explained, strict=True))
         hits: Sequence[Hit] = answer
         if body.group_by_document:
             hits = by_document(hits)
         if body.diversity is not None:
             hits = diverse(hits, connector, body.limit, diversity=body.diversity)
+        kept = hits[: body.limit]
+        reasons: Sequence[dict[str, Any] | None] = [None] * len(kept)
+        if body.explain:
+            explained = explain(connector, service.encoder, body.query, answer.query, kept)
+            reasons = [reason.to_json() for reason in explained]
         around = contexts(
-            hits[: body.limit],
+            kept,
             connector,
             service.encoder,
             expand=body.expand,
@@ -88,10 +90,10 @@ def search(service: Service, body: SearchRequest, scope: Filter | None) -> Searc
             collection=connector.collection,
             mode=body.mode,
             hits=[
-                _hit(context.hit, reasons[context.hit.id]).model_copy(
+                _hit(context.hit, reason).model_copy(
                     update={"context": None if body.expand == "nothing" else context.text}
                 )
-                for context in around
+                for context, reason in zip(around, reasons, strict=True)
             ],
         )
 

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from m3connect.errors import InputError
-from m3connect.searching import scoring
+from m3connect.searching import modes, scoring
 from m3connect.serving.openai import narrowed
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of
-from m3connect.types import LEGS, Embeddings, FloatArray, Query
+from m3connect.types import LEGS, Embeddings, FloatArray
 
 PATHS = {"/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity", "/info"}
 ERROR_TYPES = {413: "Validation", 422: "Validation", 400: "Validation", 429: "Overloaded"}
@@ -184,13 +184,8 @@ async def _pair_scores(
     legs = service.encoder.info.fingerprint.legs
     one = await embeddings_of(service, request, [query], kind="query", legs=legs)
     many = await embeddings_of(service, request, texts, kind="passage", legs=legs)
-    query_vectors = Query(
-        dense=None if one.dense is None else one.dense[0],
-        sparse=None if one.sparse is None else one.sparse[0],
-        multivector=None if one.multivector is None else one.multivector[0],
-    )
     rows = [str(row) for row in range(len(texts))]
-    by_leg = scoring.leg_scores(query_vectors, rows, many)
+    by_leg = scoring.leg_scores(modes.vectors(one), rows, many)
     weights = {
         leg: w for leg, w in zip(LEGS, service.encoder.info.weights, strict=True) if leg in by_leg
     }

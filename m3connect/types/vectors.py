@@ -5,7 +5,7 @@ Shapes: N texts, D dense width, C multi-vector width, T token vectors of all tex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -241,6 +241,16 @@ class Embeddings:
     def legs(self) -> tuple[Leg, ...]:
         """The representations that are present."""
         return tuple(leg for leg in LEGS if getattr(self, leg) is not None)
+
+    def only(self, legs: Collection[Leg]) -> Embeddings:
+        """The same texts without other representations than these."""
+        return Embeddings(
+            self.dense if "dense" in legs else None,
+            self.sparse if "sparse" in legs else None,
+            self.multivector if "multivector" in legs else None,
+            self.n_tokens,
+            self.truncated,
+        )
 
     def __getitem__(self, key: int | slice) -> Embeddings:
         """The texts of a slice as views; an integer gives the batch of that one text."""
