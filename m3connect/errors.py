@@ -24,6 +24,7 @@ Whether a retry may help is told by the class, never by the text of a message.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _SECRETS = (
     # user:password@ and token@ of an address, well-formed or not (a password may hold "/")
@@ -56,11 +57,23 @@ def without_secrets(text: str) -> str:
 class M3ConnectError(Exception):
     """The root: ``except M3ConnectError`` catches everything raised on purpose.
 
-    Its message holds no password or key that :func:`without_secrets` knows by its form.
+    Its message holds no password or key that :func:`without_secrets` knows by its form. It can be
+    pickled, whatever its constructor takes: class, message and attributes arrive in another process.
+    (Causes do not, as with any exception: those of drivers need not be picklable.)
     """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(without_secrets(message))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[M3ConnectError], args: tuple[object, ...]) -> M3ConnectError:
+    """An error as it was, without its constructor, which would put the message together again."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConfigError(M3ConnectError, ValueError):
