@@ -18,6 +18,12 @@ from m3connect.errors import M3ConnectError
 _ENDING = ".unfinished"
 
 
+def cache_folder() -> Path:
+    """``m3connect`` in the user's cache folder: what may be deleted at any time and is made again."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "m3connect"
+
+
 @contextmanager
 def writing(path: Path, advice: str) -> Iterator[None]:
     """Say where a file could not be written, how much room there is, and what to do.

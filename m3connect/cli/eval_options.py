@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -159,5 +158,6 @@ def choose_preset(info: ModelInfo, name: str | None, fusion: FusionChoice) -> Pr
 
 def default_cache() -> Path:
     """``m3connect/embeddings`` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "m3connect" / "embeddings"
+    from m3connect.disk import cache_folder
+
+    return cache_folder() / "embeddings"

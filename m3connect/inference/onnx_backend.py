@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from m3connect.errors import CheckpointError, ConfigError
+from m3connect.inference import prepared
 from m3connect.inference.backend import Outputs
 from m3connect.inference.precision import cpu_flags, on_onnx
 from m3connect.model import int8
-from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint, read_packed, read_safetensors
+from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint, read_packed
+from m3connect.model.mapped import read_safetensors
 from m3connect.model.packed import PackedTensors
 from m3connect.model.tensors import WORD_EMBEDDINGS
 from m3connect.types import LEGS, Leg
@@ -55,12 +58,28 @@ class OnnxBackend:
         )
         self.batch_tokens = 1024 if device == "cpu" else 16384
         self._packed = read_packed(checkpoint) if checkpoint.layout == "packed" else None
-        if self.choice.precision == "float32":
-            graph, given = GRAPH, self._packed and _whole(self._packed)
-        else:
-            largest = 127 if self.choice.precision == "int8" else 63
-            graph, given = GRAPH_INT8, _rounded(checkpoint, self._packed, largest)
-        self._session = _session(checkpoint, graph, given or {}, device, threads)
+        self._session = self._open(checkpoint, threads)
+
+    def _open(self, checkpoint: Checkpoint, threads: int | None) -> Any:
+        """The session; a packed checkpoint's is prepared once."""
+        precision = self.choice.precision
+        graph = GRAPH if precision == "float32" else GRAPH_INT8
+
+        def given() -> Mapping[str, NDArray[Any]]:
+            if precision == "float32":
+                return _whole(self._packed) if self._packed else {}
+            return _rounded(checkpoint, self._packed, 127 if precision == "int8" else 63)
+
+        def make(file: Path, options: Any) -> Any:
+            return _session(file, given(), self.device, threads, options)
+
+        if self._packed is None or self.device != "cpu":
+            return make(checkpoint.path / graph, onnxruntime.SessionOptions())
+
+        def reopen(file: Path, options: Any) -> Any:
+            return _session(file, {}, self.device, threads, options)
+
+        return prepared.session(checkpoint, graph, precision, make, reopen)
 
     def run(
         self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
@@ -110,11 +129,11 @@ def _rounded(
 
 
 def _session(
-    checkpoint: Checkpoint,
-    graph: str,
+    graph: Path,
     given: Mapping[str, NDArray[Any]],
     device: str,
     threads: int | None,
+    options: Any,
 ) -> Any:
     """Open a graph; ``given`` are the weights that it takes from memory."""
     provider = _PROVIDERS.get(device)
@@ -123,7 +142,6 @@ def _session(
             f"this ONNX Runtime cannot use the device {device!r}; it has "
             f"{onnxruntime.get_available_providers()}. Use --device cpu or --backend torch"
         )
-    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they arrive as exceptions as well
     options.intra_op_num_threads = threads or 0
     # Waiting threads that spin take the cores from those that work, as soon as a machine does
@@ -133,6 +151,6 @@ def _session(
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in given.values()]
         options.add_external_initializers(list(given), values)
     try:
-        return onnxruntime.InferenceSession(checkpoint.path / graph, options, providers=[provider])
+        return onnxruntime.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own classes share no other base
-        raise CheckpointError(f"{checkpoint.path / graph} cannot be opened: {error}") from error
+        raise CheckpointError(f"{graph} cannot be opened: {error}") from error

@@ -24,18 +24,18 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from m3connect.errors import CheckpointError, ConfigError
 from m3connect.model.config import BodyConfig, M3Config
+from m3connect.model.mapped import read_safetensors
 from m3connect.model.packed import PackedTensors
 
 Layout = Literal["packed", "m3", "bge-m3"]
 Model = TypeVar("Model", bound=BaseModel)
 
 CONFIG = "m3.json"
+PACKED = ("base.safetensors", "trained.safetensors")
 GRAPH = "graph.onnx"
 GRAPH_INT8 = "graph.int8.onnx"
 """The same network with its matrices in 8 bits (``int8.py``); the weights are the checkpoint's own."""
@@ -87,7 +87,7 @@ def open_checkpoint(path: Path, name: str | None = None) -> Checkpoint:
 
 
 def _layout(path: Path) -> Layout:
-    if (path / "base.safetensors").is_file():
+    if (path / PACKED[0]).is_file():
         return "packed"
     return "bge-m3" if (path / "sparse_linear.pt").is_file() else "m3"
 
@@ -159,28 +159,13 @@ def tokenizer_file(path: Path) -> tuple[Path, bytes]:
 
 
 def read_packed(checkpoint: Checkpoint) -> PackedTensors:
-    """The tensors of a packed checkpoint.
+    """The tensors of a packed checkpoint, mapped from its two files.
 
     Raises:
         CheckpointError: a file is missing or broken.
     """
-    return PackedTensors(
-        read_safetensors(checkpoint.path / "base.safetensors"),
-        read_safetensors(checkpoint.path / "trained.safetensors"),
-    )
-
-
-def read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
-    """All tensors of a file.
-
-    Raises:
-        CheckpointError: it is missing or broken.
-    """
-    try:
-        tensors: dict[str, NDArray[Any]] = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    return tensors
+    base, trained = (read_safetensors(checkpoint.path / name) for name in PACKED)
+    return PackedTensors(base, trained)
 
 
 def weights_hash(tensors: Mapping[str, Any]) -> str:

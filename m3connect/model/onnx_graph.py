@@ -19,9 +19,7 @@ In 8 bits (``int8.py``) the rounded matrices and their scales are always given f
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from m3connect.errors import ConfigError
+from m3connect.model import mapped
 from m3connect.model.config import M3Config
 from m3connect.model.int8 import is_rounded, scale_name
 from m3connect.model.tensors import WORD_EMBEDDINGS, Shape, tensor_shapes
@@ -74,18 +73,14 @@ def build(
 
 
 def _places(file: Path) -> dict[str, Place]:
-    """Where a safetensors file holds its tensors: after a header of JSON, offsets count from its end."""
-    with file.open("rb") as stream:
-        (size,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
+    """Where a safetensors file holds its tensors, as ONNX writes it."""
     return {
         name: {
             "location": file.name,
-            "offset": str(8 + size + entry["data_offsets"][0]),
-            "length": str(entry["data_offsets"][1] - entry["data_offsets"][0]),
+            "offset": str(place.offset),
+            "length": str(place.length),
         }
-        for name, entry in header.items()
+        for name, place in mapped.places(file).items()
     }
 
 
