@@ -398,6 +398,22 @@ class Connector(Protocol):
             CollectionNotFound: there is no such collection.
         """
 
+    def collections(self) -> list[str]:
+        """The names of the collections that m3connect made in this database, sorted; none is opened."""
+
+    def size(self) -> int | None:
+        """Bytes of the collection on disk, replicas included; None where the engine does not tell."""
+
+    def drop(self) -> None:
+        """Remove the collection with all that is in it; :meth:`ensure` makes it anew.
+
+        One of an older format goes, too.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            SchemaMismatch: m3connect did not make it; it stays.
+        """
+
     def close(self) -> None:
         """Release files and connections; closing twice is fine."""
 

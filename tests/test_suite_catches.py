@@ -243,6 +243,22 @@ class MakesCollectionsUp(MemoryConnector):
         return super().count(where) if self._stored else 0
 
 
+class DropsTheRecordsAlone(MemoryConnector):
+    """What the collection says of itself outlives it."""
+
+    def drop(self):
+        self._require("drop")
+        self._records.clear()
+
+
+class ListsWhatIsNotThere(MemoryConnector):
+    """A name that is opened counts as a collection."""
+
+    def collections(self):
+        self._open("collections")
+        return [self.collection]
+
+
 class ReplacesTheFingerprint(MemoryConnector):
     """Ensure stores the newest fingerprint."""
 
@@ -628,6 +644,8 @@ CATCHES = [
         {"change": {"dense_width": 17}},
     ),
     Catch(MakesCollectionsUp, "test_an_unknown_collection_is_reported", "count: no"),
+    Catch(DropsTheRecordsAlone, "test_a_collection_is_listed_and_dropped", ""),
+    Catch(ListsWhatIsNotThere, "test_a_collection_is_listed_and_dropped", ""),
     Catch(ReplacesTheFingerprint, "test_the_fingerprint_is_never_replaced", ""),
     Catch(ReplacesNotes, "test_notes_are_merged", ""),
     Catch(WorksWhenClosed, "test_a_closed_connector_refuses_everything", "ensure: no"),

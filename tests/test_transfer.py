@@ -1,6 +1,8 @@
 """Copy and verify, on connectors in memory and in Parquet files."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from m3connect import transfer
@@ -178,3 +180,19 @@ def test_a_parquet_file_is_written_once(source, tmp_path):
             file.ensure(CollectionSchema(8, True, 16))
     with pytest.raises(ConfigError, match=r"end in \.parquet"):
         ParquetConnector(collection="c", path="x.csv")
+
+
+def test_a_parquet_file_is_a_collection_of_its_own(source, tmp_path):
+    """It is listed when finished, tells its bytes, and is dropped if m3connect wrote it."""
+    path = tmp_path / "c.parquet"
+    with ParquetConnector(collection="c", path=str(path)) as file:
+        assert file.collections() == []
+        transfer.copy(source, file)
+        assert file.collections() == ["c"]
+        assert file.size() == path.stat().st_size
+        file.drop()
+        assert list(tmp_path.iterdir()) == []
+        pq.write_table(pa.table({"x": [1]}), path)
+        with pytest.raises(SchemaMismatch, match="not made by m3connect"):
+            file.drop()
+    assert path.exists()

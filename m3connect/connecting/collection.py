@@ -6,16 +6,25 @@ this connector lays it out (layout, the connector's own).
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from m3connect.contract import CollectionInfo, CollectionSchema
-from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch
+from m3connect.errors import (
+    CollectionNotFound,
+    ConnectorError,
+    PermanentError,
+    SchemaMismatch,
+)
 
 FORMAT = 2
 """Raised when what is stored in a collection changes its form, facts for filters included."""
+_LISTED = 10
+"""So many collections are named where one is missing."""
 
 
 def closed(connector: str, operation: str) -> PermanentError:
@@ -35,10 +44,30 @@ class Place:
     connector: str
     collection: str
 
-    def not_found(self, operation: str) -> CollectionNotFound:
-        """There is no such collection."""
+    def not_found(
+        self, operation: str, existing: Callable[[], Sequence[str]] = list
+    ) -> CollectionNotFound:
+        """There is no such collection; says which there are.
+
+        Args:
+            operation: what was being done.
+            existing: asks for the names of the collections there.
+
+        >>> print(Place("memory", "docs").not_found("count", lambda: ["doc", "handbook"]))
+        memory count: there is no collection 'docs', but 'doc', 'handbook' (--collection)
+        """
+        with suppress(ConnectorError):  # who may use one collection may not list them all
+            if names := existing():
+                near = difflib.get_close_matches(self.collection, names, n=3)
+                first = [*near, *(name for name in names if name not in near)]
+                listed = ", ".join(map(repr, first[:_LISTED]))
+                more = f" and {len(first) - _LISTED} more" if len(first) > _LISTED else ""
+                return self._not_found(f"but {listed}{more} (--collection)", operation)
+        return self._not_found("m3connect ingest makes it", operation)
+
+    def _not_found(self, advice: str, operation: str) -> CollectionNotFound:
         return CollectionNotFound(
-            f"there is no collection {self.collection!r}; ingest, or ensure(schema), makes it",
+            f"there is no collection {self.collection!r}, {advice}",
             connector=self.connector,
             operation=operation,
         )

@@ -30,7 +30,7 @@ STATUS: dict[int, type[ConnectorError]] = {
 
 _ADVICE: dict[type[ConnectorError], str] = {
     AuthError: "check the credentials (--api-key, M3CONNECT_API_KEY) and their rights",
-    CollectionNotFound: "ingest, or ensure(schema), makes it",
+    CollectionNotFound: "m3connect ingest makes it",
 }
 
 

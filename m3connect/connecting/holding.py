@@ -91,3 +91,8 @@ def check_space(folder: Path, wanted: int, connector: str, operation: str) -> No
             connector=connector,
             operation=operation,
         )
+
+
+def folder_bytes(folder: Path) -> int:
+    """What a folder holds, as blocks on the disk: engines allocate more than they fill."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

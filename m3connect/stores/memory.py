@@ -131,6 +131,21 @@ class MemoryConnector:
         stored = copy.deepcopy(self._require("describe"))
         return stored.info(self._place, self.capabilities.engine)
 
+    def collections(self) -> list[str]:
+        """This one, once it was made."""
+        self._open("collections")
+        return [] if self._stored is None else [self.collection]
+
+    def size(self) -> None:
+        """Nothing is on disk."""
+        self._require("size")
+
+    def drop(self) -> None:
+        """Forget schema, notes and records."""
+        self._require("drop")
+        self._stored = None
+        self._records.clear()
+
     def close(self) -> None:
         """Forget nothing, refuse everything from now on."""
         self._closed = True

@@ -261,6 +261,28 @@ class ParquetConnector:
         del where
         self._refuse("delete", "a Parquet file is written once")
 
+    def collections(self) -> list[str]:
+        """This one, once its file is finished: a file holds one."""
+        return [self.collection] if self.path.exists() else []
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        self._open("size")
+        return self.path.stat().st_size
+
+    def drop(self) -> None:
+        """Remove the file, finished or in progress."""
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
+            self._written.clear()
+            return
+        if not self.path.exists():
+            self._missing("drop")
+        if _METADATA not in (self._open("drop").metadata.metadata or {}):
+            raise self._place.foreign("drop")
+        disk.remove(self.path)
+
     def close(self) -> None:
         """Finish the file; see :meth:`flush`."""
         self.flush()

@@ -7,7 +7,7 @@ import pytest
 
 from m3connect.connecting.collection import Place, Stored
 from m3connect.contract import CollectionSchema
-from m3connect.errors import CollectionNotFound, SchemaMismatch
+from m3connect.errors import AuthError, CollectionNotFound, SchemaMismatch
 
 PLACE = Place("qdrant", "docs")
 SCHEMA = CollectionSchema(16, sparse=True, multivector_width=8, payload_fields={"a": "keyword"})
@@ -34,6 +34,19 @@ def test_only_payload_fields_are_merged():
     assert merged.schema == replace(SCHEMA, payload_fields={"a": "keyword", "b": "float"})
     assert (merged.notes, merged.layout) == (STORED.notes, STORED.layout)
     assert dict(SCHEMA.payload_fields) == {"a": "keyword"}
+
+
+def test_a_missing_collection_is_said_to_whom_no_list_is_given():
+    """A token for one collection may list none: that hides nothing; long lists are cut."""
+
+    def refused():
+        raise AuthError("403 Forbidden", connector="qdrant", operation="collections")
+
+    assert "no collection 'docs', m3connect ingest makes it" in str(
+        PLACE.not_found("count", refused)
+    )
+    many = str(PLACE.not_found("count", lambda: [f"c{n}" for n in range(25)]))
+    assert "'c9' and 15 more" in many
 
 
 def test_what_differs_is_named_with_a_way_out():

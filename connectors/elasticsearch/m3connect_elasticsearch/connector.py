@@ -115,6 +115,20 @@ class ElasticsearchConnector:
         """Schema, fingerprint and notes."""
         return self._stored("describe").info(self._index.place, self.capabilities.engine)
 
+    def collections(self) -> list[str]:
+        """The names of the indices that m3connect made, of those that the user may see."""
+        return self._index.names("collections")
+
+    def size(self) -> int | None:
+        """Bytes of all shards, replicas included."""
+        self._stored("size")
+        return self._index.size("size")
+
+    def drop(self) -> None:
+        """Delete the index."""
+        self._index.drop("drop")
+        self._known = None
+
     def _check_possible(self, schema: CollectionSchema) -> None:
         if schema.dense_width is not None and schema.dense_width > _WIDEST:
             raise self._unsupported(

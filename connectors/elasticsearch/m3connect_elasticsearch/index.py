@@ -11,7 +11,7 @@ from elasticsearch import Elasticsearch
 
 from m3connect.connecting import retry
 from m3connect.connecting.collection import Place, Stored
-from m3connect.errors import AuthError, ConnectorError
+from m3connect.errors import AuthError, CollectionNotFound, ConnectorError, Unsupported
 from m3connect_elasticsearch.errors import NAME, from_answer
 from m3connect_elasticsearch.mapping import META, Body, Layout, mappings, meta
 from m3connect_elasticsearch.server import Answer, Server
@@ -36,8 +36,13 @@ class Index:
         self._may_be_behind = True
 
     def ask(self, operation: str, request: Callable[[Elasticsearch], Any]) -> Answer:
-        """As :meth:`Server.ask`."""
-        return self.server.ask(operation, request)
+        """As :meth:`Server.ask`; where the index is missing and not about to be made, says which are."""
+        try:
+            return self.server.ask(operation, request)
+        except CollectionNotFound as error:
+            if operation == "ensure":
+                raise
+            raise self.place.not_found(operation, partial(self.names, operation)) from error
 
     # ----------------------------------------------------------------------------------- mapping
 
@@ -64,11 +69,42 @@ class Index:
             CollectionNotFound: there is no index.
             SchemaMismatch: this project did not make it, or another version of it did.
         """
+        return Stored.from_json(self._meta(operation), self.place, operation)
+
+    def _meta(self, operation: str) -> Body:
         answer = self.ask(operation, lambda client: client.indices.get_mapping(index=self.name))
         found = [one["mappings"].get("_meta", {}).get(META) for one in answer.values()]
         if len(found) != 1 or found[0] is None:
             raise self.place.foreign(operation)
-        return Stored.from_json(found[0], self.place, operation)
+        return dict(found[0])
+
+    def names(self, operation: str) -> list[str]:
+        """The indices that this project made."""
+        only = f"*.mappings._meta.{META}.format"
+        answer = self.server.ask(
+            operation, lambda client: client.indices.get_mapping(index="*", filter_path=only)
+        )
+        return sorted(answer)
+
+    def size(self, operation: str) -> int | None:
+        """Bytes of all shards, replicas included; None for who may not know."""
+        try:
+            answer = self.ask(
+                operation, lambda client: client.indices.stats(index=self.name, metric="store")
+            )
+        except (AuthError, Unsupported):
+            return None
+        return int(answer["_all"]["total"]["store"]["size_in_bytes"])
+
+    def drop(self, operation: str) -> None:
+        """Remove the index, if it is one of ours.
+
+        Raises:
+            CollectionNotFound: there is no index.
+            SchemaMismatch: this project did not make it.
+        """
+        self._meta(operation)
+        self.ask(operation, lambda client: client.indices.delete(index=self.name))
 
     def describe_as(self, stored: Stored, operation: str) -> None:
         """Replace what the index says of itself."""

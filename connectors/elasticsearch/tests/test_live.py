@@ -134,6 +134,25 @@ def test_a_dropped_collection_is_not_made_by_writing(opened, collection):
     assert not client.indices.exists(index=collection)
 
 
+def test_only_indices_of_ours_are_listed_and_dropped(node, opened, collection):
+    """Other indices are neither listed nor dropped; an unknown name is told those there are."""
+    connector = opened()
+    client = connector._server.client
+    client.indices.create(index=collection)
+    with pytest.raises(SchemaMismatch, match="not made by m3connect"):
+        connector.drop()
+    assert collection not in connector.collections()
+    client.indices.delete(index=collection)
+    connector.ensure(corpus.SCHEMA)
+    assert connector.size() > 0
+    assert collection in connector.collections()
+    with (
+        connect(collection=f"{collection}x", url=node.url) as mistyped,
+        pytest.raises(CollectionNotFound, match=f"but '{collection}'"),
+    ):
+        mistyped.count()
+
+
 def test_an_alias_serves_as_a_collection(node, opened, collection):
     """A collection can be replaced behind an alias; a pattern of names cannot be opened."""
     opened().ensure(corpus.SCHEMA)

@@ -197,6 +197,24 @@ class MilvusConnector:
         stored = self._store.stored("describe")
         return stored.info(self._store.place, self._known_engine().name)
 
+    def collections(self) -> list[str]:
+        """The names of the collections in this database, or beside it where each has its own."""
+        return self._store.names("collections")
+
+    def size(self) -> int | None:
+        """Bytes of Milvus Lite's folder, where it holds this collection alone."""
+        self._require("size")
+        alone = self._store.names("size") == [self.collection]
+        return self._database.size() if alone or self._database.shelf else None
+
+    def drop(self) -> None:
+        """Remove the collection; the folder of Milvus Lite goes, too, where it is this one's own."""
+        if not (self._database.present and self._store.exists("drop")):
+            raise self._store.place.not_found("drop", self.collections)
+        with self._database.writing():
+            self._store.drop()
+        self._layout = None
+
     def close(self) -> None:
         """Close the connection, and Milvus Lite with its lock."""
         self._database.close()
@@ -232,7 +250,7 @@ class MilvusConnector:
         """How the collection is stored; opens it when first used."""
         if self._layout is None:
             if not (self._database.present and self._store.exists(operation)):
-                raise self._store.place.not_found(operation)
+                raise self._store.place.not_found(operation, self.collections)
             stored = self._store.stored(operation)
             stored.require(stored.schema, self._store.place, self._wanted())
             self._store.load(operation)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ConsistencyLevel = Literal["Strong", "Session", "Bounded", "Eventually"]
 DenseIndex = Literal["FLAT", "HNSW", "AUTOINDEX"]
 DenseType = Literal["float32", "float16"]
+_SHELF = Path(".m3connect", "milvus")
 
 
 def connect(
@@ -90,7 +91,8 @@ def connect(
         collection=collection,
         database=Database(
             url=url,
-            path=Path(path or Path(".m3connect", "milvus", f"{collection}.db")),
+            path=Path(path or _SHELF / f"{collection}.db"),
+            shelf=None if path or url else _SHELF,
             token=token or api_key,
             name=database,
             timeout=timeout,

@@ -61,6 +61,30 @@ def test_reading_makes_no_database(tmp_path, monkeypatch):
         assert (tmp_path / ".m3connect" / "milvus" / "handbook.db").is_dir()
 
 
+def test_collections_are_listed_beside_each_other_or_in_one_file(tmp_path, monkeypatch):
+    """Without a path each has a folder of its own, which goes with it; a named one may hold several."""
+    monkeypatch.chdir(tmp_path)
+    with connect(collection="handbook") as handbook, connect(collection="faq") as faq:
+        assert handbook.collections() == []
+        handbook.ensure(corpus.SCHEMA)
+        faq.ensure(corpus.SCHEMA)
+        assert handbook.collections() == faq.collections() == ["faq", "handbook"]
+        assert handbook.size() > 0
+        with pytest.raises(CollectionNotFound, match="'hand', but 'handbook', 'faq'"):
+            connect(collection="hand").count()
+        handbook.drop()
+        assert faq.collections() == ["faq"]
+        assert not (tmp_path / ".m3connect" / "milvus" / "handbook.db").exists()
+    with connect(collection="a", path="x.db") as a, connect(collection="b", path="x.db") as b:
+        a.ensure(corpus.SCHEMA)
+        b.ensure(corpus.SCHEMA)
+        assert a.collections() == ["a", "b"]
+        assert a.size() is None
+        b.drop()
+        assert a.collections() == ["a"]
+        assert a.count() == 0
+
+
 OPEN = """
 import sys
 from m3connect_milvus import connect

@@ -126,6 +126,21 @@ class QdrantConnector:
         """Merge notes; None removes a key."""
         self._save("annotate", self._stored("annotate").annotated(notes))
 
+    def collections(self) -> list[str]:
+        """The names of the collections in the same folder or server that m3connect made."""
+        return self._call("collections", self._engine.collections)
+
+    def size(self) -> int | None:
+        """Bytes of the folder (embedded); a server does not tell."""
+        self._schema("size")
+        return self._call("size", self._engine.size)
+
+    def drop(self) -> None:
+        """Remove the collection: its folder, or the server's collection of this name."""
+        self._text("drop")
+        self._call("drop", self._engine.drop)
+        self._known_schema = None
+
     def flush(self) -> None:
         """Write to disk and build the indexes (embedded), or wait for them (server)."""
         self._schema("flush")
@@ -243,10 +258,19 @@ class QdrantConnector:
         return self._known_schema
 
     def _stored(self, operation: str) -> Stored:
-        text = self._call(operation, self._engine.metadata)
+        return Stored.from_text(self._text(operation), self._place, operation)
+
+    def _text(self, operation: str) -> str:
+        """What the collection says of itself."""
+        try:
+            text = self._call(operation, self._engine.metadata)
+        except CollectionNotFound as error:
+            if operation == "ensure":  # which is about to make it
+                raise
+            raise self._place.not_found(operation, self.collections) from error
         if text is None:
             raise self._place.foreign(operation)
-        return Stored.from_text(text, self._place, operation)
+        return text
 
     def _save(self, operation: str, stored: Stored) -> None:
         self._call(operation, self._engine.set_metadata, stored.to_text())

@@ -63,6 +63,11 @@ class Store:
         info.status = self.status
         return info
 
+    def remove(self, name: str) -> bool:
+        self._indexes.pop(name, None)
+        with self._lock:
+            return bool(self.client.delete_collection(name))
+
     def index(self, name: str, key: str, kind: models.PayloadSchemaType) -> None:
         self._indexes.setdefault(name, {})[key] = kind
 
@@ -109,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
-    do_GET = do_PUT = do_POST = do_PATCH = _answer
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer
 
     def refuse(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
         self.reply(status, {"status": {"error": text}, "time": 0.0}, headers)
@@ -130,8 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _rest(store: Store, route: str, body: Any) -> Any:
+    if route == "GET /collections":
+        return store.get_collections().model_dump(mode="json")
     method, name, *rest = route.replace(" /collections/", " ").replace("/", " ", 1).split(" ")
     match method, *rest:
+        case ["DELETE"]:
+            return store.remove(name)
         case ["GET"]:
             return store.info(name).model_dump(mode="json", exclude_none=True)
         case ["PUT"]:
@@ -203,6 +212,15 @@ class _Collections(grpc.CollectionsServicer):
     def Get(self, request: Any, context: Any) -> Any:
         info = RestToGrpc.convert_collection_info(self.store.info(request.collection_name))
         return grpc.GetCollectionInfoResponse(result=info)
+
+    def List(self, request: Any, context: Any) -> Any:
+        names = [one.name for one in self.store.get_collections().collections]
+        described = [grpc.CollectionDescription(name=name) for name in names]
+        return grpc.ListCollectionsResponse(collections=described)
+
+    def Delete(self, request: Any, context: Any) -> Any:
+        removed = self.store.remove(request.collection_name)
+        return grpc.CollectionOperationResponse(result=removed)
 
     def Create(self, request: Any, context: Any) -> Any:
         self.store.create_collection(

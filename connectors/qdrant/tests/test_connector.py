@@ -13,6 +13,7 @@ from qdrant_client import models
 from m3connect.connecting.registry import connect as connect_by_name
 from m3connect.contract import CollectionSchema
 from m3connect.errors import (
+    CollectionNotFound,
     ConfigError,
     PermanentError,
     SchemaMismatch,
@@ -113,6 +114,28 @@ def test_a_foreign_collection_is_left_alone(rest: QdrantConnector, store: Any) -
         with pytest.raises(SchemaMismatch, match="not made by m3connect"):
             attempt()
     assert set(store.asked) == {"GET /collections/docs"}
+
+
+def test_only_collections_of_ours_are_listed_and_dropped(rest: QdrantConnector, store: Any) -> None:
+    """A server's other collections are neither listed nor dropped, and an alias is named as one."""
+    other = {"v": models.VectorParams(size=2, distance=models.Distance.DOT)}
+    store.create_collection("docs", vectors_config=other)
+    assert rest.collections() == []
+    with pytest.raises(SchemaMismatch, match="not made by m3connect"):
+        rest.drop()
+    assert store.collection_exists("docs")
+
+
+def test_an_unknown_collection_names_those_there(rest: QdrantConnector, store: Any) -> None:
+    """Who mistypes a name is told the names; ensure, which makes it, asks for no list."""
+    rest.ensure(corpus.SCHEMA)
+    assert "GET /collections" not in store.asked
+    engine = rest._engine
+    assert isinstance(engine, ServerEngine)
+    with_other_name = QdrantConnector("doc", engine)
+    engine.collection = "doc"
+    with pytest.raises(CollectionNotFound, match=r"no collection 'doc', but 'docs'"):
+        with_other_name.count()
 
 
 def test_a_collection_made_meanwhile_is_verified(

@@ -91,6 +91,22 @@ def test_an_open_collection_says_who_holds_it(tmp_path: Path) -> None:
     third.close()
 
 
+def test_a_held_collection_is_not_dropped(tmp_path: Path) -> None:
+    """Who is refused the folder cannot drop it; the holder can, and nothing of it stays."""
+    with (
+        connect(collection="docs", path=str(tmp_path)) as holder,
+        connect(collection="docs", path=str(tmp_path)) as other,
+    ):
+        holder.ensure(corpus.SCHEMA)
+        holder.upsert(corpus.records(1, 3))
+        assert other.collections() == ["docs"]
+        with pytest.raises(PermanentError, match="in use by this very process"):
+            other.drop()
+        assert holder.count() == 3
+        holder.drop()
+        assert [*tmp_path.iterdir()] == []
+
+
 def test_a_lost_note_of_the_holder_is_no_obstacle(tmp_path: Path) -> None:
     """The engine's own lock decides; the note beside it only names the holder."""
     with connect(collection="docs", path=str(tmp_path)) as first:

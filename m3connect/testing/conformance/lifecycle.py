@@ -51,6 +51,8 @@ def verbs(connector: Connector) -> dict[str, Callable[[], object]]:
         "count": connector.count,
         "annotate": lambda: connector.annotate({"key": "value"}),
         "describe": connector.describe,
+        "size": connector.size,
+        "drop": connector.drop,
     }
 
 
@@ -156,6 +158,26 @@ class LifecycleTests:
         assert info.schema.fingerprint == FINGERPRINT
         assert connector.count() == 2
 
+    def test_a_collection_is_listed_and_dropped(self, connector: Connector) -> None:
+        """A collection is listed from ensure to drop, which leaves nothing for a new one."""
+        assert connector.collection not in connector.collections()
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(corpus.records(19, 20))
+        connector.annotate({"k": 20})
+        connector.flush()
+        assert connector.collection in connector.collections()
+        size = connector.size()
+        assert size is None or size > 0
+        connector.drop()
+        assert connector.collection not in connector.collections()
+        for name, verb in verbs(connector).items():
+            refusal(CollectionNotFound, verb, f"{name} after drop")
+        schema = schema_of(("dense",))
+        connector.ensure(schema)
+        assert connector.count() == 0
+        info = connector.describe()
+        assert (info.schema, dict(info.notes)) == (schema, {})
+
     @pytest.mark.parametrize("legs", LEG_SETS, ids="-".join)
     def test_any_set_of_legs_makes_a_collection(
         self, connector: Connector, legs: tuple[Leg, ...]
@@ -186,7 +208,11 @@ class LifecycleTests:
         """After close every operation raises a ConnectorError."""
         connector.ensure(corpus.SCHEMA)
         connector.close()
-        everything = {"ensure": lambda: connector.ensure(corpus.SCHEMA), **verbs(connector)}
+        everything = {
+            "ensure": lambda: connector.ensure(corpus.SCHEMA),
+            "collections": connector.collections,
+            **verbs(connector),
+        }
         for name, verb in everything.items():
             error = refusal(ConnectorError, verb, name)
             assert not isinstance(error, CollectionNotFound), f"{name} blames the collection"

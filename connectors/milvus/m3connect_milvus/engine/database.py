@@ -17,7 +17,7 @@ from pymilvus.client.cache import GlobalCache
 
 from m3connect.connecting import retry
 from m3connect.connecting.collection import closed
-from m3connect.connecting.holding import check_space
+from m3connect.connecting.holding import check_space, folder_bytes
 from m3connect.errors import Unsupported
 from m3connect_milvus.engine import lite
 from m3connect_milvus.engine.engine import Engine
@@ -41,6 +41,8 @@ class Database:
         timeout: seconds that one request may take.
         policy: how transient failures are retried.
         tls: gRPC's TLS options by pymilvus' names.
+        shelf: the folder where every collection has a Milvus Lite of its own; None where one holds
+            them all.
     """
 
     url: str | None
@@ -50,6 +52,7 @@ class Database:
     timeout: float
     policy: retry.RetryPolicy
     tls: dict[str, Any] = field(default_factory=dict)
+    shelf: Path | None = None
     _client: MilvusClient | None = None
     _lite: lite.Lite | None = None
     _closed: bool = False
@@ -108,9 +111,30 @@ class Database:
         """Held while writing: Milvus Lite takes one writer at a time, a server any number."""
         return contextlib.nullcontext() if self._lite is None else self._lite.writing
 
+    def check_open(self, operation: str) -> None:
+        """Refuse to be used after :meth:`close`.
+
+        Raises:
+            PermanentError: it is closed.
+        """
+        if self._closed:
+            raise closed(NAME, operation)
+
+    def size(self) -> int | None:
+        """Bytes on disk of Milvus Lite; a server does not tell."""
+        return folder_bytes(self.path) if self.url is None else None
+
+    def remove(self) -> None:
+        """Remove Milvus Lite's folder, unless another connector here has it open."""
+        self._release()
+        lite.remove(self.path)
+
     def close(self) -> None:
         """Close the connection and, after its last user in this process, Milvus Lite."""
         self._closed = True
+        self._release()
+
+    def _release(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -119,8 +143,7 @@ class Database:
             self._lite = None
 
     def _opened(self, operation: str) -> MilvusClient:
-        if self._closed:
-            raise closed(NAME, operation)
+        self.check_open(operation)
         with self._opening:
             if self._client is None:
                 _silence_driver()

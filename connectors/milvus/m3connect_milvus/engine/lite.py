@@ -6,6 +6,7 @@ until the process ends. It says nothing of why a folder cannot be opened either.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,11 +74,29 @@ def release(path: Path) -> None:
             lite.hold.release()
 
 
+def remove(path: Path) -> None:
+    """Delete the folder of a Milvus Lite that nobody uses any more."""
+    path = path.resolve()
+    with _lock:
+        if path in _running:
+            return
+        hold = _hold(path)
+        hold.acquire()
+        try:
+            shutil.rmtree(path)
+        finally:
+            hold.release()
+
+
+def _hold(path: Path) -> Hold:
+    return Hold(path, path.with_name(f"{path.name}.lock"), NAME)
+
+
 def _start(path: Path) -> Lite:
     from milvus_lite.adapter.grpc.server import start_server_in_thread
     from milvus_lite.exceptions import DataDirLockedError, MilvusLiteError
 
-    hold = Hold(path, path.with_name(f"{path.name}.lock"), NAME)
+    hold = _hold(path)
     hold.acquire()
     try:
         server, database, port = start_server_in_thread(str(path))

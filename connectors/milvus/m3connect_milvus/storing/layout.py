@@ -6,7 +6,7 @@ texts that are too long for a field, in parts, and one row that says what the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -88,6 +88,16 @@ def parts_name(collection: str) -> str:
             f"not {collection!r}"
         )
     return collection + _PARTS_SUFFIX
+
+
+def ours(names: Collection[str]) -> list[str]:
+    """Of the collections of a database, those of which both halves are there.
+
+    >>> ours({"handbook", "handbook" + _PARTS_SUFFIX, "other"})
+    ['handbook']
+    """
+    halves = (name.removesuffix(_PARTS_SUFFIX) for name in names if name.endswith(_PARTS_SUFFIX))
+    return sorted(name for name in halves if name in names)
 
 
 def check_engine(layout: Layout, engine: Engine) -> None:

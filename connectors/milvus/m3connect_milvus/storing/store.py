@@ -19,6 +19,7 @@ from m3connect_milvus.storing.layout import (
     TEXT_BYTES,
     Definition,
     Layout,
+    ours,
     parts_definition,
     records_definition,
 )
@@ -62,6 +63,28 @@ class Store:
     def exists(self, operation: str) -> bool:
         """Whether there is such a collection."""
         return self._has(operation, self.records)
+
+    def names(self, operation: str) -> list[str]:
+        """The collections of this database that are ours: those with both halves."""
+        self.database.check_open(operation)
+        if self.database.shelf is not None:
+            return sorted(path.stem for path in self.database.shelf.glob("*.db"))
+        if not self.database.present:
+            return []
+        return ours(set(self.database.call(operation, _list_collections)))
+
+    def drop(self) -> None:
+        """Remove both halves, the records first: without them, there is no collection.
+
+        Raises:
+            SchemaMismatch: it has one half only, so it is not ours.
+        """
+        if not self._has("drop", self.parts):
+            raise self.place.foreign("drop")
+        for name in (self.records, self.parts):
+            self.database.call("drop", MilvusClient.drop_collection, name)
+        if self.database.shelf is not None:
+            self.database.remove()
 
     def create(self, stored: Stored, engine: Engine, *, described: bool) -> None:
         """Make what is missing of the collection, indexes included, and load it.
@@ -263,6 +286,10 @@ class _Whole(str):
 
     def __iter__(self) -> Iterator[str]:
         yield self
+
+
+def _list_collections(client: MilvusClient, *, timeout: float) -> list[str]:
+    return list(client.list_collections(timeout=timeout))
 
 
 def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

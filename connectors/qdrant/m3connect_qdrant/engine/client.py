@@ -60,8 +60,27 @@ class MemoryEngine:
             metadata={_METADATA: metadata},
         )
 
+    def collections(self) -> list[str]:
+        names = sorted(one.name for one in self.client.get_collections().collections)
+        return [name for name in names if self._text_of(name) is not None]
+
+    def size(self) -> None:
+        """Neither this mode nor a server's interface tells."""
+
+    def drop(self) -> None:
+        if not self.client.delete_collection(self.collection):
+            aliases = {
+                one.alias_name: one.collection_name for one in self.client.get_aliases().aliases
+            }
+            if self.collection in aliases:
+                raise PermanentError(
+                    f"{self.collection!r} is an alias; drop {aliases[self.collection]!r}",
+                    connector=NAME,
+                    operation="drop",
+                )
+
     def metadata(self) -> str | None:
-        return (self._info().config.metadata or {}).get(_METADATA)
+        return self._text_of(self.collection)
 
     def set_metadata(self, metadata: str) -> None:
         self.client.update_collection(self.collection, metadata={_METADATA: metadata})
@@ -128,6 +147,9 @@ class MemoryEngine:
 
     def close(self) -> None:
         self.client.close()
+
+    def _text_of(self, name: str) -> str | None:
+        return (self.client.get_collection(name).config.metadata or {}).get(_METADATA)
 
     def _info(self) -> models.CollectionInfo:
         return self.client.get_collection(self.collection)

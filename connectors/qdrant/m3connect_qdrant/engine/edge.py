@@ -20,7 +20,7 @@ from typing import Any
 import qdrant_edge
 from qdrant_client import models
 
-from m3connect.connecting.holding import Hold, check_space
+from m3connect.connecting.holding import Hold, check_space, folder_bytes
 from m3connect.errors import CollectionNotFound, WritesRefused
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine import edge_requests
@@ -49,6 +49,7 @@ class EdgeEngine:
         self.folder = folder
         self._shard: qdrant_edge.EdgeShard | None = None
         self._hold = Hold(folder, folder / "holder.lock", NAME)
+        self._held = False
 
     def version(self) -> str:
         return f"qdrant-edge {version('qdrant-edge-py')}"
@@ -71,12 +72,27 @@ class EdgeEngine:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
+    def collections(self) -> list[str]:
+        return sorted(about.parent.name for about in self.folder.parent.glob("*/collection.json"))
+
+    def size(self) -> int:
+        return folder_bytes(self.folder)
+
+    def drop(self) -> None:
+        self._acquire()
+        # Moved aside first, so that a crash leaves no half of a collection under its name.
+        gone = self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}.gone")
+        self.folder.rename(gone)
+        self.close()
+        (gone / "collection.json").unlink()
+        shutil.rmtree(gone)
+
     def metadata(self) -> str | None:
-        self._open()
+        self._acquire()
         return (self.folder / "collection.json").read_text()
 
     def set_metadata(self, metadata: str) -> None:
-        self._open()
+        self._acquire()
         _write(self.folder / "collection.json", metadata)
 
     def indexes(self) -> set[str]:
@@ -144,7 +160,8 @@ class EdgeEngine:
         shard = self._open()
         shard.flush()
         try:
-            check_space(self.folder, _bytes(self.folder / "shard"), NAME, "flush")
+            # Optimizing may write it all once more.
+            check_space(self.folder, folder_bytes(self.folder / "shard"), NAME, "flush")
         except WritesRefused as error:
             log.warning("%s; it answers without new indexes, more slowly", error)
         else:
@@ -154,26 +171,30 @@ class EdgeEngine:
         if self._shard is not None:
             self._shard.close()
             self._shard = None
+        if self._held:
             self._hold.release()
+            self._held = False
 
     def _update(self, operation: qdrant_edge.UpdateOperation) -> None:
         self._open().update(operation)
 
     def _open(self) -> qdrant_edge.EdgeShard:
         if self._shard is None:
-            if not (self.folder / "collection.json").exists():
-                raise CollectionNotFound(
-                    f"no collection in {self.folder}; ingest, or ensure(schema), makes it",
-                    connector=NAME,
-                    operation="open",
-                )
-            self._hold.acquire()
-            try:
-                self._shard = qdrant_edge.EdgeShard.load(str(self.folder / "shard"))
-            except BaseException:
-                self._hold.release()
-                raise
+            self._acquire()
+            self._shard = qdrant_edge.EdgeShard.load(str(self.folder / "shard"))
         return self._shard
+
+    def _acquire(self) -> None:
+        """Hold the folder until :meth:`close`."""
+        if not (self.folder / "collection.json").exists():
+            raise CollectionNotFound(
+                f"no collection in {self.folder}; m3connect ingest makes it",
+                connector=NAME,
+                operation="open",
+            )
+        if not self._held:
+            self._hold.acquire()
+            self._held = True
 
     def _move_into_place(self, fresh: Path) -> None:
         try:
@@ -199,11 +220,6 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-
-
-def _bytes(folder: Path) -> int:
-    """What a folder holds, as blocks on the disk; optimizing may write it all once more."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _vectors(vectors: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,15 @@ class Engine(Protocol):
             CollectionExists: someone was faster.
         """
 
+    def collections(self) -> list[str]:
+        """The names of the collections here that have such a text, sorted."""
+
+    def size(self) -> int | None:
+        """Bytes on disk; None where the engine does not tell."""
+
+    def drop(self) -> None:
+        """Remove the collection, which exists."""
+
     def metadata(self) -> str | None:
         """The text stored with the collection; None if it was made without."""
 
