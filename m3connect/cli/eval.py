@@ -22,6 +22,7 @@ from m3connect.cli.eval_options import (
     Seed,
 )
 from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target, names
+from m3connect.cli.reading import Cutting
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ def evaluate(
         ),
         Mark.WRITES,
     ] = None,
+    passages: Annotated[
+        bool,
+        typer.Option(
+            "--passages",
+            help="Cut the documents as ingest does; each counts by its best passage. With --live: "
+            "see that the collection was cut so.",
+            rich_help_panel="Passages",
+        ),
+    ] = False,
+    cutting: Cutting,
     live: Live = False,
     depth: Annotated[
         int | None,
@@ -91,6 +102,7 @@ def evaluate(
     - `m3connect eval --dataset scifact --baseline bm25`
     - `m3connect eval --dataset a --dataset b --model BAAI/bge-m3 --preset miracl --output report`
     - `m3connect eval --dataset legal --modes dense,all --limit-queries 200 --json`
+    - `m3connect eval --dataset manuals --passages --chunk-tokens 128 --baseline bm25`
     - `m3connect eval --dataset legal --live --collection legal`
     """
     from m3connect.cli.progress import progress_bar
@@ -100,6 +112,7 @@ def evaluate(
 
     requires.check()
     eval_options.check_live(live=live)
+    eval_options.check_passages(passages=passages)
     measured = names(metrics)
     chosen = eval_options.parse_modes(modes)
     baselines = eval_options.parse_baselines(names(baseline))
@@ -110,6 +123,7 @@ def evaluate(
     for each in opened:
         measure.check(measured, each)
     encoder = model.load()
+    chunker = eval_options.chunker(encoder, cutting) if passages else None
     settings = None  # what search does by default
     if preset or fusion.fusion or fusion.weights:
         settings = eval_options.choose_preset(encoder.info, preset, fusion)
@@ -124,6 +138,7 @@ def evaluate(
                 beside=baselines,
                 storages=names(storage),
                 preset=settings,
+                passages=chunker,
                 names=measured,
                 cache=cache or eval_options.default_cache(),
                 progress=progress,
@@ -138,6 +153,7 @@ def evaluate(
                         modes=chosen,
                         preset=settings,
                         depth=depth,
+                        passages=chunker,
                         names=measured,
                         reference=reference,
                         progress=progress,

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from m3connect.cli.options import FusionChoice, Mark, Target, choices, given_as_flags, names
+from m3connect.cli.reading import Cutting
 from m3connect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from m3connect.contract import ModelInfo
+    from m3connect.contract import Encoder, ModelInfo
     from m3connect.datasets.beir import Dataset
     from m3connect.evaluation.baselines import Baseline
+    from m3connect.ingestion.chunking import Chunker
     from m3connect.searching.modes import Preset
     from m3connect.searching.names import Mode
 
@@ -72,6 +74,35 @@ def check_live(*, live: bool) -> None:
     if given and not live:
         flag = "--" + given[0].replace("_", "-")
         raise ConfigError(f"{flag} names a collection in a database: give --live to use it")
+
+
+def check_passages(*, passages: bool) -> None:
+    """Options of cutting that a flag gave ask for ``--passages``: without it they would do nothing.
+
+    Raises:
+        ConfigError: such a flag was given without ``--passages``.
+    """
+    flags = given_as_flags()
+    given = [field.name for field in fields(Cutting) if field.name in flags]
+    if given and not passages:
+        flag = "--" + given[0].replace("_", "-")
+        raise ConfigError(f"{flag} is about passages: give --passages to cut the documents")
+
+
+def chunker(encoder: Encoder, cutting: Cutting) -> Chunker:
+    """What cuts the documents as the options say.
+
+    Raises:
+        ConfigError: the encoder cannot take passages of this size.
+    """
+    from m3connect.ingestion.chunking import Chunker
+
+    return Chunker(
+        encoder,
+        tokens=cutting.chunk_tokens,
+        overlap=cutting.chunk_overlap,
+        context=cutting.contexts(),
+    )
 
 
 def open_dataset(

@@ -12,7 +12,7 @@ import typer
 
 from m3connect.cli import options
 from m3connect.cli.options import Mark, ModelChoice, Output, Target
-from m3connect.cli.reading import Reading, say
+from m3connect.cli.reading import Cutting, Reading, say
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 PARTIAL_FAILURE = 4  # exit code
 
-_SOURCE, _CHUNKS = "Source", "Passages"
-CONTEXT = ("title", "headings")
+_SOURCE = "Source"
 
 
 def ingest(
@@ -60,20 +59,6 @@ def ingest(
             rich_help_panel="Target",
         ),
     ] = None,
-    chunk_tokens: Annotated[
-        int | None,
-        typer.Option(
-            help="Most tokens of a passage. Default: 256, or the model's limit if that is less.",
-            rich_help_panel=_CHUNKS,
-            show_default=False,
-        ),
-    ] = None,
-    chunk_overlap: Annotated[
-        int,
-        typer.Option(
-            help="Tokens that a passage repeats of the one before.", rich_help_panel=_CHUNKS
-        ),
-    ] = 0,
     legs: Annotated[
         str | None,
         typer.Option(
@@ -83,14 +68,6 @@ def ingest(
             show_default=False,
         ),
     ] = None,
-    context: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="What is encoded with each passage: title, headings, or none.",
-            rich_help_panel=_CHUNKS,
-        ),
-    ] = "title,headings",
     dead_letters: Annotated[
         FilePath | None,
         typer.Option(
@@ -113,6 +90,7 @@ def ingest(
         bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
     ] = False,
     files: Reading,
+    passages: Cutting,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -145,9 +123,9 @@ def ingest(
         id_field=id_field,
         text_field=text_field,
         metadata_fields=options.names(metadata_field) or None,
-        chunk_tokens=chunk_tokens,
-        chunk_overlap=chunk_overlap,
-        context=() if context == "none" else options.choices("--context", context, CONTEXT),
+        chunk_tokens=passages.chunk_tokens,
+        chunk_overlap=passages.chunk_overlap,
+        context=passages.contexts(),
         reading=files.options(),
         remarks=remarks,
     )

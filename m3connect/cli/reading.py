@@ -1,4 +1,4 @@
-"""How files are chosen and read: the options that `ingest` and `encode` share."""
+"""How files are chosen, read and cut: options that `ingest`, `encode` and `eval` share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from m3connect.cli import options
 
 if TYPE_CHECKING:
     from m3connect.ingestion import Options, Remarks, Selection
+    from m3connect.ingestion.chunking import Context
 
-_PANEL = "Source"
+_PANEL, _CHUNKS = "Source", "Passages"
+CONTEXT = ("title", "headings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,45 @@ class Reading:
             seconds=self.max_seconds,
             id_prefix=self.id_prefix,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutting:
+    """How documents are cut into passages."""
+
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens of a passage. Default: 256, or the model's limit if that is less.",
+            rich_help_panel=_CHUNKS,
+            show_default=False,
+        ),
+    ] = None
+    chunk_overlap: Annotated[
+        int,
+        typer.Option(
+            help="Tokens that a passage repeats of the one before.", rich_help_panel=_CHUNKS
+        ),
+    ] = 0
+    context: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="What is encoded with each passage: title, headings, or none.",
+            rich_help_panel=_CHUNKS,
+        ),
+    ] = "title,headings"
+
+    def contexts(self) -> tuple[Context, ...]:
+        """What is encoded with each passage.
+
+        Raises:
+            ConfigError: something unknown.
+        """
+        if self.context == "none":
+            return ()
+        chosen: tuple[Context, ...] = options.choices("--context", self.context, CONTEXT)
+        return chosen
 
 
 def say(remarks: Remarks) -> None:

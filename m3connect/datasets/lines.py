@@ -16,6 +16,7 @@ import weakref
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -147,9 +148,11 @@ class Records:
     @classmethod
     def of(cls, name: str, objects: Iterable[Mapping[str, Any]]) -> Self:
         """Records of JSON objects, kept on disk."""
-        target = _nameless_file()
-        target.writelines(json.dumps(record).encode() + b"\n" for record in objects)
-        target.seek(0)
+        with ExitStack() as unfinished:
+            target = unfinished.enter_context(_nameless_file())
+            target.writelines(json.dumps(record).encode() + b"\n" for record in objects)
+            target.seek(0)
+            unfinished.pop_all()  # it stays open for as long as the records are used
         return cls(name, target)
 
     def __len__(self) -> int:

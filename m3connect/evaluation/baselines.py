@@ -50,7 +50,7 @@ def rows(
             yield measure("bm25", dataset, lexical, names, record)
         if "dense+bm25" in beside:
             assert search is not None, "made for it"
-            dense = list(search.run("dense"))
+            dense = list(search.run_by_document("dense"))
             yield _best_fusion(dataset, dense, lexical, names, record)
     if "bm25-model" in beside:
         analyse = bm25.tokens(encoder.tokenizer)

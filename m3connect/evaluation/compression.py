@@ -71,12 +71,18 @@ def stored(multi: MultiVectors, name: str) -> MultiVectors:
     return MultiVectors(pooled.offsets, _rounded(pooled.vectors.astype(np.float32), kind))
 
 
-def bytes_per_document(shards: Sequence[Embeddings], name: str = "float32") -> dict[str, float]:
-    """Mean bytes of each representation; multi-vectors in the storage ``name``.
+def bytes_per_document(
+    shards: Sequence[Embeddings], documents: int, name: str = "float32"
+) -> dict[str, float]:
+    """Mean bytes of each representation of a document, all its passages together.
+
+    Args:
+        shards: the embeddings of all passages.
+        documents: that they are the passages of.
+        name: the storage of multi-vectors.
 
     A dense value takes 4 bytes, a lexical weight 8 (its term's id and itself).
     """
-    documents = sum(len(shard) for shard in shards)
     sizes: dict[str, float] = {}
     for shard in shards:
         if shard.dense is not None:

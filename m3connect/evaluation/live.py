@@ -16,16 +16,17 @@ import numpy as np
 
 from m3connect.contract import Connector, Encoder
 from m3connect.datasets.beir import Dataset
-from m3connect.errors import InputError
+from m3connect.errors import FingerprintMismatch, InputError
 from m3connect.evaluation import measure, metrics, requires, shards
 from m3connect.evaluation.measure import Answer, Recorder, Result, Row
-from m3connect.evaluation.offline import OfflineSearch
+from m3connect.evaluation.offline import OfflineSearch, by_document, passages_for
 from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.ingestion.chunking import Chunker
 from m3connect.searching import planner
 from m3connect.searching.modes import Preset, for_database, needed, parse_mode, to_query
 from m3connect.searching.names import MODES, Mode, ModeName
 from m3connect.searching.search import served_preset
-from m3connect.types import Embeddings, Hit, Leg
+from m3connect.types import Embeddings, Leg
 
 OVERLAP = 10
 """The first so many records are compared with exact search."""
@@ -37,12 +38,12 @@ class Contents:
 
     Args:
         ids: of the records.
-        documents: each record's document.
+        document_of: each record's document.
         store: the records' vectors.
     """
 
     ids: tuple[str, ...]
-    documents: Mapping[str, str]
+    document_of: Mapping[str, str]
     store: EmbeddingStore
 
 
@@ -54,6 +55,7 @@ def evaluate(
     modes: Sequence[ModeName] = MODES,
     preset: Preset | None = None,
     depth: int | None = None,
+    passages: Chunker | None = None,
     names: Sequence[str] = metrics.DEFAULT,
     reference: bool = True,
     progress: Progress = silent,
@@ -72,20 +74,22 @@ def evaluate(
         preset: gives fusions and depths; its pools become the union. Default: what
             :func:`m3connect.search` does with this collection, tuned settings included.
         depth: candidates that each leg brings instead.
+        passages: how the collection should have been cut; None takes it as it is.
         names: metrics.
         reference: also search the collection's vectors exactly, and compare.
         progress: told what goes on.
         record: given every answer, for a run file.
 
     Raises:
-        FingerprintMismatch: the collection was made by another model.
+        FingerprintMismatch: the collection was made by another model, or cut in another way than
+            ``passages``.
         InputError: the collection holds none of the dataset's documents.
         ConnectorError: the database failed.
     """
     requires.check()
     measure.check(names, dataset)
     info = connector.describe()
-    require(connector, encoder)
+    require(connector, encoder, passages)
     measured = [parse_mode(mode) for mode in modes]
     preset = for_database(preset or served_preset(encoder.info, info), depth)
     legs = needed(measured, preset, available=info.schema.legs)
@@ -98,7 +102,13 @@ def evaluate(
         exact = None
         if reference:
             exact = OfflineSearch(
-                contents.ids, contents.store, queries, preset, limit=limit, progress=progress
+                contents.ids,
+                contents.store,
+                queries,
+                preset,
+                limit=limit,
+                document_of=contents.document_of,
+                progress=progress,
             )
         rows = []
         for mode in measured:
@@ -122,16 +132,23 @@ def evaluate(
     )
 
 
-def require(connector: Connector, encoder: Encoder) -> None:
-    """See that a collection was made by this model, if it says by which.
+def require(connector: Connector, encoder: Encoder, passages: Chunker | None = None) -> None:
+    """See that a collection was made by this model, if it says by which, and cut like this, if asked.
 
     Raises:
-        FingerprintMismatch: it was made by another.
+        FingerprintMismatch: it was made by another model, or cut in another way.
     """
     info = connector.describe()
     stored = info.schema.fingerprint
     if stored is not None:
         encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
+    cut_as = stored.chunker if stored is not None else ""
+    if passages is not None and cut_as != passages.description:
+        raise FingerprintMismatch(
+            f"collection {info.name!r} was cut as {cut_as or 'records that came ready-made'!r}, the "
+            f"options of --passages say {passages.description!r}: leave --passages out to measure "
+            "the collection as it is"
+        )
 
 
 def read(
@@ -146,14 +163,14 @@ def read(
         progress: told of every batch.
     """
     ids: list[str] = []
-    documents: dict[str, str] = {}
+    document_of: dict[str, str] = {}
     kept: list[Embeddings] = []
     total = connector.count()
     for number, batch in enumerate(
         connector.scan(vectors=legs, batch_size=shards.SHARD_ROWS if legs else 256)
     ):
         ids += batch.ids
-        documents |= {
+        document_of |= {
             id_: str(payload.get("document_id", id_))
             for id_, payload in zip(batch.ids, batch.payloads, strict=True)
         }
@@ -161,7 +178,7 @@ def read(
         shards.write(path, batch.embeddings.only(legs))
         kept.append(shards.read(path))
         progress("reading the collection", len(ids), total)
-    return Contents(tuple(ids), documents, EmbeddingStore.of(kept))
+    return Contents(tuple(ids), document_of, EmbeddingStore.of(kept))
 
 
 class _TimedQueries:
@@ -193,15 +210,8 @@ class _TimedQueries:
             (hits,) = planner.run(self.connector, [query])
             self.seconds.append(time.perf_counter() - start)
             self.records.append([hit.id for hit in hits[:OVERLAP]])
-            yield _by_document(hits, contents.documents)
+            yield by_document({hit.id: hit.score for hit in hits}, contents.document_of)
             self.progress(f"{self.mode} live", row + 1, len(self.queries))
-
-
-def _by_document(hits: Sequence[Hit], documents: Mapping[str, str]) -> Answer:
-    answer: dict[str, float] = {}
-    for hit in hits:
-        answer.setdefault(documents.get(hit.id, hit.id), hit.score)
-    return answer
 
 
 def _live(
@@ -221,8 +231,7 @@ def _live(
     answers: list[Answer] = []
     for records, expected in zip(timed.records, exact.run(timed.mode), strict=True):
         overlaps.append(_overlap(records, list(expected)[:OVERLAP]))
-        hits = [Hit(id_, score, 0) for id_, score in expected.items()]
-        answers.append(_by_document(hits, contents.documents))
+        answers.append(by_document(expected, contents.document_of))
     reference = measure.measure(row.name, dataset, answers, names)
     first = names[0]
     return {
@@ -245,9 +254,10 @@ def _overlap(records: Sequence[str], exact: Sequence[str]) -> float:
 
 def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector: Connector) -> int:
     """Records to ask for, so that they make as many documents as the metrics look at."""
-    records = max(1, round(len(contents.ids) / len(dataset.ids)))
     most = connector.capabilities.limits.results
-    limit = measure.cutoff(names) * records
+    limit = passages_for(
+        measure.cutoff(names), records=len(contents.ids), corpus=len(dataset.ids)
+    )
     return limit if most is None else min(limit, most)
 
 
@@ -257,7 +267,7 @@ def differences(dataset: Dataset, contents: Contents) -> list[str]:
     Raises:
         InputError: they have nothing in common.
     """
-    corpus, stored = set(dataset.ids), set(contents.documents.values())
+    corpus, stored = set(dataset.ids), set(contents.document_of.values())
     if not corpus & stored:
         some = sorted(stored)[:3]
         raise InputError(

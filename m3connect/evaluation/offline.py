@@ -41,17 +41,43 @@ class Candidates:
         return {id_: final[id_] for id_ in fusion.top(final, self.query.limit)}
 
 
+def by_document(answer: Mapping[str, float], document_of: Mapping[str, str]) -> Answer:
+    """Each document with the score of its best passage; a record of no document stands for itself.
+
+    Args:
+        answer: records with scores, best first.
+        document_of: the document of each record that is a passage.
+
+    >>> by_document({"a#1": 0.9, "a#0": 0.8, "b": 0.7}, {"a#0": "a", "a#1": "a"})
+    {'a': 0.9, 'b': 0.7}
+    """
+    best: Answer = {}
+    for id_, score in answer.items():
+        best.setdefault(document_of.get(id_, id_), score)
+    return best
+
+
+def passages_for(documents: int, *, records: int, corpus: int) -> int:
+    """How many of ``records`` passages to ask for, to find so many documents of a corpus.
+
+    >>> passages_for(10, records=30, corpus=12)
+    20
+    """
+    return documents * max(1, round(records / corpus))
+
+
 class OfflineSearch:
     """Answers queries in any mode, as :class:`m3connect.types.Query` defines it.
 
     The dense and sparse rankings are made once and shared by the modes.
 
     Args:
-        ids: the documents', in the order of the store.
-        store: the documents' embeddings.
+        ids: the records', in the order of the store.
+        store: the records' embeddings.
         queries: the queries' embeddings.
         preset: depths, weights and candidates.
-        limit: documents a query.
+        limit: records a query.
+        document_of: the document of each record, where records are passages.
         progress: told of every block of a search.
     """
 
@@ -63,6 +89,7 @@ class OfflineSearch:
         preset: Preset,
         *,
         limit: int = 100,
+        document_of: Mapping[str, str] | None = None,
         progress: Progress = silent,
     ) -> None:
         self.ids = tuple(ids)
@@ -70,13 +97,20 @@ class OfflineSearch:
         self.queries = queries
         self.preset = preset
         self.limit = limit
+        self.document_of = document_of or {}
         self.progress = progress
         self._rankings: dict[Leg, exact.Ranking] = {}
 
     def over(self, store: EmbeddingStore) -> OfflineSearch:
-        """The same search with other multi-vectors of the same documents."""
+        """The same search with other multi-vectors of the same records."""
         other = OfflineSearch(
-            self.ids, store, self.queries, self.preset, limit=self.limit, progress=self.progress
+            self.ids,
+            store,
+            self.queries,
+            self.preset,
+            limit=self.limit,
+            document_of=self.document_of,
+            progress=self.progress,
         )
         for leg in legs_of("multivector", self.preset):
             if leg != "multivector":
@@ -93,8 +127,12 @@ class OfflineSearch:
             yield answer
             self.progress(f"{mode} answers", row + 1, len(queries))
 
+    def run_by_document(self, mode: Mode) -> Iterator[Answer]:
+        """The mode's answers with each document once, by its best passage."""
+        return (by_document(answer, self.document_of) for answer in self.run(mode))
+
     def ranking(self, leg: Leg) -> exact.Ranking:
-        """One leg's best documents of every query, as many as any mode may ask for."""
+        """One leg's best records of every query, as many as any mode may ask for."""
         if leg not in self._rankings:
             depth = max(self.limit, self.preset.depth)
             self._rankings[leg] = exact.search(

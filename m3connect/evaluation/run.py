@@ -1,4 +1,7 @@
-"""The main path: dataset and encoder -> embeddings on disk -> every mode's answers -> figures."""
+"""The main path: dataset and encoder -> embeddings on disk -> every mode's answers -> figures.
+
+With a chunker the corpus is cut into passages first, and a document counts by its best one.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from m3connect.datasets.beir import Dataset
 from m3connect.evaluation import baselines, compression, metrics, requires, shards
 from m3connect.evaluation.baselines import Baseline
 from m3connect.evaluation.measure import Recorder, Result, Row, check, cutoff, measure
-from m3connect.evaluation.offline import OfflineSearch
+from m3connect.evaluation.offline import OfflineSearch, passages_for
+from m3connect.evaluation.passages import Passages, cut
 from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.ingestion.chunking import Chunker
 from m3connect.searching.modes import Preset, legs_of, needed, parse_mode, preset_for
 from m3connect.searching.names import MODES, Mode, ModeName
 from m3connect.types import Embeddings, Leg
@@ -31,6 +36,7 @@ def evaluate(
     beside: Sequence[Baseline] = (),
     storages: Sequence[str] = (),
     preset: Preset | None = None,
+    passages: Chunker | None = None,
     names: Sequence[str] = metrics.DEFAULT,
     cache: Path | None = None,
     progress: Progress = silent,
@@ -40,11 +46,13 @@ def evaluate(
 
     Args:
         dataset: corpus, queries and judgements.
-        encoder: the model.
+        encoder: the model; texts longer than it reads are cut off, unless ``passages`` are made.
         modes: what to measure.
         beside: baselines to put beside.
         storages: smaller forms of the multi-vectors to try in the mode ``multivector``.
         preset: depths, weights and candidates; default: what :func:`m3connect.search` does.
+        passages: cuts the documents as ingestion does; each counts by its best passage. Baselines
+            read whole documents all the same.
         names: metrics; ``answer_recall@K`` needs queries with answers.
         cache: folder that keeps embeddings between runs; None keeps none.
         progress: told what goes on.
@@ -52,16 +60,17 @@ def evaluate(
 
     Raises:
         ConfigError: the extra ``eval`` is missing, or a metric is unknown.
-        InputError: the encoder gives NaN, or a metric lacks its data.
+        InputError: the encoder gives NaN, a metric lacks its data, or ingestion would refuse a
+            document.
     """
     requires.check()
     check(names, dataset)
     for name in storages:
         compression.parse(name)
     preset = preset or preset_for(encoder.info)
-    limit = cutoff(names)
     rows: list[Row] = []
     warnings = list(dataset.warnings)
+    settings = {"model": encoder.info.fingerprint.to_json(), "preset": asdict(preset)}
     measured = [parse_mode(mode) for mode in modes]
     searched: list[Mode] = list(measured)
     searched += ["multivector"] if storages else []
@@ -70,13 +79,22 @@ def evaluate(
         search = None
         if searched:
             legs = needed(searched, preset, available=encoder.info.fingerprint.legs)
+            made = None if passages is None else cut(dataset, passages)
             corpus, queries = encode(
-                dataset, encoder, legs, cache or Path(scratch), progress=progress
+                dataset, encoder, legs, cache or Path(scratch), passages=made, progress=progress
             )
-            warnings += _truncation(corpus, queries)
+            warnings += _truncation(corpus, queries, "documents" if made is None else "passages")
             search = OfflineSearch(
-                dataset.ids, corpus, queries, preset, limit=limit, progress=progress
+                dataset.ids if made is None else made.ids,
+                corpus,
+                queries,
+                preset,
+                limit=passages_for(cutoff(names), records=len(corpus), corpus=len(dataset.ids)),
+                document_of=None if made is None else made.document_of,
+                progress=progress,
             )
+            if made is not None:
+                settings["passages"] = {"cut_as": made.cut_as, "count": len(corpus)}
             rows += _mode_rows(dataset, search, measured, names, record)
             rows += _storage_rows(dataset, search, storages, names, record, Path(scratch))
         rows += baselines.rows(
@@ -87,7 +105,7 @@ def evaluate(
         len(dataset.ids),
         dataset.queries,
         tuple(rows),
-        {"model": encoder.info.fingerprint.to_json(), "preset": asdict(preset)},
+        settings,
         tuple(warnings),
     )
 
@@ -98,6 +116,7 @@ def encode(
     legs: Sequence[Leg],
     cache: Path,
     *,
+    passages: Passages | None = None,
     progress: Progress = silent,
 ) -> tuple[EmbeddingStore, Embeddings]:
     """The corpus's embeddings on disk and the queries' in memory; what is cached is not redone.
@@ -107,6 +126,7 @@ def encode(
         encoder: the model.
         legs: the representations that are needed; what an earlier run cached may hold more.
         cache: folder of all stores.
+        passages: to encode in place of the documents.
         progress: told of every shard.
     """
 
@@ -117,8 +137,12 @@ def encode(
     asked = [query.text for query in dataset.queries]
     digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
     queries = Embeddings.concat(stored("query", asked, len(asked), digest).shards)
-    texts = (document.text for document in dataset.documents())
-    return stored("passage", texts, len(dataset.ids), dataset.content), queries
+    if passages is not None:
+        texts, total, content = passages.encoded(), len(passages.ids), passages.content
+    else:
+        texts = (document.text for document in dataset.documents())
+        total, content = len(dataset.ids), dataset.content
+    return stored("passage", texts, total, content), queries
 
 
 def _mode_rows(
@@ -128,9 +152,9 @@ def _mode_rows(
     names: Sequence[str],
     record: Recorder | None,
 ) -> Iterator[Row]:
-    sizes = compression.bytes_per_document(search.store.shards, "float16")
+    sizes = compression.bytes_per_document(search.store.shards, len(dataset.ids), "float16")
     for mode in modes:
-        row = measure(mode, dataset, search.run(mode), names, record)
+        row = measure(mode, dataset, search.run_by_document(mode), names, record)
         yield replace(
             row, size=sum(sizes[leg] for leg in legs_of(mode, search.preset) if leg in sizes)
         )
@@ -146,16 +170,16 @@ def _storage_rows(
 ) -> Iterator[Row]:
     for name in storages:
         smaller = compression.convert(search.store, name, scratch / name, progress=search.progress)
-        answers = search.over(smaller).run("multivector")
+        answers = search.over(smaller).run_by_document("multivector")
         row = measure(f"multivector {name}", dataset, answers, names, record)
-        sizes = compression.bytes_per_document(smaller.shards, name)
+        sizes = compression.bytes_per_document(smaller.shards, len(dataset.ids), name)
         legs = legs_of("multivector", search.preset)
         yield replace(row, size=sum(sizes[leg] for leg in legs if leg in sizes))
 
 
-def _truncation(corpus: EmbeddingStore, queries: Embeddings) -> list[str]:
+def _truncation(corpus: EmbeddingStore, queries: Embeddings, texts: str) -> list[str]:
     counts = {
-        "documents": (sum(int(shard.truncated.sum()) for shard in corpus.shards), len(corpus)),
+        texts: (sum(int(shard.truncated.sum()) for shard in corpus.shards), len(corpus)),
         "queries": (int(np.sum(queries.truncated)), len(queries)),
     }
     return [

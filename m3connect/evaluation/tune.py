@@ -10,8 +10,8 @@ figure is weighted so that the mean over all queries is the mean over the collec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ from m3connect.contract import Connector, Encoder
 from m3connect.datasets.beir import Dataset
 from m3connect.errors import InputError
 from m3connect.evaluation import live, measure, metrics, run
-from m3connect.evaluation.offline import Answer, Candidates, OfflineSearch
+from m3connect.evaluation.offline import (
+    Answer,
+    Candidates,
+    OfflineSearch,
+    by_document,
+    passages_for,
+)
 from m3connect.evaluation.shards import Progress, silent
 from m3connect.evaluation.significance import Comparison, Interval, compare, interval
 from m3connect.searching.modes import (
@@ -54,12 +60,10 @@ class TuningSet:
     Args:
         dataset: queries and judgements.
         search: over its corpus, or over a collection's vectors; its preset must allow the depths.
-        documents: document of each record, where records are passages.
     """
 
     dataset: Dataset
     search: OfflineSearch
-    documents: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +168,18 @@ def read_set(
     live.differences(dataset, contents)
     texts = [query.text for query in dataset.queries]
     queries = encoder.encode(texts, kind="query", legs=legs)
-    passages = max(1, round(len(contents.ids) / len(dataset.ids)))
-    limit = measure.cutoff([metric]) * passages
     search = OfflineSearch(
-        contents.ids, contents.store, queries, preset, limit=limit, progress=progress
+        contents.ids,
+        contents.store,
+        queries,
+        preset,
+        limit=passages_for(
+            measure.cutoff([metric]), records=len(contents.ids), corpus=len(dataset.ids)
+        ),
+        document_of=contents.document_of,
+        progress=progress,
     )
-    return TuningSet(dataset, search, contents.documents)
+    return TuningSet(dataset, search)
 
 
 def notes(tuned: Tuned) -> dict[str, Any]:
@@ -312,7 +322,7 @@ class _Scorer:
 
     def __init__(self, tuning_set: TuningSet, cases: Sequence[Candidates], metric: str) -> None:
         self.dataset = tuning_set.dataset
-        self.documents = tuning_set.documents
+        self.document_of = tuning_set.search.document_of
         self.cases = cases
         self.metric = metric
 
@@ -326,10 +336,7 @@ class _Scorer:
     def _answer(self, case: Candidates, setting: Setting) -> Answer:
         cut = {leg: ids[: setting.depth] for leg, ids in case.rankings.items()}
         query = replace(case.query, fusion=setting.fusion)
-        answer: Answer = {}
-        for id_, score in Candidates(query, cut, case.scores).fused().items():
-            answer.setdefault(self.documents.get(id_, id_), score)
-        return answer
+        return by_document(Candidates(query, cut, case.scores).fused(), self.document_of)
 
 
 def _cases(

@@ -113,6 +113,7 @@ class Chunker:
             )
         if unknown := [each for each in context if each not in CONTEXT]:
             raise ConfigError(f"--context is of {', '.join(CONTEXT)}, got {', '.join(unknown)}")
+        self.encoder = encoder
         self.overlap = overlap
         self.context = tuple(each for each in CONTEXT if each in context)
         self._limit = limit

@@ -11,7 +11,7 @@ from m3connect.cli.eval import evaluate as eval_command
 from m3connect.cli.options import Services, expanded
 from m3connect.contract import CollectionSchema
 from m3connect.datasets import beir
-from m3connect.errors import ConfigError, InputError
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
@@ -132,3 +132,25 @@ def test_a_collection_can_be_measured(run, folder):
         assert "| tiny | bm25 |" not in outcome.stdout
         with pytest.raises(ConfigError, match="one collection holds one corpus"):
             run(*arguments, "--dataset", "another", "--live")
+
+
+def test_passages_are_cut_as_asked(run, folder, tmp_path):
+    """``--passages`` says in the settings how and into how many; options of cutting need it."""
+    out = tmp_path / "out"
+    arguments = ("--dataset", folder, "--modes", "sparse", "--chunk-tokens", 5)
+    with pytest.raises(ConfigError, match="--chunk-tokens is about passages: give --passages"):
+        run(*arguments)
+    run(*arguments, "--passages", "--chunk-overlap", 1, "--context", "none", "--output", out)
+    (stored,) = json.loads((out / "results.json").read_text())
+    cut_as = "semantic 2, 5 tokens, overlap 1, context none"
+    assert stored["settings"]["passages"] == {"cut_as": cut_as, "count": 72}
+    with pytest.raises(ConfigError, match="--context is of title, headings|--context takes"):
+        run("--dataset", folder, "--passages", "--context", "summary")
+
+
+def test_a_collection_that_was_not_cut_so_is_refused(run, folder):
+    """``--live --passages`` measures that cut or nothing."""
+    with MemoryConnector(collection="tiny") as connector:
+        connector.ensure(CollectionSchema(16, True, 16))
+        with pytest.raises(FingerprintMismatch, match="came ready-made.*say 'semantic 2, 256"):
+            run("--dataset", folder, "--passages", "--live", connector=connector)

@@ -52,14 +52,14 @@ def test_unknown_storages_are_refused(name):
 
 
 def test_bytes_are_counted_by_representation():
-    """4 bytes a dense value, 8 a lexical weight, and the storage's own a token value."""
+    """4 bytes a dense value, 8 a lexical weight, the storage's own a token value; two passages each."""
     embeddings = corpus.records(0, 10).embeddings
     shards = [embeddings[:4], embeddings[4:]]
-    sizes = compression.bytes_per_document(shards, "int8")
+    sizes = compression.bytes_per_document(shards, 5, "int8")
     assert sizes == {
-        "dense": 4 * 16,
-        "sparse": 8 * len(embeddings.sparse.values) / 10,
-        "multivector": len(embeddings.multivector.vectors) * 8 / 10,
+        "dense": 4 * 16 * 2,
+        "sparse": 8 * len(embeddings.sparse.values) / 5,
+        "multivector": len(embeddings.multivector.vectors) * 8 / 5,
     }
 
 
