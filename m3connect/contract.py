@@ -18,7 +18,7 @@ from m3connect.types import LEGS, Leg, Rrf
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from m3connect.filters import Filter
+    from m3connect.filters import AnyFilter
     from m3connect.types import Embeddings, Fusion, Hit, Query, RecordBatch
 
 log = logging.getLogger(__name__)
@@ -330,7 +330,7 @@ class CollectionInfo:
 class Connector(Protocol):
     """One collection in one database. Methods raise the ConnectorError family, or InputError.
 
-    It is a context manager; leaving it closes it. Any thread may use it, one at a time.
+    It is a context manager; leaving it closes it. A filter may be given as text everywhere. Any thread may use it, one at a time.
     """
 
     name: str
@@ -361,8 +361,11 @@ class Connector(Protocol):
     def flush(self) -> None:
         """Make all that was acknowledged findable, fast (refresh, optimize, load)."""
 
-    def delete(self, where: Sequence[str] | Filter) -> int:
-        """Delete by ids or by filter; returns how many records went. Missing ids are no error."""
+    def delete(self, where: Sequence[str] | AnyFilter) -> int:
+        """Delete by ids or by filter; returns how many records went. Missing ids are no error.
+
+        A string is the text of a filter; one id is given as a list.
+        """
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked; missing ids are left out.
@@ -374,7 +377,11 @@ class Connector(Protocol):
         """
 
     def scan(
-        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
+        self,
+        where: AnyFilter | None = None,
+        *,
+        vectors: LegSelection = False,
+        batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
         """All matching records, each once, in no particular order, with the legs in ``vectors``."""
 
@@ -385,7 +392,7 @@ class Connector(Protocol):
             Unsupported: a query is not native; ``m3connect.searching.planner`` composes those.
         """
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: AnyFilter | None = None) -> int:
         """How many records match; exact."""
 
     def annotate(self, notes: Mapping[str, Any]) -> None:

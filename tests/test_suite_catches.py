@@ -108,6 +108,13 @@ class TakesAnythingForAFilter(MemoryConnector):
             return super().count()
 
 
+class TakesTextForAnId(MemoryConnector):
+    """A filter's text is one id, of no record."""
+
+    def delete(self, where):
+        return super().delete([where] if isinstance(where, str) else where)
+
+
 class JsonOfFloats(MemoryConnector):
     """All numbers are doubles."""
 
@@ -659,6 +666,7 @@ CATCHES = [
     Catch(ForgetsTheDtypeOfNothing, "test_nothing_is_a_batch_too", "came back as float32"),
     Catch(BringsEveryLeg, "test_only_the_wanted_legs_come", "wanted the legs"),
     Catch(TakesAnythingForAFilter, "test_what_is_no_filter_is_refused", "no InputError"),
+    Catch(TakesTextForAnId, "test_a_filter_may_be_text", "delete: no InputError"),
     Catch(SmallPayloads, "test_a_payload_of_a_megabyte_comes_back", "the limit is"),
     Catch(LooseTypes, "test_a_table_of_treacherous_filters", "scan by Eq"),
     Catch(PythonTypes, "test_a_table_of_treacherous_filters", "scan by Eq"),

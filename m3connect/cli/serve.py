@@ -111,12 +111,10 @@ def mcp(
         from m3connect.serving.mcp import create_server
     except ImportError as error:
         raise ConfigError(f'{error}: pip install "m3connect[mcp]"') from error
-    from m3connect.filters import parse
 
     del printed  # stdout belongs to the protocol; --json is for errors
-    condition = parse(scope) if scope else None
     with _service(where, model, writable=writable) as service:
-        server = create_server(service, scope=condition)
+        server = create_server(service, scope=scope or None)
         if transport == "stdio":
             server.run("stdio")
         else:

@@ -11,10 +11,12 @@ import numpy as np
 
 from m3connect.contract import RESERVED_PREFIX
 from m3connect.errors import InputError
+from m3connect.filters import Filter, parse
 from m3connect.types import Rrf
 
 if TYPE_CHECKING:
     from m3connect.contract import CollectionSchema, Limits
+    from m3connect.filters import AnyFilter
     from m3connect.types import Fusion, Query, RecordBatch
 
 
@@ -34,6 +36,30 @@ def check_ids(ids: Sequence[str]) -> None:
         if not isinstance(id_, str):
             raise InputError(f"an id is a string, got {id_!r}")
         _id_bytes(id_, f"id {id_!r}")
+
+
+def ids_or_filter(where: Sequence[str] | AnyFilter) -> list[str] | Filter:
+    """What is to be deleted: ids, each once, or a filter; a string is the text of a filter.
+
+    Raises:
+        InputError: something that is neither.
+
+    >>> ids_or_filter(["r7", "r7"]), ids_or_filter("year < 2020")
+    (['r7'], Range(field='year', gt=None, gte=None, lt=2020, lte=None))
+    >>> ids_or_filter("r7")
+    Traceback (most recent call last):
+        ...
+    m3connect.errors.InputError: filter 'r7', character 3: expected an operator; or, if it is an id, write ['r7']
+    """
+    if isinstance(where, Filter):
+        return where
+    if isinstance(where, str):
+        try:
+            return parse(where)
+        except InputError as error:
+            raise InputError(f"{error}; or, if it is an id, write {[where]!r}") from error
+    check_ids(where)
+    return list(dict.fromkeys(where))
 
 
 def _check_listed(ids: object) -> None:

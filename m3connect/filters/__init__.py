@@ -4,6 +4,8 @@
 - text: ``lang == "de" and year >= 2020`` (:func:`parse`)
 - nodes: ``And((Eq("lang", "de"), Range("year", gte=2020)))``
 
+Whatever takes a filter takes its text, too (:data:`AnyFilter`, :func:`as_filter`).
+
 Meaning, the same on every backend (:func:`matches` is the definition):
 
 - A field is a dotted path. Through a list it means any element; a field may have many values.
@@ -33,10 +35,11 @@ from m3connect.filters.nodes import (
     Scalar,
     parse_date,
 )
-from m3connect.filters.text import as_filter, parse
+from m3connect.filters.text import AnyFilter, as_filter, parse
 
 __all__ = [
     "And",
+    "AnyFilter",
     "Bound",
     "Eq",
     "Exists",

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import date
+from typing import overload
 
 from m3connect.errors import InputError
 from m3connect.filters.nodes import (
@@ -22,6 +23,9 @@ from m3connect.filters.nodes import (
     parse_date,
 )
 
+AnyFilter = Filter | str
+"""A filter as people give it: conditions, or their text form."""
+
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<string>"(?:[^"\\]|\\.)*")
@@ -36,7 +40,19 @@ _TOKEN = re.compile(
 _COMPARE = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
 
-def as_filter(where: Filter | str | None) -> Filter | None:
+@overload
+def as_filter(where: AnyFilter) -> Filter: ...
+
+
+@overload
+def as_filter(where: None) -> None: ...
+
+
+@overload
+def as_filter(where: AnyFilter | None) -> Filter | None: ...
+
+
+def as_filter(where: AnyFilter | None) -> Filter | None:
     """A filter from what people give: conditions as they are, a text parsed, None for none.
 
     >>> as_filter('lang == "de"')

@@ -25,7 +25,7 @@ from pydantic import ConfigDict
 
 from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
 from m3connect.errors import CollectionNotFound, InputError
-from m3connect.filters import Filter
+from m3connect.filters import AnyFilter
 from m3connect.searching.names import Mode
 from m3connect.searching.search import search
 from m3connect.types import Embeddings as M3Vectors
@@ -123,7 +123,7 @@ class M3VectorStore(VectorStore):
         query: str,
         k: int = 4,
         *,
-        filter: Filter | str | None = None,  # noqa: A002 - LangChain's word
+        filter: AnyFilter | None = None,  # noqa: A002 - LangChain's word
         mode: Mode | None = None,
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
@@ -223,7 +223,7 @@ class M3Retriever(BaseRetriever):
     store: M3VectorStore
     mode: Mode = "hybrid"
     limit: int = 4
-    filter: Filter | str | None = None
+    filter: AnyFilter | None = None
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any

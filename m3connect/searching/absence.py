@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from m3connect.contract import Connector
-from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from m3connect.filters import And, AnyFilter, Eq, Exists, Filter, In, Not, Or, Range, as_filter
 
 
-def why_no_hits(connector: Connector, condition: Filter | None = None) -> str:
+def why_no_hits(connector: Connector, condition: AnyFilter | None = None) -> str:
     """One line: what the collection holds, and what the filter leaves of it.
 
     >>> from m3connect import connect
@@ -29,19 +29,18 @@ def why_no_hits(connector: Connector, condition: Filter | None = None) -> str:
     return f"no hits: the filter leaves none of {total} passages"
 
 
-def unknown_fields(connector: Connector, condition: Filter) -> tuple[str, ...]:
+def unknown_fields(connector: Connector, condition: AnyFilter) -> tuple[str, ...]:
     """The fields of a filter that no passage of the collection has."""
     return tuple(field for field in fields_of(condition) if not connector.count(Exists(field)))
 
 
-def fields_of(condition: Filter) -> tuple[str, ...]:
+def fields_of(condition: AnyFilter) -> tuple[str, ...]:
     """The fields that a filter asks for, each once.
 
-    >>> from m3connect.filters import parse
-    >>> fields_of(parse('lang == "de" and not (year > 3 or lang exists)'))
+    >>> fields_of('lang == "de" and not (year > 3 or lang exists)')
     ('lang', 'year')
     """
-    return tuple(dict.fromkeys(_fields(condition)))
+    return tuple(dict.fromkeys(_fields(as_filter(condition))))
 
 
 def _fields(condition: Filter) -> Iterator[str]:

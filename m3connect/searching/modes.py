@@ -26,7 +26,7 @@ import numpy as np
 
 from m3connect.contract import ModelInfo
 from m3connect.errors import ConfigError, InputError
-from m3connect.filters import Filter
+from m3connect.filters import AnyFilter
 from m3connect.searching.names import ALIASES, MODES, TUNED, FusedMode, Mode, TunedMode
 from m3connect.types import LEGS, Embeddings, Fusion, Leg, Query, Rrf, Weighted
 
@@ -302,7 +302,7 @@ def to_query(
     text: Embeddings,
     *,
     limit: int,
-    filter: Filter | None = None,  # noqa: A002 - the field's word
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     rerank: int | None = None,
     leg_scores: bool = False,
 ) -> Query:

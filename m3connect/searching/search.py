@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from m3connect.contract import CollectionInfo, Connector, Encoder, ModelInfo
 from m3connect.errors import InputError
-from m3connect.filters import Filter, as_filter
+from m3connect.filters import AnyFilter, as_filter
 from m3connect.searching import modes, planner
 from m3connect.searching.explain import Explanation, explain
 from m3connect.searching.modes import Preset
@@ -43,7 +43,7 @@ def search(
     *,
     mode: ModeName = "hybrid",
     fusion: Fusion | None = None,
-    filter: Filter | str | None = None,  # noqa: A002 - the field's word
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
     offset: int = 0,
     depth: int | None = None,
@@ -102,7 +102,7 @@ def search_many(
     *,
     mode: ModeName = "hybrid",
     fusion: Fusion | None = None,
-    filter: Filter | str | None = None,  # noqa: A002 - the field's word
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
     offset: int = 0,
     depth: int | None = None,
@@ -138,7 +138,7 @@ def build_queries(
     *,
     mode: ModeName = "hybrid",
     fusion: Fusion | None = None,
-    filter: Filter | str | None = None,  # noqa: A002 - the field's word
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     limit: int = 10,
     depth: int | None = None,
     rerank: int | None = None,

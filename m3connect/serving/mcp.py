@@ -16,7 +16,7 @@ from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from m3connect.errors import M3ConnectError
-from m3connect.filters import Filter
+from m3connect.filters import AnyFilter, as_filter
 from m3connect.searching.names import Mode
 from m3connect.serving import operations
 from m3connect.serving.schemas import (
@@ -49,13 +49,14 @@ FilterText = Annotated[
 ]
 
 
-def create_server(service: Service, *, scope: Filter | None = None) -> MCPServer:
+def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPServer:
     """The tools over a service; ``run("stdio")`` or ``run("streamable-http")`` serves them.
 
     Args:
         service: the encoder and its collections.
         scope: a filter that every call obeys.
     """
+    bound = as_filter(scope)
     server = MCPServer("m3connect", instructions=_INSTRUCTIONS, version=version("m3connect"))
 
     @server.tool(annotations=_READS)
@@ -76,7 +77,7 @@ def create_server(service: Service, *, scope: Filter | None = None) -> MCPServer
             limit=limit,
             expand=expand,
         )
-        return await _answer(operations.search, service, request, scope)
+        return await _answer(operations.search, service, request, bound)
 
     @server.tool(annotations=_READS)
     async def explain(
@@ -95,7 +96,7 @@ def create_server(service: Service, *, scope: Filter | None = None) -> MCPServer
             limit=limit,
             explain=True,
         )
-        return await _answer(operations.search, service, request, scope)
+        return await _answer(operations.search, service, request, bound)
 
     @server.tool(annotations=_READS)
     async def fetch_document(
@@ -104,7 +105,7 @@ def create_server(service: Service, *, scope: Filter | None = None) -> MCPServer
     ) -> list[Passage]:
         """Read a whole document, passage by passage."""
         request = PassagesRequest(document_id=document_id, collection=collection)
-        return await _answer(operations.passages, service, request, scope)
+        return await _answer(operations.passages, service, request, bound)
 
     @server.tool(annotations=_READS)
     async def neighbours(
@@ -120,19 +121,19 @@ def create_server(service: Service, *, scope: Filter | None = None) -> MCPServer
             last=position + distance,
             collection=collection,
         )
-        return await _answer(operations.passages, service, request, scope)
+        return await _answer(operations.passages, service, request, bound)
 
     @server.tool(annotations=_READS)
     async def list_collections() -> list[CollectionSummary]:
         """What can be searched, with the number of passages and the fields to filter by."""
-        return [await _answer(operations.summary, service, name, scope) for name in service.names]
+        return [await _answer(operations.summary, service, name, bound) for name in service.names]
 
     @server.tool(annotations=_READS)
     async def count(filter: FilterText = None, collection: CollectionName = None) -> int:  # noqa: A002
         """How many passages meet a filter."""
-        return await _answer(operations.count, service, collection, filter, scope)
+        return await _answer(operations.count, service, collection, filter, bound)
 
-    if service.writable and scope is None:
+    if service.writable and bound is None:
         _add_writing(server, service)
     return server
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
 from m3connect.connecting.collection import Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import read_embeddings, selected_legs
@@ -20,7 +20,7 @@ from m3connect.contract import (
     CollectionSchema,
     LegSelection,
 )
-from m3connect.filters import Filter, matches
+from m3connect.filters import AnyFilter, Filter, as_filter, matches
 from m3connect.searching import fusion, scoring
 from m3connect.types import (
     LEGS,
@@ -89,13 +89,12 @@ class MemoryConnector:
         """Nothing to do: every write is visible at once."""
         self._require("flush")
 
-    def delete(self, where: Sequence[str] | Filter) -> int:
+    def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter."""
         self._require("delete")
-        if not isinstance(where, Filter):
-            check_ids(where)
-        doomed = self._matching(where) if isinstance(where, Filter) else where
-        return sum(self._records.pop(id_, None) is not None for id_ in doomed)
+        chosen = ids_or_filter(where)
+        ids = self._matching(chosen) if isinstance(chosen, Filter) else chosen
+        return sum(self._records.pop(id_, None) is not None for id_ in ids)
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids, in the order asked."""
@@ -109,7 +108,11 @@ class MemoryConnector:
         )
 
     def scan(
-        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
+        self,
+        where: AnyFilter | None = None,
+        *,
+        vectors: LegSelection = False,
+        batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
         """All matching records."""
         selected_legs(vectors, self._require("scan").schema)
@@ -117,7 +120,7 @@ class MemoryConnector:
         for start in range(0, len(ids), batch_size):
             yield self.fetch(ids[start : start + batch_size], vectors=vectors)
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         self._require("count")
         return len(self._matching(where))
@@ -192,10 +195,11 @@ class MemoryConnector:
         legs = LegScores(**{leg: found[id_] for leg, found in scores.items()})
         return Hit(id_, final[id_], rank, payload, legs if query.leg_scores else None)
 
-    def _matching(self, where: Filter | None) -> list[str]:
-        if where is None:
+    def _matching(self, where: AnyFilter | None) -> list[str]:
+        condition = as_filter(where)
+        if condition is None:
             return list(self._records)
-        return [id_ for id_, record in self._records.items() if matches(where, record.payload)]
+        return [id_ for id_, record in self._records.items() if matches(condition, record.payload)]
 
     def _open(self, operation: str) -> None:
         if self._closed:

@@ -38,7 +38,7 @@ from m3connect.contract import (
     LegSelection,
 )
 from m3connect.errors import CollectionNotFound, ConfigError, InputError, Unsupported
-from m3connect.filters import Filter, matches
+from m3connect.filters import AnyFilter, as_filter, matches
 from m3connect.types import (
     Embeddings,
     Hit,
@@ -256,7 +256,7 @@ class ParquetConnector:
             self._refuse("annotate", "the file is finished")
         self._writer.stored = self._writer.stored.annotated(notes)
 
-    def delete(self, where: Sequence[str] | Filter) -> int:
+    def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Unsupported: a Parquet file is written once."""
         del where
         self._refuse("delete", "a Parquet file is written once")
@@ -320,18 +320,23 @@ class ParquetConnector:
         return RecordBatch.concat([none, *rows])
 
     def scan(
-        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
+        self,
+        where: AnyFilter | None = None,
+        *,
+        vectors: LegSelection = False,
+        batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
         """All matching records."""
+        condition = as_filter(where)
         for table in self._tables(batch_size, self._columns(vectors)):
             batch = records_from_arrow(table)
-            if where is not None:
-                rows = [row for row, found in enumerate(batch.payloads) if matches(where, found)]
+            if condition is not None:
+                rows = [row for row, each in enumerate(batch.payloads) if matches(condition, each)]
                 batch = batch.take(np.array(rows, np.intp))
             if len(batch):
                 yield batch
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         if self._writer is not None:
             return self._writer.count

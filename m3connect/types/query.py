@@ -9,7 +9,7 @@ from m3connect.types.records import PASSAGE_FIELDS, Payload
 from m3connect.types.vectors import LEGS, FloatArray, Leg, SparseVector, TokenArray
 
 if TYPE_CHECKING:
-    from m3connect.filters import Filter
+    from m3connect.filters import AnyFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Query:
         dense_depth, sparse_depth: candidates each leg brings.
         fusion: how the legs' results become one score.
         rerank: the best so many of the dense and sparse legs are ordered by MaxSim alone.
-        filter: which records may be found.
+        filter: which records may be found, as conditions or as text such as ``lang == "de"``.
         limit: how many hits at most.
         payload: whether hits carry their payload.
         leg_scores: whether hits carry the score of each leg.
@@ -77,7 +77,7 @@ class Query:
     sparse_depth: int = 100
     fusion: Fusion | None = None
     rerank: int | None = None
-    filter: Filter | None = None
+    filter: AnyFilter | None = None
     limit: int = 10
     payload: bool = True
     leg_scores: bool = False

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from m3connect.connecting import retry
-from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
 from m3connect.connecting.collection import Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
@@ -26,7 +26,7 @@ from m3connect.errors import (
     PermanentError,
     Unsupported,
 )
-from m3connect.filters import Filter
+from m3connect.filters import AnyFilter, Filter
 from m3connect.types import Hit, Leg, Query, RecordBatch
 from m3connect_elasticsearch import mapping
 from m3connect_elasticsearch.errors import NAME, check_items
@@ -187,15 +187,15 @@ class ElasticsearchConnector:
             lines += [{"index": {"_id": mapping.key(id_)}}, document]
         check_items("upsert", self._index.bulk("upsert", lines), part.ids)
 
-    def delete(self, where: Sequence[str] | Filter) -> int:
+    def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids, or what matches and does not change meanwhile."""
-        if isinstance(where, Filter):
-            body = {"query": _matching(where), "_source": False, "seq_no_primary_term": True}
+        self._schema("delete")
+        chosen = ids_or_filter(where)
+        if isinstance(chosen, Filter):
+            body = {"query": _matching(chosen), "_source": False, "seq_no_primary_term": True}
             pages = self._index.pages("delete", body, _KEYS_PER_REQUEST)
             return sum(self._delete([_unchanged(hit) for hit in hits]) for hits in pages)
-        self._schema("delete")
-        check_ids(where)
-        keys = [{"_id": mapping.key(id_)} for id_ in dict.fromkeys(where)]
+        keys = [{"_id": mapping.key(id_)} for id_ in chosen]
         starts = range(0, len(keys), _KEYS_PER_REQUEST)
         return sum(self._delete(keys[at : at + _KEYS_PER_REQUEST]) for at in starts)
 
@@ -237,7 +237,11 @@ class ElasticsearchConnector:
         return mapping.records([hits[row] for row in wanted], schema, legs)
 
     def scan(
-        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
+        self,
+        where: AnyFilter | None = None,
+        *,
+        vectors: LegSelection = False,
+        batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
         """All matching records, as they are when the scan begins."""
         schema = self._schema("scan")
@@ -247,7 +251,7 @@ class ElasticsearchConnector:
         for hits in self._index.pages("scan", body, size):
             yield mapping.records(hits, schema, legs)
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         body = {"query": _matching(where), "size": 0, "track_total_hits": True}
         return int(self._index.search("count", body)["hits"]["total"]["value"])
@@ -297,7 +301,7 @@ class ElasticsearchConnector:
         return Unsupported(message, connector=NAME, operation=operation)
 
 
-def _matching(where: Filter | None) -> Body:
+def _matching(where: AnyFilter | None) -> Body:
     if where is None:
         return {"match_all": {}}
     return {"bool": {"filter": [compile_filter(where)]}}

@@ -13,7 +13,18 @@ from typing import Any
 
 from m3connect.connecting.facts import Order, digest, ordered, ordered_bounds, token, walk
 from m3connect.errors import InputError, InvalidFilter
-from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from m3connect.filters import (
+    And,
+    AnyFilter,
+    Eq,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    as_filter,
+)
 
 FIELD = "facts"
 Body = dict[str, Any]
@@ -39,7 +50,7 @@ def facts(payload: Mapping[str, Any]) -> list[str]:
     return sorted({fact for path, value in walk(payload) for fact in _of(path, value)})
 
 
-def compile_filter(condition: Filter) -> Body:
+def compile_filter(condition: AnyFilter) -> Body:
     """The Elasticsearch query that finds the same records as the filter.
 
     >>> compile_filter(~Eq("lang", "de"))
@@ -49,7 +60,7 @@ def compile_filter(condition: Filter) -> Body:
         InvalidFilter: it is nested deeper than Elasticsearch takes.
     """
     try:
-        return _compile(condition, 0)
+        return _compile(as_filter(condition), 0)
     except RecursionError as error:
         raise _too_deep() from error
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from m3connect.errors import Unsupported
-from m3connect.filters import Filter
+from m3connect.filters import AnyFilter
 from m3connect.searching import scoring
 from m3connect.types import FloatArray, Hit, Query, Rrf, SparseVector, SparseVectors, TokenArray
 from m3connect_elasticsearch.errors import NAME
@@ -84,7 +84,7 @@ def _leg(query: Query, candidates: int) -> Body:
     return {"query": found, "sort": _BY_SCORE_AND_ID}
 
 
-def _dense(vector: FloatArray, condition: Filter | None, candidates: int) -> Body:
+def _dense(vector: FloatArray, condition: AnyFilter | None, candidates: int) -> Body:
     knn: Body = {
         "field": "dense",
         "query_vector": vector.tolist(),
@@ -96,7 +96,7 @@ def _dense(vector: FloatArray, condition: Filter | None, candidates: int) -> Bod
     return {"knn": knn if condition is None else knn | {"filter": compile_filter(condition)}}
 
 
-def _sparse(weights: SparseVector, condition: Filter | None) -> Body:
+def _sparse(weights: SparseVector, condition: AnyFilter | None) -> Body:
     terms = zip(map(str, weights.indices.tolist()), weights.values.tolist(), strict=True)
     scored: Body = {
         "sparse_vector": {"field": "sparse", "query_vector": dict(terms), "prune": False}
@@ -106,7 +106,7 @@ def _sparse(weights: SparseVector, condition: Filter | None) -> Body:
     return {"bool": {"must": [scored], "filter": [compile_filter(condition)]}}
 
 
-def _multivector(tokens: TokenArray, condition: Filter | None) -> Body:
+def _multivector(tokens: TokenArray, condition: AnyFilter | None) -> Body:
     """MaxSim over every matching record, by the server; the mean, as the M3 paper has it."""
     parameters = {"query": tokens.tolist(), "n": len(tokens)}
     matching: Body = {"match_all": {}} if condition is None else compile_filter(condition)

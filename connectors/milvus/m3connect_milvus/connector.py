@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from m3connect.connecting import retry
-from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
@@ -20,7 +20,7 @@ from m3connect.contract import (
     Limits,
 )
 from m3connect.errors import TransientError
-from m3connect.filters import Filter
+from m3connect.filters import AnyFilter, Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_milvus.engine.database import Database
 from m3connect_milvus.engine.engine import Engine
@@ -135,15 +135,15 @@ class MilvusConnector:
         with self._database.writing():
             self._store.flush()
 
-    def delete(self, where: Sequence[str] | Filter) -> int:
+    def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter."""
         layout = self._require("delete")
-        if isinstance(where, Filter):
-            pages = self._store.pages("delete", expression(where, layout), [], RESULTS)
+        chosen = ids_or_filter(where)
+        if isinstance(chosen, Filter):
+            pages = self._store.pages("delete", expression(chosen, layout), [], RESULTS)
             keys = [row["id"] for page in pages for row in page]
         else:
-            check_ids(where)
-            keys = [digest(id_) for id_ in dict.fromkeys(where)]
+            keys = [digest(id_) for id_ in chosen]
         with self._database.writing():
             return self._store.remove(keys)
 
@@ -155,7 +155,11 @@ class MilvusConnector:
         return self._read("fetch", [digest(id_) for id_ in ids], layout, legs)
 
     def scan(
-        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
+        self,
+        where: AnyFilter | None = None,
+        *,
+        vectors: LegSelection = False,
+        batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
         """All matching records."""
         layout = self._require("scan")
@@ -181,7 +185,7 @@ class MilvusConnector:
         searcher = Searcher(self._store, layout, self.capabilities.fusions)
         return self._database.retried(lambda: searcher.answer(queries))
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         return self._store.count(expression(where, self._require("count")))
 

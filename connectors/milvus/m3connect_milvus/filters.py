@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from m3connect.connecting.facts import Order, ordered_bounds
 from m3connect.errors import InputError
-from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range
+from m3connect.filters import (
+    And,
+    AnyFilter,
+    Eq,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    as_filter,
+)
 from m3connect_milvus.storing import facts
 from m3connect_milvus.storing.facts import CODES, VALUES, FactStore
 from m3connect_milvus.storing.keys import digest, one_of
@@ -26,12 +37,13 @@ from m3connect_milvus.storing.prefixes import (
 ALWAYS, NEVER = '(id != "")', '(id == "")'
 
 
-def expression(condition: Filter | None, layout: Layout) -> str:
+def expression(where: AnyFilter | None, layout: Layout) -> str:
     """The Milvus expression of a filter; empty for None.
 
     Raises:
         InputError: not a filter.
     """
+    condition = as_filter(where)
     if condition is None:
         return ""
     text = _node(condition, layout.store)

@@ -11,7 +11,7 @@ import numpy as np
 from qdrant_client import models
 
 from m3connect.connecting import retry, ties
-from m3connect.connecting.checks import check_ids, check_query, check_records
+from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
 from m3connect.connecting.collection import Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
@@ -28,7 +28,7 @@ from m3connect.errors import (
     PermanentError,
     Unsupported,
 )
-from m3connect.filters import Filter
+from m3connect.filters import AnyFilter, Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_qdrant import mapping
 from m3connect_qdrant.engine.protocol import Engine
@@ -175,19 +175,19 @@ class QdrantConnector:
 
         retry.deliver(batch, send, self._limits, self._policy)
 
-    def delete(self, where: Sequence[str] | Filter) -> int:
+    def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter; the number is counted just before."""
         self._schema("delete")
-        doomed: models.Filter | list[str]
-        if isinstance(where, Filter):
-            doomed = compile_filter(where)
-            number = self._call("delete", self._engine.count, doomed)
+        chosen = ids_or_filter(where)
+        selected: models.Filter | list[str]
+        if isinstance(chosen, Filter):
+            selected = compile_filter(chosen)
+            number = self._call("delete", self._engine.count, selected)
         else:
-            check_ids(where)
-            doomed = [point.id for point in self._points("delete", where, ())]
-            number = len(doomed)
+            selected = [point.id for point in self._points("delete", chosen, ())]
+            number = len(selected)
         if number:
-            self._call("delete", self._engine.delete, doomed)
+            self._call("delete", self._engine.delete, selected)
         return number
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
@@ -201,7 +201,11 @@ class QdrantConnector:
         return mapping.records(ordered, schema, legs)
 
     def scan(
-        self, where: Filter | None = None, *, vectors: LegSelection = False, batch_size: int = 256
+        self,
+        where: AnyFilter | None = None,
+        *,
+        vectors: LegSelection = False,
+        batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
         """All matching records, page by page."""
         schema = self._schema("scan")
@@ -217,7 +221,7 @@ class QdrantConnector:
             if offset is None:
                 return
 
-    def count(self, where: Filter | None = None) -> int:
+    def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         self._schema("count")
         condition = None if where is None else compile_filter(where)

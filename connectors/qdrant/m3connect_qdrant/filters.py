@@ -24,7 +24,20 @@ from qdrant_client import models
 from m3connect.connecting.facts import token, walk
 from m3connect.contract import RESERVED_PREFIX, FieldKind
 from m3connect.errors import InputError, InvalidFilter
-from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar, parse_date
+from m3connect.filters import (
+    And,
+    AnyFilter,
+    Eq,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    Scalar,
+    as_filter,
+    parse_date,
+)
 from m3connect_qdrant.errors import NAME
 
 RESERVED = RESERVED_PREFIX
@@ -120,17 +133,18 @@ def _quoted(path: str) -> str:
 # ---------------------------------------------------------------------------------- conditions
 
 
-def compile_filter(condition: Filter, levels: int = DEEPEST) -> models.Filter:
+def compile_filter(condition: AnyFilter) -> models.Filter:
     """The same condition in Qdrant's terms, on the facts.
-
-    Args:
-        condition: any filter.
-        levels: how many more and, or, not may stand within each other.
 
     Raises:
         InputError: it is no filter.
         InvalidFilter: it is nested deeper than a message to a server may be.
     """
+    return _compile(as_filter(condition), DEEPEST)
+
+
+def _compile(condition: Filter, levels: int) -> models.Filter:
+    """With so many more of and, or, not within each other."""
     if levels == 0:
         raise InvalidFilter(
             f"more than {DEEPEST} and, or, not within each other; a server takes no more",
@@ -152,13 +166,13 @@ def compile_filter(condition: Filter, levels: int = DEEPEST) -> models.Filter:
             there = models.PayloadField(key=_key(field, "values"))
             return models.Filter(must_not=[models.IsEmptyCondition(is_empty=there)])
         case And(parts):
-            return models.Filter(must=[compile_filter(part, levels - 1) for part in parts])
+            return models.Filter(must=[_compile(part, levels - 1) for part in parts])
         case Or(parts):
             # To Qdrant an empty `should` is no condition at all.
-            either: list[models.Condition] = [compile_filter(p, levels - 1) for p in parts]
+            either: list[models.Condition] = [_compile(p, levels - 1) for p in parts]
             return models.Filter(should=either) if either else _nothing()
         case Not(part):
-            return models.Filter(must_not=[compile_filter(part, levels - 1)])
+            return models.Filter(must_not=[_compile(part, levels - 1)])
     raise InputError(f"{condition!r} is no filter")
 
 

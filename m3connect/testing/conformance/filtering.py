@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import partial
 
 import numpy as np
 
 from m3connect.contract import Connector, FieldKind
+from m3connect.errors import InputError
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range, matches, parse
 from m3connect.searching import planner
 from m3connect.testing import corpus
-from m3connect.testing.conformance.compare import check_hits, oracle
+from m3connect.testing.conformance.compare import check_hits, oracle, refusal
 from m3connect.types import Payload, RecordBatch
 
 LONG = "word " * 8_000
@@ -186,6 +188,36 @@ class FilterTests:
         connector.ensure(corpus.SCHEMA)
         connector.upsert(batch)
         check_filters(connector, batch, FILTERS)
+
+    def test_a_filter_may_be_text(self, connector: Connector) -> None:
+        """Count, scan, search and delete take a filter's text; a mistake is shown by its place."""
+        batch = corpus.records(58, 40)
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(batch)
+        connector.flush()
+        text = 'lang == "de" or not (lang exists)'
+        where = parse(text)
+        wanted = {
+            id_
+            for id_, payload in zip(batch.ids, batch.payloads, strict=True)
+            if matches(where, payload)
+        }
+        assert 0 < len(wanted) < len(batch)
+        assert connector.count(text) == len(wanted)
+        assert {id_ for part in connector.scan(text) for id_ in part.ids} == wanted
+        query = corpus.query(58, "dense", filter=text, limit=len(batch))
+        assert {hit.id for hit in planner.run(connector, [query])[0]} == wanted
+        attempts: dict[str, Callable[[], object]] = {
+            "count": partial(connector.count, "lang = 1"),
+            "scan": partial(next, connector.scan("lang = 1")),
+            "search": partial(planner.run, connector, [replace(query, filter="lang = 1")]),
+            "delete": partial(connector.delete, "lang = 1"),
+        }
+        for name, attempt in attempts.items():
+            error = refusal(InputError, attempt, name)
+            assert "filter 'lang = 1', character 6" in str(error), f"{name}: {error}"
+        assert connector.delete(text) == len(wanted)
+        assert connector.count() == len(batch) - len(wanted)
 
     def test_random_filters_on_random_payloads(self, connector: Connector) -> None:
         """Seeded random filters select exactly what they match; their negation the rest."""
