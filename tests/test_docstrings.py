@@ -14,10 +14,17 @@ SOURCES = [
 ]
 
 
+def _is_overload(node):
+    """Whether it only adds a signature to the function that follows."""
+    return any(isinstance(each, ast.Name) and each.id == "overload" for each in node.decorator_list)
+
+
 def definitions(tree):
     """Public functions, classes and methods as (qualified name, node)."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            if _is_overload(node):
+                continue
             yield node.name, node
             if isinstance(node, ast.ClassDef):
                 for method in node.body:

@@ -52,13 +52,14 @@ def report(
     from m3connect.errors import ConfigError, InputError
     from m3connect.evaluation import requires
     from m3connect.evaluation.reports import comparison, files, tables
+    from m3connect.searching.names import ALIASES
 
     requires.check()
     if intervals and not base:
         raise ConfigError("--intervals shows differences: give the other evaluation with --base")
     new = comparison.join(files.read(folder) for folder in folders)
     if modes is not None:
-        new = comparison.only(new, listed(modes))
+        new = comparison.only(new, [ALIASES.get(name, name) for name in listed(modes)])
     names = listed(metrics)
     known = dict.fromkeys(name for result in new for row in result.rows for name in row.figures)
     if unknown := [name for name in names if name not in known]:

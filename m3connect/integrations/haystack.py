@@ -22,7 +22,7 @@ from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
-from m3connect.searching.names import Mode
+from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
 from m3connect.types import Embeddings, RecordBatch
 
@@ -170,7 +170,7 @@ class M3DocumentStore:
         return len(ids)
 
     def search(
-        self, query: str, *, mode: Mode, limit: int, filters: dict[str, Any] | None = None
+        self, query: str, *, mode: ModeName, limit: int, filters: dict[str, Any] | None = None
     ) -> list[Document]:
         """The best documents for a query, with their scores."""
         condition = to_filter(filters)
@@ -221,7 +221,7 @@ class M3HybridRetriever:
     def __init__(
         self,
         document_store: M3DocumentStore,
-        mode: Mode = "hybrid",
+        mode: ModeName = "hybrid",
         top_k: int = 10,
         filters: dict[str, Any] | None = None,
     ) -> None:

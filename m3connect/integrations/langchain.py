@@ -26,7 +26,7 @@ from pydantic import ConfigDict
 from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
 from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import AnyFilter
-from m3connect.searching.names import Mode
+from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
 from m3connect.types import Embeddings as M3Vectors
 from m3connect.types import Hit, RecordBatch
@@ -43,7 +43,9 @@ class M3VectorStore(VectorStore):
         mode: of searches that do not say another.
     """
 
-    def __init__(self, connector: Connector, encoder: Encoder, *, mode: Mode = "hybrid") -> None:
+    def __init__(
+        self, connector: Connector, encoder: Encoder, *, mode: ModeName = "hybrid"
+    ) -> None:
         self.connector = connector
         self.encoder = encoder
         self.mode = mode
@@ -124,7 +126,7 @@ class M3VectorStore(VectorStore):
         k: int = 4,
         *,
         filter: AnyFilter | None = None,  # noqa: A002 - LangChain's word
-        mode: Mode | None = None,
+        mode: ModeName | None = None,
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
         """The same with scores, higher is better."""
@@ -221,7 +223,7 @@ class M3Retriever(BaseRetriever):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     store: M3VectorStore
-    mode: Mode = "hybrid"
+    mode: ModeName = "hybrid"
     limit: int = 4
     filter: AnyFilter | None = None
 

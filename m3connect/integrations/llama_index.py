@@ -31,7 +31,7 @@ from pydantic import PrivateAttr
 from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
 from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range
-from m3connect.searching.names import Mode
+from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
 from m3connect.types import Embeddings, Hit, RecordBatch
 
@@ -97,7 +97,7 @@ class M3VectorStore(BasePydanticVectorStore):
 
     stores_text: bool = True
     is_embedding_query: bool = False
-    mode: Mode = "hybrid"
+    mode: ModeName = "hybrid"
     _connector: Any = PrivateAttr()
     _embedding: M3Embedding = PrivateAttr()
 
@@ -221,7 +221,7 @@ class M3Retriever(BaseRetriever):
         self,
         store: M3VectorStore,
         *,
-        mode: Mode = "hybrid",
+        mode: ModeName = "hybrid",
         limit: int = 10,
         filters: MetadataFilters | None = None,
     ) -> None:

@@ -18,6 +18,7 @@ The paper's own pools are presets. Their ``all`` scores the dense leg's candidat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -29,6 +30,8 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.filters import AnyFilter
 from m3connect.searching.names import ALIASES, MODES, TUNED, FusedMode, Mode, TunedMode
 from m3connect.types import LEGS, Embeddings, Fusion, Leg, Query, Rrf, Weighted
+
+log = logging.getLogger(__name__)
 
 Pool = Literal["union", "dense", "everything"]
 """Who is scored: the best of dense and sparse, of dense alone, or every record (MaxSim alone)."""
@@ -374,6 +377,8 @@ def note_of(mode: TunedMode) -> str:
 def tuned(preset: Preset, notes: Mapping[str, Any]) -> Preset:
     """The preset with what was tuned for a collection, mode by mode.
 
+    A choice of before 0.1.0 names no mode and is not taken; a warning is logged.
+
     Args:
         preset: what holds where nothing was tuned.
         notes: of the collection.
@@ -381,6 +386,12 @@ def tuned(preset: Preset, notes: Mapping[str, Any]) -> Preset:
     Raises:
         ConfigError: a note that is no setting.
     """
+    if isinstance(old := notes.get("fusion"), Mapping) and "kind" in old:
+        log.warning(
+            "the collection's notes 'fusion' and 'depth' were tuned by an older m3connect for a mode "
+            "that they do not name, and are not used: run 'm3connect tune --live' again; "
+            'connector.annotate({"fusion": None, "depth": None}) removes them'
+        )
     for mode in TUNED:
         if note := notes.get(note_of(mode)):
             preset = preset.with_setting(mode, Setting.from_json(note))

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from m3connect.errors import M3ConnectError
 from m3connect.filters import AnyFilter, as_filter
-from m3connect.searching.names import Mode
+from m3connect.searching.names import ModeName
 from m3connect.serving import operations
 from m3connect.serving.schemas import (
     CollectionSummary,
@@ -63,7 +63,7 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
     async def search(
         query: Query,
         collection: CollectionName = None,
-        mode: Mode = "hybrid",
+        mode: ModeName = "hybrid",
         filter: FilterText = None,  # noqa: A002 - the field's word
         limit: Annotated[int, Field(ge=1, le=50)] = 8,
         expand: Literal["nothing", "neighbours", "parent"] = "nothing",
@@ -83,7 +83,7 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
     async def explain(
         query: Query,
         collection: CollectionName = None,
-        mode: Mode = "hybrid",
+        mode: ModeName = "hybrid",
         filter: FilterText = None,  # noqa: A002 - the field's word
         limit: Annotated[int, Field(ge=1, le=10)] = 3,
     ) -> SearchResponse:

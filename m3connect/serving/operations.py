@@ -13,6 +13,7 @@ from m3connect.filters import F, Filter, parse
 from m3connect.ingestion import ingest as ingest_documents
 from m3connect.searching.contexts import by_document, contexts, diverse
 from m3connect.searching.explain import explain
+from m3connect.searching.modes import parse_mode
 from m3connect.searching.search import search as search_collection
 from m3connect.serving.access import narrowed
 from m3connect.serving.schemas import (
@@ -88,7 +89,7 @@ def search(service: Service, body: SearchRequest, scope: Filter | None) -> Searc
         )
         return SearchResponse(
             collection=connector.collection,
-            mode=body.mode,
+            mode=parse_mode(body.mode),
             hits=[
                 _hit(context.hit, reason).model_copy(
                     update={"context": None if body.expand == "nothing" else context.text}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from m3connect.searching.names import Mode
+from m3connect.searching.names import Mode, ModeName
 from m3connect.types import Leg
 
 Kind = Literal["query", "passage"]
@@ -58,7 +58,7 @@ class SearchRequest(_Model):
 
     query: Annotated[str, Field(min_length=1)]
     collection: str | None = Field(default=None, description="The service's first one by default.")
-    mode: Mode = "hybrid"
+    mode: ModeName = Field(default="hybrid", description="hybrid is dense+sparse.")
     filter: str | None = Field(
         default=None, description="""Such as 'lang == "de" and year >= 2020'."""
     )

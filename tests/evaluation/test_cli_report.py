@@ -55,6 +55,15 @@ def test_tables_are_printed_again(call, evaluations):
     assert list(json.loads(call("new bm25 --json").stdout)["tiny"]) == ["dense", "sparse", "bm25"]
 
 
+def test_the_older_name_of_a_mode_is_read(call, evaluations, caplog):
+    """Rows called dense+sparse are hybrid, and that is said; both names choose them."""
+    folder = evaluations / "new"
+    for path in (folder / "results.json", folder / "tiny.queries.jsonl"):
+        path.write_text(path.read_text().replace('"dense": {', '"dense+sparse": {'))
+    assert "| ndcg@10 | hybrid |" in call("new --modes dense+sparse").stdout
+    assert "dense+sparse is read as hybrid" in caplog.text
+
+
 def test_two_models_are_compared(call):
     """The same lexical weights gain nothing, wider vectors do, BM25 stands beside them."""
     outcome = call("new bm25 --base base")

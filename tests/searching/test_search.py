@@ -157,6 +157,18 @@ def test_what_was_tuned_for_a_mode_is_that_modes_default(notes, encoder):
     assert query("hybrid", fusion=Rrf(k=7)).fusion == Rrf(k=7)
 
 
+def test_what_an_older_version_tuned_is_said_and_not_taken(notes, encoder, caplog):
+    """A choice without a mode stays unused, in the open; a user's own note is none."""
+    plain = build_queries(notes.describe(), encoder, ["fox"])[0]
+    notes.annotate({"fusion": "my own", "depth": 3})
+    assert build_queries(notes.describe(), encoder, ["fox"])[0].fusion == plain.fusion
+    assert not caplog.records
+    notes.annotate({"fusion": fusion_to_json(Rrf(k=7)), "depth": 20})
+    query = build_queries(notes.describe(), encoder, ["fox"])[0]
+    assert (query.fusion, query.dense_depth) == (plain.fusion, plain.dense_depth)
+    assert "tuned by an older m3connect" in caplog.text
+
+
 def test_a_limit_above_the_depth_raises_it(encoder):
     """Of 1,000 records 400 are asked for and 400 come, page by page as in one."""
     texts = [f"word{n % 7} topic{n % 190} item{n}" for n in range(1000)]

@@ -34,6 +34,12 @@ def test_an_arrow_stream_is_exact(client, encoder):
     assert Embeddings.from_arrow(table) == encoder.encode(["one two", "three"], kind="query")
 
 
+def test_both_names_of_a_mode_are_taken_and_one_is_given(client):
+    """dense+sparse is hybrid."""
+    body = {"query": "Keys are rotated", "mode": "dense+sparse"}
+    assert client.post("/v1/search", json=body).json()["mode"] == "hybrid"
+
+
 @pytest.mark.parametrize("mode", ["dense", "sparse", "multivector", "hybrid", "all"])
 def test_search_finds_and_explains(client, mode):
     """Every mode finds the passage, and the parts of an explanation add up to its score."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from m3connect.datasets.beir import TextQuery
 from m3connect.errors import InputError
 from m3connect.evaluation.measure import Answer, Result, Row
 from m3connect.evaluation.reports import page, tables
+from m3connect.searching.names import ALIASES
+
+log = logging.getLogger(__name__)
 
 
 def write(results: Sequence[Result], folder: Path) -> list[Path]:
@@ -62,9 +66,15 @@ def _read_one(stored: Mapping[str, Any], folder: Path) -> Result:
             f"{path} is missing: it holds the figures of {stored['dataset']}'s queries"
         )
     queries = [query for _, query in lines.read(path)]
+    if old := ALIASES.keys() & stored["rows"]:
+        log.warning(
+            "%s: rows of an older m3connect: %s",
+            folder,
+            ", ".join(f"{name} is read as {ALIASES[name]}" for name in sorted(old)),
+        )
     rows = [
         Row(
-            name,
+            ALIASES.get(name, name),
             {
                 metric: np.array([query["rows"][name][metric] for query in queries])
                 for metric in row["metrics"]
