@@ -24,10 +24,11 @@ from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
 from m3connect.inference.pairs import PairScores, score_pairs
 from m3connect.inference.precision import INT8, Dtype
-from m3connect.model.checkpoint import Checkpoint, open_checkpoint, read_tokenizer
+from m3connect.model.checkpoint import Checkpoint, open_checkpoint
 from m3connect.model.config import M3Config
 from m3connect.model.folding import CaseFolding
 from m3connect.model.hub import resolve
+from m3connect.model.pieces import PieceTokenizer, open_tokenizer
 from m3connect.model.tokenize import TextTokenizer, TokenIds
 from m3connect.types import LEGS, Embeddings, Leg
 
@@ -63,7 +64,7 @@ class M3Encoder:
     def __init__(
         self,
         config: M3Config,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | PieceTokenizer,
         tokenizer_hash: str,
         backend: Backend,
         *,
@@ -72,7 +73,7 @@ class M3Encoder:
         multivector_dtype: Literal["float16", "float32"] = "float16",
     ) -> None:
         self.config = config
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
         self.backend = backend
         self.batch_tokens = backend.batch_tokens if batch_tokens is None else batch_tokens
         if self.batch_tokens < 1:
@@ -135,7 +136,7 @@ class M3Encoder:
         checkpoint = open_checkpoint(
             resolve(str(name), revision=revision, cache_dir=cache_dir), str(name)
         )
-        tokenizer, tokenizer_hash = read_tokenizer(checkpoint.path)
+        tokenizer, tokenizer_hash = open_tokenizer(checkpoint.path)
         return cls(
             checkpoint.config,
             tokenizer,
@@ -145,6 +146,12 @@ class M3Encoder:
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
         )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, with neither truncation nor padding."""
+        found = self._tokenizer
+        return found.whole if isinstance(found, PieceTokenizer) else found
 
     @property
     def info(self) -> ModelInfo:
@@ -232,7 +239,7 @@ class M3Encoder:
         Raises:
             InputError: there is no such term.
         """
-        piece = self.tokenizer.id_to_token(index)
+        piece = self._tokenizer.id_to_token(index)
         if piece is None:
             raise InputError(f"the vocabulary has no term {index}")
         return piece

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from tokenizers import Tokenizer
 
@@ -148,11 +147,20 @@ def tokenizer_file(path: Path) -> tuple[Path, bytes]:
     Raises:
         CheckpointError: there is none.
     """
-    plain, zipped = path / "tokenizer.json", path / "tokenizer.json.gz"
-    if plain.is_file():
-        return plain, plain.read_bytes()
-    if zipped.is_file():
-        return zipped, gzip.decompress(zipped.read_bytes())
+    file = tokenizer_place(path)
+    content = file.read_bytes()
+    return file, gzip.decompress(content) if file.suffix == ".gz" else content
+
+
+def tokenizer_place(path: Path) -> Path:
+    """Where a checkpoint's tokenizer lies.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for name in ("tokenizer.json", "tokenizer.json.gz"):
+        if (path / name).is_file():
+            return path / name
     raise CheckpointError(
         f"{path} holds no tokenizer.json; transformers' AutoTokenizer writes one (save_pretrained)"
     )

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+
+from m3connect.model.pieces import AnyTokenizer
 
 _UNSEEN = np.iinfo(np.uint32).max
 
@@ -20,7 +21,7 @@ class CaseFolding:
         tokenizer: whose vocabulary the ids belong to.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
         self._tokenizer = tokenizer
         self._table = np.full(tokenizer.get_vocab_size(), _UNSEEN, np.uint32)
 

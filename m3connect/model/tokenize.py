@@ -9,11 +9,11 @@ from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from m3connect.contract import Kind
 from m3connect.errors import ConfigError, InputError
 from m3connect.model.config import M3Config
+from m3connect.model.pieces import AnyTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,12 @@ class TextTokenizer:
         ConfigError: ``max_length`` leaves no room for text, or is more than the model's.
     """
 
-    def __init__(self, tokenizer: Tokenizer, config: M3Config, max_length: int) -> None:
+    def __init__(self, tokenizer: AnyTokenizer, config: M3Config, max_length: int) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self._prefixes = {kind: config.prefix(kind) for kind in get_args(Kind)}
         self._leading = {
-            kind: len(tokenizer.encode(prefix.rstrip()).ids) - 1
+            kind: len(tokenizer.encode_batch_fast([prefix.rstrip()])[0].ids) - 1
             for kind, prefix in self._prefixes.items()
         }
         least = max(self._leading.values()) + 2
