@@ -211,6 +211,8 @@ class Capabilities:
             (missing legs count 0) and ``weighted_rescored`` (every candidate gets true scores).
         maxsim: whether it scores candidates by MaxSim in the same request, as a leg of
             ``fusions`` and as ``rerank``.
+        scores_within: representations whose true scores it gives of named records: a search of that
+            leg, ``within`` their ids. Of the others the client reads the vectors.
         exact: whether a dense search is exact rather than approximate. An approximate one is
             still exact on a few hundred records.
         limits: sizes it takes.
@@ -222,6 +224,7 @@ class Capabilities:
     stores: frozenset[Leg] = frozenset(LEGS)
     fusions: frozenset[FusionKind] = frozenset()
     maxsim: bool = False
+    scores_within: frozenset[Leg] = frozenset()
     exact: bool = False
     limits: Limits = field(default_factory=Limits)
 

@@ -207,7 +207,8 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
 
     Raises:
         InputError: no leg, a leg the collection lacks, a wrong width, NaN, a sparse weight that
-            is not positive, a missing or senseless fusion, or a limit or depth below 1.
+            is not positive, a missing or senseless fusion, a limit or depth below 1, or ``within``
+            that is no sequence of ids.
     """
     if not query.legs:
         raise InputError("a query needs at least one of dense, sparse, multivector")
@@ -239,6 +240,8 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
         raise InputError(f"the legs {fused} need a fusion")
     if query.fusion is not None:
         _check_fusion(query.fusion)
+    if query.within is not None:
+        check_ids(query.within)
     depths = {
         "limit": query.limit,
         "dense_depth": query.dense_depth,

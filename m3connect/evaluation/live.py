@@ -255,9 +255,7 @@ def _overlap(records: Sequence[str], exact: Sequence[str]) -> float:
 def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector: Connector) -> int:
     """Records to ask for, so that they make as many documents as the metrics look at."""
     most = connector.capabilities.limits.results
-    limit = passages_for(
-        measure.cutoff(names), records=len(contents.ids), corpus=len(dataset.ids)
-    )
+    limit = passages_for(measure.cutoff(names), records=len(contents.ids), corpus=len(dataset.ids))
     return limit if most is None else min(limit, most)
 
 

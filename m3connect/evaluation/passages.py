@@ -65,9 +65,7 @@ def cut(dataset: Dataset, chunker: Chunker) -> Passages:
     texts = Records.of(f"passages of {dataset.name}", spooled())
     if not document_of:
         raise InputError(f"{dataset.name}: no document has any text to cut")
-    return Passages(
-        tuple(document_of), document_of, texts, digest.hexdigest(), chunker.description
-    )
+    return Passages(tuple(document_of), document_of, texts, digest.hexdigest(), chunker.description)
 
 
 def _documents(dataset: Dataset, chunker: Chunker) -> Iterator[Document]:

@@ -102,10 +102,26 @@ def combine(
         assert query.fusion is not None, "check_query saw to it"
         late = {id_: scores["multivector"][id_] for id_ in candidates}
         return fuse(query.fusion, {**rankings, "multivector": top(late, len(late))}, scores)
+    return {id_: scores["multivector"][id_] for id_ in reranked(query, rankings, scores)}
+
+
+def reranked(
+    query: Query,
+    rankings: Mapping[Leg, Sequence[str]],
+    scores: Mapping[Leg, Mapping[str, float]],
+) -> list[str]:
+    """The candidates that a reranking query orders by MaxSim: the best of the other legs.
+
+    Args:
+        query: its fusion and rerank depth.
+        rankings: candidates of the dense and sparse legs, best first.
+        scores: these legs' scores of the candidates.
+    """
+    assert query.rerank is not None
     if len(rankings) > 1:
         assert query.fusion is not None, "check_query saw to it"
         first = fuse(query.fusion, rankings, scores)
     else:
-        (leg,) = rankings
+        ((leg, candidates),) = rankings.items()
         first = {id_: scores[leg][id_] for id_ in candidates}
-    return {id_: scores["multivector"][id_] for id_ in top(first, query.rerank)}
+    return top(first, query.rerank)

@@ -5,8 +5,10 @@ Both ways give the oracle's result. The choice is made from the declared capabil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from m3connect.connecting.checks import check_query
 from m3connect.contract import (
@@ -16,6 +18,7 @@ from m3connect.contract import (
     fusion_kind,
 )
 from m3connect.errors import InputError
+from m3connect.filters import as_filter, matches
 from m3connect.searching import fusion, scoring
 from m3connect.types import (
     Hit,
@@ -23,6 +26,7 @@ from m3connect.types import (
     LegScores,
     Payload,
     Query,
+    RecordBatch,
     Weighted,
 )
 
@@ -81,9 +85,11 @@ def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Pl
         names = " + ".join(query.legs)
         return Plan(True, False, "", (f"one request: {names}, {_fusion_text(query)}",))
     steps = [f"{leg} search, {_depth(query, leg)} candidates" for leg in _searched(query)]
-    if legs := _rescored(query):
-        vectors = " and ".join(legs)
-        steps.append(f"the candidates' {vectors} vectors fetched and scored on the client")
+    rescored = _rescored(query)
+    if legs := " and ".join(leg for leg in rescored if leg in capabilities.scores_within):
+        steps.append(f"the candidates' {legs} scores asked of the engine by id")
+    if legs := " and ".join(leg for leg in rescored if leg not in capabilities.scores_within):
+        steps.append(f"the candidates' {legs} vectors fetched and scored on the client")
     return Plan(False, False, reason, (*steps, f"{_fusion_text(query)} on the client"))
 
 
@@ -204,16 +210,117 @@ def _fusion_text(query: Query) -> str:
 # ------------------------------------------------------------------------------------ composing
 
 
+@dataclass(slots=True)
+class _Candidates:
+    """What is known so far of one query's candidates.
+
+    Args:
+        query: what is asked.
+        rankings: the candidates of each searched leg, best first.
+        scores: each leg's scores, by id.
+        payloads: of the candidates that were read.
+    """
+
+    query: Query
+    rankings: dict[Leg, list[str]]
+    scores: dict[Leg, dict[str, float]]
+    payloads: dict[str, Payload] = field(default_factory=dict)
+
+    def without(self, leg: Leg, ids: Sequence[str]) -> list[str]:
+        """The ids whose score in a leg is not known."""
+        known = self.scores.get(leg, {})
+        return [id_ for id_ in ids if id_ not in known]
+
+    def learn(self, leg: Leg, scores: Mapping[str, float]) -> None:
+        """Take scores of a leg."""
+        self.scores.setdefault(leg, {}).update(scores)
+
+    def forget(self, gone: Collection[str]) -> None:
+        """Drop candidates that were deleted since a leg found them."""
+        self.rankings = {
+            leg: [id_ for id_ in ids if id_ not in gone] for leg, ids in self.rankings.items()
+        }
+
+
+_Wanted = tuple[_Candidates, tuple[Leg, ...], list[str]]
+"""Of these candidates these legs' true scores, for some ids."""
+
+
 def _compose(
     connector: Connector, queries: Sequence[Query], chosen: Sequence[int]
 ) -> Iterator[list[Hit]]:
-    """Search every leg of every chosen query in one batch, then combine query by query."""
-    owners = [(row, leg) for row in chosen for leg in _searched(queries[row])]
-    results = connector.search([single(queries[row], leg) for row, leg in owners])
-    legs: dict[int, dict[Leg, list[Hit]]] = {row: {} for row in chosen}
-    for (row, leg), hits in zip(owners, results, strict=True):
-        legs[row][leg] = hits
-    return (_combine(connector, queries[row], legs[row]) for row in chosen)
+    """Search every leg of every chosen query in one batch, then put them together."""
+    found = _candidates(connector, [queries[row] for row in chosen])
+    wanted: list[_Wanted] = []
+    for one in found:
+        legs = _rescored(one.query)
+        if one.query.rerank is not None:  # only the best of the others meet the multi-vector
+            legs = tuple(leg for leg in legs if leg != "multivector")
+        wanted.append((one, legs, fusion.union(one.rankings.values())))
+    _complete(connector, wanted)
+    while late := _unscored_late(found):  # again where a candidate was deleted meanwhile
+        _complete(connector, late)
+    return (_combine(connector, one) for one in found)
+
+
+def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Candidates]:
+    """What the searched legs of each query find."""
+    found = [_Candidates(query, {}, {}) for query in queries]
+    asked = [(one, leg) for one in found for leg in _searched(one.query)]
+    results = connector.search([single(one.query, leg) for one, leg in asked])
+    for (one, leg), hits in zip(asked, results, strict=True):
+        one.rankings[leg] = [hit.id for hit in hits]
+        one.learn(leg, {hit.id: hit.score for hit in hits})
+    return found
+
+
+def _unscored_late(found: Sequence[_Candidates]) -> list[_Wanted]:
+    """The candidates that are to be reranked and whose multi-vector score is not known."""
+    wanted: list[_Wanted] = []
+    for one in found:
+        if one.query.rerank is not None:
+            ids = fusion.reranked(one.query, one.rankings, one.scores)
+            if unknown := one.without("multivector", ids):
+                wanted.append((one, ("multivector",), unknown))
+    return wanted
+
+
+def _complete(connector: Connector, wanted: Sequence[_Wanted]) -> None:
+    """Give candidates the scores they lack: by the engine where it can, else from their vectors."""
+    by_engine = connector.capabilities.scores_within
+    most = connector.capabilities.limits.results
+    asked = [
+        (one, leg, part)
+        for one, legs, ids in wanted
+        for leg in legs
+        if leg in by_engine
+        for part in _parts(one.without(leg, ids), most)
+    ]
+    if asked:
+        answers = connector.search([_within(one.query, leg, part) for one, leg, part in asked])
+        for (one, leg, part), hits in zip(asked, answers, strict=True):
+            if leg == "sparse":  # who shares no term is not found
+                one.learn(leg, dict.fromkeys(part, 0.0))
+            one.learn(leg, {hit.id: hit.score for hit in hits})
+    for one, legs, ids in wanted:
+        lacking = {leg: unknown for leg in legs if (unknown := one.without(leg, ids))}
+        if lacking:
+            unknown = fusion.union(lacking.values())
+            batch = connector.fetch(unknown, vectors=tuple(lacking))
+            for leg, scores in scoring.leg_scores(one.query, batch.ids, batch.embeddings).items():
+                one.learn(leg, scores)
+            one.payloads |= zip(batch.ids, batch.payloads, strict=True)
+            one.forget(set(unknown).difference(batch.ids))
+
+
+def _parts(ids: list[str], size: int | None) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(ids), size or max(1, len(ids))):
+        yield tuple(ids[start : start + (size or len(ids))])
+
+
+def _within(query: Query, leg: Leg, ids: tuple[str, ...]) -> Query:
+    """One leg of a query, for the scores of these records."""
+    return Query(**{leg: getattr(query, leg)}, within=ids, limit=len(ids), payload=False)
 
 
 def single(query: Query, leg: Leg) -> Query:
@@ -221,36 +328,28 @@ def single(query: Query, leg: Leg) -> Query:
     return Query(
         **{leg: getattr(query, leg)},
         filter=query.filter,
+        within=query.within,
         limit=_depth(query, leg),
         payload=False,
     )
 
 
-def _combine(connector: Connector, query: Query, legs: Mapping[Leg, Sequence[Hit]]) -> list[Hit]:
-    rankings = {leg: [hit.id for hit in hits] for leg, hits in legs.items()}
-    scores: dict[Leg, dict[str, float]] = {
-        leg: {hit.id: hit.score for hit in hits} for leg, hits in legs.items()
-    }
-    payloads: dict[str, Payload] = {}
-    if rescored := _rescored(query):
-        batch = connector.fetch(fusion.union(rankings.values()), vectors=rescored)
-        scores |= scoring.leg_scores(query, batch.ids, batch.embeddings)
-        payloads = dict(zip(batch.ids, batch.payloads, strict=True))
-        # A record deleted between the two requests is no candidate any more.
-        rankings = {leg: [id_ for id_ in ids if id_ in payloads] for leg, ids in rankings.items()}
-    final = fusion.combine(query, rankings, scores)
+def _combine(connector: Connector, one: _Candidates) -> list[Hit]:
+    query = one.query
+    final = fusion.combine(query, one.rankings, one.scores)
     best = fusion.top(final, query.limit)
-    if query.payload and not payloads and best:
-        late = connector.fetch(best, vectors=False)
-        payloads = dict(zip(late.ids, late.payloads, strict=True))
-    hits = _hits(query, best, final, payloads)
-    return [replace(hit, scores=_scores_of(hit.id, scores)) for hit in hits]
+    unread = [id_ for id_ in best if id_ not in one.payloads]
+    if query.payload and unread:
+        late = connector.fetch(unread, vectors=False)
+        one.payloads |= zip(late.ids, late.payloads, strict=True)
+    hits = _hits(query, best, final, one.payloads)
+    return [replace(hit, scores=_scores_of(hit.id, one.scores)) for hit in hits]
 
 
 def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
     """Read every record, keep scores and payloads of the matching ones."""
     scores: dict[Leg, dict[str, float]] = {leg: {} for leg in query.legs}
-    for batch in connector.scan(query.filter, vectors=query.legs):
+    for batch in _eligible(connector, query):
         for leg, by_id in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
             scores[leg].update(by_id)
     listed: dict[Leg, dict[str, float]] = {
@@ -266,6 +365,21 @@ def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
     late = connector.fetch(best, vectors=False)
     hits = _hits(query, best, final, dict(zip(late.ids, late.payloads, strict=True)))
     return [replace(hit, scores=_scores_of(hit.id, scores)) for hit in hits]
+
+
+def _eligible(connector: Connector, query: Query) -> Iterator[RecordBatch]:
+    """The records that a query may find, with the vectors that it scores."""
+    if query.within is None:
+        yield from connector.scan(query.filter, vectors=query.legs)
+        return
+    batch = connector.fetch([*dict.fromkeys(query.within)], vectors=query.legs)
+    where = as_filter(query.filter)
+    rows = [
+        row
+        for row, payload in enumerate(batch.payloads)
+        if where is None or matches(where, payload)
+    ]
+    yield batch.take(np.array(rows, np.intp))
 
 
 def _hits(

@@ -61,6 +61,7 @@ class MemoryConnector:
         legs=frozenset(LEGS),
         fusions=frozenset({"rrf", "weighted", "weighted_rescored"}),
         maxsim=True,
+        scores_within=frozenset(LEGS),
         exact=True,
     )
 
@@ -179,6 +180,9 @@ class MemoryConnector:
     def _leg_scores(self, query: Query) -> dict[Leg, dict[str, float]]:
         """Every matching record's score in every leg of the query."""
         ids = self._matching(query.filter)
+        if query.within is not None:
+            allowed = frozenset(query.within)
+            ids = [id_ for id_ in ids if id_ in allowed]
         records = [self._records[id_] for id_ in ids]
         embeddings = _embeddings(records, self._require("search").schema, query.legs)
         return scoring.leg_scores(query, ids, embeddings)

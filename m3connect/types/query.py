@@ -49,7 +49,7 @@ Fusion = Rrf | Weighted
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Query:
-    """One search, in vectors. Every leg obeys the filter.
+    """One search, in vectors. Every leg obeys ``filter`` and ``within``.
 
     A query with one leg returns that leg's best ``limit``. With more, dense and sparse are searched
     to their depths, and a multi-vector scores (MaxSim) the union of their candidates, as the paper
@@ -65,6 +65,7 @@ class Query:
         fusion: how the legs' results become one score.
         rerank: the best so many of the dense and sparse legs are ordered by MaxSim alone.
         filter: which records may be found, as conditions or as text such as ``lang == "de"``.
+        within: ids of the records that may be found; None for all. Beside the filter, not instead.
         limit: how many hits at most.
         payload: whether hits carry their payload.
         leg_scores: whether hits carry the score of each leg.
@@ -78,6 +79,7 @@ class Query:
     fusion: Fusion | None = None
     rerank: int | None = None
     filter: AnyFilter | None = None
+    within: tuple[str, ...] | None = None
     limit: int = 10
     payload: bool = True
     leg_scores: bool = False

@@ -7,10 +7,11 @@ import pytest
 
 from m3connect.contract import Capabilities, CollectionSchema, Limits
 from m3connect.errors import InputError
+from m3connect.filters import F
 from m3connect.searching import planner
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import Query, RecordBatch, Rrf, SparseVector, Weighted
+from m3connect.types import LEGS, Query, RecordBatch, Rrf, SparseVector, Weighted
 
 FULL = MemoryConnector.capabilities
 BASIC = Capabilities("basic", embedded=False, legs=frozenset({"dense", "sparse"}))
@@ -70,38 +71,41 @@ def test_more_results_than_the_backend_returns_are_refused(query):
 
 
 class Vanishing(MemoryConnector):
-    """Records disappear between the search and the fetch."""
+    """Records disappear between a search and what follows it."""
 
     capabilities = replace(FULL, fusions=frozenset(), maxsim=False)
 
     def search(self, queries):
         """Search, then delete the best hit."""
         found = super().search(queries)
-        self.delete([found[0][0].id])
+        self.delete([hits[0].id for hits in found if hits][:1])
         return found
 
 
-@pytest.mark.parametrize("query", [HYBRID, ALL])
-def test_a_record_deleted_in_between_is_no_candidate(query):
-    """A composed query survives a concurrent deletion."""
+@pytest.mark.parametrize("query", [HYBRID, ALL, replace(ALL, rerank=2)])
+@pytest.mark.parametrize("by_engine", [frozenset(), frozenset(LEGS)])
+def test_a_record_deleted_in_between_is_no_candidate(query, by_engine):
+    """A composed query survives a concurrent deletion, whoever scores the candidates."""
     encoder = HashEncoder()
     connector = Vanishing(collection="c")
+    connector.capabilities = replace(connector.capabilities, scores_within=by_engine)
     connector.ensure(CollectionSchema(16, True, 16))
     texts = ["one", "two", "three"]
     connector.upsert(RecordBatch(texts, [{}] * 3, encoder.encode(texts)))
     (hits,) = planner.run(connector, [query])
-    assert len(hits) in {2, 3}
+    assert len(hits) in {1, 2, 3}
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
 
 
 class Reads(MemoryConnector):
-    """Notes which vectors are read."""
+    """Notes which vectors are read, and which searches name their records."""
 
-    capabilities = replace(FULL, fusions=frozenset(), maxsim=False)
+    capabilities = replace(FULL, fusions=frozenset(), maxsim=False, scores_within=frozenset())
 
     def __init__(self, *, collection):
         super().__init__(collection=collection)
         self.read = []
+        self.named = []
 
     def fetch(self, ids, *, vectors=True):
         """Fetch, and note the legs."""
@@ -112,7 +116,12 @@ class Reads(MemoryConnector):
         """Search; how this engine itself gets at vectors does not matter."""
         hits = super().search(queries)
         self.read.clear()
+        self.named += [(query.legs, query.within) for query in queries if query.within is not None]
         return hits
+
+
+def _vectors_read(connector):
+    return [vectors for vectors in connector.read if vectors is not False]
 
 
 @pytest.mark.parametrize(
@@ -121,9 +130,9 @@ class Reads(MemoryConnector):
         (Query(dense=dense), [], []),
         (Query(sparse=sparse), [], []),
         (HYBRID, [], [["sparse"]]),
-        (replace(HYBRID, fusion=Weighted()), [("dense", "sparse")], []),
+        (replace(HYBRID, fusion=Weighted()), [("sparse",)], []),  # the dense leg found everyone
         (replace(ALL, fusion=Rrf()), [("multivector",)], [["sparse"]]),
-        (ALL, [("dense", "sparse", "multivector")], []),
+        (ALL, [("sparse", "multivector")], []),
         (replace(ALL, sparse=None), [("multivector",)], []),
         (Query(dense=dense, multivector=late, rerank=5), [("multivector",)], []),
     ],
@@ -142,6 +151,104 @@ def test_only_what_is_needed_is_read(query, legs, for_leg_scores, leg_scores):
         query = replace(query, sparse=asked.sparse[0])
     (hits,) = planner.run(connector, [query])
     assert hits
-    read = [vectors for vectors in connector.read if vectors is not False]
-    assert read == [*legs, *(for_leg_scores if leg_scores else [])]
+    assert _vectors_read(connector) == [*legs, *(for_leg_scores if leg_scores else [])]
     assert all((hit.scores is not None) == leg_scores for hit in hits)
+
+
+@pytest.mark.parametrize(
+    ("query", "by_engine", "named", "read"),
+    [
+        # Of "dense" the sparse leg's finds are unknown, of "sparse" those of the dense one.
+        (
+            replace(HYBRID, fusion=Weighted()),
+            {"dense", "sparse"},
+            [("dense", "b"), ("sparse", "a")],
+            [],
+        ),
+        (replace(HYBRID, fusion=Weighted(rescore=False)), {"dense", "sparse"}, [], []),
+        (replace(HYBRID, fusion=Weighted()), {"dense"}, [("dense", "b")], [("sparse",)]),
+        (ALL, {"dense", "sparse"}, [("dense", "b"), ("sparse", "a")], [("multivector",)]),
+        (
+            ALL,
+            set(LEGS),
+            [("dense", "b"), ("sparse", "a"), ("multivector", "a b")],
+            [],
+        ),
+        (replace(HYBRID, multivector=late, rerank=1), {"multivector"}, [("multivector", "a")], []),
+    ],
+)
+def test_candidates_are_scored_by_the_engine_where_it_can(query, by_engine, named, read):
+    """Only unknown scores are asked for, by id; of other legs the vectors are read."""
+    connector = Reads(collection="c")
+    connector.capabilities = replace(connector.capabilities, scores_within=frozenset(by_engine))
+    encoder = HashEncoder()
+    connector.ensure(CollectionSchema(16, True, 16))
+    batch = RecordBatch(["a", "b"], [{}] * 2, encoder.encode(["one", "two"]))
+    connector.upsert(batch)
+    oracle = MemoryConnector(collection="c")
+    oracle.ensure(CollectionSchema(16, True, 16))
+    oracle.upsert(batch)
+    asked = encoder.encode(["one", "two"])
+    query = replace(
+        query,
+        dense=asked.dense[0],
+        sparse=asked.sparse[1],
+        **({} if query.multivector is None else {"multivector": asked.multivector[0]}),
+        dense_depth=1,
+        sparse_depth=1,
+    )
+    (hits,) = planner.run(connector, [query])
+    assert [(" ".join(legs), " ".join(within)) for legs, within in connector.named] == named
+    assert _vectors_read(connector) == read
+    (right,) = oracle.search([query])
+    assert [hit.id for hit in hits] == [hit.id for hit in right]
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in right], rel=1e-6)
+
+
+class Forgetful(MemoryConnector):
+    """An approximate engine: of named records it finds all but one."""
+
+    capabilities = replace(FULL, fusions=frozenset(), maxsim=False)
+
+    def search(self, queries):
+        """Search, and lose the last of the named records."""
+        return [
+            hits[:-1] if query.within is not None else hits
+            for query, hits in zip(queries, super().search(queries), strict=True)
+        ]
+
+
+def test_a_candidate_that_the_engine_did_not_score_is_scored_on_the_client():
+    """Nothing is lost where an engine does not find all that it was asked for."""
+    encoder = HashEncoder()
+    connector = Forgetful(collection="c")
+    connector.ensure(CollectionSchema(16, True, 16))
+    texts = ["one", "two", "three", "four"]
+    connector.upsert(RecordBatch(texts, [{}] * 4, encoder.encode(texts)))
+    asked = encoder.encode(["one two", "three four"])
+    query = replace(
+        ALL,
+        dense=asked.dense[0],
+        sparse=asked.sparse[1],
+        multivector=asked.multivector[0],
+        sparse_depth=2,
+        dense_depth=2,
+    )
+    (hits,) = planner.run(connector, [query])
+    (right,) = connector.search([query])
+    assert [hit.id for hit in hits] == [hit.id for hit in right]
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in right], rel=1e-6)
+
+
+@pytest.mark.parametrize("filter_", [None, F("lang") == "de", 'lang == "de"'])
+def test_a_query_scored_on_the_client_keeps_to_named_records(filter_):
+    """Where every record would be read, only the named ones are, and the filter holds."""
+    connector = Reads(collection="c")
+    connector.capabilities = replace(connector.capabilities, legs=frozenset())
+    encoder = HashEncoder()
+    connector.ensure(CollectionSchema(16, True, 16))
+    payloads = [{"lang": "de"}, {"lang": "en"}, {"lang": "de"}]
+    connector.upsert(RecordBatch(["a", "b", "c"], payloads, encoder.encode(["one", "two", "six"])))
+    query = Query(dense=dense, within=("a", "b", "a", "no such"), filter=filter_)
+    (hits,) = planner.run(connector, [query])
+    assert {hit.id for hit in hits} == ({"a", "b"} if filter_ is None else {"a"})

@@ -89,6 +89,7 @@ class ElasticsearchConnector:
             embedded=False,
             legs=frozenset(legs),
             fusions=frozenset({"rrf"}) if fuses else frozenset(),
+            scores_within=frozenset(legs),
             exact=options.dense_index == "flat",
             limits=LIMITS,
         )

@@ -17,12 +17,11 @@ from dataclasses import replace
 from typing import Any
 
 from m3connect.errors import Unsupported
-from m3connect.filters import AnyFilter
 from m3connect.searching import scoring
 from m3connect.types import FloatArray, Hit, Query, Rrf, SparseVector, SparseVectors, TokenArray
 from m3connect_elasticsearch.errors import NAME
 from m3connect_elasticsearch.filters import compile_filter
-from m3connect_elasticsearch.mapping import Body, exact, unpack_sparse
+from m3connect_elasticsearch.mapping import Body, exact, key, unpack_sparse
 
 RESULTS = 10_000
 """The most that a search returns: ``index.max_result_window``, and the largest ``k``."""
@@ -75,16 +74,25 @@ def read_hits(query: Query, answer: Mapping[str, Any]) -> list[Hit]:
 def _leg(query: Query, candidates: int) -> Body:
     """One leg as ``query`` and ``sort``."""
     if query.dense is not None:
-        found = _dense(query.dense, query.filter, min(max(candidates, 2 * query.limit), RESULTS))
+        considered = min(max(candidates, 2 * query.limit), RESULTS)
+        found = _dense(query.dense, _conditions(query), considered)
     elif query.sparse is not None:
-        found = _sparse(query.sparse, query.filter)
+        found = _sparse(query.sparse, _conditions(query))
     else:
         assert query.multivector is not None
-        found = _multivector(query.multivector, query.filter)
+        found = _multivector(query.multivector, _conditions(query))
     return {"query": found, "sort": _BY_SCORE_AND_ID}
 
 
-def _dense(vector: FloatArray, condition: AnyFilter | None, candidates: int) -> Body:
+def _conditions(query: Query) -> list[Body]:
+    """Which records may be found: what all of these allow."""
+    allowed = [] if query.filter is None else [compile_filter(query.filter)]
+    if query.within is not None:
+        allowed.append({"ids": {"values": [key(id_) for id_ in query.within]}})
+    return allowed
+
+
+def _dense(vector: FloatArray, conditions: list[Body], candidates: int) -> Body:
     knn: Body = {
         "field": "dense",
         "query_vector": vector.tolist(),
@@ -93,26 +101,25 @@ def _dense(vector: FloatArray, condition: AnyFilter | None, candidates: int) -> 
         # All candidates are scored again by their full vectors, so that scores are exact.
         "rescore_vector": {"oversample": 1.0},
     }
-    return {"knn": knn if condition is None else knn | {"filter": compile_filter(condition)}}
+    return {"knn": knn | {"filter": conditions} if conditions else knn}
 
 
-def _sparse(weights: SparseVector, condition: AnyFilter | None) -> Body:
+def _sparse(weights: SparseVector, conditions: list[Body]) -> Body:
     terms = zip(map(str, weights.indices.tolist()), weights.values.tolist(), strict=True)
     scored: Body = {
         "sparse_vector": {"field": "sparse", "query_vector": dict(terms), "prune": False}
     }
-    if condition is None:
+    if not conditions:
         return scored
-    return {"bool": {"must": [scored], "filter": [compile_filter(condition)]}}
+    return {"bool": {"must": [scored], "filter": conditions}}
 
 
-def _multivector(tokens: TokenArray, condition: AnyFilter | None) -> Body:
+def _multivector(tokens: TokenArray, conditions: list[Body]) -> Body:
     """MaxSim over every matching record, by the server; the mean, as the M3 paper has it."""
     parameters = {"query": tokens.tolist(), "n": len(tokens)}
-    matching: Body = {"match_all": {}} if condition is None else compile_filter(condition)
     return {
         "script_score": {
-            "query": matching,
+            "query": {"bool": {"filter": conditions}},
             "script": {"source": _MAXSIM, "params": parameters},
         }
     }

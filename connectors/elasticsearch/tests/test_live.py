@@ -110,6 +110,22 @@ def test_a_flat_index_is_exact_beyond_its_candidates(opened):
     assert [hit.id for hit in hits] == [batch.ids[row] for row in np.argsort(-scores)[:5]]
 
 
+def test_named_records_are_scored_though_they_share_a_segment(opened):
+    """A small segment that holds all named records, beside a large one, yields every one of them."""
+    batch = corpus.records(6, 3000, BARE)
+    connector = opened()
+    connector.ensure(BARE)
+    connector.upsert(batch[:2850])
+    connector.flush()
+    connector.upsert(batch[2850:])
+    connector.flush()
+    query = corpus.query(6, "dense", schema=BARE, limit=150, within=tuple(batch.ids[2850:]))
+    (hits,) = connector.search([query])
+    right = batch.embeddings.dense[2850:] @ query.dense
+    assert {hit.id for hit in hits} == set(batch.ids[2850:])
+    assert [hit.score for hit in hits] == pytest.approx(-np.sort(-right), abs=1e-4)
+
+
 def test_four_may_make_it_at_once(opened):
     """Connectors that ensure the same collection at the same moment all find it made."""
     connectors = [opened() for _ in range(4)]

@@ -9,6 +9,7 @@ import pytest
 from m3connect.errors import Unsupported
 from m3connect.filters import F
 from m3connect.types import Query, Rrf, SparseVector
+from m3connect_elasticsearch.mapping import key
 from m3connect_elasticsearch.queries import read_hits, search_body
 
 DENSE = np.array([0.5, -1.0], np.float32)
@@ -39,7 +40,7 @@ def body(query, *, candidates=1000, weighs_rrf=True):
 def test_a_dense_search():
     """All candidates are kept, scored by their full vectors, and sorted by score and id."""
     assert body(Query(dense=DENSE, filter=F("lang") == "de")) == {
-        "query": {"knn": {**KNN, "filter": FILTER}},
+        "query": {"knn": {**KNN, "filter": [FILTER]}},
         "sort": ORDER,
         "size": 10,
         "_source": ["payload"],
@@ -75,13 +76,22 @@ def test_a_multivector_search_is_the_mean_made_positive():
     """With rank_vectors the server scores MaxSim by script, which must not be negative."""
     tokens = np.array([[0.5, 1.0], [1.0, 0.0]], np.float32)
     scored = body(Query(multivector=tokens))["query"]["script_score"]
-    assert scored["query"] == {"match_all": {}}
+    assert scored["query"] == {"bool": {"filter": []}}
     assert scored["script"]["params"] == {"query": [[0.5, 1.0], [1.0, 0.0]], "n": 2}
     assert "maxSimDotProduct(params.query, 'tokens') / params.n" in scored["script"]["source"]
-    assert (
-        body(Query(multivector=tokens, filter=F("lang") == "de"))["query"]["script_score"]["query"]
-        == FILTER
-    )
+    filtered = body(Query(multivector=tokens, filter=F("lang") == "de"))
+    assert filtered["query"]["script_score"]["query"] == {"bool": {"filter": [FILTER]}}
+
+
+def test_a_search_within_named_records():
+    """Every leg keeps to the keys of the ids, beside the filter."""
+    named = {"ids": {"values": [key("a"), key("b")]}}
+    tokens = np.array([[1.0, 0.0]], np.float32)
+    asked = Query(within=("a", "b"), filter=F("lang") == "de")
+    assert body(replace(asked, dense=DENSE))["query"]["knn"]["filter"] == [FILTER, named]
+    assert body(replace(asked, sparse=SPARSE))["query"]["bool"]["filter"] == [FILTER, named]
+    script = body(replace(asked, multivector=tokens))["query"]["script_score"]
+    assert script["query"]["bool"]["filter"] == [FILTER, named]
 
 
 def test_rank_fusion_by_the_server():

@@ -17,6 +17,7 @@ from m3connect.types import Hit, Leg, Query, Weighted
 from m3connect_milvus.errors import NAME
 from m3connect_milvus.filters import expression
 from m3connect_milvus.mapping import NO_TERM, payload_of, sparse_field
+from m3connect_milvus.storing.keys import digest, one_of
 from m3connect_milvus.storing.layout import RESULTS, TOKENS_VECTOR, Layout
 from m3connect_milvus.storing.store import Store
 from m3connect_milvus.storing.texts import Row
@@ -74,12 +75,21 @@ def shape_of(query: Query, layout: Layout, native: frozenset[str]) -> Shape | No
     if max(query.limit, *(depth for _, depth, _ in wanted)) > RESULTS:
         raise InputError(f"Milvus returns at most {RESULTS} results")
     asked = [part for part in wanted if part[0] != "sparse" or _sparse(query)]
-    if not asked:
+    if not asked or query.within == ():
         return None
     legs, depths, weights = zip(*asked, strict=True)
     limit = min(query.limit, *depths) if len(legs) == 1 else query.limit
-    where = expression(query.filter, layout)
+    where = _where(query, layout)
     return Shape(legs, depths, weights, where, limit, query.payload)
+
+
+def _where(query: Query, layout: Layout) -> str:
+    """Which records may be found, as an expression."""
+    allowed = expression(query.filter, layout)
+    if query.within is None:
+        return allowed
+    named = one_of("id", [digest(id_) for id_ in query.within])
+    return f"{named} and ({allowed})" if allowed else named
 
 
 def _wanted(query: Query, layout: Layout, native: frozenset[str]) -> list[tuple[Leg, int, float]]:

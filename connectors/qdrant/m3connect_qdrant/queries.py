@@ -15,7 +15,7 @@ from qdrant_client import models
 from m3connect.errors import InputError
 from m3connect.types import Fusion, Hit, Leg, Query, Rrf
 from m3connect_qdrant.filters import RESERVED, compile_filter
-from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, user_payload
+from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, point_id, user_payload
 
 MULTIVECTOR_FLOATS = 1_048_576
 """A server refuses a multi-vector of this many values, stored or asked."""
@@ -90,7 +90,7 @@ def hits(query: Query, found: Answer) -> list[Hit]:
 
 def _last_stage(query: Query, limit: int, *, exact: bool) -> models.Prefetch | None:
     vectors = _vectors(query)
-    condition = None if query.filter is None else compile_filter(query.filter)
+    condition = _condition(query)
     params = models.SearchParams(exact=True) if exact else None
 
     def search(leg: Leg, depth: int) -> models.Prefetch:
@@ -113,6 +113,15 @@ def _last_stage(query: Query, limit: int, *, exact: bool) -> models.Prefetch | N
         using="multivector",
         limit=limit,
     )
+
+
+def _condition(query: Query) -> models.Filter | None:
+    """Which points may be found."""
+    allowed = None if query.filter is None else compile_filter(query.filter)
+    if query.within is None:
+        return allowed
+    named = models.HasIdCondition(has_id=[point_id(id_) for id_ in query.within])
+    return models.Filter(must=[named] if allowed is None else [named, allowed])
 
 
 def _vectors(query: Query) -> dict[Leg, models.NearestQuery]:

@@ -40,7 +40,7 @@ class CapabilityTests:
         assert connector.capabilities == declared
         assert connector.name
         assert declared.engine
-        assert declared.legs <= declared.stores <= set(LEGS)
+        assert declared.scores_within <= declared.legs <= declared.stores <= set(LEGS)
         assert declared.fusions <= set(get_args(FusionKind))
 
     def test_what_cannot_be_stored_is_refused(self, connector: Connector) -> None:

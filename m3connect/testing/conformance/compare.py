@@ -149,7 +149,11 @@ def decided(memory: MemoryConnector, query: Query) -> bool:
     searched = [leg for leg in query.legs if leg != "multivector"]
     for leg in searched:
         alone = Query(
-            **{leg: getattr(query, leg)}, filter=query.filter, limit=depths[leg] + 1, payload=False
+            **{leg: getattr(query, leg)},
+            filter=query.filter,
+            within=query.within,
+            limit=depths[leg] + 1,
+            payload=False,
         )
         if _tied([hit.score for hit in memory.search([alone])[0]], 1e-5):
             return False

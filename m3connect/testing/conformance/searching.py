@@ -236,6 +236,18 @@ class SearchTests:
         queries = [replace(query, filter=F("lang") == "no such value") for query in forms(68)]
         assert planner.run(connector, queries) == [[] for _ in queries]
 
+    @pytest.mark.parametrize("path", [PLANNED, COMPOSED], ids=["planned", "composed"])
+    def test_named_records_alone_are_found(self, connector: Connector, path: Path) -> None:
+        """``within`` keeps every form of query to the named records, each with its true score."""
+        batch = corpus.records(73, 80)
+        memory = filled(connector, batch)
+        some = (*batch.ids[40:10:-2], batch.ids[12], "no such record")
+        for named in (some, tuple(batch.ids), ("no such record",), ()):
+            queries = [replace(query, within=named) for query in forms(73)[:: 1 + len(named) % 7]]
+            queries = [query for query in queries if decided(memory, query)]
+            for query, hits in zip(queries, path(connector, queries), strict=True):
+                check_hits(memory, query, hits, f"{about(73, query)}, within {len(named)}")
+
     def test_negative_scores_are_scores(self, connector: Connector) -> None:
         """Records whose inner products are negative are found, in order, and fused."""
         batch = corpus.records(69, 30)
