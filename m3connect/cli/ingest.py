@@ -77,6 +77,25 @@ def ingest(
         ),
         Mark.WRITES,
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the source that the documents belong to. Default: the absolute PATH or the "
+            "URL, so give a name where that changes.",
+            rich_help_panel=_SOURCE,
+            show_default=False,
+        ),
+    ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Replace documents of other sources that have the same ids, which is refused "
+            "otherwise.",
+        ),
+        Mark.FLAG_ONLY,
+    ] = False,
     prune: Annotated[
         bool,
         typer.Option(
@@ -117,7 +136,7 @@ def ingest(
     kept = [FilePath(where.path)] if where.path else []
     remarks = ingestion.Remarks()
     found = ingestion.find(paths, files.selection([letters, *kept]), remarks)
-    source = ingestion.open_source(
+    opened = ingestion.open_source(
         found,
         model.load,
         id_field=id_field,
@@ -127,6 +146,7 @@ def ingest(
         chunk_overlap=passages.chunk_overlap,
         context=passages.contexts(),
         reading=files.options(),
+        source_name=source,
         remarks=remarks,
     )
     chosen = options.legs(legs) if legs is not None else None
@@ -141,15 +161,21 @@ def ingest(
 
         if dry_run:
             estimated = ingestion.estimate(
-                source, connector, legs=chosen, prune=prune, progress=progress
+                opened,
+                connector,
+                legs=chosen,
+                take_over=take_over,
+                prune=prune,
+                progress=progress,
             )
         else:
             report = ingestion.ingest(
-                source,
+                opened,
                 None,
                 connector,
                 legs=chosen,
                 index_fields=_index_fields(options.names(index_field)),
+                take_over=take_over,
                 prune=prune,
                 dead_letters=letters,
                 progress=progress,

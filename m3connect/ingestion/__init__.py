@@ -8,6 +8,7 @@ tables.py      tables and records in memory; values.py is the one table of conve
 documents.py   documents as a source; encoded.py records that come with their vectors
 chunking.py    documents into passages; headings.py where they stand
 ledger.py      what the collection holds, and why a run can be killed at any point
+ownership.py   whose a document is, and what a run over one source may replace
 sink.py        the only one that writes and counts
 restoring.py   a copy of a collection comes back whole; pruning.py what the source no longer has
 encoding.py    documents to a Parquet file; estimate.py what a run would do; report.py what it did

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, FieldKind
 from m3connect.ingestion.chunking import Chunker, chunk_id
 from m3connect.ingestion.ledger import Candidate, content_hash
+from m3connect.ingestion.ownership import UNNAMED
 from m3connect.ingestion.report import Failure
 from m3connect.types import PASSAGE_FIELDS, Document, Leg, Payload
 
@@ -20,11 +21,13 @@ class DocumentSource:
         items: documents, and what could not become one.
         encoder: encodes their passages.
         chunker: cuts them.
+        source: the name of the source that all of them belong to; None is each document's own.
     """
 
     items: Iterable[Document | Failure]
     encoder: Encoder
     chunker: Chunker
+    source: str | None = None
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -69,7 +72,8 @@ class DocumentSource:
         except (TypeError, ValueError) as error:
             return Failure(f"metadata that JSON cannot hold: {error}", id=document.id)
         marked = chunk_id(document.id, 0), chunk_id(document.id, 1)
-        return Candidate(document.id, hash_, marked, len(document.text), document)
+        source = self.source or document.source or UNNAMED
+        return Candidate(document.id, hash_, marked, len(document.text), document, source)
 
 
 def _fault(document: Document) -> str | None:

@@ -19,6 +19,7 @@ from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind, Fin
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import values
 from m3connect.ingestion.ledger import FIELD, Candidate, content_hash
+from m3connect.ingestion.ownership import UNNAMED, around
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import SourceFile, seekable
 from m3connect.ingestion.tables import identifier
@@ -46,12 +47,16 @@ class EncodedSource:
         batches: the rows.
         fingerprint: the model that made the vectors, None if nobody knows.
         contents: what m3connect wrote about them, None if another program wrote them.
+        source: the name of the source that all of them belong to, if it was given one.
+        root: of the one that they belong to otherwise, unless they say so themselves, as copies do.
     """
 
     columns: pa.Schema
     batches: Iterable[pa.RecordBatch]
     fingerprint: Fingerprint | None
     contents: Contents | None = None
+    source: str | None = None
+    root: str = UNNAMED
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -123,6 +128,7 @@ class EncodedSource:
             return Failure(embeddings, where=where, id=id_)
         try:
             payload = self._payload(row)
+            source = self.source or _owner(payload) or self.root
             if not self.passages:
                 others = {name: value for name, value in payload.items() if name != FIELD}
                 payload = {"document_id": id_, "position": 0} | others
@@ -132,7 +138,7 @@ class EncodedSource:
         except (TypeError, ValueError) as error:
             return Failure(f"a payload that JSON cannot hold: {error}", where=where, id=id_)
         record = RecordBatch([id_], [payload], embeddings)
-        return Candidate(id_, hash_, (id_, None), embeddings.nbytes, record)
+        return Candidate(id_, hash_, (id_, None), embeddings.nbytes, record, source)
 
     def _payload(self, row: pa.RecordBatch) -> Payload:
         if self.contents is not None:
@@ -154,6 +160,12 @@ class EncodedSource:
             f"column {_LEG_COLUMNS[leg]!r} holds {vectors}, lists of any size, and no fingerprint "
             "says how wide the vectors are; give the encoder that made them, or cast the column"
         )
+
+
+def _owner(payload: Payload) -> str | None:
+    """The source that a record of a copy belongs to."""
+    mark = payload.get(FIELD)
+    return mark.get("source") if isinstance(mark, Mapping) else None
 
 
 def from_arrow(
@@ -221,7 +233,7 @@ def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Enco
     )
     if source.restores and len(files) > 1:
         raise ConfigError("these are copies of collections; ingest them one by one")
-    return source
+    return replace(source, root=around([file.root for file in files]))
 
 
 def _identity(footer: pq.FileMetaData, name: str) -> CollectionSchema | Fingerprint | None:

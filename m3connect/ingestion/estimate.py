@@ -32,6 +32,7 @@ def estimate(
     connector: Connector,
     *,
     legs: Sequence[Leg] | None = None,
+    take_over: bool = False,
     prune: bool = False,
     progress: Progress | None = None,
 ) -> IngestEstimate:
@@ -41,16 +42,18 @@ def estimate(
         source: what :func:`m3connect.ingestion.open_source` gave; it is used up.
         connector: the collection; it need not exist.
         legs: representations to store; default as in :func:`m3connect.ingestion.ingest`.
+        take_over: whether documents of other sources would be replaced.
         prune: count what pruning would delete.
         progress: called with the counts so far.
 
     Raises:
-        ConfigError, FingerprintMismatch, InputError: as ``ingest`` would.
+        ConfigError, FingerprintMismatch, InputError, Refused: as ``ingest`` would.
     """
     chosen = choose_legs(legs, source, connector)
     exists = collection_exists(connector, source.schema(chosen, {}))
     seen: set[str] = set()
-    with Sink(connector, DeadLetters(), progress, exists=exists) as sink:
+    letters = DeadLetters()
+    with Sink(connector, letters, progress, exists=exists, take_over=take_over) as sink:
         if isinstance(source, EncodedSource):
             to_do = _records(source, chosen, seen, sink)
         else:

@@ -28,6 +28,7 @@ from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from m3connect.contract import Connector
+from m3connect.ingestion.ownership import may_replace, refused
 from m3connect.types import Payload
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Candidate(Generic[T]):
         records: the ids of the records that carry its marks.
         size: how much it takes in memory, in characters of text or bytes of vectors.
         item: the document.
+        source: the name of the source that it belongs to.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Candidate(Generic[T]):
     records: RecordIds
     size: int
     item: T
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +77,13 @@ class Mark:
         hash: of all that the version's records are made of.
         chunks: how many passages the version has.
         bound: passages that may exist, of this version and of older ones, have positions below it.
+        source: the name of the source it belongs to; None where that was not yet kept.
     """
 
     hash: str
     chunks: int
     bound: int
+    source: str | None = None
 
     def to_payload(self) -> Payload:
         """As a payload field."""
@@ -103,21 +108,42 @@ class Stored:
         """No passage of the document has this position or a higher one."""
         return max(mark.bound if mark else 0 for mark in (self.first, self.second))
 
+    def foreign_to(self, source: str) -> str | None:
+        """The source whose document this is, if a run over ``source`` may not replace it."""
+        owners = (mark.source for mark in (self.first, self.second) if mark is not None)
+        return next((owner for owner in owners if not may_replace(source, owner)), None)
 
-def look_up(connector: Connector, ids: Sequence[RecordIds]) -> list[Stored]:
+
+def look_up(
+    connector: Connector, documents: Sequence[Candidate[Any]], *, take_over: bool = False
+) -> list[Stored]:
     """What the collection holds of documents, in one request.
 
     Args:
         connector: the collection; it must exist.
-        ids: of each document the ids of the records that carry its marks.
+        documents: the versions that a source gives.
+        take_over: whether they may replace documents of other sources.
+
+    Raises:
+        Refused: they would replace documents of another source, and may not.
     """
+    ids = [document.records for document in documents]
     wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
     found = connector.fetch(wanted, vectors=False)
     marks = {id_: _mark(p) for id_, p in zip(found.ids, found.payloads, strict=True)}
-    return [
+    stored = [
         Stored(marks.get(first), None if second is None else marks.get(second))
         for first, second in ids
     ]
+    others = [
+        (document, owner)
+        for document, held in zip(documents, stored, strict=True)
+        if (owner := held.foreign_to(document.source)) is not None
+    ]
+    if others and not take_over:
+        source = others[0][0].source
+        raise refused(source, [(each.id, owner) for each, owner in others])
+    return stored
 
 
 def _mark(payload: Mapping[str, Any]) -> Mark | None:

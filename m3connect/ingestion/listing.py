@@ -11,7 +11,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -97,12 +97,14 @@ class SourceFile:
         name: relative to the path the user gave, the same on every machine; a URL for others than
             local files.
         fault: why it cannot be read, if that is known already.
+        root: the name of the source that it belongs to: see :func:`root_of`.
     """
 
     filesystem: Any
     path: str
     name: str
     fault: str | None = None
+    root: str = ""
 
     @property
     def suffix(self) -> str:
@@ -208,12 +210,12 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 
 def _find(path: str, selection: Selection, remarks: Remarks) -> list[SourceFile]:
     if path == STDIN:
-        return [SourceFile(None, STDIN, "stdin")]
+        return [SourceFile(None, STDIN, "stdin", root="stdin")]
     filesystem, root = _file_system(path)
     local = is_local(filesystem)
     if filesystem.isfile(root):
         name = posixpath.basename(root) if local else address(filesystem, root)
-        return _named(SourceFile(filesystem, root, name), path, selection)
+        return [_named(SourceFile(filesystem, root, name), path, selection)]
     if filesystem.isdir(root):
         return _within(filesystem, root, None, selection, remarks)
     if has_magic(path):
@@ -227,12 +229,27 @@ def _find(path: str, selection: Selection, remarks: Remarks) -> list[SourceFile]
     raise ConfigError(f"{path}: no such file or folder")
 
 
-def _named(file: SourceFile, path: str, selection: Selection) -> list[SourceFile]:
+def _named(file: SourceFile, path: str, selection: Selection) -> SourceFile:
     if file.suffix not in RECORDS and file.suffix not in PAGES:
         raise ConfigError(f"{path}: unknown format {file.suffix!r}; known: {known_formats()}")
     if is_local(file.filesystem) and _is_output(file.path, selection):
         raise ConfigError(f"{path} is both to be read and to be written; name another output")
-    return [file]
+    whole = root_of(file.filesystem, file.path)
+    if file.suffix in PAGES:  # one document of its folder
+        whole = f"{posixpath.dirname(whole.partition('?')[0])}/"
+    return replace(file, root=whole)
+
+
+def root_of(filesystem: Any, path: str, *, folder: bool = False) -> str:
+    """The name of a source: the absolute path or the URL of a file, or of a folder and then a slash.
+
+    The same from wherever it is called, so that a collection knows whose a document is.
+    """
+    if not is_local(filesystem):
+        name = address(filesystem, path)
+    else:
+        name = posixpath.abspath(path)
+    return f"{name.rstrip('/')}/" if folder else name
 
 
 def _file_system(path: str) -> tuple[Any, str]:
@@ -291,8 +308,9 @@ def _within(
     include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
     exclude = GitIgnoreSpec.from_lines(selection.exclude)
     files = []
+    whole = root_of(filesystem, root, folder=True)
     for each in sorted(found, key=lambda file: file.name):
-        file = SourceFile(filesystem, each.path, each.name, each.fault)
+        file = SourceFile(filesystem, each.path, each.name, each.fault, whole)
         if wanted is not None and not wanted.match(file.path):
             continue
         if file.fault is None and file.suffix not in RECORDS and file.suffix not in PAGES:
@@ -303,7 +321,7 @@ def _within(
             remarks.left_out["excluded"] += 1
         else:
             name = file.name if local else address(filesystem, file.path)
-            files.append(SourceFile(filesystem, file.path, name, file.fault))
+            files.append(replace(file, name=name))
     return files
 
 

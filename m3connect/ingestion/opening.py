@@ -51,6 +51,7 @@ def open_source(
     chunk_overlap: int = 0,
     context: Sequence[Context] = CONTEXT,
     reading: Options | None = None,
+    source_name: str | None = None,
     remarks: Remarks | None = None,
 ) -> DocumentSource | EncodedSource:
     """What a source is; nothing but names and columns is read yet.
@@ -61,6 +62,7 @@ def open_source(
         encoder: or a function that loads it, which is called only if it is needed.
         id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, context, reading: as in
             ``ingest``.
+        source_name: of the source that the documents belong to; see ``ingest``.
         remarks: counts what reading leaves out or guesses.
 
     Raises:
@@ -74,13 +76,13 @@ def open_source(
     options = replace(reading or Options(), fields=fields)
     opened = _open(source, made_by, options, Remarks() if remarks is None else remarks)
     if isinstance(opened, EncodedSource):
-        return opened
+        return replace(opened, source=source_name)
     if encoder is None:
         raise ConfigError("documents need an encoder; only embeddings go without")
     if callable(encoder):
         encoder = encoder()
     chunker = Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap, context=context)
-    return DocumentSource(opened, encoder, chunker)
+    return DocumentSource(opened, encoder, chunker, source_name)
 
 
 def _open(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from m3connect.contract import Connector, Encoder, FieldKind
 from m3connect.errors import InputError
@@ -20,14 +20,14 @@ from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.formats import Options
-from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, RecordIds, Stored, step
+from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, Stored, step
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.sink import Change, Empty, Event, Progress, Sink, Unchanged, Work
 from m3connect.types import Chunk, Document, Leg, Payload, RecordBatch
 
 T = TypeVar("T")
-LookUp = Callable[[Sequence[RecordIds]], Future[list[Stored]]]
+LookUp = Callable[[Sequence[Candidate[Any]]], Future[list[Stored]]]
 
 # What is in memory at once. A window of documents is looked up in one request; a group of passages
 # is encoded in one call, large enough to be sorted by length, small enough to wait in a queue
@@ -52,6 +52,8 @@ def ingest(
     reading: Options | None = None,
     legs: Sequence[Leg] | None = None,
     index_fields: Mapping[str, FieldKind] | None = None,
+    source_name: str | None = None,
+    take_over: bool = False,
     prune: bool = False,
     dead_letters: str | Path | None = None,
     progress: Progress | None = None,
@@ -78,6 +80,10 @@ def ingest(
         reading: encoding, types of CSV, limits and a prefix of ids, for files.
         legs: representations to store; default all that the encoder makes and the database stores.
         index_fields: metadata fields to index for fast filters, with their kinds.
+        source_name: of the source that the documents belong to. Default: the absolute path or the URL
+            of files (:mod:`m3connect.ingestion.ownership`), ``unnamed`` for all else.
+        take_over: whether documents of other sources, under the same ids, are replaced and are this
+            source's from then on.
         prune: at the end, delete all documents that this source did not give. It must then be the
             whole source of the collection.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
@@ -87,6 +93,7 @@ def ingest(
         ConfigError: a bad path or option; nothing was written.
         InputError: every document failed; or nothing was pruned, because documents failed or there
             were none.
+        Refused: documents would replace those of another source; nothing of them was written.
         FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
         TransientError: the database stayed unreachable; run again to continue.
         ConnectorError: the database refused for a reason that is no document's.
@@ -101,12 +108,13 @@ def ingest(
         chunk_overlap=chunk_overlap,
         context=context,
         reading=reading,
+        source_name=source_name,
     )
     chosen, held = prepare(opened, connector, legs, index_fields or {})
     seen: set[str] = set()
     with DeadLetters(dead_letters) as letters:
         try:
-            with Sink(connector, letters, progress) as sink:
+            with Sink(connector, letters, progress, take_over=take_over) as sink:
                 sink.write(events(opened, chosen, seen, sink.look_up, held=held))
         except KeyboardInterrupt:
             connector.flush()
@@ -241,7 +249,7 @@ def look_up(
         if not isinstance(window, list):
             yield window
             continue
-        asked = window, ask([candidate.records for candidate in window])
+        asked = window, ask(window)
         if ahead is not None:
             yield from map(_changed, ahead[0], ahead[1].result())
         ahead = asked
@@ -250,7 +258,7 @@ def look_up(
 
 
 def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged:
-    if not stored.is_complete(candidate.hash):
+    if not stored.is_complete(candidate.hash) or stored.foreign_to(candidate.source):
         return Changed(candidate, stored)
     assert stored.first is not None
     return Unchanged(candidate.id, chunk_ids(candidate.id, stored.first.chunks, stored.bound))
@@ -272,7 +280,8 @@ def cut(
             yield Empty(document.id, stale if held else ())
             continue
         bound = max(len(chunks), change.stored.bound)
-        owner = Change(document.id, Mark(change.candidate.hash, len(chunks), bound))
+        version = change.candidate
+        owner = Change(document.id, Mark(version.hash, len(chunks), bound, version.source))
         for chunk in [*chunks[1:], chunks[0]]:
             payload: Payload = {
                 **chunk.place,
@@ -329,8 +338,9 @@ def assemble(
         if not isinstance(group, list):
             yield group
             continue
-        owners = [Change(each.candidate.id, Mark(each.candidate.hash, 1, 1)) for each in group]
-        records = RecordBatch.concat([each.candidate.item for each in group])
+        versions = [each.candidate for each in group]
+        owners = [Change(each.id, Mark(each.hash, 1, 1, each.source)) for each in versions]
+        records = RecordBatch.concat([each.item for each in versions])
         if not marked:
             payloads = [
                 {**payload, **owner.mark.to_payload()}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from m3connect.errors import (
 )
 from m3connect.ingestion import ledger
 from m3connect.ingestion.chunking import chunk_ids
-from m3connect.ingestion.ledger import Mark, RecordIds, Stored
+from m3connect.ingestion.ledger import Candidate, Mark, Stored
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.types import RecordBatch
 
@@ -130,6 +130,7 @@ class Sink:
         letters: where failures go.
         progress: called with the counts so far, in the caller's thread.
         exists: whether the collection exists; if not, it holds nothing to look up.
+        take_over: whether documents of other sources may be replaced.
     """
 
     def __init__(
@@ -139,12 +140,14 @@ class Sink:
         progress: Progress | None = None,
         *,
         exists: bool = True,
+        take_over: bool = False,
     ) -> None:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
         self.empty = self.failed = self.tokens = self.truncated = 0
         self.first_failure: Failure | None = None
         self._exists = exists
+        self._take_over = take_over
         self._letters = letters
         self._progress = progress
         self._started = self._told = time.perf_counter()
@@ -180,9 +183,12 @@ class Sink:
             seconds=time.perf_counter() - self._started,
         )
 
-    def look_up(self, ids: Sequence[RecordIds]) -> Future[list[Stored]]:
-        """What the collection holds of documents, asked after all writes that are queued."""
-        return self._thread.submit(self._stored, ids)
+    def look_up(self, documents: Sequence[Candidate[Any]]) -> Future[list[Stored]]:
+        """What the collection holds of documents, asked after all writes that are queued.
+
+        The answer is :class:`Refused` if they would replace documents of another source.
+        """
+        return self._thread.submit(self._stored, documents)
 
     def write(self, events: Iterable[Event]) -> None:
         """Take all that the pipeline gives, and wait until it is acknowledged.
@@ -244,10 +250,10 @@ class Sink:
             self.count(failure)
         self._tell()
 
-    def _stored(self, ids: Sequence[RecordIds]) -> list[Stored]:
+    def _stored(self, documents: Sequence[Candidate[Any]]) -> list[Stored]:
         if not self._exists:
-            return [Stored()] * len(ids)
-        return ledger.look_up(self.connector, ids)
+            return [Stored()] * len(documents)
+        return ledger.look_up(self.connector, documents, take_over=self._take_over)
 
     def _tell(self) -> None:
         self._told = time.perf_counter()

@@ -159,7 +159,7 @@ def _records(file: SourceFile, options: Options, remarks: Remarks) -> Iterator[D
                     remarks.left_out["dead letters"] += 1
                     return
                 else:
-                    yield _document(record, options, where, remarks)
+                    yield _document(record, options, where, file.root, remarks)
 
 
 def _is_empty(stream: IO[bytes]) -> bool:
@@ -174,7 +174,7 @@ def _as_it_is(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _document(
-    record: Mapping[str, Any], options: Options, where: str, remarks: Remarks
+    record: Mapping[str, Any], options: Options, where: str, root: str, remarks: Remarks
 ) -> Document | Failure:
     fields = options.fields
     id_field = fields.id or next((name for name in ID_FIELDS if name in record), None)
@@ -197,7 +197,7 @@ def _document(
         return Failure(fault, where, id_)
     text, dropped = without_images(text)
     remarks.images += dropped
-    return Document(options.id_prefix + id_, text, metadata)
+    return Document(options.id_prefix + id_, text, metadata, source=root)
 
 
 def _page(
@@ -218,7 +218,7 @@ def _page(
     else:
         text, dropped = without_images(page.text)
         remarks.images += dropped
-        yield Document(options.id_prefix + file.name, text, metadata, page.format)
+        yield Document(options.id_prefix + file.name, text, metadata, page.format, file.root)
 
 
 def _page_metadata(page: Page, name: str, fields: Fields) -> dict[str, Any]:

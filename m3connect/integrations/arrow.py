@@ -27,7 +27,7 @@ from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_id
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
-from m3connect.ingestion.ledger import FIELD, Candidate, Mark, RecordIds, Stored, step
+from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
 from m3connect.ingestion.pipeline import Changed, grouped, look_up, prepare
 from m3connect.ingestion.pipeline import events as pipeline_events
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
@@ -109,6 +109,7 @@ class Sink:
             come. None for batches of :func:`encode_batch`.
         id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, context, legs,
             index_fields: as in :func:`m3connect.ingest`.
+        source_name, take_over: whose the documents are, as in :func:`m3connect.ingest`.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
         **options: of the connector, such as ``url`` or ``path``; see :func:`m3connect.connect`.
     """
@@ -127,6 +128,8 @@ class Sink:
         context: Sequence[Context] = CONTEXT,
         legs: Sequence[Leg] | None = None,
         index_fields: Mapping[str, FieldKind] | None = None,
+        source_name: str | None = None,
+        take_over: bool = False,
         dead_letters: str | Path | None = None,
         **options: Any,
     ) -> None:
@@ -140,6 +143,8 @@ class Sink:
         self.context = context
         self.legs = legs
         self.index_fields = dict(index_fields or {})
+        self.source_name = source_name
+        self.take_over = take_over
         self.dead_letters = dead_letters
         self._forget()
 
@@ -176,6 +181,7 @@ class Sink:
         Raises:
             ConfigError: a column or an encoder is missing.
             FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
+            Refused: documents would replace those of another source.
             ConnectorError: the database failed for a reason that is no document's.
         """
         self.open()
@@ -185,7 +191,7 @@ class Sink:
         if self._chosen is None or schema != self._schema:  # of another model, too, is told here
             self._chosen, _ = prepare(source, self._connector, self.legs, self.index_fields)
             self._schema = schema
-        with Writer(self._connector, self._letters) as writer:
+        with Writer(self._connector, self._letters, take_over=self.take_over) as writer:
             if isinstance(source, DocumentSource):
                 writer.write(pipeline_events(source, self._chosen, set(), writer.look_up))
             else:
@@ -231,7 +237,7 @@ class Sink:
         if is_encoded(batch.schema):
             return self._passages(batch if isinstance(batch, pa.Table) else pa.table(batch))
         encoder, chunker = self._model()
-        return _documents(batch, encoder, chunker, self.fields)
+        return _documents(batch, encoder, chunker, self.fields, self.source_name)
 
     def _passages(self, table: pa.Table) -> EncodedSource:
         """A batch of :func:`encode_batch`, which says how it was made unless an engine lost that."""
@@ -278,6 +284,7 @@ class Sink:
                 (chunk_id(document, 0), chunk_id(document, 1)),
                 sum(part.size for part in parts.values()),
                 [parts[at].item for at in sorted(parts)],
+                self.source_name or mark["source"],
             )
 
 
@@ -293,7 +300,8 @@ def _works(
         for change in group:
             document, records = change.candidate, change.candidate.item
             bound = max(len(records), change.stored.bound)
-            owner = Change(document.id, Mark(document.hash, len(records), bound))
+            mark = Mark(document.hash, len(records), bound, document.source)
+            owner = Change(document.id, mark)
             rows += [(step(at), owner, record) for at, record in enumerate(records)]
         rows.sort(key=lambda row: row[0])
         payloads = [
@@ -313,17 +321,21 @@ def _works(
 
 
 def _documents(
-    batch: pa.Table | pa.RecordBatch, encoder: Encoder, chunker: Chunker, fields: Fields
+    batch: pa.Table | pa.RecordBatch,
+    encoder: Encoder,
+    chunker: Chunker,
+    fields: Fields,
+    source: str | None = None,
 ) -> DocumentSource:
     reader = as_reader(batch)
     if reader is None:
         raise InputError(f"a batch is an Arrow table or record batch, not {type(batch).__name__}")
-    return DocumentSource(from_batches(reader.schema, reader, fields), encoder, chunker)
+    return DocumentSource(from_batches(reader.schema, reader, fields), encoder, chunker, source)
 
 
-def _nothing_stored(ids: Sequence[RecordIds]) -> Future[list[Stored]]:
+def _nothing_stored(documents: Sequence[Candidate[Any]]) -> Future[list[Stored]]:
     answer: Future[list[Stored]] = Future()
-    answer.set_result([Stored()] * len(ids))
+    answer.set_result([Stored()] * len(documents))
     return answer
 
 

@@ -30,12 +30,15 @@ class Document:
         text: the whole text.
         metadata: JSON values that filters may address.
         format: how the text is marked up; Markdown is cut at headings, lists and code blocks.
+        source: the name of the source that it belongs to; None is the run's. Two documents that
+            differ in this alone are equal.
     """
 
     id: str
     text: str
     metadata: Payload = field(default_factory=dict)
     format: Literal["text", "markdown"] = "text"
+    source: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

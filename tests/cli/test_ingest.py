@@ -275,3 +275,22 @@ def test_prune_follows_the_source(run, corpus):
     code, out, _ = run("corpus.jsonl", "--prune")
     assert code == 0
     assert "1 documents pruned" in out
+
+
+def test_equal_names_of_two_folders_are_told_apart(run, tmp_path, collection):
+    """Exit code 6 names the id; --id-prefix keeps both, --take-over and --source replace."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"words of {name}\n")
+    assert run("a")[0] == 0
+    code, _, err = run("b")
+    assert code == 6
+    assert "'README.md'" in err
+    assert "--id-prefix" in err
+    assert run("b", "--dry-run")[0] == 6
+    assert collection.count() == 1
+    assert run("b", "--id-prefix", "b/")[0] == 0
+    assert collection.count() == 2
+    assert run("b", "--take-over")[0] == 0
+    assert run("a", "--source", f"{tmp_path}/b/")[0] == 0
+    assert collection.fetch(["README.md#0"]).payloads[0]["text"] == "words of a"

@@ -135,7 +135,7 @@ def test_encoded_documents_keep_their_metadata(encoder, tmp_path):
     assert (report.read, report.encoded, report.tokens) == (6, 6, 6 * 7)
     target, other = new(), new()
     assert ingest(path, None, target).written == 6
-    assert ingest(pq.read_table(path), None, other).written == 6
+    assert ingest(pq.read_table(path), None, other, source_name=str(path)).written == 6
     assert transfer.verify(target, other).equal
     assert target.describe().schema.fingerprint == encoder.info.fingerprint
     assert ingest(path, None, target).unchanged == 6

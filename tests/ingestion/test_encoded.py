@@ -63,9 +63,9 @@ def test_every_arrow_form_gives_the_same_collection(encoder, connector, tmp_path
         "one file": tmp_path / "one.parquet",
         "folder": [str(tmp_path)],
     }[form]
-    assert ingest(source, None, connector).written == 10
+    assert ingest(source, None, connector, source_name="same").written == 10
     expected = MemoryConnector(collection="x")
-    ingest(whole, None, expected)
+    ingest(whole, None, expected, source_name="same")
     ids = sorted(f"r{at}" for at in range(10))
     one, two = connector.fetch(ids), expected.fetch(ids)
     assert one.payloads == two.payloads
