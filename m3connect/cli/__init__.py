@@ -20,6 +20,7 @@ import typer
 from typer.main import get_command
 
 from m3connect.cli import console, settings
+from m3connect.cli.collections import collections, drop, info
 from m3connect.cli.copy import copy, verify
 from m3connect.cli.doctor import doctor
 from m3connect.cli.encode import encode
@@ -30,6 +31,7 @@ from m3connect.cli.merge import merge
 from m3connect.cli.mine import mine
 from m3connect.cli.models import models
 from m3connect.cli.options import Declared, Services, declared, expanded, source_of
+from m3connect.cli.records import delete, fetch
 from m3connect.cli.report import report
 from m3connect.cli.score import score
 from m3connect.cli.search import search
@@ -68,7 +70,15 @@ app = typer.Typer(
 )
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Documents to search": {"ingest": ingest, "search": search, "encode": encode},
-    "Collections": {"copy": copy, "verify": verify},
+    "Collections": {
+        "collections": collections,
+        "info": info,
+        "fetch": fetch,
+        "delete": delete,
+        "drop": drop,
+        "copy": copy,
+        "verify": verify,
+    },
     "Applications": {"serve": serve, "mcp": mcp},
     "Measure and train": {
         "eval": evaluate,

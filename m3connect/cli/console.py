@@ -55,6 +55,15 @@ def _is_control(character: str) -> bool:
     )
 
 
+def counted(records: int) -> str:
+    """A number of records in words.
+
+    >>> counted(1), counted(1200)
+    ('1 record', '1,200 records')
+    """
+    return f"{records:,} record" + "s" * (records != 1)
+
+
 def json_line(data: object) -> str:
     r"""JSON in one line that any terminal and any encoding can show.
 

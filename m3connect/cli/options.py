@@ -48,7 +48,7 @@ class Mark(Enum):
     """Names a file or folder that is written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # of two bases with slots no class can be made
 class CollectionChoice:
     """The name of a collection."""
 
@@ -58,8 +58,8 @@ class CollectionChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target(CollectionChoice):
-    """A collection in a database."""
+class Database:
+    """A database, whichever of its collections."""
 
     target: Annotated[
         str,
@@ -100,20 +100,33 @@ class Target(CollectionChoice):
         Mark.SECRET,
     ] = None
 
-    def open(self) -> Connector:
-        """The connector; nothing is sent yet.
+    def open_as(self, collection: str) -> Connector:
+        """A connector to one of its collections; nothing is sent yet.
 
         Raises:
             ConfigError: an unknown target or option.
         """
         return open_connector(
             self.target,
-            self.collection,
+            collection,
             url=self.url,
             path=self.path,
             api_key=self.api_key,
             further=self.target_option or (),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target(Database, CollectionChoice):
+    """A collection in a database."""
+
+    def open(self) -> Connector:
+        """The connector; nothing is sent yet.
+
+        Raises:
+            ConfigError: an unknown target or option.
+        """
+        return self.open_as(self.collection)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +229,7 @@ class Output:
 
 # The groups whose options mean the same in every command that has them: keys at the top of the
 # settings file, and M3CONNECT_NAME in the environment, reach these alone.
-SHARED: tuple[type, ...] = (CollectionChoice, Target, ModelChoice, FusionChoice, Output)
+SHARED: tuple[type, ...] = (CollectionChoice, Database, ModelChoice, FusionChoice, Output)
 
 Live = Annotated[
     bool,

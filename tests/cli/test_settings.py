@@ -10,7 +10,7 @@ import pytest
 
 from m3connect import cli
 from m3connect.cli import settings
-from m3connect.cli.options import Declared, Mark, Services, Target
+from m3connect.cli.options import Declared, Mark, Services, Database
 from m3connect.cli.settings import SettingsFile
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError
@@ -18,7 +18,7 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
 
-SHARED_TARGET = Declared("target", Target, frozenset())
+SHARED_TARGET = Declared("target", Database, frozenset())
 COMMANDS = {
     "ingest": {
         "target": SHARED_TARGET,

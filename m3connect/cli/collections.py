@@ -1,0 +1,147 @@
+"""``m3connect collections``, ``info`` and ``drop``: which collections there are, and what they hold."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from m3connect.cli.console import counted, json_line, visible
+from m3connect.cli.options import Database, Mark, Output, Target
+from m3connect.errors import ConnectorError, Refused
+
+if TYPE_CHECKING:
+    from m3connect.connecting.overview import Overview
+
+
+def collections(*, database: Database, printed: Output) -> None:
+    """List the collections of a database, with records, model, representations and bytes.
+
+    - `m3connect collections`
+    - `m3connect collections --target elasticsearch --url http://localhost:9200 --json`
+    """
+    from m3connect.connecting.overview import overview
+
+    with database.open_as("documents") as connector:
+        names = connector.collections()
+    seen: dict[str, Overview | ConnectorError] = {}
+    for name in names:
+        try:
+            with database.open_as(name) as connector:
+                seen[name] = overview(connector)
+        except ConnectorError as error:  # in use, of an older format: the others are shown
+            seen[name] = error
+    if printed.as_json:
+        typer.echo(json_line([_json(name, one) for name, one in seen.items()]))
+    elif seen:
+        _print_table(seen)
+    else:
+        typer.echo("no collections; m3connect ingest PATH makes one", err=True)
+
+
+def info(*, where: Target, printed: Output) -> None:
+    """Say what a collection holds: records, bytes, model, representations, fields, tuned settings.
+
+    - `m3connect info`
+    - `m3connect info --collection handbook --json`
+    """
+    from m3connect.connecting.overview import overview
+
+    with where.open() as connector:
+        seen = overview(connector)
+    printed.show(seen.to_json(), "\n".join(f"{name:<16}{text}" for name, text in _lines(seen)))
+
+
+def drop(
+    *,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="The collection's name once more, in place of the question.", show_default=False
+        ),
+        Mark.FLAG_ONLY,
+    ] = None,
+    where: Target,
+    printed: Output,
+) -> None:
+    """Remove a collection with all that is in it. Asks for its name.
+
+    - `m3connect drop --collection handbook`
+    - `m3connect drop --collection handbook --name handbook`
+    """
+    from m3connect.errors import SchemaMismatch
+
+    with where.open() as connector:
+        try:
+            holds = counted(connector.count())
+        except SchemaMismatch:  # of an older format: drop says whether it is one of ours
+            holds = "an unknown number of records"
+        told = f"{connector.name} collection {where.collection!r} with {holds}"
+        if name is None:
+            if not sys.stdin.isatty():
+                raise Refused(
+                    f"nobody is here to confirm it: --name {where.collection} drops {told}"
+                )
+            typer.echo(f"This removes the {told}.", err=True)
+            name = typer.prompt("Name of the collection", err=True)
+        if name != where.collection:
+            raise Refused(f"{name!r} is not {where.collection!r}: nothing was removed")
+        connector.drop()
+    printed.show({"dropped": where.collection}, f"dropped the {told}")
+
+
+def _json(name: str, seen: Overview | ConnectorError) -> dict[str, Any]:
+    return (
+        {"name": name, "error": str(seen)} if isinstance(seen, ConnectorError) else seen.to_json()
+    )
+
+
+def _print_table(seen: dict[str, Overview | ConnectorError]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("collection", "records", "MB", "representations", "model", box=None)
+    for column in (1, 2):
+        table.columns[column].justify = "right"
+    for name, one in seen.items():
+        shown = escape(visible(name))
+        if isinstance(one, ConnectorError):
+            table.add_row(shown, "?", "?", "?", f"[yellow]{escape(visible(str(one)))}[/]")
+        else:
+            legs = ", ".join(one.info.schema.legs)
+            model = escape(visible(one.model or "-"))
+            table.add_row(shown, f"{one.records:,}", _megabytes(one), legs, model)
+    Console(highlight=False).print(table)
+
+
+def _lines(seen: Overview) -> list[tuple[str, str]]:
+    schema, made_by = seen.info.schema, seen.info.schema.fingerprint
+    lines = [
+        ("collection", seen.info.name),
+        ("engine", seen.info.engine),
+        ("records", f"{seen.records:,}"),
+        ("MB on disk", _megabytes(seen)),
+    ]
+    if schema.dense_width is not None:
+        lines.append(("dense", f"{schema.dense_width} wide"))
+    if schema.sparse:
+        lines.append(("sparse", "lexical weights"))
+    if schema.multivector_width is not None:
+        lines.append(
+            ("multivector", f"{schema.multivector_width} wide, {schema.multivector_dtype}")
+        )
+    if made_by is not None:
+        lines += [
+            ("model", f"{made_by.model}, up to {made_by.max_length} tokens, {made_by.precision}"),
+            ("chunker", made_by.chunker or "-"),
+        ]
+    fields = (f"{field} ({kind})" for field, kind in schema.payload_fields.items())
+    lines.append(("indexed fields", ", ".join(fields) or "-"))
+    lines += [(f"note {name}", json_line(note)) for name, note in seen.info.notes.items()]
+    return lines
+
+
+def _megabytes(seen: Overview) -> str:
+    return "-" if seen.bytes is None else f"{seen.bytes / 1e6:,.1f}"
