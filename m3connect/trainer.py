@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3connect.errors import ConfigError
+from m3connect.progress import Progress, silent
 from m3connect.training.recipe import AnyRecipe, read_recipe
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ _PACKAGES = ("torch", "accelerate", "matplotlib", "jinja2")
 """Of the extra ``training``."""
 
 
-def train(recipe: AnyRecipe | str | Path, *, resume: bool = False) -> Path:
+def train(
+    recipe: AnyRecipe | str | Path, *, resume: bool = False, progress: Progress = silent
+) -> Path:
     """Run a recipe, measure it on its development sets, and write the page of its curves.
 
     Runs once, or once a process under ``torchrun`` or ``accelerate launch``.
@@ -33,6 +36,7 @@ def train(recipe: AnyRecipe | str | Path, *, resume: bool = False) -> Path:
         recipe: as :func:`m3connect.training.recipe.read_recipe` gives it, or its file.
         resume: go on from the last checkpoint in the recipe's output folder; see
             :func:`m3connect.training.loop.train` for what may have changed.
+        progress: told of every step, in the first process.
 
     Returns:
         the folder of the trained model: the best that was measured, else the last. ``report.html``
@@ -54,7 +58,8 @@ def train(recipe: AnyRecipe | str | Path, *, resume: bool = False) -> Path:
         from m3connect.evaluation import requires
 
         requires.check()
-    folder = loop.train(plan, evaluate=measuring.make_evaluate(plan, measure), resume=resume)
+    evaluate = measuring.make_evaluate(plan, measure)
+    folder = loop.train(plan, evaluate=evaluate, resume=resume, progress=progress)
     if PartialState().is_main_process:
         log.write_report(plan)
     return folder

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.errors import FingerprintMismatch
+from m3connect.progress import Progress, silent
 from m3connect.searching import planner
 from m3connect.searching.modes import DEPTH, MIRACL, for_database, scored_legs, to_query
 from m3connect.searching.names import MODES, Mode
 from m3connect.types import LEGS, Embeddings, Query, RecordBatch, SparseVector
-
-Progress = Callable[[int], None]
-"""Called with the number of records handled so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def copy(
     target: Connector,
     *,
     batch_size: int = 256,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> CopyReport:
     """Copy ids, payloads, all representations, the fingerprint and the notes.
 
@@ -78,7 +76,7 @@ def copy(
         source: an existing collection.
         target: created if it does not exist.
         batch_size: records read at a time.
-        progress: called after every batch.
+        progress: told of every batch.
 
     Raises:
         SchemaMismatch: the target exists with another schema.
@@ -97,6 +95,7 @@ def copy(
             "collection."
         )
     read = written = 0
+    total = source.count()
     known = _ids(target)
     tolerance = _tolerance(info.schema)
     for batch in source.scan(vectors=True, batch_size=batch_size):
@@ -105,8 +104,7 @@ def copy(
             target.upsert(news)
         read += len(batch)
         written += len(news)
-        if progress is not None:
-            progress(read)
+        progress("copying", read, total)
     if info.notes:
         target.annotate(info.notes)
     target.flush()
@@ -120,6 +118,7 @@ def verify(
     samples: int = 50,
     seed: int = 0,
     batch_size: int = 256,
+    progress: Progress = silent,
 ) -> VerifyReport:
     """Compare two collections record by record, and the top ten of sampled queries.
 
@@ -130,6 +129,7 @@ def verify(
         samples: stored records whose own vectors are used as queries.
         seed: of the sample.
         batch_size: records compared at a time.
+        progress: told of every batch.
 
     Raises:
         ConnectorError: a database failed.
@@ -137,8 +137,10 @@ def verify(
     tolerance = max(_tolerance(side.describe().schema) for side in (source, target))
     differences: tuple[list[str], list[str], list[str]] = ([], [], [])
     seen: set[str] = set()
+    total = source.count()
     for batch in source.scan(vectors=True, batch_size=batch_size):
         seen.update(batch.ids)
+        progress("comparing", len(seen), total)
         found = _differences(batch, target.fetch(batch.ids), tolerance)
         for whole, part in zip(differences, found, strict=True):
             whole.extend(part)
@@ -148,7 +150,7 @@ def verify(
     chosen = np.random.default_rng(seed).permutation(len(common))[:samples]
     overlap = _overlap(source, target, [common[at] for at in chosen])
     return VerifyReport(
-        source.count(),
+        total,
         target.count(),
         tuple(missing),
         tuple(superfluous),

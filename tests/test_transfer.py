@@ -56,7 +56,10 @@ def target():
 
 def test_a_copy_is_equal(source, target):
     """Everything arrives: records, fingerprint, notes; a second run writes nothing."""
-    report = transfer.copy(source, target, batch_size=7)
+    told = []
+    report = transfer.copy(source, target, batch_size=7, progress=lambda *what: told.append(what))
+    assert told[0] == ("copying", 7, 40)
+    assert told[-1] == ("copying", 40, 40)
     assert (report.read, report.written, report.skipped) == (40, 40, 0)
     assert target.describe().notes == {"tuned": [1, 2]}
     assert target.describe().schema == source.describe().schema

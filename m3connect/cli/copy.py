@@ -97,15 +97,8 @@ def copy(
     """
     from m3connect import transfer
 
-    with ends.open_source() as one, ends.open_target() as two:
-        total = one.count()
-        with progress_bar() as progress:
-            report = transfer.copy(
-                one,
-                two,
-                batch_size=batch_size,
-                progress=lambda done: progress("copying", done, total),
-            )
+    with ends.open_source() as one, ends.open_target() as two, progress_bar() as progress:
+        report = transfer.copy(one, two, batch_size=batch_size, progress=progress)
     if printed.as_json:
         typer.echo(json.dumps(asdict(report)))
         return
@@ -130,8 +123,8 @@ def verify(
     """
     from m3connect import transfer
 
-    with ends.open_source() as one, ends.open_target() as two:
-        report = transfer.verify(one, two, samples=samples, seed=seed)
+    with ends.open_source() as one, ends.open_target() as two, progress_bar() as progress:
+        report = transfer.verify(one, two, samples=samples, seed=seed, progress=progress)
     if printed.as_json:
         typer.echo(json.dumps(asdict(report) | {"equal": report.equal}, ensure_ascii=False))
     else:

@@ -84,7 +84,7 @@ def encode(
     )
     total = None if lines else ingestion.count(files)
     encoder = model.load()
-    with progress_bar() as draw:
+    with progress_bar(total) as progress:
         report = ingestion.encode_to_parquet(
             items,
             encoder,
@@ -92,7 +92,7 @@ def encode(
             kind=kind,
             legs=chosen,
             failed=_say,
-            progress=lambda done: draw("texts", done.encoded + done.failed, total),
+            progress=progress,
         )
     say(remarks)
     _print(report, output, as_json=printed.as_json)

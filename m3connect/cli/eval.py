@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +129,7 @@ def evaluate(
     results = []
     for each in opened:
         record = files.RunFiles(output / "runs", each.name) if output else None
-        with progress_bar(quiet=not sys.stderr.isatty()) as progress:
+        with progress_bar() as progress:
             result = run.evaluate(
                 each,
                 encoder,

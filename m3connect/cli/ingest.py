@@ -150,15 +150,10 @@ def ingest(
         remarks=remarks,
     )
     chosen = options.legs(legs) if legs is not None else None
-    total = ingestion.count(found)
     with (
         where.open() as connector,
-        progress_bar() as draw,
+        progress_bar(ingestion.count(found)) as progress,
     ):
-
-        def progress(done: IngestReport) -> None:
-            draw("documents", done.read, total)
-
         if dry_run:
             estimated = ingestion.estimate(
                 opened,

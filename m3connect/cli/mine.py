@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -113,7 +112,7 @@ def mine(
     legs = needed([ranking], preset, available=encoder.info.fingerprint.legs)
     tally, scores = mining.Tally(), mining_report.Scores()
     with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
+        progress = stack.enter_context(progress_bar())
         source: Source
         if not live:
             home = cache or eval_options.default_cache()

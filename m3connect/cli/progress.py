@@ -1,34 +1,48 @@
-"""A progress bar on stderr for functions that report ``(what, done, total)``."""
+"""Progress as bars on stderr, a bar a stage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m3connect.progress import Progress
 
 
 @contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
-    """What such a function is given: it draws one bar a stage.
+def progress_bar(total: int | None = None) -> Iterator[Progress]:
+    """What the package's functions are given as ``progress``; draws only where someone may look.
 
     Args:
-        quiet: draw nothing.
+        total: of the stages that do not know theirs.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.progress import Progress as Bars
 
-    with Progress(
+    with Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=Console(stderr=True),
-        disable=quiet,
+        disable=not sys.stderr.isatty(),
     ) as bars:
-        tasks: dict[str, object] = {}
+        by_stage: dict[str, TaskID] = {}
+        totals = total
 
         def report(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+            known = totals if total is None else total
+            if stage not in by_stage:
+                by_stage[stage] = bars.add_task(stage, total=known)
+            bars.update(by_stage[stage], completed=done, total=known)
 
         yield report

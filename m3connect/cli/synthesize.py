@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -98,7 +97,7 @@ def synthesize(
         Settings(llm_base_url or "", llm or "", llm_api_key, temperature, per_minute=per_minute)
     )
     dropped: Counter[str] = Counter()
-    with progress_bar(quiet=not sys.stderr.isatty()) as progress:
+    with progress_bar() as progress:
         answers = synthesize.write(
             sampled,
             output,

@@ -37,6 +37,7 @@ def train(
     - `torchrun --nproc-per-node 8 -m m3connect.training recipe.toml`
     """
     from m3connect import trainer
+    from m3connect.cli.progress import progress_bar
     from m3connect.training.recipe import read_recipe
 
     trainer.check_installed()
@@ -50,7 +51,8 @@ def train(
         else:
             _print_plan(estimate, "queries" if plan.stage == "contrastive" else "texts")
         return
-    folder = trainer.train(plan, resume=resume)
+    with progress_bar() as progress:
+        folder = trainer.train(plan, resume=resume, progress=progress)
     if _first_process():
         report = plan.output / "report.html"
         result = {"model": str(folder), "report": str(report)}

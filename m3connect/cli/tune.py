@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -74,7 +73,7 @@ def tune(
         tuning.split(each, held_out=held_out, seed=seed)
     encoder = model.load()
     with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar(quiet=not sys.stderr.isatty()))
+        progress = stack.enter_context(progress_bar())
         connector = None
         if not live:
             home = cache or eval_options.default_cache()

@@ -10,7 +10,7 @@ from m3connect.datasets.beir import Dataset
 from m3connect.evaluation import bm25
 from m3connect.evaluation.measure import Answer, Recorder, Row, cutoff, measure
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.shards import Progress, silent
+from m3connect.progress import Progress, silent
 from m3connect.searching import fusion
 from m3connect.types import Leg
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from m3connect.datasets.beir import TextQuery
-from m3connect.evaluation.shards import Progress, silent
+from m3connect.progress import Progress, silent
 from m3connect.types import Document
 
 if TYPE_CHECKING:

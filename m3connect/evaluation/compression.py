@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from m3connect.errors import ConfigError
 from m3connect.evaluation import shards
-from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.progress import Progress, silent
 from m3connect.types import Embeddings, MultiVectors, TokenArray
 
 _BYTES = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "binary": 1 / 8}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.progress import Progress, silent
 from m3connect.searching.scoring import maxsim_scores
 from m3connect.types import Embeddings, FloatArray, Leg, MultiVectors, SparseVectors
 

@@ -20,8 +20,9 @@ from m3connect.errors import FingerprintMismatch, InputError
 from m3connect.evaluation import measure, metrics, requires, shards
 from m3connect.evaluation.measure import Answer, Recorder, Result, Row
 from m3connect.evaluation.offline import OfflineSearch, by_document, passages_for
-from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.ingestion.chunking import Chunker
+from m3connect.progress import Progress, silent
 from m3connect.searching import planner
 from m3connect.searching.modes import Preset, for_database, needed, parse_mode, to_query
 from m3connect.searching.names import MODES, Mode, ModeName

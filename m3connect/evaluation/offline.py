@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3connect.evaluation import exact
-from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.progress import Progress, silent
 from m3connect.searching import fusion
 from m3connect.searching.modes import Preset, legs_of, to_queries
 from m3connect.searching.names import FusedMode, Mode

@@ -21,8 +21,9 @@ from m3connect.evaluation.baselines import Baseline
 from m3connect.evaluation.measure import Recorder, Result, Row, check, cutoff, measure
 from m3connect.evaluation.offline import OfflineSearch, passages_for
 from m3connect.evaluation.passages import Passages, cut
-from m3connect.evaluation.shards import EmbeddingStore, Progress, silent
+from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.ingestion.chunking import Chunker
+from m3connect.progress import Progress, silent
 from m3connect.searching.modes import Preset, legs_of, needed, parse_mode, preset_for
 from m3connect.searching.names import MODES, Mode, ModeName
 from m3connect.types import Embeddings, Leg

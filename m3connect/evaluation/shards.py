@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 from pathlib import Path
@@ -20,16 +20,10 @@ from numpy.typing import NDArray
 from m3connect.contract import Encoder, Kind
 from m3connect.disk import aside
 from m3connect.errors import InputError
+from m3connect.progress import Progress, silent
 from m3connect.types import LEGS, Embeddings, Leg, TokenArray
 
 SHARD_ROWS = 2048
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done, and how much there is."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from m3connect.evaluation.offline import (
     by_document,
     passages_for,
 )
-from m3connect.evaluation.shards import Progress, silent
 from m3connect.evaluation.significance import Comparison, Interval, compare, interval
+from m3connect.progress import Progress, silent
 from m3connect.searching.modes import (
     DEPTH,
     Preset,

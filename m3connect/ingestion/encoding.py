@@ -19,6 +19,7 @@ from m3connect.ingestion.encodings import SAMPLE, codec_for
 from m3connect.ingestion.ledger import FIELD, content_hash
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import SourceFile, alone
+from m3connect.progress import Progress, silent
 from m3connect.stores.parquet import RecordWriter
 from m3connect.types import LEGS, Document, Embeddings, Leg, RecordBatch
 
@@ -65,7 +66,7 @@ def encode_to_parquet(
     kind: Kind = "passage",
     legs: Sequence[Leg] = LEGS,
     failed: Callable[[Failure], None] | None = None,
-    progress: Callable[[EncodeReport], None] | None = None,
+    progress: Progress = silent,
 ) -> EncodeReport:
     """Encode documents as they come and write a row for each, with its metadata.
 
@@ -78,7 +79,7 @@ def encode_to_parquet(
         kind: whether the texts ask or answer.
         legs: the representations to write.
         failed: called with each document that cannot be taken.
-        progress: called after each batch of rows.
+        progress: told of every batch of rows.
 
     Returns:
         the counts.
@@ -114,8 +115,7 @@ def encode_to_parquet(
                 truncated=report.truncated + int(embeddings.truncated.sum()),
                 seconds=time.monotonic() - started,
             )
-            if progress is not None:
-                progress(report)
+            progress("texts", report.read, None)
     return replace(
         report,
         read=report.encoded + len(failures),

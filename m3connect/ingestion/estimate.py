@@ -21,7 +21,8 @@ from m3connect.ingestion.pipeline import (
 )
 from m3connect.ingestion.pruning import vanished
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
-from m3connect.ingestion.sink import Progress, Sink, Work
+from m3connect.ingestion.sink import Sink, Work
+from m3connect.progress import Progress, silent
 from m3connect.types import Leg
 
 SAMPLE = 32  # passages encoded to measure speed and size
@@ -34,7 +35,7 @@ def estimate(
     legs: Sequence[Leg] | None = None,
     take_over: bool = False,
     prune: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> IngestEstimate:
     """Read and cut everything, encode a sample, write nothing.
 
@@ -44,7 +45,7 @@ def estimate(
         legs: representations to store; default as in :func:`m3connect.ingestion.ingest`.
         take_over: whether documents of other sources would be replaced.
         prune: count what pruning would delete.
-        progress: called with the counts so far.
+        progress: told how many documents are through.
 
     Raises:
         ConfigError, FingerprintMismatch, InputError, Refused: as ``ingest`` would.

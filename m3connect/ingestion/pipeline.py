@@ -23,7 +23,8 @@ from m3connect.ingestion.formats import Options
 from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, Stored, step
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
-from m3connect.ingestion.sink import Change, Empty, Event, Progress, Sink, Unchanged, Work
+from m3connect.ingestion.sink import Change, Empty, Event, Sink, Unchanged, Work
+from m3connect.progress import Progress, silent
 from m3connect.types import Chunk, Document, Leg, Payload, RecordBatch
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def ingest(
     take_over: bool = False,
     prune: bool = False,
     dead_letters: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> IngestReport:
     """Bring documents into a collection, which is made if it does not exist.
 
@@ -87,7 +88,7 @@ def ingest(
         prune: at the end, delete all documents that this source did not give. It must then be the
             whole source of the collection.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
-        progress: called with the counts so far, after each piece of work.
+        progress: told how many documents are through.
 
     Raises:
         ConfigError: a bad path or option; nothing was written.

@@ -33,9 +33,8 @@ from m3connect.ingestion import ledger
 from m3connect.ingestion.chunking import chunk_ids
 from m3connect.ingestion.ledger import Candidate, Mark, Stored
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
+from m3connect.progress import Progress, silent
 from m3connect.types import RecordBatch
-
-Progress = Callable[[IngestReport], None]
 
 PENDING = 2  # pieces of work that may wait for the database while the next is encoded
 TELL_SECONDS = 0.1  # between two calls of ``progress`` while nothing is written
@@ -128,7 +127,7 @@ class Sink:
     Args:
         connector: the collection.
         letters: where failures go.
-        progress: called with the counts so far, in the caller's thread.
+        progress: told how many documents are through.
         exists: whether the collection exists; if not, it holds nothing to look up.
         take_over: whether documents of other sources may be replaced.
     """
@@ -137,7 +136,7 @@ class Sink:
         self,
         connector: Connector,
         letters: DeadLetters,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         *,
         exists: bool = True,
         take_over: bool = False,
@@ -257,8 +256,7 @@ class Sink:
 
     def _tell(self) -> None:
         self._told = time.perf_counter()
-        if self._progress is not None:
-            self._progress(self.report())
+        self._progress("documents", self.read, None)
 
 
 # ------------------------------------------------------------------------- in the writing thread

@@ -43,7 +43,7 @@ _MAY_CHANGE: dict[str, Any] = {
 }
 
 
-class Progress:
+class RunState:
     """Counters and the epoch's plan. Saved with every checkpoint.
 
     The plan is kept rather than made again: neighbours depend on the weights at the epoch's start.
@@ -97,7 +97,7 @@ class Checkpoints:
         recipe: of the run.
         optimizer: of the run.
         schedule: of the learning rate.
-        progress: counters and plan.
+        state: counters and plan.
     """
 
     def __init__(
@@ -106,15 +106,15 @@ class Checkpoints:
         recipe: AnyRecipe,
         optimizer: Optimizer,
         schedule: LRScheduler,
-        progress: Progress,
+        state: RunState,
     ) -> None:
-        accelerator.register_for_checkpointing(schedule, progress)
+        accelerator.register_for_checkpointing(schedule, state)
         accelerator.register_save_state_pre_hook(_leave_out_what_stays)
         accelerator.register_load_state_pre_hook(_load_what_moves)
         self.accelerator = accelerator
         self.recipe = recipe
         self.optimizer = optimizer
-        self.progress = progress
+        self.state = state
         self.folder = recipe.output / "checkpoints"
 
     def save(self) -> None:
@@ -123,7 +123,7 @@ class Checkpoints:
         Raises:
             M3ConnectError: there is no room for it.
         """
-        target = self.folder / f"step-{self.progress.step:06d}"
+        target = self.folder / f"step-{self.state.step:06d}"
         with writing(target, NO_ROOM):  # of a sharded model every process writes its part
             self.accelerator.save_state(str(unfinished(target)))
         self._forget_no_step()
@@ -147,9 +147,9 @@ class Checkpoints:
         if not saved:
             raise ConfigError(f"{self.folder} holds no checkpoint to resume from")
         self.accelerator.load_state(str(saved[-1]))
-        if self.progress.source != source:
+        if self.state.source != source:
             raise ConfigError(
-                f"{saved[-1]} began from weights {self.progress.source}, and the recipe's model has "
+                f"{saved[-1]} began from weights {self.state.source}, and the recipe's model has "
                 f"{source} now: put the old model back, or start a new run"
             )
         self._forget_no_step()
@@ -159,7 +159,7 @@ class Checkpoints:
 
         Adam would count it.
         """
-        if not self.progress.step:
+        if not self.state.step:
             self.optimizer.state.clear()
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from m3connect.disk import take_place, unfinished, writing
 from m3connect.errors import ConfigError, InputError
-from m3connect.training.checkpoints import NO_ROOM, Checkpoints, Progress, claim_output
+from m3connect.progress import Progress, silent
+from m3connect.training.checkpoints import NO_ROOM, Checkpoints, RunState, claim_output
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.distributed import make_accelerator, start_trackers, whole
 from m3connect.training.log import LOG_NAME, Monitor
@@ -63,7 +64,13 @@ class Task(Protocol):
         """Add ``share`` of a batch's gradients; returns the loss and its parts."""
 
 
-def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool = False) -> Path:
+def train(
+    recipe: AnyRecipe,
+    *,
+    evaluate: Evaluate | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Path:
     """Run a recipe.
 
     Args:
@@ -73,6 +80,7 @@ def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool =
         resume: go on from the last checkpoint in the recipe's output folder. Of the recipe, paths,
             ``run``, ``evaluation`` and ``optimizer.steps`` may have changed: fewer steps let the
             learning rate fall to 0 earlier.
+        progress: told of every step, in the first process.
 
     Returns:
         the folder of the trained model: the best that was measured, else the last.
@@ -93,11 +101,13 @@ def train(recipe: AnyRecipe, *, evaluate: Evaluate | None = None, resume: bool =
     run = Run(recipe, task, resume=resume)
     for batches in run.batches():
         run.step(batches)
+        if run.accelerator.is_main_process:
+            progress("steps", run.state.step, run.state.total)
         if run.due(recipe.run.log_every):
             run.log()
         if evaluate and recipe.evaluation and run.due(recipe.evaluation.every):
             run.measure(evaluate)
-            if run.progress.measured_without_gain == recipe.evaluation.patience:
+            if run.state.measured_without_gain == recipe.evaluation.patience:
                 break
         if run.due(recipe.run.checkpoint_every):
             run.checkpoints.save()
@@ -125,27 +135,27 @@ class Run:
         self.sharded = bool(self.accelerator.is_fsdp2)
         set_seed(recipe.seed)
         task.module.to(self.accelerator.device)
-        self.progress = Progress()
+        self.state = RunState()
         source = task.trainable.config.weights_hash
         if self.accelerator.is_main_process:
             claim_output(recipe, resume=resume)
         if resume:
             task.restart()
         else:
-            self.progress.begin(self._plan(0))
-            self.progress.total = total_steps(recipe.optimizer, self.progress.plan)
-            task.start(self.progress.plan)
+            self.state.begin(self._plan(0))
+            self.state.total = total_steps(recipe.optimizer, self.state.plan)
+            task.start(self.state.plan)
         optimizer = make_optimizer(task.module, recipe.optimizer)
-        self.schedule = make_schedule(optimizer, recipe.optimizer, self.progress)
+        self.schedule = make_schedule(optimizer, recipe.optimizer, self.state)
         self.model, self.optimizer = self.accelerator.prepare(task.module, optimizer)
         self.checkpoints = Checkpoints(
-            self.accelerator, recipe, optimizer, self.schedule, self.progress
+            self.accelerator, recipe, optimizer, self.schedule, self.state
         )
         if resume:
             self.checkpoints.restore(source)
-            self.progress.total = total_steps(recipe.optimizer, self.progress.plan)
+            self.state.total = total_steps(recipe.optimizer, self.state.plan)
         else:
-            self.progress.source = source
+            self.state.source = source
             self.checkpoints.save()
         start_trackers(self.accelerator, recipe)
         main = self.accelerator.is_main_process
@@ -161,15 +171,15 @@ class Run:
 
     def batches(self) -> Iterator[list[Any]]:
         """This process's batches of each step that is left."""
-        progress, count = self.progress, self.recipe.optimizer.accumulate
+        state, count = self.state, self.recipe.optimizer.accumulate
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        while progress.step < progress.total:
-            if progress.position + count > len(progress.plan):
-                progress.epoch += 1
-                progress.begin(self._plan(progress.epoch))
-            chosen = progress.plan[progress.position : progress.position + count]
-            progress.position += count
-            batches = [self.task.batch(part, progress.epoch, rank, processes) for part in chosen]
+        while state.step < state.total:
+            if state.position + count > len(state.plan):
+                state.epoch += 1
+                state.begin(self._plan(state.epoch))
+            chosen = state.plan[state.position : state.position + count]
+            state.position += count
+            batches = [self.task.batch(part, state.epoch, rank, processes) for part in chosen]
             yield [batch.to(self.accelerator.device) for batch in batches]
 
     def step(self, batches: Sequence[Any]) -> None:
@@ -180,7 +190,7 @@ class Run:
             exchange = number == len(batches)
             with nullcontext() if exchange else self.accelerator.no_sync(self.model):
                 figures = self.task.backward(
-                    self.model, batch, self.progress.step, 1 / len(batches), self.accelerator
+                    self.model, batch, self.state.step, 1 / len(batches), self.accelerator
                 )
             self.monitor.add(figures)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip)
@@ -190,23 +200,23 @@ class Run:
         )
         self.schedule.step()
         self.optimizer.zero_grad()
-        self.progress.step += 1
+        self.state.step += 1
         tokens = sum(batch.tokens for batch in batches)
-        self.progress.tokens += tokens * self.accelerator.num_processes
-        self.progress.seconds += time.monotonic() - began
+        self.state.tokens += tokens * self.accelerator.num_processes
+        self.state.seconds += time.monotonic() - began
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
-        return self.progress.step % every == 0 or self.progress.step == self.progress.total
+        return self.state.step % every == 0 or self.state.step == self.state.total
 
     def log(self) -> None:
         """A line of the log."""
-        progress = self.progress
+        state = self.state
         self.monitor.write(
-            step=progress.step,
-            epoch=progress.epoch,
-            tokens=progress.tokens,
-            seconds=round(progress.seconds, 3),
+            step=state.step,
+            epoch=state.epoch,
+            tokens=state.tokens,
+            seconds=round(state.seconds, 3),
         )
 
     def measure(self, evaluate: Evaluate) -> None:
@@ -217,10 +227,10 @@ class Run:
             trainable.model.to(self.accelerator.device).eval()
             scores = [evaluate(trainable)]
         broadcast_object_list(scores)
-        self.monitor.measured(self.progress.step, scores[0])
+        self.monitor.measured(self.state.step, scores[0])
         table = self.recipe.evaluation
         *_, last = scores[0]
-        if table and self.progress.better(scores[0][table.mode or last]):
+        if table and self.state.better(scores[0][table.mode or last]):
             self._save(trainable, "best")
 
     def finish(self) -> Path:

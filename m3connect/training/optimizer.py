@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from m3connect.model.tensors import HEADS
-from m3connect.training.checkpoints import Progress
+from m3connect.training.checkpoints import RunState
 from m3connect.training.recipe import OptimizerTable
 
 
@@ -32,10 +32,10 @@ def _of_head(name: str) -> bool:
 
 
 def make_schedule(
-    optimizer: torch.optim.Optimizer, table: OptimizerTable, progress: Progress
+    optimizer: torch.optim.Optimizer, table: OptimizerTable, state: RunState
 ) -> LambdaLR:
     """Linear up over ``warmup``, linear down to 0 at the last step."""
-    return LambdaLR(optimizer, lambda step: rate_factor(step, progress.total, table.warmup))
+    return LambdaLR(optimizer, lambda step: rate_factor(step, state.total, table.warmup))
 
 
 def rate_factor(step: int, total: int, warmup: float) -> float:

@@ -22,7 +22,7 @@ from m3connect.datasets.write import write_qrels
 from m3connect.errors import InputError
 from m3connect.evaluation import run
 from m3connect.evaluation.offline import OfflineSearch
-from m3connect.evaluation.shards import Progress, silent
+from m3connect.progress import Progress, silent
 from m3connect.searching.modes import preset_for
 from m3connect.types import Document
 

@@ -182,7 +182,6 @@ def test_an_interruption_leaves_no_half_file(tmp_path, tiny_m3):
             target,
             kind="passage",
             legs=["dense"],
-            progress=lambda report: None,
         )
     assert target.read_bytes() == b"older"
     assert [file.name for file in tmp_path.iterdir()] == ["out.parquet"]
@@ -205,7 +204,7 @@ def test_rows_are_written_as_they_come(tmp_path, tiny_m3):
         tmp_path / "out.parquet",
         kind="passage",
         legs=["dense"],
-        progress=lambda report: written.append((seen, report.encoded)),
+        progress=lambda stage, done, total: written.append((seen, done)),
     )
     assert report.encoded == 2000
     assert len(written) > 10

@@ -144,7 +144,7 @@ def test_passages_are_cut_as_asked(run, folder, tmp_path):
     (stored,) = json.loads((out / "results.json").read_text())
     cut_as = "semantic 2, 5 tokens, overlap 1, context none"
     assert stored["settings"]["passages"] == {"cut_as": cut_as, "count": 72}
-    with pytest.raises(ConfigError, match="--context is of title, headings|--context takes"):
+    with pytest.raises(ConfigError, match=r"--context is of title, headings|--context takes"):
         run("--dataset", folder, "--passages", "--context", "summary")
 
 
@@ -152,5 +152,5 @@ def test_a_collection_that_was_not_cut_so_is_refused(run, folder):
     """``--live --passages`` measures that cut or nothing."""
     with MemoryConnector(collection="tiny") as connector:
         connector.ensure(CollectionSchema(16, True, 16))
-        with pytest.raises(FingerprintMismatch, match="came ready-made.*say 'semantic 2, 256"):
+        with pytest.raises(FingerprintMismatch, match=r"came ready-made.*say 'semantic 2, 256"):
             run("--dataset", folder, "--passages", "--live", connector=connector)

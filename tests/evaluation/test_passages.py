@@ -161,7 +161,7 @@ def test_a_collection_that_was_cut_otherwise_is_refused(chapters):
     """With the chunker given, a live evaluation measures that cut or none."""
     with MemoryConnector(collection="chapters") as connector:
         ingest([chapters.folder / "corpus.jsonl"], ENCODER, connector, chunk_tokens=6)
-        with pytest.raises(FingerprintMismatch, match="6 tokens.*say.*12 tokens"):
+        with pytest.raises(FingerprintMismatch, match=r"6 tokens.*say.*12 tokens"):
             live.evaluate(chapters, ENCODER, connector, passages=Chunker(ENCODER, tokens=12))
 
 

@@ -26,7 +26,12 @@ def weights(folder):
 
 def test_a_run_learns_and_leaves_a_checkpoint(recipe, tmp_path):
     """The loss falls, the log has a line a step, and the result opens as a model."""
-    folder = train(recipe("optimizer.epochs=8", "objective.self_distill_from=3"))
+    told = []
+    folder = train(
+        recipe("optimizer.epochs=8", "objective.self_distill_from=3"),
+        progress=lambda *what: told.append(what),
+    )
+    assert told == [("steps", step, len(told)) for step in range(1, len(told) + 1)]
     log = read_log(tmp_path / "run/log.jsonl")
     assert [entry["step"] for entry in log] == list(range(1, len(log) + 1))
     assert log[-1]["loss"] < 0.5 * log[0]["loss"]
