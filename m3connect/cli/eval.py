@@ -78,6 +78,15 @@ def evaluate(
         ),
     ] = False,
     cutting: Cutting,
+    no_qrels: Annotated[
+        bool,
+        typer.Option(
+            "--no-qrels",
+            help="Make queries out of the documents themselves: their titles, headings and "
+            "sentences, taken out of the passages that they must find. Each --dataset may be whatever "
+            "ingest reads.",
+        ),
+    ] = False,
     live: Live = False,
     depth: Annotated[
         int | None,
@@ -102,26 +111,40 @@ def evaluate(
     - `m3connect eval --dataset a --dataset b --model BAAI/bge-m3 --preset miracl --output report`
     - `m3connect eval --dataset legal --modes dense,all --limit-queries 200 --json`
     - `m3connect eval --dataset manuals --passages --chunk-tokens 128 --baseline bm25`
+    - `m3connect eval --dataset docs/ --no-qrels --baseline bm25`
     - `m3connect eval --dataset legal --live --collection legal`
     """
     from m3connect.cli.progress import progress_bar
+    from m3connect.evaluation import known_items, measure, requires, run
     from m3connect.evaluation import live as databases
-    from m3connect.evaluation import measure, requires, run
     from m3connect.evaluation.reports import files, tables
 
     requires.check()
     eval_options.check_live(live=live)
-    eval_options.check_passages(passages=passages)
+    eval_options.check_passages(passages=passages or no_qrels)
+    if no_qrels and (qrels or live or passages):
+        clash = "--qrels" if qrels else "--live" if live else "--passages"
+        raise ConfigError(
+            f"--no-qrels makes queries and passages of its own out of documents: leave {clash} out"
+        )
     measured = names(metrics)
     chosen = eval_options.parse_modes(modes)
     baselines = eval_options.parse_baselines(names(baseline))
-    opened = eval_options.open_datasets(
-        names(dataset), qrels, language, limit_queries, seed, live=live
-    )
+    home = cache or eval_options.default_cache()
+    encoder = model.load() if no_qrels else None  # else what is wrong with the data is said first
+    if encoder is not None:
+        cutter = eval_options.chunker(encoder, cutting)
+        opened = eval_options.known_items(
+            names(dataset), cutter, output or home, limit_queries, seed
+        )
+    else:
+        opened = eval_options.open_datasets(
+            names(dataset), qrels, language, limit_queries, seed, live=live
+        )
     _check_names(opened)
     for each in opened:
         measure.check(measured, each)
-    encoder = model.load()
+    encoder = encoder or model.load()
     chunker = eval_options.chunker(encoder, cutting) if passages else None
     settings = None  # what search does by default
     if preset or fusion.fusion or fusion.weights:
@@ -139,7 +162,7 @@ def evaluate(
                 preset=settings,
                 passages=chunker,
                 names=measured,
-                cache=cache or eval_options.default_cache(),
+                cache=home,
                 progress=progress,
                 record=record,
             )
@@ -168,6 +191,8 @@ def evaluate(
         _show(results, measured)
     for result in results:
         eval_options.warn(result.dataset, result.warnings)
+    if no_qrels:
+        typer.secho(known_items.LIMITS, fg="yellow", err=True)
 
 
 def _check_names(opened: Sequence[Dataset]) -> None:

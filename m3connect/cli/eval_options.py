@@ -144,6 +144,25 @@ def open_datasets(
     return [open_dataset(name, qrels, language, limit_queries, seed) for name in names]
 
 
+def known_items(
+    sources: Sequence[str], chunker: Chunker, home: Path, limit_queries: int | None, seed: int
+) -> list[Dataset]:
+    """Test collections whose queries are taken out of the documents, a few for each source.
+
+    Raises:
+        ConfigError: a source does not exist.
+        InputError: its documents give no query.
+    """
+    from m3connect.evaluation import known_items as items
+
+    folder = home / "known-items"
+    return [
+        made
+        for source in sources
+        for made in items.build(source, chunker, folder, queries=limit_queries or 200, seed=seed)
+    ]
+
+
 def warn(dataset: str, warnings: Sequence[str]) -> None:
     """Say on stderr what was odd about a dataset."""
     for warning in warnings:

@@ -3,6 +3,7 @@
 run.py              the main path: dataset + encoder -> embeddings -> answers -> figures
 shards.py exact.py offline.py   embeddings on disk, exact search over them, every mode's answers
 passages.py         a corpus cut as ingestion cuts it, when documents are to count by passages
+known_items.py      queries out of the documents, where nobody wrote any
 live.py             the same through a connector
 measure.py metrics.py answers.py significance.py    from answers to figures and how sure they are
 baselines.py bm25.py            rows to compare with

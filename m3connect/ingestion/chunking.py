@@ -29,7 +29,7 @@ TINY = 8  # a passage of less than one eighth of the limit is joined to a neighb
 # Characters. Splitting takes the square of a run without white space, and cannot be interrupted.
 LONG_WORD, PART_OF_WORD, LONG_TEXT = 4096, 1024, 1 << 18
 _PAGE_BREAK = "\f"
-_SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|(?<=[\u3002\uff01\uff1f])|\n")
+SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|(?<=[\u3002\uff01\uff1f])|\n")
 _MARKS = re.compile(r"[\s`~\-*_=|:#>+]*|\s*(?:`{3,}|~{3,})[ \t]*[\w+#.-]{0,30}\s*")
 
 
@@ -173,7 +173,7 @@ class Chunker:
                 continue
             middle = first[0] + size // 2
             window = max(first[0] + 1, middle - size // 6), min(first[1], middle + size // 6)
-            seams = [seam.span() for seam in _SENTENCE.finditer(text, *window)]
+            seams = [seam.span() for seam in SENTENCE.finditer(text, *window)]
             if seams:
                 stop, start = min(seams, key=lambda seam: abs(seam[1] - middle))
                 if self._fits(text[start : rest[1]]):
