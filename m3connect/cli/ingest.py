@@ -100,11 +100,17 @@ def ingest(
         bool,
         typer.Option(
             "--prune",
-            help="Delete documents that the source no longer has. Name the collection's whole "
-            "source then.",
+            help="Delete documents of this source that it no longer has; those of other sources "
+            "stay.",
         ),
         Mark.FLAG_ONLY,
     ] = False,
+    max_delete_ratio: Annotated[
+        float,
+        typer.Option(
+            help="The largest part of this source's documents that --prune deletes.", min=0, max=1
+        ),
+    ] = 0.1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
     ] = False,
@@ -161,6 +167,7 @@ def ingest(
                 legs=chosen,
                 take_over=take_over,
                 prune=prune,
+                max_delete_ratio=max_delete_ratio,
                 progress=progress,
             )
         else:
@@ -172,6 +179,7 @@ def ingest(
                 index_fields=_index_fields(options.names(index_field)),
                 take_over=take_over,
                 prune=prune,
+                max_delete_ratio=max_delete_ratio,
                 dead_letters=letters,
                 progress=progress,
             )
@@ -212,6 +220,12 @@ def _print_report(
         typer.echo(f"{report.empty} documents are empty", err=True)
     if report.pruned and not as_json:
         typer.echo(f"{report.pruned} documents pruned that the source no longer has")
+    if report.left_over:
+        typer.echo(
+            f"{collection!r} still holds {report.left_over} documents of this source that it no "
+            "longer has: --prune deletes them",
+            err=True,
+        )
     if report.truncated:
         typer.echo(f"{report.truncated} passages were longer than the model takes", err=True)
     if report.failed:

@@ -22,12 +22,14 @@ class DocumentSource:
         encoder: encodes their passages.
         chunker: cuts them.
         source: the name of the source that all of them belong to; None is each document's own.
+        whole: whether they are all that their source has.
     """
 
     items: Iterable[Document | Failure]
     encoder: Encoder
     chunker: Chunker
     source: str | None = None
+    whole: bool = False
 
     @property
     def legs(self) -> tuple[Leg, ...]:

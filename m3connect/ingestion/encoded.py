@@ -49,6 +49,7 @@ class EncodedSource:
         contents: what m3connect wrote about them, None if another program wrote them.
         source: the name of the source that all of them belong to, if it was given one.
         root: of the one that they belong to otherwise, unless they say so themselves, as copies do.
+        whole: whether they are all that their source has.
     """
 
     columns: pa.Schema
@@ -57,6 +58,7 @@ class EncodedSource:
     contents: Contents | None = None
     source: str | None = None
     root: str = UNNAMED
+    whole: bool = False
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -233,7 +235,8 @@ def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Enco
     )
     if source.restores and len(files) > 1:
         raise ConfigError("these are copies of collections; ingest them one by one")
-    return replace(source, root=around([file.root for file in files]))
+    root = around([file.root for file in files])
+    return replace(source, root=root, whole=not source.restores)
 
 
 def _identity(footer: pq.FileMetaData, name: str) -> CollectionSchema | Fingerprint | None:

@@ -19,7 +19,7 @@ from m3connect.ingestion.pipeline import (
     grouped,
     passages,
 )
-from m3connect.ingestion.pruning import vanished
+from m3connect.ingestion.pruning import MAX_DELETE_RATIO, vanished
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
 from m3connect.ingestion.sink import Sink, Work
 from m3connect.progress import Progress, silent
@@ -35,6 +35,7 @@ def estimate(
     legs: Sequence[Leg] | None = None,
     take_over: bool = False,
     prune: bool = False,
+    max_delete_ratio: float = MAX_DELETE_RATIO,
     progress: Progress = silent,
 ) -> IngestEstimate:
     """Read and cut everything, encode a sample, write nothing.
@@ -45,6 +46,7 @@ def estimate(
         legs: representations to store; default as in :func:`m3connect.ingestion.ingest`.
         take_over: whether documents of other sources would be replaced.
         prune: count what pruning would delete.
+        max_delete_ratio: the largest part of this source's documents that it may.
         progress: told how many documents are through.
 
     Raises:
@@ -52,7 +54,7 @@ def estimate(
     """
     chosen = choose_legs(legs, source, connector)
     exists = collection_exists(connector, source.schema(chosen, {}))
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     letters = DeadLetters()
     with Sink(connector, letters, progress, exists=exists, take_over=take_over) as sink:
         if isinstance(source, EncodedSource):
@@ -63,7 +65,9 @@ def estimate(
     read = len(seen) + done.failed
     gone = {}
     if prune and exists:
-        gone = vanished(connector, source, seen, read=read, failed=done.failed)
+        gone = vanished(
+            connector, source, seen, read=read, failed=done.failed, most=max_delete_ratio
+        )
     return IngestEstimate(
         read=read,
         unchanged=done.unchanged,
@@ -86,7 +90,7 @@ class _ToDo:
     bytes: int = 0
 
 
-def _records(source: EncodedSource, legs: Sequence[Leg], seen: set[str], sink: Sink) -> _ToDo:
+def _records(source: EncodedSource, legs: Sequence[Leg], seen: dict[str, str], sink: Sink) -> _ToDo:
     to_do = _ToDo()
     for event in events(source, legs, seen, sink.look_up):
         sink.count(event)
@@ -96,7 +100,9 @@ def _records(source: EncodedSource, legs: Sequence[Leg], seen: set[str], sink: S
     return to_do
 
 
-def _documents(source: DocumentSource, legs: Sequence[Leg], seen: set[str], sink: Sink) -> _ToDo:
+def _documents(
+    source: DocumentSource, legs: Sequence[Leg], seen: dict[str, str], sink: Sink
+) -> _ToDo:
     encoder = source.encoder
     added = added_tokens(encoder)
     to_do = _ToDo()

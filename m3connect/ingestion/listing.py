@@ -98,6 +98,7 @@ class SourceFile:
             local files.
         fault: why it cannot be read, if that is known already.
         root: the name of the source that it belongs to: see :func:`root_of`.
+        part: whether it was named alone, as one document of that source.
     """
 
     filesystem: Any
@@ -105,6 +106,7 @@ class SourceFile:
     name: str
     fault: str | None = None
     root: str = ""
+    part: bool = False
 
     @property
     def suffix(self) -> str:
@@ -235,8 +237,9 @@ def _named(file: SourceFile, path: str, selection: Selection) -> SourceFile:
     if is_local(file.filesystem) and _is_output(file.path, selection):
         raise ConfigError(f"{path} is both to be read and to be written; name another output")
     whole = root_of(file.filesystem, file.path)
-    if file.suffix in PAGES:  # one document of its folder
-        whole = f"{posixpath.dirname(whole.partition('?')[0])}/"
+    if file.suffix in PAGES:
+        folder = f"{posixpath.dirname(whole.partition('?')[0])}/"
+        return replace(file, root=folder, part=True)
     return replace(file, root=whole)
 
 
@@ -245,10 +248,7 @@ def root_of(filesystem: Any, path: str, *, folder: bool = False) -> str:
 
     The same from wherever it is called, so that a collection knows whose a document is.
     """
-    if not is_local(filesystem):
-        name = address(filesystem, path)
-    else:
-        name = posixpath.abspath(path)
+    name = posixpath.abspath(path) if is_local(filesystem) else address(filesystem, path)
     return f"{name.rstrip('/')}/" if folder else name
 
 

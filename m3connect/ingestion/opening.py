@@ -74,7 +74,7 @@ def open_source(
     made_by = None if encoder is None or callable(encoder) else encoder.info.fingerprint
     fields = Fields(id_field, text_field, _names(metadata_fields))
     options = replace(reading or Options(), fields=fields)
-    opened = _open(source, made_by, options, Remarks() if remarks is None else remarks)
+    opened, whole = _open(source, made_by, options, Remarks() if remarks is None else remarks)
     if isinstance(opened, EncodedSource):
         return replace(opened, source=source_name)
     if encoder is None:
@@ -82,33 +82,34 @@ def open_source(
     if callable(encoder):
         encoder = encoder()
     chunker = Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap, context=context)
-    return DocumentSource(opened, encoder, chunker, source_name)
+    return DocumentSource(opened, encoder, chunker, source_name, whole)
 
 
 def _open(
     source: Any, made_by: Fingerprint | None, options: Options, remarks: Remarks
-) -> EncodedSource | Iterable[Document | Failure]:
-    """Embeddings, or documents to encode."""
+) -> tuple[EncodedSource | Iterable[Document | Failure], bool]:
+    """Embeddings, or documents to encode; and whether they are all that their source has."""
     reader = tables.as_reader(source)
     if reader is not None:
-        return _open_batches(reader.schema, reader, made_by, options.fields)
+        return _open_batches(reader.schema, reader, made_by, options.fields), False
     if isinstance(source, Mapping | Document | SourceFile):
         raise InputError(f"a source is many documents, not one {type(source).__name__}: [it]")
     items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
     first = next(items, None)
     everything = chain([first] if first is not None else [], items)
     if isinstance(first, pa.RecordBatch):
-        return _open_batches(first.schema, everything, made_by, options.fields)
-    if isinstance(first, str | os.PathLike):
-        return _open_files(find(list(everything), remarks=remarks), made_by, options, remarks)
-    if isinstance(first, SourceFile):
-        return _open_files(list(everything), made_by, options, remarks)
+        return _open_batches(first.schema, everything, made_by, options.fields), False
+    if isinstance(first, str | os.PathLike | SourceFile):
+        named = list(everything)
+        files = named if isinstance(first, SourceFile) else find(named, remarks=remarks)
+        whole = not any(file.part or file.filesystem is None for file in files)
+        return _open_files(files, made_by, options, remarks), whole
     if first is not None and not isinstance(first, Document | Failure | Mapping):
         raise InputError(
             "a source gives paths, Documents or Arrow batches, not "
             f"{type(first).__name__}; tables, data frames and dicts are taken, too"
         )
-    return tables.from_records(everything, options.fields)
+    return tables.from_records(everything, options.fields), False
 
 
 def _open_batches(

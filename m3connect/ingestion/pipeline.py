@@ -56,6 +56,7 @@ def ingest(
     source_name: str | None = None,
     take_over: bool = False,
     prune: bool = False,
+    max_delete_ratio: float = pruning.MAX_DELETE_RATIO,
     dead_letters: str | Path | None = None,
     progress: Progress = silent,
 ) -> IngestReport:
@@ -63,7 +64,7 @@ def ingest(
 
     Running twice changes nothing: documents that the collection already holds as they are are
     skipped, changed ones are replaced, and a run that was interrupted is completed by the next.
-    Documents that are no longer in the source stay unless ``prune`` is set. Memory does not grow with
+    Documents that are no longer in the source stay unless ``prune`` is set, and are counted. Memory does not grow with
     the source, but for the ids.
 
     Args:
@@ -85,16 +86,17 @@ def ingest(
             of files (:mod:`m3connect.ingestion.ownership`), ``unnamed`` for all else.
         take_over: whether documents of other sources, under the same ids, are replaced and are this
             source's from then on.
-        prune: at the end, delete all documents that this source did not give. It must then be the
-            whole source of the collection.
+        prune: at the end, delete the documents of this source that it did not give; those of other
+            sources stay.
+        max_delete_ratio: the largest part of this source's documents that pruning deletes.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
         progress: told how many documents are through.
 
     Raises:
         ConfigError: a bad path or option; nothing was written.
-        InputError: every document failed; or nothing was pruned, because documents failed or there
-            were none.
-        Refused: documents would replace those of another source; nothing of them was written.
+        InputError: every document failed.
+        Refused: documents would replace those of another source, and nothing of them was written; or
+            nothing was pruned, because documents failed, there were none, or too many would go.
         FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
         TransientError: the database stayed unreachable; run again to continue.
         ConnectorError: the database refused for a reason that is no document's.
@@ -112,7 +114,7 @@ def ingest(
         source_name=source_name,
     )
     chosen, held = prepare(opened, connector, legs, index_fields or {})
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     with DeadLetters(dead_letters) as letters:
         try:
             with Sink(connector, letters, progress, take_over=take_over) as sink:
@@ -124,8 +126,11 @@ def ingest(
         if isinstance(opened, EncodedSource) and opened.restores and not sink.failed:
             restoring.finish(connector, opened.contents)
         if prune:
-            pruning.prune(opened, seen, sink)
+            pruning.prune(opened, seen, sink, most=max_delete_ratio)
             connector.flush()
+        elif opened.whole and not sink.failed:
+            present = sink.unchanged + sink.written
+            sink.left_over = pruning.left_over(connector, set(seen.values()), present)
     _require_any(sink, dead_letters)
     return sink.report()
 
@@ -174,7 +179,7 @@ def _require_any(sink: Sink, dead_letters: str | Path | None) -> None:
 def events(
     source: DocumentSource | EncodedSource,
     legs: Sequence[Leg],
-    seen: set[str],
+    seen: dict[str, str],
     ask: LookUp,
     *,
     held: bool = False,
@@ -184,7 +189,7 @@ def events(
     Args:
         source: of documents or of records.
         legs: the representations to store.
-        seen: is filled with the ids that the source gives.
+        seen: is filled with the ids that the source gives, and the names of their sources.
         ask: what the collection holds.
         held: whether the collection is known to hold all of a copy.
     """
@@ -197,7 +202,7 @@ def events(
 
 
 def passages(
-    source: DocumentSource, seen: set[str], ask: LookUp
+    source: DocumentSource, seen: dict[str, str], ask: LookUp
 ) -> Iterator[Passage | Unchanged | Empty | Failure]:
     """The steps before encoding: the passages of all documents that changed."""
     documents = admit(source.candidates(), seen)
@@ -228,16 +233,16 @@ class Passage:
 
 
 def admit(
-    candidates: Iterable[Candidate[T] | Failure], seen: set[str]
+    candidates: Iterable[Candidate[T] | Failure], seen: dict[str, str]
 ) -> Iterator[Candidate[T] | Failure]:
-    """Each id once; ``seen`` is filled with the ids."""
+    """Each id once; ``seen`` is filled with the ids and their sources."""
     for candidate in candidates:
         if isinstance(candidate, Failure):
             yield candidate
         elif candidate.id in seen:
             yield Failure("another document of this run has the same id", id=candidate.id)
         else:
-            seen.add(candidate.id)
+            seen[candidate.id] = candidate.source
             yield candidate
 
 

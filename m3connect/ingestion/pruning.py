@@ -1,36 +1,51 @@
-"""Documents that a source no longer has: found and deleted, so that a collection follows its source."""
+"""Documents that a source no longer has: counted, or found and deleted, so that a collection follows it.
+
+Only documents of the sources that the run read are looked at (:mod:`m3connect.ingestion.ownership`).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Mapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from m3connect.contract import Connector
-from m3connect.errors import InputError
+from m3connect.errors import Refused
+from m3connect.filters import Eq
 from m3connect.ingestion.ledger import FIELD
+from m3connect.ingestion.ownership import covers
 
 if TYPE_CHECKING:
     from m3connect.ingestion.documents import DocumentSource
     from m3connect.ingestion.encoded import EncodedSource
     from m3connect.ingestion.sink import Sink
 
+MAX_DELETE_RATIO = 0.1
+"""More of a source's documents are not deleted unasked: most such runs read the wrong folder."""
 AT_ONCE = 1000  # deletions a request
 
 
-def prune(source: DocumentSource | EncodedSource, seen: AbstractSet[str], sink: Sink) -> None:
+def prune(
+    source: DocumentSource | EncodedSource,
+    seen: Mapping[str, str],
+    sink: Sink,
+    *,
+    most: float = MAX_DELETE_RATIO,
+) -> None:
     """Delete what the source did not give in this run, and count it.
 
     Args:
         source: says whose a record is.
-        seen: the ids of the documents that it gave.
+        seen: the ids of the documents that it gave, with the names of their sources.
         sink: the run, which is finished.
+        most: the largest part of the source's documents that may be deleted.
 
     Raises:
-        InputError: the source was not read as a whole: it gave nothing, or documents failed.
+        Refused: the source was not read as a whole (it gave nothing, or documents failed), or more
+            would be deleted.
     """
-    gone = vanished(sink.connector, source, seen, read=sink.read, failed=sink.failed)
+    gone = vanished(sink.connector, source, seen, read=sink.read, failed=sink.failed, most=most)
     sink.pruned = len(gone)
     ids = chain.from_iterable(gone.values())
     while part := list(islice(ids, AT_ONCE)):
@@ -40,10 +55,11 @@ def prune(source: DocumentSource | EncodedSource, seen: AbstractSet[str], sink: 
 def vanished(
     connector: Connector,
     source: DocumentSource | EncodedSource,
-    seen: AbstractSet[str],
+    seen: Mapping[str, str],
     *,
     read: int,
     failed: int,
+    most: float,
 ) -> dict[str, deque[str]]:
     """The documents that the source did not give, each with its record ids.
 
@@ -51,18 +67,49 @@ def vanished(
     last, for a run killed in between.
 
     Raises:
-        InputError: see :func:`prune`.
+        Refused: see :func:`prune`.
     """
     if failed or not read:
-        raise InputError(
-            f"nothing was pruned: of {read} documents read {failed} failed, so what the source "
+        raise Refused(
+            f"nothing was deleted: of {read} documents read {failed} failed, so what the source "
             "holds is not known. Mend or leave out what failed and run again."
         )
-    gone: defaultdict[str, deque[str]] = defaultdict(deque)
+    names = set(seen.values())
+    owned: set[str] = set()
+    others: defaultdict[str, deque[str]] = defaultdict(deque)
     for batch in connector.scan():
         for id_, payload in zip(batch.ids, batch.payloads, strict=True):
-            owner = source.owner(id_, payload)
-            if owner is not None and owner not in seen:
-                ids = gone[owner]
-                (ids.append if FIELD in payload else ids.appendleft)(id_)
+            document = source.owner(id_, payload)
+            if document is None:
+                continue
+            mark = payload.get(FIELD) or {}
+            if any(covers(name, mark.get("source")) for name in names):
+                owned.add(document)
+            if document not in seen:
+                ids = others[document]
+                (ids.append if "source" in mark else ids.appendleft)(id_)
+    gone = {document: ids for document, ids in others.items() if document in owned}
+    if len(gone) > most * len(owned):
+        raise Refused(
+            f"nothing was deleted: {len(gone)} of the {len(owned)} documents that the collection "
+            f"holds of {_list(names)} are no longer in it, which is more than {most:.0%}. If that is "
+            f"meant, allow it: --max-delete-ratio {len(gone) / len(owned) + 0.005:.2f}"
+        )
     return gone
+
+
+def left_over(connector: Connector, names: Collection[str], present: int) -> int:
+    """How many documents the collection holds of sources that no longer have them.
+
+    Args:
+        connector: the collection.
+        names: of the sources.
+        present: how many documents of theirs the run read and the collection holds.
+    """
+    first = Eq("position", 0)
+    held = sum(connector.count(first & Eq(f"{FIELD}.source", name)) for name in names)
+    return max(held - present, 0)
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))

@@ -43,6 +43,9 @@ class IngestReport:
         written: documents that were written and acknowledged.
         deleted: passages that were removed, of older versions or pruned.
         pruned: documents removed because the source no longer has them.
+        left_over: documents that the collection holds of this source though it no longer has them;
+            None where that was not counted: after pruning, where documents failed, and where the
+            source may not have been given whole (one page of a folder, documents from Python).
         empty: documents without text; passages that they had are removed.
         failed: documents that could not be taken; each is a dead letter.
         tokens: tokens encoded, special ones included.
@@ -56,6 +59,7 @@ class IngestReport:
     written: int = 0
     deleted: int = 0
     pruned: int = 0
+    left_over: int | None = None
     empty: int = 0
     failed: int = 0
     tokens: int = 0

@@ -144,6 +144,7 @@ class Sink:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
         self.empty = self.failed = self.tokens = self.truncated = 0
+        self.left_over: int | None = None
         self.first_failure: Failure | None = None
         self._exists = exists
         self._take_over = take_over
@@ -175,6 +176,7 @@ class Sink:
             written=self.written,
             deleted=self.deleted,
             pruned=self.pruned,
+            left_over=self.left_over,
             empty=self.empty,
             failed=self.failed,
             tokens=self.tokens,

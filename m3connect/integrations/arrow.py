@@ -90,7 +90,7 @@ def encode_batch(
     chosen = tuple(legs) if legs is not None else source.legs
     schema = source.schema(chosen, {})
     tables = [records_to_arrow(no_records(schema), schema)]
-    for event in pipeline_events(source, chosen, set(), _nothing_stored):
+    for event in pipeline_events(source, chosen, {}, _nothing_stored):
         if isinstance(event, Work):
             tables.append(records_to_arrow(event.batch, schema))
         elif isinstance(event, Failure):
@@ -193,7 +193,7 @@ class Sink:
             self._schema = schema
         with Writer(self._connector, self._letters, take_over=self.take_over) as writer:
             if isinstance(source, DocumentSource):
-                writer.write(pipeline_events(source, self._chosen, set(), writer.look_up))
+                writer.write(pipeline_events(source, self._chosen, {}, writer.look_up))
             else:
                 whole = self._whole(source.candidates(self._chosen))
                 writer.write(_works(look_up(whole, writer.look_up, _AT_ONCE, _BYTES)))

@@ -14,7 +14,7 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 KEYS = [
-    "read", "unchanged", "chunks", "written", "deleted", "pruned", "empty", "failed", "tokens", "truncated", "seconds",
+    "read", "unchanged", "chunks", "written", "deleted", "pruned", "left_over", "empty", "failed", "tokens", "truncated", "seconds",
 ]  # fmt: skip
 
 
@@ -271,8 +271,13 @@ def test_prune_follows_the_source(run, corpus):
     run("corpus.jsonl")
     lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
     corpus.write_text("".join(lines[1:]), encoding="utf-8")
-    assert "1 would be pruned" in run("corpus.jsonl", "--prune", "--dry-run")[1]
-    code, out, _ = run("corpus.jsonl", "--prune")
+    assert "still holds 1 documents of this source" in run("corpus.jsonl")[2]
+    code, _, err = run("corpus.jsonl", "--prune")
+    assert code == 6
+    assert "--max-delete-ratio 0.34" in err
+    allowed = ("--prune", "--max-delete-ratio", "0.34")
+    assert "1 would be pruned" in run("corpus.jsonl", *allowed, "--dry-run")[1]
+    code, out, _ = run("corpus.jsonl", *allowed)
     assert code == 0
     assert "1 documents pruned" in out
 

@@ -5,8 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from m3connect.errors import InputError
+from m3connect.errors import Refused
 from m3connect.ingestion import estimate, ingest, open_source
+from m3connect.ingestion.ledger import FIELD
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document, RecordBatch
 
@@ -19,8 +20,10 @@ def stored(connector):
     return {id_ for batch in connector.scan() for id_ in batch.ids}
 
 
-def fill(connector, encoder, source, **options):
-    return ingest(source, encoder, connector, chunk_tokens=8, **options)
+def fill(connector, encoder, source, max_delete_ratio=1.0, **options):
+    return ingest(
+        source, encoder, connector, chunk_tokens=8, max_delete_ratio=max_delete_ratio, **options
+    )
 
 
 def test_a_pruned_collection_equals_one_made_of_the_source(encoder, connector):
@@ -67,7 +70,7 @@ def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, sou
     """No documents, or a failed one: an error says so, and everything stays."""
     fill(connector, encoder, docs("a", "b"))
     before = stored(connector)
-    with pytest.raises(InputError, match=f"nothing was pruned: of {message}"):
+    with pytest.raises(Refused, match=f"nothing was deleted: of {message}"):
         fill(connector, encoder, source, prune=True)
     assert stored(connector) == before
 
@@ -76,8 +79,11 @@ def test_the_estimate_counts_what_would_go(encoder, connector):
     """A dry run counts the same documents and deletes none."""
     fill(connector, encoder, docs("a", "b", "c"))
     before = stored(connector)
-    found = estimate(open_source(docs("b"), encoder, chunk_tokens=8), connector, prune=True)
+    source = open_source(docs("b"), encoder, chunk_tokens=8)
+    found = estimate(source, connector, prune=True, max_delete_ratio=0.7)
     assert (found.pruned, found.unchanged) == (2, 1)
+    with pytest.raises(Refused, match="2 of the 3 documents"):
+        estimate(open_source(docs("b"), encoder, chunk_tokens=8), connector, prune=True)
     assert stored(connector) == before
 
 
@@ -101,5 +107,57 @@ def test_embeddings_are_pruned_by_record(connector):
         return encoder.encode(list(names)).to_arrow().append_column("id", pa.array(names))
 
     ingest(rows("a", "b"), encoder, connector)
-    assert ingest(rows("b"), encoder, connector, prune=True).pruned == 1
+    report = ingest(rows("b"), encoder, connector, prune=True, max_delete_ratio=0.5)
+    assert report.pruned == 1
     assert stored(connector) == {"b"}
+
+
+def test_more_than_a_tenth_is_not_deleted_unasked(encoder, connector):
+    """The wrong folder costs nothing: it is refused with the share to allow."""
+    names = [f"d{at:02}" for at in range(20)]
+    fill(connector, encoder, docs(*names, words=1))
+    before = stored(connector)
+    with pytest.raises(Refused, match=r"3 of the 20 documents .*--max-delete-ratio 0\.15"):
+        fill(connector, encoder, docs(*names[3:], words=1), max_delete_ratio=0.1, prune=True)
+    assert stored(connector) == before
+    report = fill(connector, encoder, docs(*names[2:], words=1), max_delete_ratio=0.1, prune=True)
+    assert report.pruned == 2
+
+
+def test_a_source_prunes_its_own_documents_alone(encoder, connector, tmp_path):
+    """Two folders in one collection, what lies within one, and documents of older versions."""
+    for folder, files in {"a": ("a1", "a2"), "a/sub": ("s1", "s2"), "b": ("b1", "b2")}.items():
+        (tmp_path / folder).mkdir()
+        for name in files:
+            (tmp_path / folder / f"{name}.txt").write_text(f"words of {name}")
+    old = docs("old", words=1)
+    fill(connector, encoder, old)
+    forget_owner(connector, "old#0")
+    for folder in ("a/sub", "a", "b"):
+        fill(connector, encoder, tmp_path / folder)
+    (tmp_path / "a" / "a2.txt").unlink()
+    report = fill(connector, encoder, tmp_path / "a", prune=True)
+    assert report.pruned == 3, "a2.txt, and s1.txt and s2.txt under the names they had in a/sub"
+    kept = ("a1.txt", "sub/s1.txt", "sub/s2.txt", "b1.txt", "b2.txt", "old")
+    assert stored(connector) == {f"{name}#0" for name in kept}
+
+
+def forget_owner(connector, id_):
+    """As an older version left it."""
+    batch = connector.fetch([id_])
+    del batch.payloads[0][FIELD]["source"]
+    connector.upsert(batch)
+
+
+def test_what_is_left_over_is_counted(encoder, connector, tmp_path):
+    """For a folder; not for one page of it, nor for documents from Python, which may be a part."""
+    for name in ("x", "y", "z"):
+        (tmp_path / f"{name}.txt").write_text(f"words of {name}")
+    assert fill(connector, encoder, tmp_path).left_over == 0
+    fill(connector, encoder, docs("other"))
+    (tmp_path / "y.txt").unlink()
+    assert fill(connector, encoder, tmp_path).left_over == 1
+    assert fill(connector, encoder, tmp_path / "x.txt").left_over is None
+    assert fill(connector, encoder, docs("more")).left_over is None
+    assert fill(connector, encoder, tmp_path, prune=True).left_over is None
+    assert fill(connector, encoder, tmp_path).left_over == 0
