@@ -4,14 +4,17 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
 
-# The same examples in every run, and nothing is timed.
-settings.register_profile("m3connect", derandomize=True, deadline=None)
-settings.load_profile("m3connect")
+# The same examples in every run, and nothing is timed. The fast loop draws fewer; a test that
+# wants more takes a multiple: ``settings(max_examples=4 * settings().max_examples)``.
+settings.register_profile("full", derandomize=True, deadline=None)
+settings.register_profile("fast", settings.get_profile("full"), max_examples=25)
+settings.load_profile("full")
 
 # Tests are small and run side by side: more threads would wait for each other. Read by torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,6 +62,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.name.startswith("test_ten_thousand_records"):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """A module without an example has no doctest.
+
+    It would be imported to find that out, with its libraries, once in every worker: seconds.
+    """
+    if collection_path.suffix != ".py" or collection_path.name.startswith("test_"):
+        return None
+    return ">>>" not in collection_path.read_text(encoding="utf-8") or None
 
 
 # Their doctests need the frameworks, which have an environment of their own (tests/outside).

@@ -62,10 +62,8 @@ def little_room():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture
-def folder(tmp_path):
+def write_collection(where):
     """36 documents on six topics in two languages, and 12 queries."""
-    where = tmp_path / "tiny"
     where.mkdir()
     documents, queries, qrels = [], [], ["query-id\tcorpus-id\trelevance"]
     for number in range(36):
@@ -90,6 +88,12 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def dataset(folder):
+def folder(tmp_path):
+    """A small test collection as files of its own."""
+    return write_collection(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
     """That collection, loaded."""
-    return beir.load(folder)
+    return beir.load(write_collection(tmp_path_factory.mktemp("collection") / "tiny"))

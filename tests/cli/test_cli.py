@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
 
 from m3connect import cli
-from m3connect.cli.options import open_connector
+from m3connect.cli.options import Services, open_connector
+from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema
 from m3connect.inference import M3Encoder
 from m3connect.stores.memory import MemoryConnector
@@ -21,11 +23,17 @@ TEXTS = {
 }
 
 
-@pytest.fixture(scope="session")
-def collection(tmp_path_factory):
+@pytest.fixture(scope="module")
+def load():
+    """Loads each model once: a third of a second that every command would spend."""
+    return cache(M3Encoder.load)
+
+
+@pytest.fixture(scope="module")
+def collection(load, tmp_path_factory):
     """Three passages encoded by m3-mini in a Parquet collection; its path."""
     path = str(tmp_path_factory.mktemp("cli") / "passages.parquet")
-    encoder = M3Encoder.load("m3-mini")
+    encoder = load("m3-mini")
     mark = encoder.info.fingerprint
     schema = CollectionSchema(mark.dense_width, True, mark.multivector_width, fingerprint=mark)
     with ParquetConnector(collection="documents", path=path) as file:
@@ -40,13 +48,13 @@ def collection(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def run(capsys, monkeypatch, tmp_path, load):
     """Run the command line in an empty folder; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
         with pytest.raises(SystemExit) as exit_:
-            cli.main(list(arguments))
+            cli.main(list(arguments), Services(connect, load))
         out, err = capsys.readouterr()
         return exit_.value.code, out, err
 

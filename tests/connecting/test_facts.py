@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from m3connect.connecting.facts import LONGEST, date_text, number_text, ordered, token, walk
 from m3connect.filters import Eq, Range, matches, values_at
 
+many = settings(max_examples=4 * settings().max_examples)
 numbers = (
     st.integers(-5, 5)
     | st.integers()
@@ -32,7 +33,7 @@ payloads = st.dictionaries(keys, values, max_size=4)
 PATHS = ["a", "b", "c", "a.b", "b.c", "a.b.c", "a.a", "c.b.a"]
 
 
-@settings(derandomize=True, max_examples=400)
+@many
 @given(payloads)
 def test_a_walk_reaches_what_a_filter_does(payload):
     """At every path the walk finds the values of the definition, in their order, and no other."""
@@ -42,7 +43,7 @@ def test_a_walk_reaches_what_a_filter_does(payload):
     assert all(list(values_at(payload, path)) for path, _ in walked)
 
 
-@settings(derandomize=True, max_examples=400)
+@many
 @given(scalars, values)
 def test_tokens_are_equal_where_a_filter_says_so(wanted, stored):
     """A value has the token of another exactly when equality finds it."""
@@ -51,7 +52,7 @@ def test_tokens_are_equal_where_a_filter_says_so(wanted, stored):
     assert found == matches(Eq("a", wanted), {"a": stored})
 
 
-@settings(derandomize=True, max_examples=400)
+@many
 @given(numbers, numbers)
 def test_numbers_sort_as_their_texts_do(one, other):
     """Of two numbers the lesser has the lesser text, by characters and by bytes."""
@@ -60,7 +61,7 @@ def test_numbers_sort_as_their_texts_do(one, other):
     assert number_text(one).isascii()
 
 
-@settings(derandomize=True, max_examples=200)
+@many
 @given(instants, instants)
 def test_dates_sort_as_their_texts_do(one, other):
     """Of two instants the earlier has the lesser text."""
@@ -68,7 +69,7 @@ def test_dates_sort_as_their_texts_do(one, other):
     assert (one == other) == (date_text(one) == date_text(other))
 
 
-@settings(derandomize=True, max_examples=200)
+@many
 @given(scalars | st.sampled_from(["2024-02-29", "2023-02-29", "2024-02-29T01:00+01:00"]))
 def test_only_what_a_range_can_find_is_ordered(value):
     """A value has an order exactly when some range of that order finds it."""

@@ -17,9 +17,10 @@ from m3connect.searching.names import ModeName
 from m3connect.testing.fakes import HashEncoder
 
 
-@pytest.fixture
-def evaluations(dataset, tmp_path):
-    """Folders of a model, another model, and BM25."""
+@pytest.fixture(scope="module")
+def evaluations(dataset, tmp_path_factory):
+    """Folders of a model, another model, and BM25; to be read only."""
+    folder = tmp_path_factory.mktemp("evaluations")
     runs: list[tuple[str, HashEncoder, Sequence[ModeName], Sequence[Baseline]]] = [
         ("base", HashEncoder(width=2), ("dense", "sparse"), ()),
         ("new", HashEncoder(width=16), ("dense", "sparse"), ()),
@@ -27,8 +28,8 @@ def evaluations(dataset, tmp_path):
     ]
     for name, encoder, modes, beside in runs:
         result = run.evaluate(dataset, encoder, modes=modes, beside=beside)
-        files.write([result], tmp_path / name)
-    return tmp_path
+        files.write([result], folder / name)
+    return folder
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import contextlib
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from m3connect.errors import AuthError, WritesRefused
@@ -100,7 +100,6 @@ runs = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(runs, st.integers(0, 2), lengths)
 def test_after_any_killed_runs_a_complete_one_equals_an_undisturbed_one(history, version, last):
     """Nothing is lost, doubled or stale, whatever was killed before."""

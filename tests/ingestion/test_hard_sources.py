@@ -7,6 +7,7 @@ import lzma
 import os
 import sys
 import zipfile
+from importlib.util import find_spec
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,10 @@ from m3connect.ingestion.sources import read, read_files
 from m3connect.types import Document
 
 GOOD = b'{"id": "ok", "text": "t"}\n'
+# Not imported here: a process of its own reads such files.
+needs_markitdown = pytest.mark.skipif(
+    find_spec("markitdown") is None, reason='needs pip install "m3connect[files]"'
+)
 
 
 def read_one(path, **options):
@@ -600,9 +605,9 @@ def workbook(cell):
     return out.getvalue()
 
 
+@needs_markitdown
 def test_a_cell_far_out_is_refused(tmp_path):
     """Before a converter writes all empty cells between."""
-    pytest.importorskip("markitdown", reason='needs pip install "m3connect[files]"')
     (tmp_path / "a.xlsx").write_bytes(workbook("XFD1048576"))
     (tmp_path / "b.xlsx").write_bytes(workbook("C9"))
     failure, document = read([tmp_path])
@@ -610,16 +615,16 @@ def test_a_cell_far_out_is_refused(tmp_path):
     assert document.id == "b.xlsx"
 
 
+@needs_markitdown
 def test_an_office_file_that_unpacks_to_too_much_is_refused(tmp_path):
     """By what its parts say of their size."""
-    pytest.importorskip("markitdown", reason='needs pip install "m3connect[files]"')
     (tmp_path / "a.docx").write_bytes(zipped(("word/document.xml", b"x" * 100_000)))
     assert "unpacks to 100,000 bytes" in texts(tmp_path, file_bytes=10_000)[0]
 
 
+@needs_markitdown
 def test_books_notebooks_and_other_documents_are_read(tmp_path):
     """With the extra ``files``."""
-    pytest.importorskip("markitdown", reason='needs pip install "m3connect[files]"')
     odt = (
         '<d xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0">'
         '<text:h text:outline-level="2">Head</text:h><text:p>Body</text:p></d>'

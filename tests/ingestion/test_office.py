@@ -2,13 +2,17 @@
 
 import gzip
 import io
+from importlib.util import find_spec
 
 import pytest
 
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import read
 
-pytest.importorskip("markitdown", reason='needs pip install "m3connect[files]"')
+# Not imported here: a process of its own reads such files.
+pytestmark = pytest.mark.skipif(
+    find_spec("markitdown") is None, reason='needs pip install "m3connect[files]"'
+)
 
 PDF = b"""%PDF-1.4
 1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj

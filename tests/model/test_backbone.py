@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
 from m3connect.model.backbone import Backbone
 from m3connect.model.config import BodyConfig
+
+pytestmark = pytest.mark.slow  # transformers takes that long to import
 
 SIZES = {
     "vocab_size": 50,
@@ -21,6 +22,9 @@ SIZES = {
 @pytest.fixture(params=["bert", "xlm-roberta"])
 def pair(request):
     """The same random weights in both implementations."""
+    # Seconds to import, which only these tests spend.
+    from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
+
     torch.manual_seed(0)
     if request.param == "bert":
         config = BertConfig(**SIZES, type_vocab_size=2, pad_token_id=0)

@@ -8,9 +8,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.multi_vector_encoder import MultiVectorEncoder
-from transformers import AutoModel, AutoTokenizer
 
 from m3connect.errors import ConfigError
 from m3connect.inference import M3Encoder
@@ -76,8 +73,11 @@ def test_a_graph_that_takes_embeddings_is_the_same_network(tiny_m3):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_transformers_reads_the_published_layout(tiny_m3, tmp_path):
     """Body and tokenizer load there by their usual classes, without a missing weight."""
+    from transformers import AutoModel, AutoTokenizer
+
     export(open_checkpoint(tiny_m3), "bge-m3", tmp_path / "published")
     body, loading = AutoModel.from_pretrained(
         tmp_path / "published", add_pooling_layer=False, output_loading_info=True
@@ -93,8 +93,11 @@ def test_transformers_reads_the_published_layout(tiny_m3, tmp_path):
     np.testing.assert_allclose(dense, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_reads_the_dense_vector(vary, tmp_path):
     """Its queries and documents have our dense vectors, prefixes and pooling included."""
+    from sentence_transformers import SentenceTransformer
+
     source = vary(pooling="mean", query_prefix="river: ", passage_prefix="sea: ")
     export(open_checkpoint(source), "sentence-transformers", tmp_path / "exported")
     model = SentenceTransformer(str(tmp_path / "exported"), device="cpu")
@@ -109,8 +112,11 @@ def test_sentence_transformers_reads_the_dense_vector(vary, tmp_path):
         np.testing.assert_allclose(theirs(texts), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_reads_the_token_vectors(tiny_m3, tmp_path):
     """Its multi-vector encoder gives our token vectors, without the first special token."""
+    from sentence_transformers.multi_vector_encoder import MultiVectorEncoder
+
     export(open_checkpoint(tiny_m3), "sentence-transformers-multivector", tmp_path / "exported")
     model = MultiVectorEncoder(str(tmp_path / "exported"), device="cpu")
     expected = M3Encoder.load(tiny_m3, multivector_dtype="float32").encode(TEXTS).multivector

@@ -7,14 +7,13 @@ import pytest
 from m3connect.filters import parse
 from m3connect.serving.service import Service
 
-mcp = pytest.importorskip("mcp")
-
-from m3connect.serving.mcp import create_server  # noqa: E402 - after the check for the extra
-
 
 @pytest.fixture
 def tools(encoder, collection):
     """A function that calls a tool of a server with the given options."""
+    mcp = pytest.importorskip("mcp")  # a second, which only these tests spend
+    from m3connect.serving.mcp import create_server
+
     services = []
 
     def call(name=None, arguments=None, *, writable=False, scope=None):

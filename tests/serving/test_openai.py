@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 
-openai = pytest.importorskip("openai")
+
+@pytest.fixture(scope="module")
+def openai():
+    """The library: half a second to import, which only these tests spend."""
+    return pytest.importorskip("openai")
 
 
 @pytest.fixture
-def api(client):
+def api(client, openai):
     """The real client, over the test's transport."""
     with openai.OpenAI(
         base_url="http://localhost/v1", api_key="unused", http_client=client, max_retries=0
@@ -24,7 +28,7 @@ def test_the_client_reads_the_vectors(api, encoder):
         assert answer.usage.total_tokens > 0
 
 
-def test_fewer_dimensions_are_normalised_again(api):
+def test_fewer_dimensions_are_normalised_again(api, openai):
     """Shortened vectors have length 1."""
     answer = api.embeddings.create(model="any", input="one two", dimensions=4)
     assert np.linalg.norm(answer.data[0].embedding) == pytest.approx(1)
@@ -32,7 +36,7 @@ def test_fewer_dimensions_are_normalised_again(api):
         api.embeddings.create(model="any", input="one", dimensions=17)
 
 
-def test_token_ids_are_refused_with_the_way_out(api):
+def test_token_ids_are_refused_with_the_way_out(api, openai):
     """Ids of another tokenizer would be embedded as garbage."""
     for ids in ([1, 2, 3], [[1, 2], [3]]):
         with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):

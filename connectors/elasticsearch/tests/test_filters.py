@@ -41,14 +41,14 @@ def _within(interval, term):
 
 
 @given(payloads, conditions)
-@settings(max_examples=600, derandomize=True, deadline=None)
+@settings(max_examples=6 * settings().max_examples)
 def test_a_compiled_filter_finds_what_the_filter_matches(payload, condition):
     """On any payload, term lookups say what the definition says."""
     assert finds(compile_filter(condition), facts(payload)) == matches(condition, payload)
 
 
 @given(payloads, st.data())
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 def test_a_value_of_the_payload_is_found(payload, data):
     """Equality with a value that is there, and a range that ends at it, find it."""
     found = [
@@ -66,7 +66,7 @@ def test_a_value_of_the_payload_is_found(payload, data):
 
 
 @given(st.lists(numbers, min_size=2, max_size=2))
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=4 * settings().max_examples)
 def test_numbers_sort_as_their_terms_do(pair):
     """Of two numbers, integers of any size and floats, the terms compare as the numbers."""
     low, high = sorted(pair)

@@ -35,8 +35,6 @@ BARE = CollectionSchema(dense_width=4, sparse=False, multivector_width=None)
 @given(st.lists(payloads, min_size=5, max_size=15), st.lists(conditions, min_size=8, max_size=8))
 @settings(
     max_examples=25,
-    derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_filters_find_what_they_match(opened, written, wanted):

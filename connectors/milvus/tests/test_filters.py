@@ -94,7 +94,7 @@ def engine(request, tmp_path_factory):
             yield connector
 
 
-@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.lists(payloads, min_size=6, max_size=6), st.lists(conditions, min_size=3, max_size=3))
 def test_the_engine_finds_what_matches(engine, found, wanted):
     """A filter selects exactly the payloads that m3connect.filters.matches."""
@@ -111,7 +111,6 @@ def test_the_engine_finds_what_matches(engine, found, wanted):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@settings(derandomize=True)
 @given(conditions)
 def test_nothing_from_outside_enters_an_expression(layout, condition):
     """Expressions consist of our words, hexadecimal digits and codes, whatever the filter holds."""

@@ -327,7 +327,7 @@ FILTERS = st.recursive(
 
 
 @given(PAYLOADS, FILTERS)
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 def test_paths_and_nesting_mean_what_matches_says(payload: dict[str, Any], where: Filter) -> None:
     """Through lists, objects, odd keys and and, or, not, a filter selects what it matches."""
     assert check_filter(compile_filter(where), known(payload), 1, {}) == matches(where, payload)
@@ -355,7 +355,6 @@ def test_the_embedded_engine_agrees(indexed: bool, tmp_path: Path) -> None:
         connector.ensure(schema)
 
         @given(st.lists(PAYLOADS, min_size=1, max_size=8), FILTERS)
-        @settings(derandomize=True, deadline=None, max_examples=80)
         def check(payloads: list[dict[str, Any]], where: Filter) -> None:
             check_engine(connector, payloads, where)
 
