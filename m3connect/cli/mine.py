@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,9 +19,6 @@ from m3connect.cli.eval_options import (
 from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target
 from m3connect.searching.names import ModeName
 
-if TYPE_CHECKING:
-    from m3connect.training_data.mining import Source
-
 
 def mine(
     dataset: Annotated[str, typer.Option(help="Folder in the BEIR layout.")],
@@ -31,7 +28,10 @@ def mine(
     *,
     report: Annotated[
         Path | None,
-        typer.Option(help="Markdown file for the report. Default: stderr.", show_default=False),
+        typer.Option(
+            help="HTML page for the report, or .md for its tables. Default: stderr.",
+            show_default=False,
+        ),
         Mark.WRITES,
     ] = None,
     qrels: Qrels = None,
@@ -86,57 +86,38 @@ def mine(
     - `m3connect mine --dataset train --output train.jsonl --mode hybrid --fusion rrf`
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.datasets import lines
-    from m3connect.evaluation import live as databases
-    from m3connect.evaluation import requires, run
-    from m3connect.evaluation.offline import OfflineSearch
-    from m3connect.searching.modes import for_database, needed, parse_mode
-    from m3connect.training_data import mining, mining_report
+    from m3connect.evaluation import requires
+    from m3connect.searching.modes import parse_mode
+    from m3connect.training_data.miner import mine_to_file
+    from m3connect.training_data.mining import Rules
 
     requires.check()
     eval_options.check_live(live=live)
-    ranking = parse_mode(mode)
-    by_rank = fusion.fusion == "rrf" and ranking in {"hybrid", "all"}
+    by_rank = fusion.fusion == "rrf" and parse_mode(mode) in {"hybrid", "all"}
     if max_share is None and not by_rank:
         max_share = 0.95
-    rules = mining.Rules(
-        negatives, first, last, pick, max_score, max_share, margin, percentile, seed
-    )
+    rules = Rules(negatives, first, last, pick, max_score, max_share, margin, percentile, seed)
     opened = eval_options.open_dataset(dataset, qrels, "", limit_queries, seed)
     eval_options.warn(opened.name, opened.warnings)
-    texts = {document.id: document.text for document in opened.documents()}
     encoder = model.load()
-    preset = eval_options.choose_preset(encoder.info, None, fusion)
-    preset = for_database(preset, max(last, 100))
-    mining.check(rules, mining.weights(ranking, preset))
-    legs = needed([ranking], preset, available=encoder.info.fingerprint.legs)
-    tally, scores = mining.Tally(), mining_report.Scores()
-    with ExitStack() as stack:
-        progress = stack.enter_context(progress_bar())
-        source: Source
-        if not live:
-            home = cache or eval_options.default_cache()
-            store, queries = run.encode(opened, encoder, legs, home, progress=progress)
-            search = OfflineSearch(
-                opened.ids, store, queries, preset, limit=last, progress=progress
-            )
-            source = mining.OfflineSource(search, ranking)
-        else:
-            connector = stack.enter_context(where.open())
-            databases.require(connector, encoder)
-            asked = [query.text for query in opened.queries]
-            queries = encoder.encode(asked, kind="query", legs=legs)
-            source = mining.LiveSource(
-                connector, encoder, queries, texts, ranking, preset, limit=last
-            )
-        mined = mining.mine(opened, texts, source, rules, tally)
-        lines.write(output, mining.as_examples(scores.watch(mined), texts))
-    shown = mining_report.markdown(tally, scores, texts)
+    with (
+        where.open() if live else nullcontext() as connector,
+        progress_bar() as progress,
+    ):
+        mined = mine_to_file(
+            opened,
+            encoder,
+            output,
+            mode=mode,
+            rules=rules,
+            preset=eval_options.choose_preset(encoder.info, None, fusion),
+            connector=connector,
+            cache=cache or eval_options.default_cache(),
+            progress=progress,
+        )
     if report is not None:
-        report.write_text(shown, encoding="utf-8")
+        mined.write(report)
     else:
-        typer.echo(shown, err=True)
+        typer.echo(mined.markdown(), err=True)
     if printed.as_json:
-        counts = {"queries": tally.queries, "negatives": tally.negatives, "short": tally.short}
-        dropped = {"left_out": tally.left_out, "dropped": dict(tally.dropped)}
-        typer.echo(json.dumps(counts | dropped | {"output": str(output)}, ensure_ascii=False))
+        typer.echo(json.dumps(mined.to_json() | {"output": str(output)}, ensure_ascii=False))

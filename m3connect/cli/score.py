@@ -43,7 +43,7 @@ def score(
     - `m3connect score train.jsonl --output scored.jsonl`
     - `m3connect score train.jsonl --output scored.jsonl --cross-encoder BAAI/bge-reranker-v2-m3`
     """
-    from m3connect.datasets import lines
+    from m3connect.cli.progress import progress_bar
     from m3connect.training_data import teacher
 
     by: Teacher
@@ -53,6 +53,7 @@ def score(
         given = leg_weights(weights)
         encoder = model.load()
         by = teacher.own_score(encoder, given or encoder.info.weights)
-    count = lines.write(output, teacher.add_scores(teacher.read(examples), by))
+    with progress_bar() as progress:
+        count = teacher.score_file(examples, output, by, progress=progress)
     result = {"scored": count, "output": str(output)}
     printed.show(result, f"{count} examples scored, written to {output}")

@@ -1,6 +1,6 @@
 """Where training data come from.
 
-mining.py      hard negatives from searches
+miner.py       hard negatives from a dataset to a file: mining.py (rules), report.py (what came of it)
 teacher.py     scores of a cross-encoder
 synthesize.py  queries by a language model (endpoint.py)
 """

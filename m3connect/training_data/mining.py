@@ -19,6 +19,7 @@ from m3connect.contract import Connector, Encoder
 from m3connect.datasets.beir import Dataset
 from m3connect.errors import ConfigError
 from m3connect.evaluation.offline import Answer, OfflineSearch
+from m3connect.progress import Progress, silent
 from m3connect.searching import fusion, planner
 from m3connect.searching.modes import Preset, scored_legs, to_queries, to_query
 from m3connect.searching.names import Mode
@@ -135,7 +136,13 @@ class Source(Protocol):
 
 
 def mine(
-    dataset: Dataset, texts: Mapping[str, str], source: Source, rules: Rules, tally: Tally
+    dataset: Dataset,
+    texts: Mapping[str, str],
+    source: Source,
+    rules: Rules,
+    tally: Tally,
+    *,
+    progress: Progress = silent,
 ) -> Iterator[Mined]:
     """Negatives for every query that gets any, in the dataset's order.
 
@@ -148,6 +155,7 @@ def mine(
         source: of candidates.
         rules: for them.
         tally: counts what was kept and dropped.
+        progress: told of every query.
 
     Raises:
         ConfigError: the rules compare scores and the source fuses ranks.
@@ -158,16 +166,17 @@ def mine(
     if rules.percentile is not None:
         known = {row: source.score(row, ids) for row, ids in enumerate(relevant) if ids}
         tally.max_score = _percentile(rules.percentile, known.values())
-    for row, (query, found) in enumerate(zip(dataset.queries, source.answers(), strict=True)):
+    for row, (query, answer) in enumerate(zip(dataset.queries, source.answers(), strict=True)):
+        progress("mining", row + 1, len(dataset.queries))
         if not relevant[row]:
             tally.left_out += 1
             continue
-        positives = known.get(row) or _scores(row, relevant[row], found, source)
+        positives = known.get(row) or _scores(row, relevant[row], answer, source)
         positives = {id_: positives[id_] for id_ in fusion.top(positives, len(positives))}
         highest = min(rules.highest(min(positives.values())), tally.max_score)
         taken = {_plain(query.text), *(_plain(texts[id_]) for id_ in positives)}
         allowed: Answer = {}
-        for rank, (id_, score) in enumerate(found.items(), start=1):
+        for rank, (id_, score) in enumerate(answer.items(), start=1):
             reason = _why_not(id_, score, rank, rules, highest, positives)
             plain = _plain(texts.get(id_, ""))
             if not reason and plain in taken:
@@ -220,10 +229,10 @@ def _relevant(judged: Mapping[str, int], texts: Mapping[str, str]) -> list[str]:
     return [id_ for id_, relevance in judged.items() if relevance > 0 and id_ in texts]
 
 
-def _scores(row: int, ids: Sequence[str], found: Answer, source: Source) -> Answer:
+def _scores(row: int, ids: Sequence[str], answer: Answer, source: Source) -> Answer:
     """A query's positives with what ranks the candidates."""
     if source.weights is None:
-        return {id_: found.get(id_, 0.0) for id_ in ids}
+        return {id_: answer.get(id_, 0.0) for id_ in ids}
     return source.score(row, ids)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from m3connect.contract import Encoder
 from m3connect.datasets import lines
 from m3connect.errors import ConfigError, InputError
+from m3connect.progress import Progress, silent
 from m3connect.searching.modes import vectors
 from m3connect.training_data.mining import combined
 from m3connect.types import LEGS, Leg
@@ -39,6 +40,29 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
                 raise InputError(f"{where}: {key!r} must hold a list of strings")
         yield record
+
+
+def score_file(
+    examples: Path, output: Path, teacher: Teacher, *, progress: Progress = silent
+) -> int:
+    """Write the examples of a file again, with a teacher's scores; returns how many there are.
+
+    Args:
+        examples: training examples, a line of JSON each.
+        output: the file, which is there when it is whole.
+        teacher: scores their pairs.
+        progress: told of every example.
+
+    Raises:
+        InputError: a line that is no example, by file and number.
+    """
+
+    def told(scored: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for number, example in enumerate(scored, start=1):
+            yield example
+            progress("scoring", number, None)
+
+    return lines.write(output, told(add_scores(read(examples), teacher)))
 
 
 def add_scores(examples: Iterable[dict[str, Any]], teacher: Teacher) -> Iterator[dict[str, Any]]:

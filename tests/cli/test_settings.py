@@ -10,7 +10,7 @@ import pytest
 
 from m3connect import cli
 from m3connect.cli import settings
-from m3connect.cli.options import Declared, Mark, Services, Database
+from m3connect.cli.options import Database, Declared, Mark, Services
 from m3connect.cli.settings import SettingsFile
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError

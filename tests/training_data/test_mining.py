@@ -20,8 +20,9 @@ from m3connect.searching import modes
 from m3connect.searching.names import MODES
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.training_data import mining, mining_report
+from m3connect.training_data import mining
 from m3connect.training_data.mining import Rules, Tally, mine
+from m3connect.training_data.report import Report
 from m3connect.types import Leg, RecordBatch
 
 TEXTS = {
@@ -174,7 +175,7 @@ def test_the_percentile_is_of_all_positives(tmp_path):
     assert list(first.negatives) == ["n2", "n3", "n4"]
     first, *_ = mine(three, TEXTS, Fixed(3), replace(ANY, percentile=50, max_score=0.6), Tally())
     assert list(first.negatives) == ["n3", "n4"]
-    assert "more than 0.700" in mining_report.markdown(tally, mining_report.Scores(), TEXTS)
+    assert "by the percentile | 0.700 |" in Report(tally, TEXTS).markdown()
 
 
 def test_rank_fusion_is_bounded_by_ranks(dataset, tmp_path):
@@ -240,7 +241,7 @@ def test_the_command_writes_training_data_and_a_report(command, tmp_path):
         assert 1 <= len(line["neg"]) <= 4
         assert not set(line["pos"]) & set(line["neg"])
     assert "| queries with negatives | 12 |" in report
-    assert f"**{lines[0]['query']}**" in report
+    assert f"| {lines[0]['query']} | + |" in report
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -253,5 +254,7 @@ def test_the_command_fuses_ranks(command):
 
 
 def test_an_empty_report_can_be_written():
-    """Mining nothing still gives a report."""
-    assert "| positives | nan |" in mining_report.markdown(Tally(), mining_report.Scores(), {})
+    """Mining nothing still gives a report, in both forms."""
+    report = Report(Tally(), {})
+    assert "| positives | nan |" in report.markdown()
+    assert "<h1>Mined negatives</h1>" in report.page()
