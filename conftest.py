@@ -75,7 +75,15 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 # Their doctests need the frameworks, which have an environment of their own (tests/outside).
-_FRAMEWORKS = {"langchain": "langchain_core", "haystack": "haystack", "llama_index": "llama_index"}
+_FRAMEWORKS = {
+    "langchain": "langchain_core",
+    "haystack": "haystack",
+    "llama_index": "llama_index",
+    "ray": "ray",
+    "spark": "pyspark",
+    "daft": "daft",
+    "dlt": "dlt",
+}
 collect_ignore = [
     f"m3connect/integrations/{name}.py"
     for name, module in _FRAMEWORKS.items()

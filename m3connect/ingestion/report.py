@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -66,9 +68,24 @@ class IngestReport:
     truncated: int = 0
     seconds: float = 0.0
 
+    @classmethod
+    def total(cls, reports: Iterable[IngestReport], seconds: float) -> IngestReport:
+        """The sum of what workers did side by side, in so much wall time.
+
+        >>> IngestReport.total([IngestReport(read=2, written=2), IngestReport(read=1)], 0.5)
+        IngestReport(read=3, unchanged=0, chunks=0, written=2, deleted=0, pruned=0, empty=0, failed=0, tokens=0, truncated=0, seconds=0.5)
+        """
+        sums = Counter[str]()
+        for report in reports:
+            sums.update({name: getattr(report, name) for name in _COUNTS})
+        return cls(**sums, seconds=seconds)
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
+
+
+_COUNTS = [field.name for field in fields(IngestReport) if field.name != "seconds"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ that a batch may be written twice, by anyone, and changes nothing the second tim
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
@@ -22,13 +23,13 @@ import pyarrow as pa
 
 from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema, Connector, Encoder, FieldKind
-from m3connect.errors import ConfigError, InputError
+from m3connect.errors import ConfigError, InputError, PermanentError
 from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_id
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
 from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
-from m3connect.ingestion.pipeline import Changed, grouped, look_up, prepare
+from m3connect.ingestion.pipeline import GROUP_CHARACTERS, Changed, grouped, look_up, prepare
 from m3connect.ingestion.pipeline import events as pipeline_events
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
@@ -43,12 +44,21 @@ log = logging.getLogger(__name__)
 _AT_ONCE, _BYTES = 256, 32 * 1024 * 1024  # documents, and vectors, of one piece of work
 
 
+def _load(model: str, options: Mapping[str, Any] | None = None) -> Encoder:
+    """The model of this process: loaded once, however many batches come.
+
+    Engines run a process a core and tell each its share of the machine in OMP_NUM_THREADS, which
+    ONNX Runtime alone would not read.
+    """
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or None
+    return _loaded(model, tuple(sorted(({"threads": threads} | dict(options or {})).items())))
+
+
 @lru_cache(maxsize=2)
-def _load(model: str) -> Encoder:
-    """The model of this process: loaded once, however many batches come."""
+def _loaded(model: str, options: tuple[tuple[str, Any], ...]) -> Encoder:
     from m3connect import M3Encoder
 
-    encoder: Encoder = M3Encoder.load(model)
+    encoder: Encoder = M3Encoder.load(model, **dict(options))
     return encoder
 
 
@@ -99,6 +109,32 @@ def encode_batch(
     return table.cast(portable_schema(table.schema)) if portable else table
 
 
+def in_groups(documents: pa.Table, text_field: str = "text") -> Iterator[pa.Table]:
+    """Documents in slices whose passages make one piece of work: about 16,000 tokens."""
+    if text_field not in documents.column_names:
+        yield documents  # encode_batch says what is missing
+        return
+    start = size = 0
+    for row, text in enumerate(documents[text_field].to_pylist()):
+        more = len(str(text))
+        if row > start and (size + more > GROUP_CHARACTERS or row - start == _AT_ONCE):
+            yield documents.slice(start, row - start)
+            start, size = row, 0
+        size += more
+    yield documents.slice(start)
+
+
+def worker_died(sink: Sink, times: str) -> PermanentError:
+    """What an engine reports that gave up on some documents."""
+    return PermanentError(
+        f"a worker died {times} at the same documents; the engine's log says how (most often: out of "
+        "memory). What others wrote is in: run again, and it is skipped. Less at once needs less "
+        "memory: smaller batches, fewer workers",
+        connector=sink.target,
+        operation="write",
+    )
+
+
 class Sink:
     """Writes batches into one collection; can be pickled, and connects in the process that uses it.
 
@@ -107,6 +143,8 @@ class Sink:
         collection: its collection.
         encoder: encodes the documents; a model's name is loaded once a process, when documents
             come. None for batches of :func:`encode_batch`.
+        encoder_options: of :meth:`m3connect.M3Encoder.load`, for a model that is named: ``device``,
+            ``dtype``, ``threads`` (default: OMP_NUM_THREADS, which engines set) and others.
         id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, context, legs,
             index_fields: as in :func:`m3connect.ingest`.
         source_name, take_over: whose the documents are, as in :func:`m3connect.ingest`.
@@ -120,6 +158,7 @@ class Sink:
         collection: str,
         *,
         encoder: Encoder | str | None = "m3-mini",
+        encoder_options: Mapping[str, Any] | None = None,
         id_field: str | None = None,
         text_field: str = "text",
         metadata_fields: Sequence[str] | None = None,
@@ -137,6 +176,7 @@ class Sink:
         self.collection = collection
         self.options = options
         self.encoder = encoder
+        self.encoder_options = dict(encoder_options or {})
         self.fields = Fields(id_field, text_field, metadata_fields)
         self.chunk_tokens = chunk_tokens
         self.chunk_overlap = chunk_overlap
@@ -169,6 +209,38 @@ class Sink:
         """Connect; :meth:`write` does so if it was not done."""
         if self._connector is None:
             self._connector = connect(self.target, collection=self.collection, **self.options)
+
+    def ensure(self, columns: pa.Schema) -> None:
+        """Make the collection for such batches, or see that it fits; for before the workers start.
+
+        Raises:
+            as :meth:`write`.
+        """
+        self.write(columns.empty_table())
+
+    def encode(self, batch: pa.Table | pa.RecordBatch, *, portable: bool = False) -> pa.Table:
+        """The first stage alone: what :meth:`write` takes, here or in another process.
+
+        Args:
+            batch: documents.
+            portable: as in :func:`encode_batch`.
+
+        Raises:
+            ConfigError: a column or an encoder is missing.
+        """
+        return encode_batch(
+            batch,
+            self._encoder(),
+            id_field=self.fields.id,
+            text_field=self.fields.text,
+            metadata_fields=self.fields.metadata,
+            chunk_tokens=self.chunk_tokens,
+            chunk_overlap=self.chunk_overlap,
+            context=self.context,
+            legs=self.legs,
+            portable=portable,
+            failed=self._letters.add,
+        )
 
     def write(self, batch: pa.Table | pa.RecordBatch) -> IngestReport:
         """Write documents, or passages of :func:`encode_batch`; acknowledged on return.
@@ -254,13 +326,18 @@ class Sink:
         return EncodedSource(table.schema, table.to_batches(), made_by, stored)
 
     def _model(self) -> tuple[Encoder, Chunker]:
-        if self.encoder is None:
-            raise ConfigError("this needs a model: Sink(..., encoder=), or encode_batch before it")
-        encoder = _load(self.encoder) if isinstance(self.encoder, str) else self.encoder
+        encoder = self._encoder()
         chunker = Chunker(
             encoder, tokens=self.chunk_tokens, overlap=self.chunk_overlap, context=self.context
         )
         return encoder, chunker
+
+    def _encoder(self) -> Encoder:
+        if self.encoder is None:
+            raise ConfigError("this needs a model: Sink(..., encoder=), or encode_batch before it")
+        if isinstance(self.encoder, str):
+            return _load(self.encoder, self.encoder_options)
+        return self.encoder
 
     def _whole(
         self, passages: Iterable[Candidate[RecordBatch] | Failure]

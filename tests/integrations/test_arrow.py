@@ -1,5 +1,6 @@
 """Arrow in, a collection out: every way gives the collection of a single process."""
 
+import importlib
 import pickle
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from m3connect import ingest, transfer
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
-from m3connect.integrations.arrow import Sink, encode_batch
+from m3connect.integrations.arrow import Sink, encode_batch, in_groups
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
@@ -144,6 +145,28 @@ def test_no_rows_make_a_table_of_none():
     table = encode_batch(TABLE.slice(0, 0), ENCODER)
     assert table.schema.equals(encode_batch(TABLE, ENCODER).schema)
     assert len(table) == 0
+
+
+def test_a_stage_of_its_own_has_the_sinks_options(collection, expected):
+    """Documents in groups of a piece of work each, none of them parted or lost."""
+    groups = list(in_groups(TABLE))
+    assert [len(group) for group in groups] == [len(ROWS)]
+    long = pa.table({"id": list("abcd"), "text": ["x" * 40_000, None, "y" * 40_000, "z"]})
+    assert [group["id"].to_pylist() for group in in_groups(long)] == [["a", "b"], ["c", "d"]]
+    with sink() as into:
+        into.ensure(TABLE.schema)
+        assert collection.count() == 0
+        into.write(pa.concat_tables(into.encode(group) for group in groups))
+    the_same(collection, expected)
+
+
+@pytest.mark.parametrize("engine", ["ray", "pyspark", "daft", "dlt"])
+def test_an_engine_that_is_missing_names_its_extra(monkeypatch, engine):
+    """With the pip line."""
+    monkeypatch.setitem(sys.modules, engine, None)
+    name = engine.removeprefix("py")
+    with pytest.raises(ConfigError, match=rf'pip install "m3connect\[{name}\]"'):
+        importlib.import_module(f"m3connect.integrations.{name}")
 
 
 CHILD = """

@@ -1,0 +1,56 @@
+"""Daft: a sink for ``DataFrame.write_sink``.
+
+    counts = frame.write_sink(M3DataSink(Sink("qdrant", "handbook", url="http://qdrant:6333")))
+
+Needs ``pip install "m3connect[daft]"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from m3connect.errors import ConfigError
+from m3connect.ingestion.report import IngestReport
+from m3connect.integrations.arrow import Sink
+
+try:
+    from daft import DataType, Schema
+    from daft.io import DataSink
+    from daft.io.sink import WriteResult
+    from daft.recordbatch import MicroPartition
+except ImportError as error:
+    raise ConfigError(f'Daft is missing ({error}): pip install "m3connect[daft]"') from error
+
+
+class M3DataSink(DataSink[IngestReport]):
+    """Writes documents, a row each, or passages of :meth:`Sink.encode`; gives one row of counts.
+
+    Args:
+        sink: the collection.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+
+    def schema(self) -> Schema:
+        """The counts of an :class:`IngestReport`."""
+        kinds = {"seconds": DataType.float64()}
+        names = IngestReport().to_json()
+        return Schema.from_pydict({name: kinds.get(name, DataType.int64()) for name in names})
+
+    def write(
+        self, micropartitions: Iterator[MicroPartition]
+    ) -> Iterator[WriteResult[IngestReport]]:
+        """Each partition is acknowledged by the database before the next is taken."""
+        with self.sink as sink:
+            for part in micropartitions:
+                table = part.to_arrow()
+                report = sink.write(table)
+                sink.flush()
+                yield WriteResult(report, bytes_written=table.nbytes, rows_written=len(table))
+
+    def finalize(self, write_results: list[WriteResult[IngestReport]]) -> MicroPartition:
+        """The sum; ``seconds`` are those of all workers together."""
+        reports = [each.result for each in write_results]
+        total = IngestReport.total(reports, sum(each.seconds for each in reports))
+        return MicroPartition.from_pydict({name: [n] for name, n in total.to_json().items()})
