@@ -1,6 +1,6 @@
 """Matrices in 8 bits, for ``graph.int8.onnx``: weights are rounded when a model is loaded.
 
-A weight matrix ``[out, in]`` has one scale for each output, and activations one for each run, found
+A weight matrix ``[out, in]`` has one scale for each output, and activations one for each token, found
 as the network goes ("dynamic quantisation"; nothing is calibrated). Which matrices: those of the
 layers and of the multi-vector head. Embeddings, LayerNorm, attention's own products and the lexical
 head stay in float32.

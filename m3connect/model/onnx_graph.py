@@ -97,6 +97,7 @@ class _Builder:
         self.int8 = int8
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self.roundings: dict[str, tuple[str, str]] = {}
 
     def model(self, inputs: Inputs) -> onnx.ModelProto:
         """All nodes in order, and what surrounds them."""
@@ -223,18 +224,37 @@ class _Builder:
         """``states [rows, in]`` to ``[rows, out]``."""
         weight = f"{name}.weight"
         if self.int8 and is_rounded(weight, 2):
-            # Rounds the states, multiplies, and scales back, in one operator. No zero point: the
-            # weights are symmetric.
-            return self.node(
-                "DynamicQuantizeMatMul",
-                states,
+            integers, scales = self.rounded(states)
+            product = self.node(
+                "MatMulIntegerToFloat",
+                integers,
                 weight,
+                self.floats(1.0),
                 scale_name(weight),
-                "",
-                f"{name}.bias",
+                self.zero(),
                 domain=_RUNTIME,
             )
+            return self.node("Add", self.node("Mul", product, scales), f"{name}.bias")
         return self.node("Gemm", states, f"{name}.weight", f"{name}.bias", transB=1)
+
+    def rounded(self, states: str) -> tuple[str, str]:
+        """States in 8 bits, each row by its own scale, and the scales ``[rows, 1]``.
+
+        A row is a token: what becomes of a text does not depend on the texts beside it.
+        """
+        if states not in self.roundings:
+            high = self.node("ReduceMax", states, self.ints([-1]), keepdims=0)
+            low = self.node("ReduceMin", states, self.ints([-1]), keepdims=0)
+            largest = self.node("Max", high, self.node("Neg", low), self.floats(1e-12))
+            scales = self.node("Mul", largest, self.floats(1 / 127))
+            zeros = self.node("Expand", self.zero(), self.node("Shape", scales))
+            integers = self.node("QuantizeLinear", states, scales, zeros, axis=0)
+            self.roundings[states] = integers, self.node("Unsqueeze", scales, self.ints([1]))
+        return self.roundings[states]
+
+    def zero(self) -> str:
+        """What 0 becomes: products are of unsigned with signed integers, which every CPU has."""
+        return self.constant(np.asarray(128, np.uint8))
 
     def layer_norm(self, states: str, name: str) -> str:
         """LayerNorm over the last axis."""
