@@ -10,15 +10,17 @@ pass (``onnx_backend.py`` or ``torch_backend.py``) -> drop what is not content -
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from m3connect.contract import Fingerprint, Kind, ModelInfo
-from m3connect.errors import ConfigError, InputError
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
@@ -47,6 +49,8 @@ _WINDOW_BATCHES = 16
 
 class M3Encoder:
     """An M3 model, ready to encode. Made by :meth:`load`; satisfies ``contract.Encoder``.
+
+    It can be pickled, by name: workers of Ray, Spark or ``multiprocessing`` load it for themselves.
 
     Args:
         config: what the model is.
@@ -84,10 +88,27 @@ class M3Encoder:
         self._tokenizer_hash = tokenizer_hash
         self._fold = CaseFolding(tokenizer) if config.fold_case else None
         self._multivector_dtype = np.dtype(multivector_dtype)
+        self._loaded: _Loaded | None = None
 
     def __repr__(self) -> str:
-        legs = ", ".join(self.info.fingerprint.legs)
-        return f"<M3Encoder {self.info.name!r}: {legs}; {self.info.max_length} tokens>"
+        backend = self.backend
+        return (
+            f"<M3Encoder {self.info.name!r}: up to {self.info.max_length} tokens; "
+            f"{backend.choice.precision} on {backend.name}, {backend.device}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name: no weights travel, and the process that unpickles it loads it once.
+
+        Raises:
+            ConfigError: it was made of parts and has no name.
+        """
+        if self._loaded is None:
+            raise ConfigError(
+                "this encoder was made of parts, which another process cannot load: save the "
+                "model and use M3Encoder.load(FOLDER)"
+            )
+        return _load_again, (self._loaded, self.config.weights_hash, self._tokenizer_hash)
 
     @classmethod
     def load(
@@ -133,11 +154,10 @@ class M3Encoder:
             if {backend, device, dtype} != {"auto"} or max_length or batch_tokens or revision:
                 raise ConfigError(f"{name} runs elsewhere: how it runs is the service's choice")
             return RemoteEncoder(str(name))
-        checkpoint = open_checkpoint(
-            resolve(str(name), revision=revision, cache_dir=cache_dir), str(name)
-        )
+        path = resolve(str(name), revision=revision, cache_dir=cache_dir)
+        checkpoint = open_checkpoint(path, str(name))
         tokenizer, tokenizer_hash = open_tokenizer(checkpoint.path)
-        return cls(
+        encoder = cls(
             checkpoint.config,
             tokenizer,
             tokenizer_hash,
@@ -146,6 +166,20 @@ class M3Encoder:
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
         )
+        encoder._loaded = _Loaded(
+            # Another process may run in another folder.
+            name=str(path.absolute() if path == Path(name).expanduser() else name),
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            multivector_dtype=multivector_dtype,
+            threads=threads,
+            cache_dir=cache_dir,
+        )
+        return encoder
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -258,6 +292,46 @@ class M3Encoder:
             ids = tokens.padded(rows, self.config.body.pad_token_id)
             target.put(rows, ids, self.backend.run(ids, tokens.lengths[rows], legs))
         return target.embeddings(self._fold)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """The arguments of :meth:`M3Encoder.load`."""
+
+    name: str
+    backend: BackendName
+    device: str
+    dtype: Dtype
+    revision: str | None
+    max_length: int | None
+    batch_tokens: int | None
+    multivector_dtype: Literal["float16", "float32"]
+    threads: int | None
+    cache_dir: Path | None
+
+
+@lru_cache(maxsize=4)
+def _load_again(loaded: _Loaded, weights: str, tokenizer: str) -> M3Encoder | RemoteEncoder:
+    """What was pickled; as often as it is unpickled, a process has it once."""
+    encoder = M3Encoder.load(
+        loaded.name,
+        backend=loaded.backend,
+        device=loaded.device,
+        dtype=loaded.dtype,
+        revision=loaded.revision,
+        max_length=loaded.max_length,
+        batch_tokens=loaded.batch_tokens,
+        multivector_dtype=loaded.multivector_dtype,
+        threads=loaded.threads,
+        cache_dir=loaded.cache_dir,
+    )
+    found = encoder.info.fingerprint
+    if (found.weights, found.tokenizer) != (weights, tokenizer):
+        raise FingerprintMismatch(
+            f"{loaded.name} is another model here than where the encoder was pickled: install the "
+            "same one on every machine"
+        )
+    return encoder
 
 
 def _check(texts: object, kind: str, legs: Sequence[str]) -> None:

@@ -1,12 +1,14 @@
 """M3Encoder: every text has a defined result, whatever stands beside it."""
 
+import json
+import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from m3connect.errors import CheckpointError, ConfigError, InputError
+from m3connect.errors import CheckpointError, ConfigError, FingerprintMismatch, InputError
 from m3connect.inference import M3Encoder
 from m3connect.searching import scoring
 from m3connect.types import LEGS, Embeddings
@@ -339,6 +341,37 @@ def test_without_torch_the_message_has_the_pip_line(golden):
 
 
 def test_an_encoder_says_what_it_is(encoder):
-    """Its model, representations and longest input."""
-    name, tokens = encoder.info.name, encoder.info.max_length
-    assert repr(encoder) == f"<M3Encoder {name!r}: dense, sparse, multivector; {tokens} tokens>"
+    """Its model, its longest input and how it runs."""
+    backend = encoder.backend.name
+    assert repr(encoder) == f"<M3Encoder 'tiny-m3': up to 128 tokens; float32 on {backend}, cpu>"
+
+
+def test_an_encoder_is_pickled_by_name(tiny_m3, monkeypatch):
+    """No weights travel, its folder need not be the current one, and a process loads it once."""
+    monkeypatch.chdir(tiny_m3.parent)
+    encoder = M3Encoder.load(tiny_m3.name, backend="onnx", max_length=20, threads=1)
+    content = pickle.dumps(encoder)
+    monkeypatch.chdir("/")
+    again = pickle.loads(content)
+    assert len(content) < 2000
+    assert again is not encoder
+    assert again is pickle.loads(content)
+    assert repr(again) == repr(encoder)
+    assert_close(again.encode(TEXTS), encoder.encode(TEXTS))
+
+
+def test_a_pickled_encoder_is_no_other_model(vary):
+    """Where a worker's machine has other files under the name, it says so."""
+    folder = vary(weights_hash="first")
+    content = pickle.dumps(M3Encoder.load(folder))
+    values = json.loads((folder / "m3.json").read_text())
+    (folder / "m3.json").write_text(json.dumps(values | {"weights_hash": "second"}))
+    with pytest.raises(FingerprintMismatch, match="another model here"):
+        pickle.loads(content)
+
+
+def test_an_encoder_of_parts_has_no_name(encoder):
+    """It cannot be loaded elsewhere, and says what to do."""
+    parts = M3Encoder(encoder.config, encoder.tokenizer, "", encoder.backend)
+    with pytest.raises(ConfigError, match="save the model"):
+        pickle.dumps(parts)

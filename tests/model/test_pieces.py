@@ -37,6 +37,7 @@ def whole():
 @pytest.fixture
 def opened():
     """The same, opened to start quickly."""
+    pieces._open.cache_clear()
     found, _ = open_tokenizer(resolve("m3-mini"))
     assert isinstance(found, PieceTokenizer)
     return found
@@ -50,6 +51,7 @@ def ids(tokenizer, texts):
 @given(texts=st.lists(st.text(max_size=40), max_size=3))
 def test_any_text_gives_the_same_ids(whole, texts):
     """Also unknown characters, and pieces whose scores compete."""
+    pieces._open.cache_clear()
     found, digest = open_tokenizer(resolve("m3-mini"))
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     assert (ids(found, texts), digest) == (ids(whole[0], texts), whole[1])
@@ -74,6 +76,7 @@ def test_pieces_and_ids_are_the_same(whole, opened):
 def test_a_query_never_builds_the_whole_tokenizer(monkeypatch):
     """From encoding to the names of its terms; many texts do, and it is built once."""
     M3Encoder.load("m3-mini", threads=1)  # prepared by now
+    pieces._open.cache_clear()
     built = []
     monkeypatch.setattr(pieces, "read_tokenizer", lambda at: built.append(at) or read_tokenizer(at))
     encoder = M3Encoder.load("m3-mini", threads=1)
@@ -83,6 +86,12 @@ def test_a_query_never_builds_the_whole_tokenizer(monkeypatch):
     for _ in range(3):
         encoder._text(["many words " * 200], "passage")
     assert len(built) == 1
+
+
+def test_encoders_of_a_process_share_a_tokenizer(tiny_m3):
+    """Whatever their backend; one that was replaced in its place is opened anew."""
+    first, second = (M3Encoder.load(tiny_m3, backend=name) for name in ("onnx", "torch"))
+    assert first.tokenizer is second.tokenizer
 
 
 def test_a_small_tokenizer_is_opened_as_it_is(tiny_m3):
@@ -103,6 +112,7 @@ def test_another_kind_of_tokenizer_is_opened_as_it_is(tiny_m3, tmp_path, monkeyp
         content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] in known]
         (folder / "tokenizer.json").write_text(json.dumps(content))
         for _ in range(2):
+            pieces._open.cache_clear()
             assert isinstance(open_tokenizer(folder)[0], kind)
 
 
