@@ -22,7 +22,7 @@ ROWS = {
 ALLOWED = {place.removesuffix("/").removesuffix(".py"): parts for place, parts in ROWS.items()}
 FACES = {"__init__", "__main__", "cli", "integrations", "serving"}  # may import every part
 OUTSIDE = re.findall(r"^\| `(\w+)/` \|[^|]+\|$", PAGE, re.MULTILINE)
-TORCH_HOMES = {"model", "training", "inference/torch_backend.py", "cli/doctor.py"}
+TORCH_HOMES = {"model", "training", "inference/torch_backend.py", "doctor.py"}
 CONNECTOR_MAY_IMPORT = set(
     re.findall(r"`(\w+)`", re.search(r"A connector imports (.+) of the core", PAGE)[1])
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -130,12 +130,10 @@ def _rank_shares(connector: Connector, query: Query) -> dict[Leg, dict[str, floa
     assert isinstance(query.fusion, Rrf)
     if query.rerank is not None or len(query.legs) == 1:
         return {}
-    searched: list[Leg] = [leg for leg in query.legs if leg != "multivector"]
-    alone = [planner.single(query, leg) for leg in searched]
-    if query.multivector is not None:
-        maxsim = Weighted(dense=0.0, sparse=0.0, multivector=1.0, rescore=False)
-        pool = sum(leg_query.limit for leg_query in alone)
-        alone.append(replace(query, fusion=maxsim, limit=pool, payload=False, leg_scores=False))
+    alone = [
+        planner.maxsim_alone(query) if leg == "multivector" else planner.single(query, leg)
+        for leg in query.legs
+    ]
     return {
         leg: {hit.id: getattr(query.fusion, leg) / (query.fusion.k + hit.rank) for hit in ranking}
         for leg, ranking in zip(query.legs, planner.run(connector, alone), strict=True)
