@@ -88,12 +88,20 @@ class Fingerprint:
             )
         return cls(**{**values, "legs": tuple(values["legs"])})
 
-    def require(self, stored: Fingerprint, *, collection: str, writing: bool) -> None:
+    def require(
+        self, stored: Fingerprint, *, collection: str, writing: bool, cut_alike: str = ""
+    ) -> None:
         """Check that a collection made with ``stored`` can be used with this model.
 
         Reading needs the same model and dense and multi-vector widths; writing also the same
         chunker and maximum length, so that the collection stays of one piece. Another precision is
         logged as a warning.
+
+        Args:
+            stored: the collection's.
+            collection: its name, for the message.
+            writing: whether records are to be added.
+            cut_alike: the options that cut documents as the collection's were, for the message.
 
         Raises:
             FingerprintMismatch: names what differs and the ways out.
@@ -102,20 +110,21 @@ class Fingerprint:
         if writing:
             matters |= {"max_length", "chunker", "format_version"}
         differs = [
-            f"{name}: collection {getattr(stored, name)!r}, now {getattr(self, name)!r}"
+            name
             for name in (field.name for field in fields(self))
             if name in matters and getattr(stored, name) != getattr(self, name)
         ]
         if differs:
-            way = f"--model {stored.model}"
-            if (
-                stored.model == self.model and stored.weights != self.weights
-            ):  # trained from it, say
-                way = "--model with the folder it was made by, where two models share a name"
+            told = "; ".join(
+                f"{name}: collection {getattr(stored, name)!r}, now {getattr(self, name)!r}"
+                for name in differs
+            )
+            settings = set(differs) <= {"chunker", "max_length"}
+            what = "with other settings" if settings else f"and cannot be used with {self.model!r}"
             raise FingerprintMismatch(
-                f"collection {collection!r} was made by {stored.model!r} and cannot be used with "
-                f"{self.model!r} ({'; '.join(differs)}). Use the same model and options "
-                f"({way}), or ingest into a new collection (--collection NAME)."
+                f"collection {collection!r} was made by {stored.model!r} {what} ({told}). "
+                f"{self._way_to(stored, differs, cut_alike)}, or ingest into a new collection "
+                "(--collection NAME)."
             )
         if stored.precision != self.precision:
             log.warning(
@@ -125,6 +134,16 @@ class Fingerprint:
                 stored.precision,
                 self.precision,
             )
+
+    def _way_to(self, stored: Fingerprint, differs: Collection[str], cut_alike: str) -> str:
+        """What to pass to get the stored one."""
+        if set(differs) <= {"chunker", "max_length"}:
+            ways = [f"--max-length {stored.max_length}"] if "max_length" in differs else []
+            ways += [cut_alike] if "chunker" in differs and cut_alike else []
+            return f"Pass {' '.join(ways)}" if ways else "Cut documents alike"
+        if stored.model == self.model and stored.weights != self.weights:  # trained from it, say
+            return "Use --model with the folder it was made by, where two models share a name"
+        return f"Use the same model and options (--model {stored.model})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,13 +48,22 @@ def test_a_shared_name_is_no_advice():
     """What was trained from a model keeps its name: the name alone does not lead back."""
     cases: list[tuple[dict[str, Any], str]] = [
         ({"model": "other", "weights": "w2"}, "(--model m)"),
-        ({"weights": "w2"}, "(--model with the folder"),
-        ({"chunker": "another"}, "(--model m)"),
+        ({"weights": "w2"}, "Use --model with the folder"),
+        ({"chunker": "another"}, "Cut documents alike"),
     ]
     for changes, way in cases:
         with pytest.raises(FingerprintMismatch) as caught:
             replace(PRINT, **changes).require(PRINT, collection="c", writing=True)
         assert way in str(caught.value)
+
+
+def test_other_settings_are_answered_with_what_to_pass():
+    """The options that make the collection's settings are named, the model is not blamed."""
+    now = replace(PRINT, max_length=128, chunker="another")
+    with pytest.raises(FingerprintMismatch) as caught:
+        now.require(PRINT, collection="c", writing=True, cut_alike="--chunk-tokens 64")
+    assert "with other settings" in str(caught.value)
+    assert "Pass --max-length 512 --chunk-tokens 64, or" in str(caught.value)
 
 
 def test_schema_differences_are_listed():

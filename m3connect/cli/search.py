@@ -56,6 +56,9 @@ def search(
         typer.Option(help="""Such as 'lang == "de" and year >= 2020'.""", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="Hits a query.")] = 10,
+    offset: Annotated[
+        int, typer.Option(help="Leave out so many of the best first, for the next page.", min=0)
+    ] = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Show why.")] = False,
     where: Target,
     model: ModelChoice,
@@ -94,6 +97,7 @@ def search(
                     fusion=chosen,
                     filter=filter,
                     limit=limit,
+                    offset=offset,
                     depth=depth,
                     rerank=rerank,
                     leg_scores=True,
@@ -111,7 +115,9 @@ def search(
                     print_hits(hits[modes[0]], why[modes[0]])
                 seen = [hit for listed in hits.values() for hit in listed]
                 if not seen:
-                    typer.echo(why_no_hits(connector, condition), err=printed.as_json)
+                    typer.echo(
+                        why_no_hits(connector, condition, offset=offset), err=printed.as_json
+                    )
                 if condition is not None and not told:
                     told = True
                     _note_unknown_fields(connector, condition, seen)

@@ -41,6 +41,16 @@ class RetryPolicy:
     initial: float = 0.5
     maximum: float = 60.0
 
+    @property
+    def longest(self) -> float:
+        """Seconds of all waits together, at most, where no server asks for more.
+
+        >>> RetryPolicy().longest
+        31.5
+        """
+        waits = (self.initial * 2.0**retry for retry in range(self.attempts - 1))
+        return sum(min(wait, self.maximum) for wait in waits)
+
 
 DEFAULT_POLICY = RetryPolicy()
 
@@ -69,7 +79,10 @@ def call(operation: Callable[[], T], policy: RetryPolicy = DEFAULT_POLICY) -> T:
 
     def report(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        log.warning("%s; retry %d in %.1f s", error, state.attempt_number, state.upcoming_sleep)
+        if state.attempt_number == 1:  # one line at once, and the error itself if none succeeds
+            log.warning("%s; trying again, for up to %.0f s", error, policy.longest)
+        else:
+            log.info("%s; retry %d in %.1f s", error, state.attempt_number, state.upcoming_sleep)
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),

@@ -28,9 +28,26 @@ CONTEXT: tuple[Context, ...] = ("title", "headings")
 TINY = 8  # a passage of less than one eighth of the limit is joined to a neighbour
 # Characters. Splitting takes the square of a run without white space, and cannot be interrupted.
 LONG_WORD, PART_OF_WORD, LONG_TEXT = 4096, 1024, 1 << 18
+_KIND = "semantic 2"
+"""Raised when the same options cut documents in another way."""
 _PAGE_BREAK = "\f"
 SENTENCE = re.compile(r"(?<=[.!?\u3002\uff01\uff1f])\s+|(?<=[\u3002\uff01\uff1f])|\n")
 _MARKS = re.compile(r"[\s`~\-*_=|:#>+]*|\s*(?:`{3,}|~{3,})[ \t]*[\w+#.-]{0,30}\s*")
+
+
+def options_of(described: str) -> str:
+    """The options that cut documents as a description says; empty for one of another kind.
+
+    >>> options_of("semantic 2, 64 tokens, overlap 0, context title+headings")
+    '--chunk-tokens 64 --chunk-overlap 0 --context title,headings'
+    """
+    found = re.fullmatch(rf"{_KIND}, (\d+) tokens, overlap (\d+), context (\S+)", described)
+    if found is None:
+        return ""
+    tokens, overlap, context = found.groups()
+    return (
+        f"--chunk-tokens {tokens} --chunk-overlap {overlap} --context {context.replace('+', ',')}"
+    )
 
 
 def chunk_id(document_id: str, position: int) -> str:
@@ -132,7 +149,7 @@ class Chunker:
     def description(self) -> str:
         """How documents are cut and what is encoded with them, for the collection's fingerprint."""
         context = "+".join(self.context) or "none"
-        return f"semantic 2, {self.tokens} tokens, overlap {self.overlap}, context {context}"
+        return f"{_KIND}, {self.tokens} tokens, overlap {self.overlap}, context {context}"
 
     def chunks(self, document: Document) -> list[Chunk]:
         """The passages of a document in order; none if it is blank.

@@ -14,7 +14,7 @@ import pyarrow as pa
 from m3connect.contract import CollectionSchema, Connector, Encoder, Fingerprint
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
 from m3connect.ingestion import tables
-from m3connect.ingestion.chunking import CONTEXT, Chunker, Context
+from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, options_of
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, from_arrow, is_encoded, open_files
 from m3connect.ingestion.formats import Fields, Options
@@ -180,5 +180,10 @@ def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
             "it, or ingest into a new collection (--collection NAME)."
         )
     if stored is not None and schema.fingerprint is not None:
-        schema.fingerprint.require(stored, collection=connector.collection, writing=True)
+        schema.fingerprint.require(
+            stored,
+            collection=connector.collection,
+            writing=True,
+            cut_alike=options_of(stored.chunker),
+        )
     return True

@@ -8,8 +8,15 @@ from m3connect.contract import Connector
 from m3connect.filters import And, AnyFilter, Eq, Exists, Filter, In, Not, Or, Range, as_filter
 
 
-def why_no_hits(connector: Connector, condition: AnyFilter | None = None) -> str:
+def why_no_hits(
+    connector: Connector, condition: AnyFilter | None = None, *, offset: int = 0
+) -> str:
     """One line: what the collection holds, and what the filter leaves of it.
+
+    Args:
+        connector: the collection.
+        condition: the filter.
+        offset: how many of the best hits were left out.
 
     >>> from m3connect import connect
     >>> from m3connect.contract import CollectionSchema
@@ -21,6 +28,8 @@ def why_no_hits(connector: Connector, condition: AnyFilter | None = None) -> str
     total = connector.count()
     if total == 0:
         return "no hits: the collection is empty"
+    if offset:
+        return f"no hits after the first {offset}"
     if condition is None:
         return f"no hits: none of {total} passages shares anything with the query"
     left = connector.count(condition)

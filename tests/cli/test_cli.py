@@ -101,6 +101,17 @@ def test_a_query_file_and_a_filter(run, collection, tmp_path):
     assert [(hit["query_id"], hit["id"]) for hit in hits] == [("a", "doc-de#0"), ("b", "doc-fr#0")]
 
 
+def test_pages_follow_each_other(run, collection):
+    """An offset leaves the best out, ranks keep counting, and a page too far says so."""
+    place = ["--target", "parquet", "--path", collection, "--mode", "dense"]
+    whole = [json.loads(line) for line in run("search", "cat", *place, "--json")[1].splitlines()]
+    code, out, _ = run("search", "cat", *place, "--json", "--offset", "1", "-n", "1")
+    assert (code, json.loads(out)) == (0, whole[1])
+    assert whole[1]["rank"] == 2
+    assert run("search", "cat", *place, "--offset", "3")[1] == "no hits after the first 3\n"
+    assert run("search", "cat", *place, "--offset", "-1")[0] == 2
+
+
 def test_explain_adds_up_in_json(run, collection):
     """Parts sum to the score and terms to the sparse score."""
     _, out, _ = run(

@@ -88,6 +88,13 @@ def test_a_restart_is_waited_for_on_the_worst_day(monkeypatch, luck, seconds):
     assert waits == sorted(waits)
 
 
+def test_retries_are_told_in_one_line_and_at_once(caplog):
+    """The first failure says what is tried again and for how long; the rest is for --verbose."""
+    call(failing(transient(), transient()), RetryPolicy(attempts=3, initial=0.001, maximum=0.001))
+    assert caplog.messages == ["x y: busy; trying again, for up to 0 s"]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
 @given(st.lists(st.integers(0, 400), max_size=12), st.integers(1, 5))
 def test_requests_keep_every_record_in_order_within_the_limits(sizes, most):
     """Parts are within both limits unless a part is a single record."""

@@ -24,6 +24,7 @@ def test_the_reason_counts_what_the_filter_leaves(notes):
     """All, some or none."""
     assert why_no_hits(notes) == "no hits: none of 3 passages shares anything with the query"
     assert "the filter leaves 2 of 3 passages" in why_no_hits(notes, F("lang") == "de")
+    assert why_no_hits(notes, offset=3) == "no hits after the first 3"
     assert why_no_hits(notes, F("lang") == "fr") == "no hits: the filter leaves none of 3 passages"
 
 
