@@ -34,9 +34,10 @@ class M3DataSink(DataSink[IngestReport]):
 
     def schema(self) -> Schema:
         """The counts of an :class:`IngestReport`."""
-        kinds = {"seconds": DataType.float64()}
-        names = IngestReport().to_json()
-        return Schema.from_pydict({name: kinds.get(name, DataType.int64()) for name in names})
+        kinds = {int: DataType.int64(), float: DataType.float64()}
+        return Schema.from_pydict(
+            {name: kinds[type(n)] for name, n in _row(IngestReport()).items()}
+        )
 
     def write(
         self, micropartitions: Iterator[MicroPartition]
@@ -53,4 +54,8 @@ class M3DataSink(DataSink[IngestReport]):
         """The sum; ``seconds`` are those of all workers together."""
         reports = [each.result for each in write_results]
         total = IngestReport.total(reports, sum(each.seconds for each in reports))
-        return MicroPartition.from_pydict({name: [n] for name, n in total.to_json().items()})
+        return MicroPartition.from_pydict({name: [n] for name, n in _row(total).items()})
+
+
+def _row(report: IngestReport) -> dict[str, int | float]:
+    return {name: count for name, count in report.to_json().items() if count is not None}
