@@ -42,6 +42,8 @@ class Mark(Enum):
     """Decides which database is used: shown when a file decides it."""
     ADDRESS = "address"
     """Decides who receives documents and keys: shown, and kept away from keys of other origin."""
+    SERVICE = "service"
+    """May be an encoder's address: then as ADDRESS, its key in ``ENCODER_KEY``."""
     SECRET = "secret"
     """May hold a password or key: never shown."""
     WRITES = "writes"
@@ -139,6 +141,7 @@ class ModelChoice:
             help="Checkpoint: a name such as BAAI/bge-m3, a folder, or m3-mini (bundled).",
             rich_help_panel="Model",
         ),
+        Mark.SERVICE,
     ] = "m3-mini"
     backend: Annotated[
         BackendName, typer.Option(help="ONNX Runtime or torch.", rich_help_panel="Model")
@@ -451,6 +454,11 @@ class Declared:
     def address(self) -> bool:
         """Whether it decides who receives documents and keys."""
         return Mark.ADDRESS in self.marks
+
+    @property
+    def service(self) -> bool:
+        """Whether its value may be the address of an encoder's service."""
+        return Mark.SERVICE in self.marks
 
     @property
     def writes(self) -> bool:

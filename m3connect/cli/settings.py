@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "m3connect.toml"
 FILE_VARIABLE = "M3CONNECT_CONFIG"
+ENCODER_KEY = "M3CONNECT_ENCODER_KEY"
+"""The variable with the key of an encoder's service, which no option has."""
 _PREFIX = "M3CONNECT_"
 
 Commands = Mapping[str, Mapping[str, "Declared"]]
@@ -165,7 +167,7 @@ def shown(file: SettingsFile, options: Sequence[Declared], values: Mapping[str, 
         options: those of the running command that the file set.
         values: of all options by name.
     """
-    told = [option for option in options if option.decides_target]
+    told = [option for option in options if option.decides_target or _is_service(option, values)]
     if file.confirmed or not told:
         return None
     parts = [
@@ -198,6 +200,9 @@ def guard(
     confirm = f"if the file is yours, confirm it: {FILE_VARIABLE}={file.path}"
     addresses = [option.name for option in options if option.address]
     keys = [option.name for option in elsewhere if option.secret]
+    services = [option.name for option in options if _is_service(option, values)]
+    if services and os.environ.get(ENCODER_KEY):
+        addresses, keys = services, [ENCODER_KEY]
     if addresses and keys:
         raise Refused(
             f"{file.path} in this folder sets {', '.join(addresses)}, and {', '.join(keys)} comes "
@@ -211,3 +216,8 @@ def guard(
             raise Refused(
                 f"{file.path} in this folder sets {option.name} to a place outside it; {confirm}"
             )
+
+
+def _is_service(option: Declared, values: Mapping[str, Any]) -> bool:
+    """Whether it names an encoder's service by its address."""
+    return option.service and "://" in str(values[option.name])

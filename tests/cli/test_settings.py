@@ -14,6 +14,7 @@ from m3connect.cli.options import Database, Declared, Mark, Services
 from m3connect.cli.settings import SettingsFile
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError
+from m3connect.inference import remote
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
@@ -301,6 +302,24 @@ def test_a_language_models_key_stays_with_its_address(run, dataset, listener):
     arguments = ("synthesize", dataset, "--output", "made", "--llm", "any")
     assert run(*arguments, environment={"OPENAI_API_KEY": "SECRET"})[0] == 6
     assert listener.seen == []
+
+
+def test_an_encoders_key_stays_with_its_address(run):
+    """A service of a folder's file is shown, and gets no key; a model's name is neither."""
+    assert settings.ENCODER_KEY == remote.KEY
+
+    def connect(*_, **__):
+        return MemoryConnector(collection="x")
+
+    service = 'model = "http://127.0.0.1:9"\n'
+    write(service)
+    assert "in this folder sets model = http://127.0.0.1:9" in run("doctor", connect=connect)[2]
+    write('model = "m3-mini"\n')
+    code, _, err = run("doctor", connect=connect, environment={remote.KEY: "SECRET"})
+    assert (code, "in this folder" in err) == (0, False)
+    write(service)
+    code, _, err = run("doctor", connect=connect)
+    assert (code, "M3CONNECT_ENCODER_KEY comes from elsewhere" in err) == (6, True)
 
 
 @pytest.mark.parametrize("place", ["/elsewhere/x", "../x", "a/../../x"])
