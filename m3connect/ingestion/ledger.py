@@ -1,8 +1,8 @@
 """What the collection already holds of a document, and in which order to change it.
 
-The state lives in the collection itself, on a document's first two passages: no local file can be
-lost or disagree. A document's passages are written in three steps, each acknowledged before the
-next begins:
+The state lives in the collection itself, in the payload of a document's passages: no local file can
+be lost or disagree. Each carries the hash of its version, the first two a whole mark. A document's
+passages are written in three steps, each acknowledged before the next begins:
 
 1. passage 1, with a mark that announces how many passages there may be from now on;
 2. passages 2 and up;
@@ -17,6 +17,13 @@ Why this holds when a run is killed at any point:
   one is acknowledged before a passage beyond it is written. So the next run over this document,
   changed or not, knows what to delete. Deleting what is already gone is no error.
 - Never doubled: ids are ``<document id>#<position>``.
+
+All that is said of one run at a time, as embedded engines see to it. Into a server's collection two
+runs may write at once, each over what it looked up before the other wrote; what remains may be a
+mixture of two versions, with passages beyond the bounds of both marks. No order of writes and no mark
+can tell, as the last one to write anything may be killed then. So of a server's documents all passages
+are looked up, by a filter, and a document counts as unchanged only if each is there and of its version:
+whatever runs left behind, the next one repairs.
 """
 
 from __future__ import annotations
@@ -27,7 +34,9 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
-from m3connect.contract import Connector
+from m3connect.contract import Connector, FieldKind
+from m3connect.filters import In
+from m3connect.ingestion.chunking import chunk_id
 from m3connect.ingestion.ownership import may_replace, refused
 from m3connect.types import Payload
 
@@ -38,6 +47,12 @@ FIELD = "_ingest"
 
 RecordIds = tuple[str, str | None]
 """The record ids of a document's passages 0 and 1; None where there is never a second."""
+
+AT_ONCE = 1000
+"""Passages read at a time."""
+
+INDEXED: Mapping[str, FieldKind] = {"document_id": "keyword", f"{FIELD}.source": "keyword"}
+"""What a server's collection is asked for by filter, in each run."""
 
 COMMIT = 3
 """The step that writes passage 0 and thereby commits a document."""
@@ -85,28 +100,41 @@ class Mark:
     bound: int
     source: str | None = None
 
-    def to_payload(self) -> Payload:
-        """As a payload field."""
-        return {FIELD: asdict(self)}
+    def at(self, position: int) -> Payload:
+        """As the payload field of the passage at a position."""
+        return {FIELD: asdict(self) if position < 2 else {"hash": self.hash}}
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the collection tells about a document: the marks of its first two passages."""
+    """What the collection tells about a document.
+
+    Args:
+        first, second: the marks of its first two passages.
+        others: the hashes of the further ones that there are, by position; None of those that an
+            older version wrote. None if they were not looked up.
+    """
 
     first: Mark | None = None
     second: Mark | None = None
+    others: Mapping[int, str | None] | None = None
 
     def is_complete(self, hash_: str) -> bool:
         """Whether exactly this version was written to its end, and none begun since."""
         if self.first is None or self.first.hash != hash_:
             return False
-        return self.first.chunks == 1 or (self.second is not None and self.second.hash == hash_)
+        if self.first.chunks > 1 and (self.second is None or self.second.hash != hash_):
+            return False
+        return self.others is None or all(
+            self.others.get(position, "missing") in {hash_, None}
+            for position in range(2, self.first.chunks)
+        )
 
     @property
     def bound(self) -> int:
         """No passage of the document has this position or a higher one."""
-        return max(mark.bound if mark else 0 for mark in (self.first, self.second))
+        marked = (mark.bound if mark else 0 for mark in (self.first, self.second))
+        return max(*marked, max(self.others or (), default=-1) + 1)
 
     def foreign_to(self, source: str) -> str | None:
         """The source whose document this is, if a run over ``source`` may not replace it."""
@@ -117,7 +145,7 @@ class Stored:
 def look_up(
     connector: Connector, documents: Sequence[Candidate[Any]], *, take_over: bool = False
 ) -> list[Stored]:
-    """What the collection holds of documents, in one request.
+    """What the collection holds of documents.
 
     Args:
         connector: the collection; it must exist.
@@ -127,14 +155,11 @@ def look_up(
     Raises:
         Refused: they would replace documents of another source, and may not.
     """
-    ids = [document.records for document in documents]
-    wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
-    found = connector.fetch(wanted, vectors=False)
-    marks = {id_: _mark(p) for id_, p in zip(found.ids, found.payloads, strict=True)}
-    stored = [
-        Stored(marks.get(first), None if second is None else marks.get(second))
-        for first, second in ids
-    ]
+    of_one_record = all(second is None for _, second in (each.records for each in documents))
+    if connector.capabilities.embedded or of_one_record:
+        stored = _marks(connector, documents)
+    else:
+        stored = _passages(connector, documents)
     others = [
         (document, owner)
         for document, held in zip(documents, stored, strict=True)
@@ -144,6 +169,38 @@ def look_up(
         source = others[0][0].source
         raise refused(source, [(each.id, owner) for each, owner in others])
     return stored
+
+
+def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
+    """By ids, in one request: all there is to know where no two runs can write at once."""
+    ids = [document.records for document in documents]
+    wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
+    found = connector.fetch(wanted, vectors=False)
+    marks = {id_: _mark(p) for id_, p in zip(found.ids, found.payloads, strict=True)}
+    return [
+        Stored(marks.get(first), None if second is None else marks.get(second))
+        for first, second in ids
+    ]
+
+
+def _passages(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
+    """By a filter: every passage that the collection holds of them."""
+    held: dict[str, dict[int, Payload]] = {document.id: {} for document in documents}
+    for batch in connector.scan(In("document_id", tuple(held)), batch_size=AT_ONCE):
+        for id_, payload in zip(batch.ids, batch.payloads, strict=True):
+            document, position = payload["document_id"], payload.get("position")
+            if isinstance(position, int) and id_ == chunk_id(document, position):
+                held[document][position] = payload
+    return [_stored(held[document.id]) for document in documents]
+
+
+def _stored(passages: Mapping[int, Payload]) -> Stored:
+    others = {
+        position: (payload.get(FIELD) or {}).get("hash")
+        for position, payload in passages.items()
+        if position > 1
+    }
+    return Stored(_mark(passages.get(0, {})), _mark(passages.get(1, {})), others)
 
 
 def _mark(payload: Mapping[str, Any]) -> Mark | None:

@@ -20,7 +20,7 @@ from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.formats import Options
-from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, Stored, step
+from m3connect.ingestion.ledger import COMMIT, INDEXED, Candidate, Mark, Stored, step
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.sink import Change, Empty, Event, Sink, Unchanged, Work
@@ -150,6 +150,8 @@ def prepare(
         as :func:`ingest`, before anything is written.
     """
     chosen = choose_legs(legs, source, connector)
+    if isinstance(source, DocumentSource) and not connector.capabilities.embedded:
+        index_fields = {**INDEXED, **index_fields}
     schema = source.schema(chosen, index_fields)
     collection_exists(connector, schema)
     connector.ensure(schema)
@@ -296,7 +298,7 @@ def cut(
                 "text": chunk.text,
                 "document_id": document.id,
                 "position": chunk.position,
-                **(owner.mark.to_payload() if chunk.position < 2 else {}),
+                **owner.mark.at(chunk.position),
             }
             yield Passage(chunk, payload, owner)
 
@@ -349,7 +351,7 @@ def assemble(
         records = RecordBatch.concat([each.item for each in versions])
         if not marked:
             payloads = [
-                {**payload, **owner.mark.to_payload()}
+                {**payload, **owner.mark.at(0)}
                 for payload, owner in zip(records.payloads, owners, strict=True)
             ]
             records = replace(records, payloads=payloads)

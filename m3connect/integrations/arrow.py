@@ -379,20 +379,14 @@ def _works(
             bound = max(len(records), change.stored.bound)
             mark = Mark(document.hash, len(records), bound, document.source)
             owner = Change(document.id, mark)
-            rows += [(step(at), owner, record) for at, record in enumerate(records)]
-        rows.sort(key=lambda row: row[0])
-        payloads = [
-            {
-                **record.payloads[0],
-                **(owner.mark.to_payload() if FIELD in record.payloads[0] else {}),
-            }
-            for _, owner, record in rows
-        ]
+            rows += [(at, owner, record) for at, record in enumerate(records)]
+        rows.sort(key=lambda row: step(row[0]))
+        payloads = [{**record.payloads[0], **owner.mark.at(at)} for at, owner, record in rows]
         batch = RecordBatch.concat([record for _, _, record in rows])
         yield Work(
             RecordBatch(batch.ids, payloads, batch.embeddings),
             [owner for _, owner, _ in rows],
-            [at for at, _, _ in rows],
+            [step(at) for at, _, _ in rows],
             tokens=0,
         )
 

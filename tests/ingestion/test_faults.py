@@ -79,8 +79,8 @@ def content(connector):
     records = {}
     for batch in connector.scan(vectors=True):
         for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
-            mark = payload.pop(FIELD, None)
-            kept = {key: mark[key] for key in ("hash", "chunks")} if mark else None
+            mark = payload.pop(FIELD)
+            kept = {key: mark[key] for key in mark if key != "bound"}
             records[id_] = (payload, kept, batch.embeddings[row].dense.tobytes())
     return records
 

@@ -1,0 +1,82 @@
+"""Two runs that write into one collection at once, as every order of their writes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+
+from m3connect.contract import Connector
+from m3connect.ingestion import ingest
+from m3connect.ingestion.ledger import FIELD
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document, RecordBatch
+
+ENCODER = HashEncoder(width=4)
+IDS = ("a", "b", "c#0")
+Write = Callable[[Connector], object]
+
+
+def source(version: int, lengths: Sequence[int]) -> list[Document]:
+    """Documents of as many sentences as told; each sentence is a passage and names its version."""
+    return [
+        Document(id_, " ".join(f"v{version} w{at} x y." for at in range(length)))
+        for id_, length in zip(IDS, lengths, strict=False)
+    ]
+
+
+def run(docs: Sequence[Document], connector: Connector) -> int:
+    """Ingest; returns how many documents were written."""
+    return ingest(docs, ENCODER, connector, chunk_tokens=5).written
+
+
+def writes_of(docs: Sequence[Document], connector: Connector) -> list[Write]:
+    """What a run would write now, one request each; nothing is written."""
+    found: list[Write] = []
+    real = connector.upsert, connector.delete
+
+    def upsert(batch: RecordBatch) -> None:
+        found.append(lambda collection: collection.upsert(batch))
+
+    def delete(where: Sequence[str]) -> int:
+        found.append(lambda collection: collection.delete(where))
+        return 0
+
+    connector.upsert, connector.delete = upsert, delete  # type: ignore[method-assign,assignment]
+    try:
+        run(docs, connector)
+    finally:
+        connector.upsert, connector.delete = real  # type: ignore[method-assign]
+    return found
+
+
+def orders(
+    one: Sequence[Write], other: Sequence[Write], seed: int | None = None, count: int = 0
+) -> Iterator[list[Write]]:
+    """Both sequences in every order that keeps each; or some such orders, with runs cut short."""
+    if seed is None:
+        total = len(one) + len(other)
+        for places in combinations(range(total), len(one)):
+            left = iter(one), iter(other)
+            yield [next(left[at not in places]) for at in range(total)]
+        return
+    chance = random.Random(seed)
+    for _ in range(count):
+        first, second = (list(each[: chance.randint(0, len(each))]) for each in (one, other))
+        mixed = []
+        while first or second:
+            taken = first if not second or (first and chance.random() < 0.5) else second
+            mixed.append(taken.pop(0))
+        yield mixed
+
+
+def content(connector: Connector) -> dict[str, object]:
+    """All records, their marks without the bound, which remembers history."""
+    records: dict[str, object] = {}
+    for batch in connector.scan(vectors=True):
+        for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+            mark = {key: value for key, value in payload[FIELD].items() if key != "bound"}
+            dense = batch.embeddings[row].dense
+            assert dense is not None
+            records[id_] = ({**payload, FIELD: mark}, dense.round(5).tolist())
+    return records

@@ -1,0 +1,94 @@
+"""Two runs into one collection at once: whatever they leave behind, the next run repairs."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+
+from m3connect.ingestion import pipeline
+from m3connect.stores.memory import MemoryConnector
+from tests.ingestion.overlap import IDS, content, orders, run, source, writes_of
+
+
+class Server(MemoryConnector):
+    """As a server: others may write meanwhile."""
+
+    capabilities = replace(MemoryConnector.capabilities, embedded=False)
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    """Several requests even for a few short documents."""
+    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 3)
+
+
+def started(*before):
+    connector = Server(collection="docs")
+    for docs in before:
+        run(docs, connector)
+    return connector
+
+
+def after(connector, writes):
+    """A copy of the collection in which these writes were made."""
+    changed = copy.deepcopy(connector)
+    for write in writes:
+        write(changed)
+    return changed
+
+
+def check_repaired(connector, versions):
+    """Each version, as the next run, gives what it gives alone, and a run after it writes nothing."""
+    for docs in versions:
+        collection = copy.deepcopy(connector)
+        run(docs, collection)
+        assert content(collection) == content(started(docs))
+        assert run(docs, collection) == 0
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "changed"])
+@pytest.mark.parametrize(("one", "other"), [(5, 3), (1, 4), (6, 2)])
+def test_every_order_of_two_runs_is_repaired_by_the_next(one, other, before):
+    """One document; both runs looked it up before either wrote."""
+    connector = started(*([source(0, [2])] if before else [[]]))
+    first, second = source(1, [one]), source(2, [other])
+    for writes in orders(writes_of(first, connector), writes_of(second, connector)):
+        check_repaired(after(connector, writes), (first, second))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_runs_that_begin_and_die_anywhere_are_repaired(seed):
+    """Three documents; the second run begins amid the first, and either may be killed."""
+    first, second, third = source(1, (5, 2, 7)), source(2, (3, 4, 1)), source(3, (2, 2, 2))
+    connector = started(source(0, (2, 3, 1)))
+    begun = writes_of(first, connector)
+    for start in range(0, len(begun) + 1, 2):
+        amid = after(connector, begun[:start])
+        for writes in orders(begun[start:], writes_of(second, amid), seed, 4):
+            check_repaired(after(amid, writes), (first, second, third))
+
+
+def test_passages_that_went_missing_come_back():
+    """Whoever deleted them: a document counts as unchanged only if it is there."""
+    docs = source(1, (5, 2, 7))
+    connector = started(docs)
+    connector.delete([f"{IDS[0]}#3", f"{IDS[2]}#6"])
+    assert run(docs, connector) == 2
+    assert content(connector) == content(started(docs))
+
+
+def test_records_of_other_hands_are_no_passages():
+    """A record that only says it belongs to a document is neither read nor deleted."""
+    docs = source(1, (3, 2, 2))
+    connector = started(docs)
+    mine = connector.fetch(["a#0"], vectors=True)
+    connector.upsert(replace(mine, ids=["mine"], payloads=[{"document_id": "a", "position": 7}]))
+    assert run(docs, connector) == 0
+    assert connector.count() == 8
+
+
+def test_a_servers_collection_is_indexed_for_what_is_asked_in_each_run():
+    """Document and source, beside what the user asks for."""
+    connector = started(source(1, [1]))
+    fields = connector.describe().schema.payload_fields
+    assert fields == {"document_id": "keyword", "_ingest.source": "keyword"}
