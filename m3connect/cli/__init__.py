@@ -37,6 +37,7 @@ from m3connect.cli.score import score
 from m3connect.cli.search import search
 from m3connect.cli.serve import mcp, serve
 from m3connect.cli.settings import SettingsFile
+from m3connect.cli.sweep import sweep
 from m3connect.cli.synthesize import synthesize
 from m3connect.cli.train import train
 from m3connect.cli.tune import tune
@@ -83,6 +84,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Measure and train": {
         "eval": evaluate,
         "report": report,
+        "sweep": sweep,
         "tune": tune,
         "mine": mine,
         "score": score,

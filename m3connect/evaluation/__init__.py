@@ -9,5 +9,6 @@ measure.py metrics.py answers.py significance.py    from answers to figures and 
 baselines.py bm25.py            rows to compare with
 compression.py      smaller multi-vectors
 tune.py             the fusion that serves these data
+sweep.py            the cut, mode and depth that serve these data, with what each costs
 reports/            what people and machines read
 """

@@ -118,6 +118,19 @@ class OfflineSearch:
                 other._rankings[leg] = self.ranking(leg)
         return other
 
+    def asked(self, queries: Embeddings, preset: Preset) -> OfflineSearch:
+        """The same records searched with other queries and another preset, silently."""
+        other = OfflineSearch(
+            self.ids,
+            self.store,
+            queries,
+            preset,
+            limit=self.limit,
+            document_of=self.document_of,
+        )
+        other.__dict__["_by_id"] = self._by_id  # the order of the ids is made once
+        return other
+
     def run(self, mode: Mode) -> Iterator[Answer]:
         """The mode's answers, one a query and in their order."""
         if self.preset.quantised and mode in {"sparse", "hybrid"}:

@@ -241,7 +241,7 @@ def tune(
     start = default.setting(mode)
     tried = list(dict.fromkeys([start, *settings(mode, depths)]))
     deepest = max(setting.depth for setting in tried)
-    scorers = [_Scorer(each, _cases(each.search, mode, deepest, progress), metric) for each in sets]
+    scorers = [Scorer(each, gather(each.search, mode, deepest, progress), metric) for each in sets]
     figures = np.empty((len(tried), sum(map(len, tuned_on))))
     for row, setting in enumerate(tried):
         figures[row] = _scores(scorers, setting, tuned_on)
@@ -305,7 +305,7 @@ def _ids(sets: Sequence[TuningSet], places: Sequence[Sequence[int]]) -> tuple[st
 
 
 def _scores(
-    scorers: Sequence[_Scorer], setting: Setting, places: Sequence[Sequence[int]]
+    scorers: Sequence[Scorer], setting: Setting, places: Sequence[Sequence[int]]
 ) -> NDArray[np.float64]:
     """A setting's figures of all queries; their mean is the mean of the collections' means."""
     total = sum(map(len, places))
@@ -317,8 +317,14 @@ def _scores(
     )
 
 
-class _Scorer:
-    """A setting's figure on each of some queries."""
+class Scorer:
+    """A setting's figure on each of some queries.
+
+    Args:
+        tuning_set: judges the answers.
+        cases: what each query fuses, gathered at a depth that no setting exceeds.
+        metric: such as ``ndcg@10``.
+    """
 
     def __init__(self, tuning_set: TuningSet, cases: Sequence[Candidates], metric: str) -> None:
         self.dataset = tuning_set.dataset
@@ -339,9 +345,10 @@ class _Scorer:
         return by_document(Candidates(query, cut, case.scores).fused(), self.document_of)
 
 
-def _cases(
+def gather(
     search: OfflineSearch, mode: TunedMode, depth: int, progress: Progress
 ) -> list[Candidates]:
+    """What every query of a search fuses in a mode, with candidates to this depth."""
     deep = search.preset.with_setting(mode, replace(search.preset.setting(mode), depth=depth))
     queries = to_queries(mode, deep, search.queries, limit=search.limit)
     cases = []

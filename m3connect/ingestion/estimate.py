@@ -123,14 +123,22 @@ def _documents(
         to_do.tokens += sum(len(encoding) + added for encoding in counted)
         to_do.bytes += sum(len(text.encode()) for text in texts)
     if sample:
-        seconds_per_token, bytes_per_token = _measure(encoder, sample, legs)
+        seconds_per_token, bytes_per_token = cost_per_token(encoder, sample, legs)
         to_do.seconds = to_do.tokens * seconds_per_token
         to_do.bytes += round(to_do.tokens * bytes_per_token)
     return to_do
 
 
-def _measure(encoder: Encoder, sample: Sequence[str], legs: Sequence[Leg]) -> tuple[float, float]:
-    """Seconds and bytes of vectors a token."""
+def cost_per_token(
+    encoder: Encoder, sample: Sequence[str], legs: Sequence[Leg]
+) -> tuple[float, float]:
+    """Seconds to encode a token here, and bytes of its vectors, measured on some texts.
+
+    Args:
+        encoder: the model.
+        sample: texts like those to come, not empty.
+        legs: the representations that are made.
+    """
     encoder.encode(sample[:1], legs=legs)  # the first call is slower than all others
     start = time.perf_counter()
     embeddings = encoder.encode(sample, legs=legs)
