@@ -10,6 +10,7 @@ connector and model are opened on first use.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +25,7 @@ from m3connect.errors import CollectionNotFound
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
 from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
-from m3connect.types import Embeddings, RecordBatch
+from m3connect.types import Embeddings, RecordBatch, shown
 
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
@@ -101,9 +102,9 @@ class M3DocumentStore:
         condition = to_filter(filters)
         try:
             rows = [
-                _document(payload)
+                _document(id_, payload)
                 for batch in self.connector.scan(condition)
-                for payload in batch.payloads
+                for id_, payload in zip(batch.ids, batch.payloads, strict=True)
             ]
         except CollectionNotFound:
             return []
@@ -180,7 +181,7 @@ class M3DocumentStore:
             )
         except CollectionNotFound:
             return []
-        return [_document(hit.payload, hit.score) for hit in hits]
+        return [_document(hit.id, hit.payload, hit.score) for hit in hits]
 
     async def count_documents_async(self) -> int:
         """:meth:`count_documents` in a thread."""
@@ -334,5 +335,9 @@ def _payload(document: Document) -> dict[str, Any]:
     return kept
 
 
-def _document(payload: Any, score: float | None = None) -> Document:
-    return Document.from_dict({**payload, "score": score})
+def _document(id_: str, payload: Mapping[str, Any], score: float | None = None) -> Document:
+    """What :func:`_payload` made of a document; or a passage that ingestion wrote."""
+    if "id" in payload and "text" not in payload:
+        return Document.from_dict({**payload, "score": score})
+    meta = shown(payload)
+    return Document(id=id_, content=str(meta.pop("text", "")), meta=meta, score=score)

@@ -29,7 +29,7 @@ from m3connect.filters import AnyFilter
 from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
 from m3connect.types import Embeddings as M3Vectors
-from m3connect.types import Hit, RecordBatch
+from m3connect.types import Hit, RecordBatch, shown
 
 _TEXT = "text"
 
@@ -297,8 +297,9 @@ def _found(hit: Hit) -> Document:
 
 
 def _document(id_: str, payload: Any) -> Document:
-    metadata = {name: value for name, value in payload.items() if name != _TEXT}
-    return Document(id=id_, page_content=str(payload.get(_TEXT, "")), metadata=metadata)
+    metadata = shown(payload)
+    text = str(metadata.pop(_TEXT, ""))
+    return Document(id=id_, page_content=text, metadata=metadata)
 
 
 def _refuse(unknown: dict[str, Any]) -> None:

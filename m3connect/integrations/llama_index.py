@@ -10,12 +10,12 @@ embedding remembers what the encoder made, so that the store does not encode the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.embeddings import BaseEmbedding
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     FilterCondition,
@@ -33,7 +33,7 @@ from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range
 from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
-from m3connect.types import Embeddings, Hit, RecordBatch
+from m3connect.types import Embeddings, Hit, RecordBatch, shown
 
 _BOUNDS = {"<": "lt", ">": "gt", "<=": "lte", ">=": "gte"}
 
@@ -163,12 +163,13 @@ class M3VectorStore(BasePydanticVectorStore):
         """Nodes by ids, or by a filter."""
         try:
             if node_ids is not None:
-                payloads = self.client.fetch(node_ids, vectors=False).payloads
-                return [metadata_dict_to_node(dict(payload)) for payload in payloads]
+                batches = iter([self.client.fetch(node_ids, vectors=False)])
+            else:
+                batches = self.client.scan(to_filter(filters))
             return [
-                metadata_dict_to_node(dict(payload))
-                for batch in self.client.scan(to_filter(filters))
-                for payload in batch.payloads
+                _node(id_, payload)
+                for batch in batches
+                for id_, payload in zip(batch.ids, batch.payloads, strict=True)
             ]
         except CollectionNotFound:
             return []
@@ -195,7 +196,7 @@ class M3VectorStore(BasePydanticVectorStore):
         except CollectionNotFound:
             hits = ()
         return VectorStoreQueryResult(
-            nodes=[metadata_dict_to_node(dict(hit.payload)) for hit in hits],
+            nodes=[_node(hit.id, hit.payload) for hit in hits],
             similarities=[hit.score for hit in hits],
             ids=[hit.id for hit in hits],
         )
@@ -237,6 +238,14 @@ class M3Retriever(BaseRetriever):
         answer = self._store.query(query)
         pairs = zip(answer.nodes or [], answer.similarities or [], strict=True)
         return [NodeWithScore(node=node, score=score) for node, score in pairs]
+
+
+def _node(id_: str, payload: Mapping[str, Any]) -> BaseNode:
+    """What LlamaIndex stored of a node; or a passage that ingestion wrote."""
+    if "_node_content" in payload:
+        return metadata_dict_to_node(dict(payload))
+    metadata = shown(payload)
+    return TextNode(id_=id_, text=str(metadata.pop("text", "")), metadata=metadata)
 
 
 def to_filter(filters: MetadataFilters | None) -> Filter | None:

@@ -13,11 +13,13 @@ from m3connect.searching.explain import Explanation, explain
 from m3connect.searching.modes import Preset
 from m3connect.searching.names import Mode, ModeName
 from m3connect.searching.planner import Hits
-from m3connect.types import Fusion, Leg, Query
+from m3connect.types import Fusion, Leg, Query, shown
 
 
 class TextHits(Hits):
     """The hits of a text: a list of :class:`m3connect.types.Hit`, best first.
+
+    Their payloads are without what ingestion keeps for itself (:func:`m3connect.types.shown`).
 
     Args:
         hits: with their query and plan.
@@ -26,7 +28,8 @@ class TextHits(Hits):
     """
 
     def __init__(self, hits: Hits, text: str, connector: Connector, encoder: Encoder) -> None:
-        super().__init__(hits, hits.query, hits.plan)
+        clean = [replace(hit, payload=shown(hit.payload)) for hit in hits]
+        super().__init__(clean, hits.query, hits.plan)
         self.text = text
         self._connector = connector
         self._encoder = encoder

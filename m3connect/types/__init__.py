@@ -7,12 +7,14 @@ query.py     Query, the fusions, Hit
 
 from m3connect.types.query import Fusion, Hit, LegScores, Query, Rrf, Weighted
 from m3connect.types.records import (
+    BOOKKEEPING,
     PASSAGE_FIELDS,
     Chunk,
     Document,
     Payload,
     RecordBatch,
     encoded_text,
+    shown,
 )
 from m3connect.types.vectors import (
     LEGS,
@@ -26,6 +28,7 @@ from m3connect.types.vectors import (
 )
 
 __all__ = [
+    "BOOKKEEPING",
     "LEGS",
     "PASSAGE_FIELDS",
     "Chunk",
@@ -46,4 +49,5 @@ __all__ = [
     "TokenArray",
     "Weighted",
     "encoded_text",
+    "shown",
 ]

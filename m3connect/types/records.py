@@ -20,6 +20,18 @@ PASSAGE_FIELDS = ("text", "document_id", "position", "span", "_context", "_inges
 
 ``headings`` and ``page`` are added where the document has no fields of these names."""
 
+BOOKKEEPING = ("_context", "_ingest")
+"""Those of them that are ingestion's own: what was encoded before the text, and the ledger's mark."""
+
+
+def shown(payload: Payload) -> dict[str, Any]:
+    """A payload without what ingestion keeps in it for itself.
+
+    >>> shown({"text": "x", "_ingest": {"chunks": 1}, "lang": "en"})
+    {'text': 'x', 'lang': 'en'}
+    """
+    return {name: value for name, value in payload.items() if name not in BOOKKEEPING}
+
 
 @dataclass(frozen=True, slots=True)
 class Document:

@@ -18,8 +18,10 @@ from haystack.testing.document_store_async import (
     WriteDocumentsAsyncTest,
 )
 
+from m3connect.ingestion import ingest
 from m3connect.integrations.haystack import M3DocumentStore, M3HybridRetriever
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document as M3Document
 
 
 @pytest.fixture(params=["memory", "qdrant", "milvus"])
@@ -100,3 +102,13 @@ def test_a_pipeline_can_be_saved():
     again = M3HybridRetriever.from_dict(M3HybridRetriever(store, mode="all").to_dict())
     assert again.mode == "all"
     assert again.document_store.to_dict() == store.to_dict()
+
+
+def test_what_ingestion_wrote_is_read(document_store):
+    """Found or listed, a passage has its id, text and metadata, and nothing of the ledger."""
+    documents = [M3Document("a", "Keys are rotated yearly.", {"lang": "en"})]
+    ingest(documents, HashEncoder(), document_store.connector)
+    hits = document_store.search("keys", mode="hybrid", limit=1)
+    for (document,) in (hits, document_store.filter_documents()):
+        assert (document.id, document.content) == ("a#0", "Keys are rotated yearly.")
+        assert set(document.meta) == {"lang", "document_id", "position", "span"}

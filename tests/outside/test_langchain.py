@@ -11,8 +11,10 @@ from langchain_tests.integration_tests import (
 )
 
 from m3connect import F, connect
+from m3connect.ingestion import ingest
 from m3connect.integrations.langchain import M3Embeddings, M3Retriever, M3VectorStore
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document as M3Document
 
 
 class CountingEncoder(HashEncoder):
@@ -117,3 +119,13 @@ def test_indexing_deletes_what_is_gone(connector):
     assert run("one text", "two text")["num_skipped"] == 2
     assert run("one text")["num_deleted"] == 1
     assert connector.count() == 1
+
+
+def test_what_ingestion_wrote_is_read(connector):
+    """Found or fetched, a passage has its text and metadata, and nothing of the ledger."""
+    documents = [M3Document("a", "Keys are rotated yearly.", {"lang": "en"})]
+    ingest(documents, HashEncoder(), connector)
+    store = M3VectorStore(connector, HashEncoder())
+    for (document,) in (store.similarity_search("keys", 1), store.get_by_ids(["a#0"])):
+        assert document.page_content == "Keys are rotated yearly."
+        assert set(document.metadata) == {"lang", "document_id", "position", "span"}

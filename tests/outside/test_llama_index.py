@@ -14,8 +14,10 @@ from llama_index.core.vector_stores.types import (
 
 from m3connect import connect
 from m3connect.errors import InputError
+from m3connect.ingestion import ingest
 from m3connect.integrations.llama_index import M3Retriever, M3VectorStore
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document as M3Document
 
 TEXTS = {"keys": "keys are rotated", "backups": "backups run at two", "desk": "ask the desk"}
 
@@ -117,3 +119,13 @@ def test_a_vector_alone_is_refused(store):
     """A dense vector is a third of a query."""
     with pytest.raises(InputError, match="query_str"):
         store[0].query(VectorStoreQuery(query_embedding=[0.0] * 16))
+
+
+def test_what_ingestion_wrote_is_read(store):
+    """Found or listed, a passage has its id, text and metadata, and nothing of the ledger."""
+    documents = [M3Document("a", "Keys are rotated yearly.", {"lang": "en"})]
+    ingest(documents, HashEncoder(), store[0].client)
+    hits = store[0].query(VectorStoreQuery(query_str="keys")).nodes
+    for (node,) in (hits, store[0].get_nodes()):
+        assert (node.node_id, node.get_content()) == ("a#0", "Keys are rotated yearly.")
+        assert set(node.metadata) == {"lang", "document_id", "position", "span"}

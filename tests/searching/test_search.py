@@ -191,7 +191,10 @@ def test_a_hit_reads_like_a_passage(encoder):
         payload = {"text": "a fox", "document_id": "d", "position": 0, "_ingest": "f", "lang": "en"}
         one.upsert(RecordBatch(["d#0"], [payload], encoder.encode(["a fox"])))
         (hit,) = search(one, encoder, "fox")
+        (stored,) = one.fetch(["d#0"]).payloads
     assert (hit.text, hit.document_id, hit.metadata) == ("a fox", "d", {"lang": "en"})
+    assert "_ingest" not in hit.payload
+    assert stored == payload  # a copy must bring the ledger's marks
 
 
 def test_fusions_round_trip_as_json():
