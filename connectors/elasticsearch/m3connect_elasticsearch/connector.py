@@ -224,17 +224,20 @@ class ElasticsearchConnector:
         """The records with these ids, in the order asked."""
         schema = self._schema("fetch")
         check_ids(ids)
-        keys = [mapping.key(id_) for id_ in dict.fromkeys(ids)]
         legs = selected_legs(vectors, schema)
+        unique = list(dict.fromkeys(ids))
         size = mapping.page_size(schema, legs)
-        returned = mapping.returned(legs)
         hits: list[Body] = []
-        for start in range(0, len(keys), size):
-            page = keys[start : start + size]
-            body = {"query": {"ids": {"values": page}}, "size": len(page)}
-            hits += self._index.search("fetch", body | returned)["hits"]["hits"]
-        rows = {hit["_id"]: row for row, hit in enumerate(hits)}
-        wanted = [rows[key] for key in map(mapping.key, ids) if key in rows]
+        for start in range(0, len(unique), size):
+            page = unique[start : start + size]
+            if "multivector" in legs:
+                outline = self._named("fetch", page, mapping.OUTLINE)
+                for part in mapping.portions(outline, size):
+                    hits += self._named("fetch", part, mapping.returned(legs))
+            else:
+                hits += self._named("fetch", page, mapping.returned(legs))
+        rows = {mapping.id_of(hit): row for row, hit in enumerate(hits)}
+        wanted = [rows[id_] for id_ in ids if id_ in rows]
         return mapping.records([hits[row] for row in wanted], schema, legs)
 
     def scan(
@@ -244,13 +247,29 @@ class ElasticsearchConnector:
         vectors: LegSelection = False,
         batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
-        """All matching records, as they are when the scan begins."""
+        """All matching records, as they are when the scan begins.
+
+        With multi-vectors, which are read page by page, as they are when their page is read.
+        """
         schema = self._schema("scan")
         legs = selected_legs(vectors, schema)
-        body = {"query": _matching(where)} | mapping.returned(legs)
-        size = min(batch_size, mapping.page_size(schema, legs))
-        for hits in self._index.pages("scan", body, size):
-            yield mapping.records(hits, schema, legs)
+        query = {"query": _matching(where)}
+        size = mapping.page_size(schema, legs)
+        if "multivector" not in legs:
+            body = query | mapping.returned(legs)
+            for hits in self._index.pages("scan", body, min(batch_size, size)):
+                yield mapping.records(hits, schema, legs)
+            return
+        for outline in self._index.pages("scan", query | mapping.OUTLINE, size):
+            for part in mapping.portions(outline, batch_size):
+                if hits := self._named("scan", part, mapping.returned(legs)):
+                    yield mapping.records(hits, schema, legs)
+
+    def _named(self, operation: str, ids: Sequence[str], returned: Body) -> list[Body]:
+        """The hits of the records with these ids that exist, in no particular order."""
+        keys = [mapping.key(id_) for id_ in ids]
+        body = {"query": {"ids": {"values": keys}}, "size": len(keys)}
+        return list(self._index.search(operation, body | returned)["hits"]["hits"])
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""

@@ -17,7 +17,7 @@ from m3connect_elasticsearch.mapping import META, Body, Layout, mappings, meta
 from m3connect_elasticsearch.server import Answer, Server
 
 _KEEP_ALIVE = "10m"
-_SEARCHES_PER_REQUEST = 64
+_SEARCHES_PER_REQUEST, _HITS_PER_REQUEST = 64, 10_000
 
 
 class Index:
@@ -155,8 +155,7 @@ class Index:
     def search_many(self, operation: str, bodies: Sequence[Body]) -> Iterator[Answer]:
         """The answers to many searches, in few requests."""
         self._catch_up(operation)
-        for start in range(0, len(bodies), _SEARCHES_PER_REQUEST):
-            part = bodies[start : start + _SEARCHES_PER_REQUEST]
+        for part in _requests(bodies):
             yield from retry.call(partial(self._msearch, operation, part), self.server.policy)
 
     def _msearch(self, operation: str, bodies: Sequence[Body]) -> list[Answer]:
@@ -191,6 +190,21 @@ class Index:
             # It ends by itself: that it could not be ended now is no failure of the scan.
             with contextlib.suppress(ConnectorError):
                 self.server.ask_once(operation, lambda client: client.close_point_in_time(id=pit))
+
+
+def _requests(bodies: Sequence[Body]) -> Iterator[list[Body]]:
+    """Searches in groups whose answers are of a size that a client can hold."""
+    part: list[Body] = []
+    hits = 0
+    for body in bodies:
+        full = len(part) == _SEARCHES_PER_REQUEST or hits + body["size"] > _HITS_PER_REQUEST
+        if part and full:
+            yield part
+            part, hits = [], 0
+        part.append(body)
+        hits += body["size"]
+    if part:
+        yield part
 
 
 def _search(client: Elasticsearch, body: Body, index: str | None = None) -> Any:

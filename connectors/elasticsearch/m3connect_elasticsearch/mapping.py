@@ -2,15 +2,18 @@
 
     _id                  UUIDv5 of the record's id, which may be longer than an _id can be
     id                   the record's id
-    payload              the payload as JSON text, so that it comes back exactly
+    payload              the payload as JSON text in bytes, so that it comes back exactly
     facts                the payload as terms that filters look up (filters.py)
     n_tokens, truncated  what the encoder said
-    dense, sparse        the vectors as Elasticsearch searches them
+    dense, sparse        the vectors as Elasticsearch searches them; dense ones come back from there
+    exact.sparse         the lexical weights as bytes, for the index keeps 9 bits of each
+    exact.multivector    the multi-vector as bytes
+    multivector_bytes    how long that is, so that pages are cut by bytes
     tokens               the multi-vector as Elasticsearch searches it (paid licences, if asked for)
-    exact.*              the vectors as bytes, as they come back
 
-``_source`` keeps the small fields; the bytes live in doc values, beside it, so that a search that
-wants no vectors never reads them.
+``_source`` is left whole: of one that is filtered, Elasticsearch keeps what was left out a second time,
+for recovery. The multi-vector is in ``_source`` alone. Every small field is a doc value besides, so
+that a search reads no stored document, which may be a megabyte.
 """
 
 from __future__ import annotations
@@ -40,12 +43,16 @@ Body = dict[str, Any]
 
 META = "m3connect"
 SMALL = ("id", "payload", "n_tokens", "truncated")
+MULTIVECTOR_BYTES = "multivector_bytes"
 _NAMESPACE = uuid.UUID("6f0e4a52-6c1f-5b0e-9a56-2d6f3c1e7a10")
 _SMALLEST_WEIGHT = np.finfo(np.float32).tiny
 """A ``sparse_vector`` field takes only positive normal floats."""
-_UNSEARCHED: Body = {"index": False, "doc_values": False}
+_DOC_VALUES: Body = {"index": False, "doc_values": True}
 _PAGE_BYTES = 24 * 1024 * 1024
-_TYPICAL_TOKENS, _TYPICAL_TERMS = 512, 200
+_LARGEST_PAGE = 1000
+_BYTES_OF_A_NUMBER = 12
+"""Of a dense vector's, as JSON."""
+_TYPICAL_TERMS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +99,10 @@ def mappings(layout: Layout) -> Body:
     """The mapping of a collection; the server refuses whatever is not in it."""
     schema = layout.schema
     fields: Body = {
-        "id": {"type": "keyword", "index": False},
-        "payload": {"type": "keyword", **_UNSEARCHED},
-        "n_tokens": {"type": "integer", **_UNSEARCHED},
-        "truncated": {"type": "boolean", **_UNSEARCHED},
+        "id": {"type": "keyword", **_DOC_VALUES},
+        "payload": {"type": "binary", "doc_values": True},
+        "n_tokens": {"type": "integer", **_DOC_VALUES},
+        "truncated": {"type": "boolean", **_DOC_VALUES},
         "facts": {"type": "keyword", "doc_values": False},
     }
     if schema.dense_width is not None:
@@ -105,16 +112,18 @@ def mappings(layout: Layout) -> Body:
             "similarity": "max_inner_product",
             "index_options": {"type": layout.dense_index},
         }
+    exactly: Body = {}
     if schema.sparse:
         fields["sparse"] = {"type": "sparse_vector"}
-    if schema.multivector_width is not None and layout.rank_vectors:
-        fields["tokens"] = {"type": "rank_vectors", "dims": schema.multivector_width}
-    fields["exact"] = {
-        "properties": {leg: {"type": "binary", "doc_values": True} for leg in schema.legs}
-    }
+        exactly["sparse"] = {"type": "binary", "doc_values": True}
+    if schema.multivector_width is not None:
+        exactly["multivector"] = {"type": "binary"}
+        fields[MULTIVECTOR_BYTES] = {"type": "integer", **_DOC_VALUES}
+        if layout.rank_vectors:
+            fields["tokens"] = {"type": "rank_vectors", "dims": schema.multivector_width}
+    fields["exact"] = {"properties": exactly}
     return {
         "dynamic": "strict",
-        "_source": {"includes": list(SMALL)},
         "_meta": meta(layout.stored()),
         "properties": fields,
     }
@@ -135,7 +144,7 @@ def documents(batch: RecordBatch, layout: Layout, *, packed: bool) -> Iterator[B
     for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
         document: Body = {
             "id": id_,
-            "payload": json.dumps(payload, ensure_ascii=False),
+            "payload": _base64(json.dumps(payload, ensure_ascii=False).encode()),
             "n_tokens": int(embeddings.n_tokens[row]),
             "truncated": bool(embeddings.truncated[row]),
             "facts": facts(payload),
@@ -143,15 +152,16 @@ def documents(batch: RecordBatch, layout: Layout, *, packed: bool) -> Iterator[B
         }
         if embeddings.dense is not None:
             vector = embeddings.dense[row]
-            document["dense"] = _base64(vector, ">f4") if packed else vector.tolist()
-            document["exact"]["dense"] = _base64(vector, "<f4")
+            document["dense"] = _base64(_packed(vector, ">f4")) if packed else vector.tolist()
         if embeddings.sparse is not None:
             sparse = embeddings.sparse[row]
             document["sparse"] = _weights(sparse)
             document["exact"]["sparse"] = _pack_sparse(sparse)
         if embeddings.multivector is not None:
             tokens = embeddings.multivector[row].astype(layout.schema.multivector_dtype)
-            document["exact"]["multivector"] = _base64(tokens, _little(layout.schema))
+            text = _base64(_packed(tokens, _little(layout.schema)))
+            document["exact"]["multivector"] = text
+            document[MULTIVECTOR_BYTES] = len(text)
             if layout.rank_vectors:
                 document["tokens"] = tokens.tolist()
         yield document
@@ -165,11 +175,15 @@ def _weights(sparse: SparseVector) -> dict[str, float]:
 def _pack_sparse(sparse: SparseVector) -> str:
     """All indices, then all values."""
     indices, values = sparse.indices.astype("<u4"), sparse.values.astype("<f4")
-    return base64.b64encode(indices.tobytes() + values.tobytes()).decode()
+    return _base64(indices.tobytes() + values.tobytes())
 
 
-def _base64(array: NDArray[Any], dtype: DTypeLike) -> str:
-    return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode()
+def _packed(array: NDArray[Any], dtype: DTypeLike) -> bytes:
+    return np.ascontiguousarray(array, dtype).tobytes()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _little(schema: CollectionSchema) -> str:
@@ -179,46 +193,85 @@ def _little(schema: CollectionSchema) -> str:
 # --------------------------------------------------------------------------------------- reading
 
 
+def small(*fields: str) -> Body:
+    """What a search must return for these fields and no stored document, not even the ``_id``."""
+    return {"_source": False, "stored_fields": "_none_", "docvalue_fields": list(fields)}
+
+
+OUTLINE = small("id", MULTIVECTOR_BYTES)
+"""What a search must return for :func:`portions`."""
+
+
 def returned(legs: Sequence[Leg]) -> Body:
     """What a search must return for :func:`records` with these legs."""
-    return {"_source": list(SMALL), "docvalue_fields": [exact(leg) for leg in legs]}
+    fields = [*SMALL, exact("sparse")] if "sparse" in legs else SMALL
+    if "dense" not in legs and "multivector" not in legs:
+        return small(*fields)
+    body: Body = {"_source": "multivector" in legs, "docvalue_fields": list(fields)}
+    return body | {"fields": ["dense"]} if "dense" in legs else body
 
 
 def records(hits: Sequence[Body], schema: CollectionSchema, legs: Sequence[Leg]) -> RecordBatch:
     """The records of hits that carry what :func:`returned` asks for."""
-    sources = [hit["_source"] for hit in hits]
     embeddings = read_embeddings(
         hits,
         schema,
         legs,
         {
-            "dense": lambda hit: np.frombuffer(_bytes(hit, "dense"), "<f4"),
+            "dense": lambda hit: hit["fields"]["dense"],
             "sparse": unpack_sparse,
             "multivector": lambda hit: _tokens(hit, schema),
         },
-        n_tokens=(source["n_tokens"] for source in sources),
-        truncated=(source["truncated"] for source in sources),
+        n_tokens=(hit["fields"]["n_tokens"][0] for hit in hits),
+        truncated=(hit["fields"]["truncated"][0] for hit in hits),
     )
-    payloads = [json.loads(source["payload"]) for source in sources]
-    return RecordBatch([source["id"] for source in sources], payloads, embeddings)
+    return RecordBatch([id_of(hit) for hit in hits], [payload_of(hit) for hit in hits], embeddings)
 
 
 def page_size(schema: CollectionSchema, legs: Sequence[Leg]) -> int:
-    """How many typical records with these legs make a page of some tens of MB."""
+    """How many records with these legs, multi-vectors aside, make a page of some tens of MB."""
     size = 0
     if "dense" in legs:
-        size += 4 * (schema.dense_width or 0)
+        size += _BYTES_OF_A_NUMBER * (schema.dense_width or 0)
     if "sparse" in legs:
         size += 8 * _TYPICAL_TERMS
-    if "multivector" in legs:
-        width = schema.multivector_width or 0
-        size += _TYPICAL_TOKENS * width * np.dtype(_little(schema)).itemsize
-    return int(np.clip(_PAGE_BYTES // max(1, size), 1, 1000))
+    return int(np.clip(_PAGE_BYTES // max(1, size), 1, _LARGEST_PAGE))
+
+
+def portions(outline: Sequence[Body], most: int) -> Iterator[list[str]]:
+    """The ids that are read at a time with their multi-vectors, by what these weigh.
+
+    Args:
+        outline: hits that carry what :data:`OUTLINE` asks for.
+        most: as many ids at once at most.
+    """
+    part: list[str] = []
+    size = 0
+    for hit in outline:
+        weight = hit["fields"][MULTIVECTOR_BYTES][0]
+        if part and (len(part) == most or size + weight > _PAGE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(id_of(hit))
+        size += weight
+    if part:
+        yield part
+
+
+def id_of(hit: Body) -> str:
+    """The id of a hit that carries it."""
+    return str(hit["fields"]["id"][0])
+
+
+def payload_of(hit: Body) -> dict[str, Any]:
+    """The payload of a hit that carries it."""
+    payload: dict[str, Any] = json.loads(base64.b64decode(hit["fields"]["payload"][0]))
+    return payload
 
 
 def unpack_sparse(hit: Body) -> SparseVector:
     """The lexical weights of a hit that carries their bytes."""
-    stored = _bytes(hit, "sparse")
+    stored = base64.b64decode(hit["fields"][exact("sparse")][0])
     half = len(stored) // 2
     return SparseVector(
         np.frombuffer(stored[:half], "<u4").astype(np.uint32, copy=False),
@@ -227,9 +280,6 @@ def unpack_sparse(hit: Body) -> SparseVector:
 
 
 def _tokens(hit: Body, schema: CollectionSchema) -> TokenArray:
-    flat = np.frombuffer(_bytes(hit, "multivector"), _little(schema))
+    stored = base64.b64decode(hit["_source"]["exact"]["multivector"])
+    flat = np.frombuffer(stored, _little(schema))
     return flat.reshape(-1, schema.multivector_width or 1)
-
-
-def _bytes(hit: Body, leg: Leg) -> bytes:
-    return base64.b64decode(hit["fields"][exact(leg)][0])

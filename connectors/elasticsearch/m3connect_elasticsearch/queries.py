@@ -11,7 +11,6 @@ are wanted, and scored again by the weights that are kept exactly beside it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +20,15 @@ from m3connect.searching import scoring
 from m3connect.types import FloatArray, Hit, Query, Rrf, SparseVector, SparseVectors, TokenArray
 from m3connect_elasticsearch.errors import NAME
 from m3connect_elasticsearch.filters import compile_filter
-from m3connect_elasticsearch.mapping import Body, exact, key, unpack_sparse
+from m3connect_elasticsearch.mapping import (
+    Body,
+    exact,
+    id_of,
+    key,
+    payload_of,
+    small,
+    unpack_sparse,
+)
 
 RESULTS = 10_000
 """The most that a search returns: ``index.max_result_window``, and the largest ``k``."""
@@ -43,12 +50,10 @@ def search_body(query: Query, *, candidates: int, weighs_rrf: bool) -> Body:
     Raises:
         Unsupported: the server's RRF cannot mean what the query's does.
     """
-    fields = ["id", exact("sparse")] if query.legs == ("sparse",) else ["id"]
-    returned: Body = {
-        "_source": ["payload"] if query.payload else False,
-        "docvalue_fields": fields,
-        "track_total_hits": False,
-    }
+    fields = ["id", "payload"] if query.payload else ["id"]
+    if query.legs == ("sparse",):
+        fields.append(exact("sparse"))
+    returned = small(*fields) | {"track_total_hits": False}
     if len(query.legs) > 1:
         return _rrf(query, candidates, weighs_rrf=weighs_rrf) | returned
     ranked = _leg(query, candidates)
@@ -60,7 +65,7 @@ def read_hits(query: Query, answer: Mapping[str, Any]) -> list[Hit]:
     found = answer["hits"]["hits"]
     scores = _scores(query, found)
     unranked = [
-        Hit(hit["fields"]["id"][0], score, 0, _payload(hit))
+        Hit(id_of(hit), score, 0, payload_of(hit) if query.payload else {})
         for hit, score in zip(found, scores, strict=True)
         if score > 0 or query.legs != ("sparse",)
     ]
@@ -190,8 +195,3 @@ def _inner_product(score: float) -> float:
     (0.75, -1.0)
     """
     return score - 1 if score >= 1 else 1 - 1 / score
-
-
-def _payload(hit: Body) -> Mapping[str, Any]:
-    source = hit.get("_source")
-    return json.loads(source["payload"]) if source else {}

@@ -11,12 +11,14 @@ from m3connect.contract import CollectionSchema
 from m3connect.testing import corpus
 from m3connect.types import LEGS, Embeddings, MultiVectors, RecordBatch, SparseVectors
 from m3connect_elasticsearch.mapping import (
+    OUTLINE,
     SMALL,
     Layout,
     documents,
     key,
     mappings,
     page_size,
+    portions,
     records,
     returned,
 )
@@ -25,22 +27,25 @@ LAYOUT = Layout(corpus.SCHEMA, "int8_hnsw", rank_vectors=False)
 
 
 def as_hits(written):
-    """Documents as a search returns them: small fields in _source, bytes in fields."""
+    """Documents as a search returns them: small fields from doc values, token vectors in _source."""
     return [
         {
-            "_id": key(document["id"]),
-            "_source": {name: document[name] for name in SMALL},
-            "fields": {f"exact.{leg}": [text] for leg, text in document["exact"].items()},
+            "_source": {"exact": document["exact"]},
+            "fields": {
+                **{name: [document[name]] for name in SMALL},
+                "exact.sparse": [document["exact"]["sparse"]],
+                "dense": np.frombuffer(base64.b64decode(document["dense"]), ">f4").tolist(),
+            },
         }
         for document in written
     ]
 
 
 def test_a_mapping_is_strict_and_knows_itself():
-    """Unknown fields are refused, _source keeps the small ones, _meta reads back as the layout."""
+    """Unknown fields are refused, _source is not filtered, _meta reads back as the layout."""
     made = mappings(LAYOUT)
     assert made["dynamic"] == "strict"
-    assert made["_source"] == {"includes": ["id", "payload", "n_tokens", "truncated"]}
+    assert "_source" not in made
     stored = Stored.from_json(made["_meta"]["m3connect"], Place("elasticsearch", "c"), "describe")
     assert Layout.of(stored) == LAYOUT
     assert made["properties"]["dense"] == {
@@ -50,7 +55,10 @@ def test_a_mapping_is_strict_and_knows_itself():
         "index_options": {"type": "int8_hnsw"},
     }
     assert made["properties"]["sparse"] == {"type": "sparse_vector"}
-    assert set(made["properties"]["exact"]["properties"]) == {"dense", "sparse", "multivector"}
+    assert made["properties"]["exact"]["properties"] == {
+        "sparse": {"type": "binary", "doc_values": True},
+        "multivector": {"type": "binary"},
+    }
     assert "tokens" not in made["properties"]
 
 
@@ -58,7 +66,7 @@ def test_a_mapping_has_only_what_the_schema_has():
     """A collection without dense vectors has no dense field, and so on."""
     schema = CollectionSchema(dense_width=None, sparse=True, multivector_width=None)
     fields = mappings(Layout(schema, "int8_hnsw", rank_vectors=True))["properties"]
-    assert {"dense", "tokens"}.isdisjoint(fields)
+    assert {"dense", "tokens", "multivector_bytes"}.isdisjoint(fields)
     assert set(fields["exact"]["properties"]) == {"sparse"}
 
 
@@ -87,20 +95,20 @@ def test_a_record_is_written_as_documented():
     smallest = float(np.finfo(np.float32).tiny)
     assert document == {
         "id": "ä",
-        "payload": '{"lang": "de", "n": null}',
+        "payload": base64.b64encode(b'{"lang": "de", "n": null}').decode(),
         "n_tokens": 3,
         "truncated": True,
         "facts": ["4:lang=sde", "4:lange"],
         "dense": [1.0, -2.0],
         "sparse": {"7": 0.5, "4000000000": smallest},
         "exact": {
-            "dense": _text(np.array([1, -2], "<f4")),
             "sparse": base64.b64encode(
                 np.array([7, 4_000_000_000], "<u4").tobytes()
                 + np.array([0.5, 1e-40], "<f4").tobytes()
             ).decode(),
             "multivector": _text(np.array([0.1], "<f2")),
         },
+        "multivector_bytes": 4,
     }
     (packed,) = documents(batch, layout, packed=True)
     assert packed["dense"] == _text(np.array([1, -2], ">f4"))
@@ -132,22 +140,37 @@ def test_an_empty_page_is_an_empty_batch():
     assert read.embeddings.multivector.vectors.dtype == np.float16
 
 
-def test_a_search_returns_bytes_only_when_vectors_are_wanted():
-    """Without vectors nothing but the small fields is read."""
-    assert returned(())["docvalue_fields"] == []
-    assert returned(corpus.SCHEMA.legs) == {
-        "_source": list(SMALL),
-        "docvalue_fields": ["exact.dense", "exact.sparse", "exact.multivector"],
+def test_only_what_is_wanted_is_returned():
+    """Small fields and lexical weights come without any stored document."""
+    bare = {"_source": False, "stored_fields": "_none_", "docvalue_fields": list(SMALL)}
+    assert returned(()) == bare
+    assert returned(("sparse",)) == bare | {"docvalue_fields": [*SMALL, "exact.sparse"]}
+    assert returned(("dense",)) == {
+        "_source": False,
+        "docvalue_fields": list(SMALL),
+        "fields": ["dense"],
     }
+    assert returned(("multivector",)) == {"_source": True, "docvalue_fields": list(SMALL)}
+    assert OUTLINE["docvalue_fields"] == ["id", "multivector_bytes"]
 
 
 def test_pages_are_sized_by_what_a_record_weighs():
-    """A page of long multi-vectors holds few records, a page of payloads many."""
+    """A thousand records, or fewer where dense vectors are wide; multi-vectors are cut by bytes."""
     wide = CollectionSchema(1024, sparse=True, multivector_width=1024)
-    assert page_size(wide, LEGS) == 23
-    assert page_size(replace(wide, multivector_dtype="float32"), LEGS) == 11
-    assert page_size(wide, ("dense", "sparse")) == 1000
-    assert page_size(wide, ()) == 1000
+    assert page_size(wide, LEGS) == page_size(wide, ()) == 1000
+    assert page_size(replace(wide, dense_width=4096), LEGS) == 495
+
+
+def test_multivectors_are_read_by_weight():
+    """Neither more than 24 MiB at once nor more than asked for, but at least one."""
+    mega = 2**20
+    weights = {"a": 20 * mega, "b": 4 * mega, "c": 1, "d": 40 * mega, "e": 1, "f": 1, "g": 1}
+    outline = [
+        {"fields": {"id": [id_], "multivector_bytes": [weight]}} for id_, weight in weights.items()
+    ]
+    assert [*portions(outline, 2)] == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"]]
+    assert [*portions(outline, 9)] == [["a", "b"], ["c"], ["d"], ["e", "f", "g"]]
+    assert [*portions([], 9)] == []
 
 
 def test_keys_are_the_same_in_every_run():

@@ -43,8 +43,9 @@ def test_a_dense_search():
         "query": {"knn": {**KNN, "filter": [FILTER]}},
         "sort": ORDER,
         "size": 10,
-        "_source": ["payload"],
-        "docvalue_fields": ["id"],
+        "_source": False,
+        "stored_fields": "_none_",
+        "docvalue_fields": ["id", "payload"],
         "track_total_hits": False,
     }
 
@@ -66,6 +67,7 @@ def test_a_sparse_search():
         "sort": ORDER,
         "size": 28,
         "_source": False,
+        "stored_fields": "_none_",
         "docvalue_fields": ["id", "exact.sparse"],
         "track_total_hits": False,
     }
@@ -109,6 +111,7 @@ def test_rank_fusion_by_the_server():
         },
         "size": 100,
         "_source": False,
+        "stored_fields": "_none_",
         "docvalue_fields": ["id"],
         "track_total_hits": False,
     }
@@ -139,14 +142,16 @@ def test_what_the_servers_rank_fusion_cannot_mean_is_refused(query):
         body(query)
 
 
-def hit(id_, score, *, sparse=None, payload=None):
+def hit(id_, score, *, sparse=None, payload="{}"):
     fields = {"id": [id_]}
     if sparse is not None:
         raw = (
             np.array(list(sparse), "<u4").tobytes() + np.array([*sparse.values()], "<f4").tobytes()
         )
         fields["exact.sparse"] = [base64.b64encode(raw).decode()]
-    return {"_score": score, "fields": fields} | ({"_source": payload} if payload else {})
+    if payload is not None:
+        fields["payload"] = [base64.b64encode(payload.encode()).decode()]
+    return {"_score": score, "fields": fields}
 
 
 def answer(*hits):
@@ -155,7 +160,7 @@ def answer(*hits):
 
 def test_inner_products_come_back():
     """1 + s and 1 / (1 - s) are undone, and the payload is read."""
-    found = answer(hit("b", 1.75, payload={"payload": '{"n": 1}'}), hit("a", 1.0), hit("c", 0.2))
+    found = answer(hit("b", 1.75, payload='{"n": 1}'), hit("a", 1.0), hit("c", 0.2))
     hits = read_hits(Query(dense=DENSE), found)
     assert [(h.id, h.score, h.rank, h.payload) for h in hits] == [
         ("b", 0.75, 1, {"n": 1}),

@@ -196,6 +196,16 @@ def test_parts_of_an_answer_are_not_asked_for(fake, to_fake):
     assert header == {"allow_partial_search_results": False}
 
 
+def test_batches_are_cut_by_searches_and_by_hits(fake, to_fake):
+    """No request asks more than 64 searches or 10,000 hits, but for a search that is larger."""
+    dense = replace(QUERY, sparse=None)
+    fake.says(*MSEARCH, *[(200, {"responses": [NO_HITS] * n}) for n in (64, 2, 2, 1, 1)])
+    assert to_fake().search([dense] * 66) == [[]] * 66
+    large = [replace(dense, limit=limit) for limit in (4000, 6000, 1, 10_000)]
+    assert to_fake().search(large) == [[]] * 4
+    assert [len(lines) // 2 for lines in fake.bodies(*MSEARCH)] == [64, 2, 2, 1, 1]
+
+
 def test_deletions_of_a_failed_attempt_are_counted(fake, to_fake):
     """What went before the node was too busy is counted, though the request is repeated."""
     went, left = {"status": 200, "result": "deleted"}, {"status": 404, "result": "not_found"}
@@ -287,7 +297,7 @@ def test_hybrid_is_one_msearch(fake, to_fake):
 def test_a_licensed_server_fuses_when_asked_to(fake, to_fake):
     """With server_fusion and an Enterprise licence, RRF is one retriever; other fusions are not."""
     fake.licensed("enterprise")
-    hit = {"_score": 0.5, "fields": {"id": ["a"]}, "_source": {"payload": "{}"}}
+    hit = {"_score": 0.5, "fields": {"id": ["a"], "payload": ["e30="]}}
     fake.says(*MSEARCH, (200, {"responses": [{"hits": {"hits": [hit]}}]}))
     connector = to_fake(server_fusion=True)
     assert connector.capabilities.fusions == {"rrf"}
@@ -320,7 +330,7 @@ def test_rank_vectors_with_a_licence(fake, to_fake):
     fake.says("GET", "/test/_mapping", missing, present)
     fake.says("PUT", "/test", (200, {"acknowledged": True}))
     fake.says(*BULK, (200, items(*[WRITTEN] * 8)))
-    hit = {"_score": 0.5, "fields": {"id": ["a"]}, "_source": {"payload": "{}"}}
+    hit = {"_score": 0.5, "fields": {"id": ["a"], "payload": ["e30="]}}
     fake.says(*MSEARCH, (200, {"responses": [{"hits": {"hits": [hit]}}]}))
     connector = to_fake(rank_vectors=True)
     connector.ensure(corpus.SCHEMA)
