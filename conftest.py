@@ -57,10 +57,13 @@ def node() -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(version=version, url=running.url)
 
 
+FURTHER_SEEDS = ("oracles[62]", "oracles[63]", "is_what_is_declared[82]")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The conformance suite's largest test, seconds for each of a dozen connectors, is slow."""
+    """What the conformance suite repeats at length is slow: it runs for a dozen connectors."""
     for item in items:
-        if item.name.startswith("test_ten_thousand_records"):
+        if "ten_thousand_records" in item.name or item.name.endswith(FURTHER_SEEDS):
             item.add_marker(pytest.mark.slow)
 
 

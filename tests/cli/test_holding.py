@@ -15,7 +15,10 @@ COMMANDS = """
 import json, sys
 from m3connect import cli
 from m3connect.connecting.registry import connect
+from m3connect.cli.options import Services
 from m3connect.errors import PermanentError
+from m3connect.testing.fakes import HashEncoder
+model = Services(connect, lambda *_, **__: HashEncoder())
 target, path, source = sys.argv[1:]
 where = ["--target", target, "--path", path, "--collection", "docs"]
 codes = []
@@ -24,7 +27,7 @@ for command in (
     ["search", "any words", *where],
 ):
     try:
-        cli.main(command)
+        cli.main(command, model)
     except SystemExit as end:
         codes.append(end.code)
 try:

@@ -49,6 +49,7 @@ def test_memory(seed: int) -> None:
     Twins(opener("memory"), seed, durable=False).run(STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_qdrant_in_memory(seed: int) -> None:
     """Qdrant's client, in memory."""
@@ -61,6 +62,7 @@ def test_qdrant_embedded(seed: int, tmp_path: Path) -> None:
     Twins(opener("qdrant", path=str(tmp_path / "data")), seed, durable=True).run(STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_milvus_lite(seed: int, tmp_path: Path) -> None:
     """Milvus Lite, closed and reopened in between."""

@@ -26,8 +26,9 @@ def environment(name: str, ours: Sequence[str], needs: Sequence[str]) -> Path:
     if not made.exists() or made.stat().st_mtime < max(p.stat().st_mtime for p in projects):
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         editable = [option for path in ours for option in ("-e", path)]
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, *editable, *needs], cwd=ROOT, check=True)
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        # Bytecode is left to what is imported, a fraction of what is installed.
+        subprocess.run([*pip, "install", "--no-compile", *editable, *needs], cwd=ROOT, check=True)
         made.touch()
     return python
 

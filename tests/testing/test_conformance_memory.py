@@ -65,6 +65,7 @@ class TestMemory(ConnectorConformance):
             yield connector
 
 
+@pytest.mark.slow
 class TestLegsOnly(ConnectorConformance):
     """All fusions and all MaxSim composed by the planner."""
 
@@ -74,6 +75,7 @@ class TestLegsOnly(ConnectorConformance):
             yield connector
 
 
+@pytest.mark.slow
 class TestSomeFusion(ConnectorConformance):
     """Some native, some composed, some scanned because of a filter."""
 

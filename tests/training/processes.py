@@ -1,9 +1,13 @@
 """Several processes on one machine, for the tests of distributed training."""
 
+import multiprocessing
 import os
 import socket
 
 import torch.multiprocessing as mp
+
+# They are forked from one process that has imported torch: importing takes longer than the work.
+multiprocessing.set_forkserver_preload(["torch.distributed", "m3connect.training.loop"])
 
 
 def free_port():
@@ -15,7 +19,9 @@ def free_port():
 
 def run_processes(work, count, *arguments):
     """``work(rank, *arguments)`` in processes of its own; an error in one of them is raised here."""
-    mp.spawn(_work_and_leave, (work, arguments), nprocs=count)  # type: ignore[attr-defined]
+    mp.start_processes(  # type: ignore[attr-defined]
+        _work_and_leave, (work, arguments), nprocs=count, start_method="forkserver"
+    )
 
 
 def _work_and_leave(rank, work, arguments):

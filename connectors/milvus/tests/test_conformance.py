@@ -7,6 +7,7 @@ from m3connect.testing.conformance import ConnectorConformance
 from m3connect_milvus import connect
 
 
+@pytest.mark.slow
 class TestLite(ConnectorConformance):
     @pytest.fixture
     def connector(self, tmp_path):

@@ -11,6 +11,7 @@ from m3connect.testing.conformance import ConnectorConformance
 from m3connect_qdrant import QdrantConnector, connect
 
 
+@pytest.mark.slow
 class TestMemory(ConnectorConformance):
     @pytest.fixture
     def connector(self) -> Iterator[QdrantConnector]:
@@ -29,12 +30,14 @@ class TestEmbedded(ConnectorConformance):
         return lambda: connect(collection="conformance", path=str(tmp_path))
 
 
+@pytest.mark.slow
 class TestGrpc(ConnectorConformance):
     @pytest.fixture
     def connector(self, by_grpc: QdrantConnector) -> QdrantConnector:
         return by_grpc
 
 
+@pytest.mark.slow
 class TestRest(ConnectorConformance):
     @pytest.fixture
     def connector(self, rest: QdrantConnector) -> QdrantConnector:

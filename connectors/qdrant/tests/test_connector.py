@@ -253,6 +253,7 @@ def test_an_unfinished_write_is_not_called_done(
 # -------------------------------------------------------------------------------------- records
 
 
+@pytest.mark.slow
 def test_requests_fit_a_server(rest: QdrantConnector, store: Any) -> None:
     """Long passages travel in several requests, each below the 32 MiB that REST takes."""
     schema = replace(corpus.SCHEMA, multivector_width=512)
