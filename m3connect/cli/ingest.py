@@ -216,6 +216,8 @@ def _print_report(
             f"{report.chunks} passages, {report.unchanged} unchanged, {report.failed} failed "
             f"({report.tokens:,} tokens, {report.seconds:.1f} s)"
         )
+    if report.metadata_only and not as_json:
+        typer.echo(f"{report.metadata_only} of them changed in their metadata alone")
     if report.empty:
         typer.echo(f"{report.empty} documents are empty", err=True)
     if report.pruned and not as_json:

@@ -70,7 +70,7 @@ def estimate(
         )
     return IngestEstimate(
         read=read,
-        unchanged=done.unchanged,
+        unchanged=done.unchanged + to_do.unchanged,
         pruned=len(gone),
         failed=done.failed,
         chunks=to_do.chunks,
@@ -82,8 +82,12 @@ def estimate(
 
 @dataclass(slots=True)
 class _ToDo:
-    """What is left to do: passages, their tokens, the seconds to encode them, and their bytes."""
+    """What is left to do: passages, their tokens, the seconds to encode them, and their bytes.
 
+    ``unchanged`` are documents of which no more is to be written than whose they are.
+    """
+
+    unchanged: int = 0
     chunks: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -116,7 +120,8 @@ def _documents(
         if not isinstance(group, list):
             sink.count(group)
             continue
-        texts = [passage.chunk.encoded for passage in group]
+        to_do.unchanged += sum(each.owner.same and not each.chunk.position for each in group)
+        texts = [passage.chunk.encoded for passage in group if not passage.owner.kept]
         sample += texts[: SAMPLE - len(sample)]
         counted = encoder.tokenizer.encode_batch(texts, add_special_tokens=False)
         to_do.chunks += len(texts)

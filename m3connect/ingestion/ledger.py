@@ -93,12 +93,14 @@ class Mark:
         chunks: how many passages the version has.
         bound: passages that may exist, of this version and of older ones, have positions below it.
         source: the name of the source it belongs to; None where that was not yet kept.
+        encoded: a hash of what its vectors were made of; None where that is not known.
     """
 
     hash: str
     chunks: int
     bound: int
     source: str | None = None
+    encoded: str | None = None
 
     def at(self, position: int) -> Payload:
         """As the payload field of the passage at a position."""
@@ -129,6 +131,18 @@ class Stored:
             self.others.get(position, "missing") in {hash_, None}
             for position in range(2, self.first.chunks)
         )
+
+    def has_vectors_of(self, hash_: str, encoded: str) -> bool:
+        """Whether the vectors of a version are there: its own, or of equal texts with other metadata."""
+        held = self.first
+        if held is None or not self.is_complete(held.hash):
+            return False
+        return held.hash == hash_ or held.encoded == encoded
+
+    def is_owned(self, source: str) -> bool:
+        """Whether it is known whose this is, and a run over ``source`` need not change that."""
+        known = self.first is not None and self.first.source is not None
+        return known and self.foreign_to(source) is None
 
     @property
     def bound(self) -> int:

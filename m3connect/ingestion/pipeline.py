@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from m3connect.contract import Connector, Encoder, FieldKind
 from m3connect.errors import InputError
@@ -20,15 +23,16 @@ from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.formats import Options
-from m3connect.ingestion.ledger import COMMIT, INDEXED, Candidate, Mark, Stored, step
+from m3connect.ingestion.ledger import COMMIT, INDEXED, Candidate, Mark, Stored, content_hash, step
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.sink import Change, Empty, Event, Sink, Unchanged, Work
 from m3connect.progress import Progress, silent
-from m3connect.types import Chunk, Document, Leg, Payload, RecordBatch
+from m3connect.types import Chunk, Document, Embeddings, Leg, Payload, RecordBatch
 
 T = TypeVar("T")
 LookUp = Callable[[Sequence[Candidate[Any]]], Future[list[Stored]]]
+Recall = Callable[[Sequence[str], Sequence[Leg]], Future[RecordBatch]]
 
 # What is in memory at once. A window of documents is looked up in one request; a group of passages
 # is encoded in one call, large enough to be sorted by length, small enough to wait in a queue
@@ -118,7 +122,7 @@ def ingest(
     with DeadLetters(dead_letters) as letters:
         try:
             with Sink(connector, letters, progress, take_over=take_over) as sink:
-                sink.write(events(opened, chosen, seen, sink.look_up, held=held))
+                sink.write(events(opened, chosen, seen, sink.look_up, sink.recall, held=held))
         except KeyboardInterrupt:
             connector.flush()
             raise
@@ -183,6 +187,7 @@ def events(
     legs: Sequence[Leg],
     seen: dict[str, str],
     ask: LookUp,
+    recall: Recall | None = None,
     *,
     held: bool = False,
 ) -> Iterator[Event]:
@@ -193,10 +198,11 @@ def events(
         legs: the representations to store.
         seen: is filled with the ids that the source gives, and the names of their sources.
         ask: what the collection holds.
+        recall: the records that it holds, with vectors; without it all passages are encoded.
         held: whether the collection is known to hold all of a copy.
     """
     if isinstance(source, DocumentSource):
-        return encode(passages(source, seen, ask), source.encoder, legs)
+        return encode(passages(source, seen, ask), source.encoder, legs, recall)
     records = admit(source.candidates(legs), seen)
     if source.restores:
         return assemble(as_they_are(records, held=held), marked=True)
@@ -216,10 +222,15 @@ def passages(
 
 @dataclass(frozen=True, slots=True)
 class Changed(Generic[T]):
-    """A version that the collection does not hold, and what it holds instead."""
+    """A version that the collection does not hold as it is, and what it holds instead."""
 
     candidate: Candidate[T]
     stored: Stored
+
+    @property
+    def same(self) -> bool:
+        """Whether the collection does hold it, but does not know whose it is."""
+        return self.stored.is_complete(self.candidate.hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +277,7 @@ def look_up(
 
 
 def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged:
-    if not stored.is_complete(candidate.hash) or stored.foreign_to(candidate.source):
+    if not stored.is_complete(candidate.hash) or not stored.is_owned(candidate.source):
         return Changed(candidate, stored)
     assert stored.first is not None
     return Unchanged(candidate.id, chunk_ids(candidate.id, stored.first.chunks, stored.bound))
@@ -287,9 +298,16 @@ def cut(
             stale = [*chunk_ids(document.id, 2, held), *chunk_ids(document.id, 0, 2)]
             yield Empty(document.id, stale if held else ())
             continue
-        bound = max(len(chunks), change.stored.bound)
-        version = change.candidate
-        owner = Change(document.id, Mark(version.hash, len(chunks), bound, version.source))
+        version, stored = change.candidate, change.stored
+        bound = max(len(chunks), stored.bound)
+        made_by = chunker.encoder.info.fingerprint.weights
+        encoded = content_hash(made_by, *[chunk.encoded for chunk in chunks])
+        owner = Change(
+            document.id,
+            Mark(version.hash, len(chunks), bound, version.source, encoded),
+            same=change.same,
+            kept=stored.has_vectors_of(version.hash, encoded),
+        )
         for chunk in [*chunks[1:], chunks[0]]:
             payload: Payload = {
                 **chunk.place,
@@ -304,9 +322,12 @@ def cut(
 
 
 def encode(
-    passages: Iterable[Passage | Unchanged | Empty | Failure], encoder: Encoder, legs: Sequence[Leg]
+    passages: Iterable[Passage | Unchanged | Empty | Failure],
+    encoder: Encoder,
+    legs: Sequence[Leg],
+    recall: Recall | None = None,
 ) -> Iterator[Event]:
-    """The passages as records, encoded in groups."""
+    """The passages as records, encoded in groups; what is encoded already is recalled."""
     for group in grouped(
         passages, lambda each: len(each.chunk.encoded), GROUP_PASSAGES, GROUP_CHARACTERS
     ):
@@ -314,7 +335,9 @@ def encode(
             yield group
             continue
         ordered = sorted(group, key=lambda passage: step(passage.chunk.position))
-        embeddings = encoder.encode([passage.chunk.encoded for passage in ordered], legs=legs)
+        kept = [each.chunk.id for each in ordered if each.owner.kept]
+        held = recall(kept, legs).result() if kept and recall is not None else None
+        embeddings, tokens = _embeddings(ordered, held, encoder, legs)
         yield Work(
             RecordBatch(
                 [passage.chunk.id for passage in ordered],
@@ -323,8 +346,25 @@ def encode(
             ),
             [passage.owner for passage in ordered],
             [step(passage.chunk.position) for passage in ordered],
-            int(embeddings.n_tokens.sum()),
+            tokens,
         )
+
+
+def _embeddings(
+    passages: Sequence[Passage], held: RecordBatch | None, encoder: Encoder, legs: Sequence[Leg]
+) -> tuple[Embeddings, int]:
+    """Those that are held, and of all others encoded ones; and how many tokens these have."""
+    rows = {} if held is None else {id_: row for row, id_ in enumerate(held.ids)}
+    texts = [each.chunk.encoded for each in passages if each.chunk.id not in rows]
+    parts = [] if held is None else [held.embeddings]
+    if texts:
+        parts.append(encoder.encode(texts, legs=legs))
+    tokens = int(parts[-1].n_tokens.sum()) if texts else 0
+    if not rows:
+        return parts[-1], tokens
+    new = count(len(rows))
+    order = [rows[id_] if (id_ := each.chunk.id) in rows else next(new) for each in passages]
+    return Embeddings.concat(parts).take(np.array(order)), tokens
 
 
 def as_they_are(
@@ -347,7 +387,11 @@ def assemble(
             yield group
             continue
         versions = [each.candidate for each in group]
-        owners = [Change(each.id, Mark(each.hash, 1, 1, each.source)) for each in versions]
+        marks = [Mark(each.hash, 1, 1, each.source) for each in versions]
+        owners = [
+            Change(each.candidate.id, mark, same=each.same)
+            for each, mark in zip(group, marks, strict=True)
+        ]
         records = RecordBatch.concat([each.item for each in versions])
         if not marked:
             payloads = [
@@ -361,16 +405,16 @@ def assemble(
 def grouped(
     items: Iterable[T | Unchanged | Empty | Failure],
     size_of: Callable[[T], int],
-    count: int,
+    most: int,
     size: int,
 ) -> Iterator[list[T] | Unchanged | Empty | Failure]:
-    """Items in lists of at most ``count`` with at most ``size`` together; a larger one stands alone.
+    """Items in lists of at most ``most`` with at most ``size`` together; a larger one stands alone.
 
     What is unchanged, empty or failed passes at once.
 
-    >>> list(grouped(["a", Failure("no"), "bb", "ccc", "d"], len, count=2, size=4))
+    >>> list(grouped(["a", Failure("no"), "bb", "ccc", "d"], len, most=2, size=4))
     [Failure(reason='no', where=None, id=None), ['a', 'bb'], ['ccc', 'd']]
-    >>> list(grouped(["a", "bbbbbb", "c"], len, count=9, size=4))
+    >>> list(grouped(["a", "bbbbbb", "c"], len, most=9, size=4))
     [['a'], ['bbbbbb'], ['c']]
     """
     group: list[T] = []
@@ -385,7 +429,7 @@ def grouped(
             group, total = [], 0
         group.append(item)
         total += weight
-        if len(group) == count:
+        if len(group) == most:
             yield group
             group, total = [], 0
     if group:

@@ -43,6 +43,8 @@ class IngestReport:
         unchanged: documents that the collection already held as they are.
         chunks: passages cut from the documents that changed.
         written: documents that were written and acknowledged.
+        metadata_only: of these, documents of which the metadata alone changed: none of their passages
+            was encoded.
         deleted: passages that were removed, of older versions or pruned.
         pruned: documents removed because the source no longer has them.
         left_over: documents that the collection holds of this source though it no longer has them;
@@ -59,6 +61,7 @@ class IngestReport:
     unchanged: int = 0
     chunks: int = 0
     written: int = 0
+    metadata_only: int = 0
     deleted: int = 0
     pruned: int = 0
     left_over: int | None = None

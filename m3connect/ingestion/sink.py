@@ -34,7 +34,7 @@ from m3connect.ingestion.chunking import chunk_ids
 from m3connect.ingestion.ledger import Candidate, Mark, Stored
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.progress import Progress, silent
-from m3connect.types import RecordBatch
+from m3connect.types import Leg, RecordBatch
 
 PENDING = 2  # pieces of work that may wait for the database while the next is encoded
 TELL_SECONDS = 0.1  # between two calls of ``progress`` while nothing is written
@@ -61,12 +61,16 @@ class Change:
     Args:
         id: the document's id.
         mark: what its first two passages will carry.
+        same: whether the collection holds this version already, and does not know whose it is.
+        kept: whether nothing of it is encoded, since the collection holds its vectors.
         begun: whether any passage of this version has been written.
         failed: whether a passage was refused; the rest is then skipped.
     """
 
     id: str
     mark: Mark
+    same: bool = False
+    kept: bool = False
     begun: bool = False
     failed: bool = False
 
@@ -144,6 +148,7 @@ class Sink:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
         self.empty = self.failed = self.tokens = self.truncated = 0
+        self.metadata_only = 0
         self.left_over: int | None = None
         self.first_failure: Failure | None = None
         self._exists = exists
@@ -174,6 +179,7 @@ class Sink:
             unchanged=self.unchanged,
             chunks=self.chunks,
             written=self.written,
+            metadata_only=self.metadata_only,
             deleted=self.deleted,
             pruned=self.pruned,
             left_over=self.left_over,
@@ -190,6 +196,10 @@ class Sink:
         The answer is :class:`Refused` if they would replace documents of another source.
         """
         return self._thread.submit(self._stored, documents)
+
+    def recall(self, ids: Sequence[str], legs: Sequence[Leg]) -> Future[RecordBatch]:
+        """Those of these records that the collection holds, with their vectors."""
+        return self._thread.submit(self.connector.fetch, ids, vectors=legs)
 
     def write(self, events: Iterable[Event]) -> None:
         """Take all that the pipeline gives, and wait until it is acknowledged.
@@ -245,7 +255,9 @@ class Sink:
 
     def _settle(self) -> None:
         outcome = self._pending.popleft().result()
+        self.unchanged += outcome.same
         self.written += outcome.written
+        self.metadata_only += outcome.metadata_only
         self.deleted += outcome.deleted
         for failure in outcome.failures:
             self.count(failure)
@@ -268,7 +280,9 @@ class Sink:
 class _Outcome:
     """What became of one piece of work: documents committed, stale passages deleted, failures."""
 
+    same: int = 0
     written: int = 0
+    metadata_only: int = 0
     deleted: int = 0
     failures: list[Failure] = field(default_factory=list)
 
@@ -316,7 +330,9 @@ class _Writer:
             for owner, step in zip(work.owners, work.steps, strict=True)
             if step == ledger.COMMIT and not owner.failed
         ]
-        outcome.written = len(committed)
+        outcome.same = sum(owner.same for owner in committed)
+        outcome.written = len(committed) - outcome.same
+        outcome.metadata_only = sum(owner.kept and not owner.same for owner in committed)
         stale = [
             id_
             for owner in committed

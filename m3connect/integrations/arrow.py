@@ -265,7 +265,8 @@ class Sink:
             self._schema = schema
         with Writer(self._connector, self._letters, take_over=self.take_over) as writer:
             if isinstance(source, DocumentSource):
-                writer.write(pipeline_events(source, self._chosen, {}, writer.look_up))
+                ask, recall = writer.look_up, writer.recall
+                writer.write(pipeline_events(source, self._chosen, {}, ask, recall))
             else:
                 whole = self._whole(source.candidates(self._chosen))
                 writer.write(_works(look_up(whole, writer.look_up, _AT_ONCE, _BYTES)))
@@ -377,8 +378,9 @@ def _works(
         for change in group:
             document, records = change.candidate, change.candidate.item
             bound = max(len(records), change.stored.bound)
-            mark = Mark(document.hash, len(records), bound, document.source)
-            owner = Change(document.id, mark)
+            first = records[0].payloads[0][FIELD]
+            mark = Mark(document.hash, len(records), bound, document.source, first.get("encoded"))
+            owner = Change(document.id, mark, same=change.same)
             rows += [(at, owner, record) for at, record in enumerate(records)]
         rows.sort(key=lambda row: step(row[0]))
         payloads = [{**record.payloads[0], **owner.mark.at(at)} for at, owner, record in rows]

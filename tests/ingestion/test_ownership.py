@@ -26,7 +26,7 @@ def two(tmp_path, monkeypatch):
 def texts(connector):
     """What the collection holds: each document's text and owner."""
     return {
-        payload["document_id"]: (payload["text"], payload[FIELD]["source"])
+        payload["document_id"]: (payload.get("text"), payload[FIELD]["source"])
         for batch in connector.scan()
         for payload in batch.payloads
         if payload["position"] == 0
@@ -120,16 +120,19 @@ def test_python_replaces_by_id(encoder, connector, two):
     assert (report.written, texts(connector)["1"]) == (1, ("x", "crm"))
 
 
-def test_marks_of_older_versions_are_nobodys(encoder, connector, two):
-    """Whoever reads such a document first may replace it, without a word."""
+def test_what_older_versions_wrote_belongs_to_who_reads_it_first(encoder, connector, two):
+    """Without a word, and nothing is encoded: it counts as unchanged."""
     ingest("two/a", encoder, connector)
     for batch in list(connector.scan(vectors=True)):
         for payload in batch.payloads:
-            del payload[FIELD]["source"]
+            del payload[FIELD]["source"], payload[FIELD]["encoded"]
         connector.upsert(RecordBatch(batch.ids, batch.payloads, batch.embeddings))
-    assert ingest("two/a", encoder, connector).unchanged == 1
-    assert ingest("two/b", encoder, connector).written == 1
-    assert texts(connector)["README.md"] == ("the words of b", f"{two}/b/")
+    assert estimate(open_source("two/a", encoder), connector).unchanged == 1
+    report = ingest("two/a", encoder, connector)
+    assert (report.unchanged, report.written, report.tokens) == (1, 0, 0)
+    assert texts(connector)["README.md"] == ("the words of a", f"{two}/a/")
+    with pytest.raises(Refused):
+        ingest("two/b", encoder, connector)
 
 
 def test_embeddings_have_owners_too(encoder, connector):
@@ -141,7 +144,12 @@ def test_embeddings_have_owners_too(encoder, connector):
     ingest(rows("a"), encoder, connector, source_name="one")
     with pytest.raises(Refused, match="'one': 'a'"):
         ingest(rows("b", "a"), encoder, connector)
-    assert ingest(rows("b", "a"), encoder, connector, take_over=True).written == 2
+    report = ingest(rows("b", "a"), encoder, connector, take_over=True)
+    assert (report.written, report.unchanged, set(texts(connector).values())) == (
+        1,
+        1,
+        {(None, UNNAMED)},
+    )
 
 
 def test_a_pipelines_sink_has_a_name(encoder, connector, monkeypatch):
