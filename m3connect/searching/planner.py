@@ -31,6 +31,10 @@ from m3connect.types import (
 )
 
 
+_NAMED_AT_ONCE = 1000
+"""Candidates whose scores one search asks for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How one query will be answered.
@@ -288,13 +292,12 @@ def _unscored_late(found: Sequence[_Candidates]) -> list[_Wanted]:
 def _complete(connector: Connector, wanted: Sequence[_Wanted]) -> None:
     """Give candidates the scores they lack: by the engine where it can, else from their vectors."""
     by_engine = connector.capabilities.scores_within
-    most = connector.capabilities.limits.results
     asked = [
         (one, leg, part)
         for one, legs, ids in wanted
         for leg in legs
         if leg in by_engine
-        for part in _parts(one.without(leg, ids), most)
+        for part in _parts(one.without(leg, ids))
     ]
     if asked:
         answers = connector.search([_within(one.query, leg, part) for one, leg, part in asked])
@@ -313,9 +316,9 @@ def _complete(connector: Connector, wanted: Sequence[_Wanted]) -> None:
             one.forget(set(unknown).difference(batch.ids))
 
 
-def _parts(ids: list[str], size: int | None) -> Iterator[tuple[str, ...]]:
-    for start in range(0, len(ids), size or max(1, len(ids))):
-        yield tuple(ids[start : start + (size or len(ids))])
+def _parts(ids: list[str]) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(ids), _NAMED_AT_ONCE):
+        yield tuple(ids[start : start + _NAMED_AT_ONCE])
 
 
 def _within(query: Query, leg: Leg, ids: tuple[str, ...]) -> Query:

@@ -87,6 +87,8 @@ class MilvusConnector:
             legs=stores if layout.struct_array else stores - {"multivector"},
             stores=stores,
             fusions=frozenset({"weighted"}) if engine.raw_weighted else frozenset(),
+            # Of struct arrays no server here could be asked, so theirs are scored on the client.
+            scores_within=stores - {"multivector"},
             exact=layout.dense_index == "FLAT",
             limits=LIMITS,
         )

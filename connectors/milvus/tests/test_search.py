@@ -275,6 +275,28 @@ def test_max_sim_is_divided_by_the_query_tokens(server, monkeypatch):
     assert found.score == 6.0 / len(query.multivector)
 
 
+def test_the_engine_scores_the_candidates(lite, monkeypatch):
+    """A rescored sum reads no vectors: what one leg did not find is searched by id in it."""
+    memory = filled(lite, corpus.records(12, 60))
+    query = corpus.query(12, "dense", "sparse", fusion=Weighted(), dense_depth=5, sparse_depth=5)
+    read, named = [], []
+    original = Database.call
+
+    def call(database, operation, method, *arguments, **options):
+        if method.__name__ == "query":
+            read.extend(options["output_fields"])
+        elif method.__name__ == "search" and options["filter"]:
+            named.append((options["anns_field"], options["filter"].count('"') // 2))
+        return original(database, operation, method, *arguments, **options)
+
+    monkeypatch.setattr(Database, "call", call)
+    (hits,) = planner.run(lite, [query])
+    assert equal_hits(hits, memory.search([query])[0])
+    assert [leg for leg, _ in named] == ["dense", "sparse"]
+    assert all(1 <= ids <= 5 for _, ids in named)
+    assert not {"dense", "sparse", "tokens"}.intersection(read)
+
+
 def test_a_sparse_hit_shares_a_term(lite, monkeypatch):
     """Hits without a common term, with which an engine may fill up, are left out."""
     filled(lite, corpus.records(11, 3))
