@@ -55,7 +55,7 @@ def examine_software() -> Iterator[Finding]:
         return
     import torch
 
-    devices = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")
     yield Finding("torch", "ok", f"{torch_version}; devices: {', '.join(devices) or 'cpu only'}")

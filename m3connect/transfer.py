@@ -141,14 +141,14 @@ def verify(
     for batch in source.scan(vectors=True, batch_size=batch_size):
         seen.update(batch.ids)
         progress("comparing", len(seen), total)
-        found = _differences(batch, target.fetch(batch.ids), tolerance)
-        for whole, part in zip(differences, found, strict=True):
-            whole.extend(part)
+        ids_by_kind = _differences(batch, target.fetch(batch.ids), tolerance)
+        for differing, ids in zip(differences, ids_by_kind, strict=True):
+            differing.extend(ids)
     missing, payloads_differ, vectors_differ = differences
     superfluous = sorted(_ids(target) - seen)
     common = sorted(seen - set(missing))
     chosen = np.random.default_rng(seed).permutation(len(common))[:samples]
-    overlap = _overlap(source, target, [common[at] for at in chosen])
+    overlap = _overlap(source, target, [common[row] for row in chosen])
     return VerifyReport(
         total,
         target.count(),
@@ -173,14 +173,14 @@ def _differences(
     """The ids that ``other`` lacks, holds with another payload, and with other vectors."""
     missing, payloads, vectors = [], [], []
     rows = {id_: row for row, id_ in enumerate(other.ids)}
-    for at, id_ in enumerate(batch.ids):
-        row = rows.get(id_)
-        if row is None:
+    for row, id_ in enumerate(batch.ids):
+        twin = rows.get(id_)
+        if twin is None:
             missing.append(id_)
             continue
-        if batch.payloads[at] != other.payloads[row]:
+        if batch.payloads[row] != other.payloads[twin]:
             payloads.append(id_)
-        if not _close(batch.embeddings[at], other.embeddings[row], tolerance):
+        if not _close(batch.embeddings[row], other.embeddings[twin], tolerance):
             vectors.append(id_)
     return missing, payloads, vectors
 
@@ -191,9 +191,11 @@ def _without_equals(
     """The records that the target lacks or holds differently."""
     if known.isdisjoint(batch.ids):
         return batch
-    there = target.fetch([id_ for id_ in batch.ids if id_ in known])
-    news = {id_ for ids in _differences(batch, there, tolerance) for id_ in ids}
-    return batch.take(np.array([at for at, id_ in enumerate(batch.ids) if id_ in news], np.intp))
+    held = target.fetch([id_ for id_ in batch.ids if id_ in known])
+    changed = {id_ for ids in _differences(batch, held, tolerance) for id_ in ids}
+    return batch.take(
+        np.array([row for row, id_ in enumerate(batch.ids) if id_ in changed], np.intp)
+    )
 
 
 def _tolerance(schema: CollectionSchema) -> float:
@@ -201,24 +203,24 @@ def _tolerance(schema: CollectionSchema) -> float:
     return 1e-3 if schema.multivector_dtype == "float16" else 1e-5
 
 
-def _close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
+def _close(source: Embeddings, target: Embeddings, tolerance: float) -> bool:
     return (
-        _dense_close(one, two, tolerance)
-        and _sparse_close(one, two, tolerance)
-        and _multivector_close(one, two, tolerance)
+        _dense_close(source, target, tolerance)
+        and _sparse_close(source, target, tolerance)
+        and _multivector_close(source, target, tolerance)
     )
 
 
-def _dense_close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
-    if one.dense is None or two.dense is None:
-        return one.dense is two.dense
-    return np.allclose(one.dense, two.dense, rtol=tolerance, atol=tolerance)
+def _dense_close(source: Embeddings, target: Embeddings, tolerance: float) -> bool:
+    if source.dense is None or target.dense is None:
+        return source.dense is target.dense
+    return np.allclose(source.dense, target.dense, rtol=tolerance, atol=tolerance)
 
 
-def _sparse_close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
-    if one.sparse is None or two.sparse is None:
-        return one.sparse is two.sparse
-    left, right = _sorted(one.sparse[0]), _sorted(two.sparse[0])
+def _sparse_close(source: Embeddings, target: Embeddings, tolerance: float) -> bool:
+    if source.sparse is None or target.sparse is None:
+        return source.sparse is target.sparse
+    left, right = _sorted(source.sparse[0]), _sorted(target.sparse[0])
     return np.array_equal(left.indices, right.indices) and np.allclose(
         left.values, right.values, rtol=tolerance, atol=tolerance
     )
@@ -230,11 +232,11 @@ def _sorted(vector: SparseVector) -> SparseVector:
     return SparseVector(vector.indices[order], vector.values[order])
 
 
-def _multivector_close(one: Embeddings, two: Embeddings, tolerance: float) -> bool:
-    if one.multivector is None or two.multivector is None:
-        return one.multivector is two.multivector
-    left = one.multivector.vectors.astype(np.float32)
-    right = two.multivector.vectors.astype(np.float32)
+def _multivector_close(source: Embeddings, target: Embeddings, tolerance: float) -> bool:
+    if source.multivector is None or target.multivector is None:
+        return source.multivector is target.multivector
+    left = source.multivector.vectors.astype(np.float32)
+    right = target.multivector.vectors.astype(np.float32)
     return left.shape == right.shape and np.allclose(left, right, rtol=tolerance, atol=tolerance)
 
 
@@ -262,7 +264,7 @@ def _modes(record: Embeddings) -> tuple[Mode, ...]:
 def _shared(source: Connector, target: Connector, queries: Sequence[Query]) -> float:
     left, right = planner.run(source, queries), planner.run(target, queries)
     shares = [
-        len({hit.id for hit in one} & {hit.id for hit in two}) / max(len(one), len(two), 1)
-        for one, two in zip(left, right, strict=True)
+        len({hit.id for hit in hits} & {hit.id for hit in other}) / max(len(hits), len(other), 1)
+        for hits, other in zip(left, right, strict=True)
     ]
     return float(np.mean(shares))

@@ -33,7 +33,7 @@ def collections(*, database: Database, printed: Output) -> None:
         except ConnectorError as error:  # in use, of an older format: the others are shown
             seen[name] = error
     if printed.as_json:
-        typer.echo(json_line([_json(name, one) for name, one in seen.items()]))
+        typer.echo(json_line([_json(name, shape) for name, shape in seen.items()]))
     elif seen:
         _print_table(seen)
     else:
@@ -105,14 +105,14 @@ def _print_table(seen: dict[str, Overview | ConnectorError]) -> None:
     table = Table("collection", "records", "MB", "representations", "model", box=None)
     for column in (1, 2):
         table.columns[column].justify = "right"
-    for name, one in seen.items():
+    for name, shape in seen.items():
         shown = escape(visible(name))
-        if isinstance(one, ConnectorError):
-            table.add_row(shown, "?", "?", "?", f"[yellow]{escape(visible(str(one)))}[/]")
+        if isinstance(shape, ConnectorError):
+            table.add_row(shown, "?", "?", "?", f"[yellow]{escape(visible(str(shape)))}[/]")
         else:
-            legs = ", ".join(one.info.schema.legs)
-            model = escape(visible(one.model or "-"))
-            table.add_row(shown, f"{one.records:,}", _megabytes(one), legs, model)
+            legs = ", ".join(shape.info.schema.legs)
+            model = escape(visible(shape.model or "-"))
+            table.add_row(shown, f"{shape.records:,}", _megabytes(shape), legs, model)
     Console(highlight=False).print(table)
 
 

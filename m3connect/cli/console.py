@@ -91,17 +91,19 @@ def secrets(
     >>> sorted(found & {"ABCD", "bob:pass", "pass", "Ym9iOnBhc3M="})  # base64, as headers have it
     ['ABCD', 'Ym9iOnBhc3M=', 'bob:pass', 'pass']
     """
-    found: set[str] = set()
+    values: set[str] = set()
     for before, argument in pairwise(["", *arguments]):
         name, _, value = (
             argument.partition("=") if argument.startswith("--") else (before, "", argument)
         )
-        found.update(_of(name if name.startswith("--") else "", value))
+        values.update(_of(name if name.startswith("--") else "", value))
     for variable, value in environment.items():
         if variable.startswith(("M3CONNECT_", "OPENAI_", "HF_", "AWS_", "AZURE_")):
-            found.update(_of(variable, value))
-    found.update(_of_table(settings))
-    forms = {form for secret in found for form in (secret, unquote(secret), quote(secret, safe=""))}
+            values.update(_of(variable, value))
+    values.update(_of_table(settings))
+    forms = {
+        form for secret in values for form in (secret, unquote(secret), quote(secret, safe=""))
+    }
     return frozenset(form for form in forms if len(form) >= _SHORTEST)
 
 
@@ -123,11 +125,11 @@ def _of(name: str, value: str) -> Iterator[str]:
         if _SECRET_NAME.search(key):
             yield secret
     for word in {value, *value.split()}:
-        userinfo, at, _ = word.rpartition("@")
+        userinfo, sign, _ = word.rpartition("@")
         scheme, _, bare = userinfo.rpartition(":/")
         bare = bare.lstrip("/")
         password = bare.partition(":")[2]
-        if at and (password or scheme):
+        if sign and (password or scheme):
             yield bare
             yield password
             yield from re.split(r"[/@:]", password)  # as a parser of a malformed one may cut it

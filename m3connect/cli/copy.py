@@ -97,8 +97,8 @@ def copy(
     """
     from m3connect import transfer
 
-    with ends.open_source() as one, ends.open_target() as two, progress_bar() as progress:
-        report = transfer.copy(one, two, batch_size=batch_size, progress=progress)
+    with ends.open_source() as source, ends.open_target() as target, progress_bar() as progress:
+        report = transfer.copy(source, target, batch_size=batch_size, progress=progress)
     if printed.as_json:
         typer.echo(json.dumps(asdict(report)))
         return
@@ -123,8 +123,8 @@ def verify(
     """
     from m3connect import transfer
 
-    with ends.open_source() as one, ends.open_target() as two, progress_bar() as progress:
-        report = transfer.verify(one, two, samples=samples, seed=seed, progress=progress)
+    with ends.open_source() as source, ends.open_target() as target, progress_bar() as progress:
+        report = transfer.verify(source, target, samples=samples, seed=seed, progress=progress)
     if printed.as_json:
         typer.echo(json.dumps(asdict(report) | {"equal": report.equal}, ensure_ascii=False))
     else:

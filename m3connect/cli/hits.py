@@ -43,19 +43,19 @@ def hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def print_json(
-    query_id: str, found: Mapping[Any, Sequence[Hit]], why: Mapping[Any, Why | None]
+    query_id: str, by_mode: Mapping[Any, Sequence[Hit]], why: Mapping[Any, Why | None]
 ) -> None:
     """One object a hit; with several modes it names its mode."""
-    for mode, hits in found.items():
+    for mode, hits in by_mode.items():
         reasons = why[mode]
-        for at, hit in enumerate(hits):
+        for row, hit in enumerate(hits):
             line = {"query_id": query_id, **hit_json(hit)}
-            if len(found) > 1:
+            if len(by_mode) > 1:
                 line["mode"] = mode
             if reasons is not None:
                 plan = reasons.plan
                 shown = {"native": plan.native, "reason": plan.reason, "steps": list(plan.steps)}
-                line["explain"] = {"plan": shown, **reasons.hits[at].to_json()}
+                line["explain"] = {"plan": shown, **reasons.hits[row].to_json()}
             typer.echo(json_line(line))
 
 
@@ -69,28 +69,28 @@ def print_hits(hits: Sequence[Hit], why: Why | None) -> None:
         plan = why.plan
         way = "native" if plan.native else f"on the client, because {plan.reason}"
         console.print(f"[dim]plan: {escape(way)}: {escape('; '.join(plan.steps))}[/]")
-    for at, hit in enumerate(hits):
+    for row, hit in enumerate(hits):
         console.print(
             f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(visible(hit.id))}[/]  "
             f"[dim]{_leg_text(hit)}[/]"
         )
         console.print(f"    {escape(visible(_snippet(hit)))}")
         if why is not None:
-            _print_explanation(console, why.hits[at])
+            _print_explanation(console, why.hits[row])
 
 
-def print_comparison(text: str, found: Mapping[Any, Sequence[Hit]]) -> None:
+def print_comparison(text: str, by_mode: Mapping[Any, Sequence[Hit]]) -> None:
     """A table with a column a mode and a row a rank."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=escape(visible(text)), title_justify="left", show_lines=True)
-    for mode in found:
+    for mode in by_mode:
         table.add_column(mode, overflow="fold", ratio=1)
-    for rank in range(max(len(hits) for hits in found.values())):
+    for rank in range(max(len(hits) for hits in by_mode.values())):
         cells = []
-        for hits in found.values():
+        for hits in by_mode.values():
             hit = hits[rank] if rank < len(hits) else None
             cells.append(
                 f"[bold]{hit.score:.3f}[/] [cyan]{escape(visible(hit.id))}[/]\n[dim]{_leg_text(hit)}[/]"
@@ -101,18 +101,20 @@ def print_comparison(text: str, found: Mapping[Any, Sequence[Hit]]) -> None:
     Console(highlight=False).print(table)
 
 
-def _print_explanation(console: Any, part: Explanation) -> None:
+def _print_explanation(console: Any, reason: Explanation) -> None:
     from rich.markup import escape
 
-    legs = " + ".join(f"{leg} {share:.4f}" for leg, share in part.parts.items())
+    legs = " + ".join(f"{leg} {share:.4f}" for leg, share in reason.parts.items())
     console.print(f"    [green]score[/]   {legs}")
-    if part.terms:
-        terms = ", ".join(f"{match.term} {match.contribution:.4f}" for match in part.terms[:_TERMS])
+    if reason.terms:
+        terms = ", ".join(
+            f"{match.term} {match.contribution:.4f}" for match in reason.terms[:_TERMS]
+        )
         console.print(f"    [green]terms[/]   {escape(visible(terms))}")
-    if part.tokens:
+    if reason.tokens:
         tokens = ", ".join(
             f"{match.query}~{match.passage} {match.contribution:.4f}"
-            for match in part.tokens[:_TOKENS]
+            for match in reason.tokens[:_TOKENS]
         )
         console.print(f"    [green]tokens[/]  {escape(visible(tokens))}")
 

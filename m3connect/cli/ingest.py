@@ -141,9 +141,9 @@ def ingest(
     letters = dead_letters or _letters(where)
     kept = [FilePath(where.path)] if where.path else []
     remarks = ingestion.Remarks()
-    found = ingestion.find(paths, files.selection([letters, *kept]), remarks)
+    sources = ingestion.find(paths, files.selection([letters, *kept]), remarks)
     opened = ingestion.open_source(
-        found,
+        sources,
         model.load,
         id_field=id_field,
         text_field=text_field,
@@ -158,7 +158,7 @@ def ingest(
     chosen = options.legs(legs) if legs is not None else None
     with (
         where.open() as connector,
-        progress_bar(ingestion.count(found)) as progress,
+        progress_bar(ingestion.count(sources)) as progress,
     ):
         if dry_run:
             estimated = ingestion.estimate(

@@ -18,15 +18,15 @@ def models(*, printed: Output) -> None:
     """
     from m3connect.model.inventory import available
 
-    found = sorted(available(), key=lambda listed: (listed.where, listed.name))
+    checkpoints = sorted(available(), key=lambda listed: (listed.where, listed.name))
     if printed.as_json:
-        typer.echo(json.dumps([asdict(listed) for listed in found]))
+        typer.echo(json.dumps([asdict(listed) for listed in checkpoints]))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("model", "where", "representations", "dense", "token", "tokens", "MB", box=None)
-    for listed in found:
+    for listed in checkpoints:
         widths = (str(listed.dense_width), str(listed.multivector_width), str(listed.max_length))
         table.add_row(
             listed.name, listed.where, ", ".join(listed.legs), *widths, str(listed.megabytes)

@@ -47,18 +47,18 @@ def fetch(
     with where.open() as connector:
         if document:
             batches = connector.scan(_of(document), vectors=vectors)
-            found = [one for batch in batches for one in _each(batch)]
-            found.sort(key=_place)
-            there = {str(one.payloads[0].get("document_id")) for one in found}
+            records = [each for batch in batches for each in _each(batch)]
+            records.sort(key=_place)
+            there = {str(each.payloads[0].get("document_id")) for each in records}
         else:
-            found = [*_each(connector.fetch(ids or [], vectors=vectors))]
-            there = {one.ids[0] for one in found}
+            records = [*_each(connector.fetch(ids or [], vectors=vectors))]
+            there = {each.ids[0] for each in records}
         missing = [asked for asked in ids or document or [] if asked not in there]
         hints = [_hint(connector, asked) for asked in missing] if ids else [""] * len(missing)
-    for one in found:
-        record = Hit(one.ids[0], 0.0, 1, one.payloads[0])
+    for each in records:
+        record = Hit(each.ids[0], 0.0, 1, each.payloads[0])
         if printed.as_json:
-            typer.echo(json_line(_json(record, one, vectors=vectors)))
+            typer.echo(json_line(_json(record, each, vectors=vectors)))
         else:
             typer.secho(visible(record.id), bold=True)
             typer.echo(json_line(record.metadata))
@@ -121,8 +121,8 @@ def _each(batch: RecordBatch) -> list[RecordBatch]:
     return [batch[row : row + 1] for row in range(len(batch))]
 
 
-def _place(one: RecordBatch) -> tuple[str, int]:
-    payload = one.payloads[0]
+def _place(record: RecordBatch) -> tuple[str, int]:
+    payload = record.payloads[0]
     return str(payload.get("document_id")), int(payload.get("position") or 0)
 
 
@@ -131,8 +131,8 @@ def _hint(connector: Connector, asked: str) -> str:
     return f"; it is a document of {passages} passages: --document" if passages else ""
 
 
-def _json(record: Hit, one: RecordBatch, *, vectors: bool) -> dict[str, Any]:
-    embeddings = one.embeddings
+def _json(record: Hit, batch: RecordBatch, *, vectors: bool) -> dict[str, Any]:
+    embeddings = batch.embeddings
     line: dict[str, Any] = {
         "id": record.id,
         "document_id": record.document_id,

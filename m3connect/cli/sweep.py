@@ -88,7 +88,7 @@ def sweep(
     encoder = model.load()
     cuts = _cuts(encoder, names(chunk_tokens), chunk_overlap, context or ["title,headings"])
     with progress_bar() as progress:
-        found = try_all(
+        result = try_all(
             opened,
             encoder,
             cuts,
@@ -104,18 +104,18 @@ def sweep(
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in (
-            ("sweep.html", found.page()),
-            ("sweep.json", json.dumps(found.to_json(), indent=1)),
+            ("sweep.html", result.page()),
+            ("sweep.json", json.dumps(result.to_json(), indent=1)),
         ):
             with aside(output / name) as unfinished:
                 unfinished.write_text(text, encoding="utf-8")
     if printed.as_json:
-        typer.echo(json.dumps(found.to_json()))
+        typer.echo(json.dumps(result.to_json()))
     else:
-        typer.echo(found.table(found.frontier()).markdown())
+        typer.echo(result.table(result.frontier()).markdown())
         typer.echo(
-            f"{len(found.trials)} settings tried on {len(opened.queries)} queries. The best of them has "
-            f"{found.best.mean:.3f} on these; a choice like it scores {found.unseen:.3f} on queries that it "
+            f"{len(result.trials)} settings tried on {len(opened.queries)} queries. The best of them has "
+            f"{result.best.mean:.3f} on these; a choice like it scores {result.unseen:.3f} on queries that it "
             "has not seen.",
             err=True,
         )

@@ -139,9 +139,9 @@ def _keys_are_strings(value: Any) -> bool:
     return True
 
 
-def _check_width(leg: str, got: int, wanted: int | None) -> None:
-    if got != wanted:
-        raise InputError(f"{leg} vectors are {got} wide, the collection's {wanted}")
+def _check_width(leg: str, got: int, width: int | None) -> None:
+    if got != width:
+        raise InputError(f"{leg} vectors are {got} wide, the collection's {width}")
 
 
 def _check_finite(batch: RecordBatch, leg: str, bad: Any) -> None:
@@ -157,17 +157,17 @@ def _check_sparse(batch: RecordBatch) -> None:
     rows = np.repeat(np.arange(len(sparse)), lengths)
     bad = ~np.isfinite(sparse.values) | (sparse.values <= 0)
     if bad.any():
-        at = int(np.flatnonzero(bad)[0])
+        bad_entry = int(np.flatnonzero(bad)[0])
         raise InputError(
-            f"record {batch.ids[rows[at]]!r}: sparse weight {sparse.values[at]} of term "
-            f"{sparse.indices[at]} is not a positive finite number"
+            f"record {batch.ids[rows[bad_entry]]!r}: sparse weight {sparse.values[bad_entry]} of term "
+            f"{sparse.indices[bad_entry]} is not a positive finite number"
         )
     keys = rows.astype(np.int64) << 32 | sparse.indices.astype(np.int64)
     unique, first = np.unique(keys, return_index=True)
     if len(unique) != len(keys):
-        at = int(np.setdiff1d(np.arange(len(keys)), first)[0])
+        bad_entry = int(np.setdiff1d(np.arange(len(keys)), first)[0])
         raise InputError(
-            f"record {batch.ids[rows[at]]!r}: sparse index {sparse.indices[at]} occurs twice"
+            f"record {batch.ids[rows[bad_entry]]!r}: sparse index {sparse.indices[bad_entry]} occurs twice"
         )
 
 

@@ -90,10 +90,10 @@ class Place:
             operation="ensure",
         )
 
-    def outdated(self, operation: str, found: object) -> SchemaMismatch:
+    def outdated(self, operation: str, version: object) -> SchemaMismatch:
         """It was made by another version of this project, which stored other facts."""
         return SchemaMismatch(
-            f"collection {self.collection!r} has the format {found!r} and this version of m3connect "
+            f"collection {self.collection!r} has the format {version!r} and this version of m3connect "
             f"reads {FORMAT}: ingest into a new collection (--collection)",
             connector=self.connector,
             operation=operation,
@@ -142,9 +142,9 @@ class Stored:
             SchemaMismatch: it differs; says in what, and what to do.
         """
         differences = schema.differences(self.schema) + [
-            f"{name}: collection {self.layout.get(name)!r}, wanted {wanted!r}"
-            for name, wanted in (layout or {}).items()
-            if self.layout.get(name) != wanted
+            f"{name}: collection {self.layout.get(name)!r}, wanted {value!r}"
+            for name, value in (layout or {}).items()
+            if self.layout.get(name) != value
         ]
         if differences:
             raise place.differs(differences)

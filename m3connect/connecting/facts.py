@@ -136,9 +136,9 @@ def ordered_bounds(condition: Range) -> tuple[Order, dict[str, str]]:
     ('number', {'gte': 'p80af9$'})
     """
     if condition.is_date:
-        return "date", {name: date_text(at) for name, at in condition.instants.items()}
-    numbers = {n: at for n, at in condition.bounds.items() if isinstance(at, int | float)}
-    return "number", {name: number_text(at) for name, at in numbers.items()}
+        return "date", {name: date_text(bound) for name, bound in condition.instants.items()}
+    numbers = {n: bound for n, bound in condition.bounds.items() if isinstance(bound, int | float)}
+    return "number", {name: number_text(bound) for name, bound in numbers.items()}
 
 
 def digest(text: str, digits: int = 32) -> str:

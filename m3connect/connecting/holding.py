@@ -72,7 +72,7 @@ class Hold:
         return process
 
 
-def check_space(folder: Path, wanted: int, connector: str, operation: str) -> None:
+def check_space(folder: Path, needed: int, connector: str, operation: str) -> None:
     """Refuse to write where the disk is too full for an engine that maps its files.
 
     Args:
@@ -84,9 +84,9 @@ def check_space(folder: Path, wanted: int, connector: str, operation: str) -> No
         WritesRefused: says how much is free, and how much is needed.
     """
     free = shutil.disk_usage(folder).free
-    if free < wanted + SPARE_BYTES:
+    if free < needed + SPARE_BYTES:
         raise WritesRefused(
-            f"the disk of {folder} has {free / 1e6:.0f} MB left, {(wanted + SPARE_BYTES) / 1e6:.0f} "
+            f"the disk of {folder} has {free / 1e6:.0f} MB left, {(needed + SPARE_BYTES) / 1e6:.0f} "
             "MB are needed: free some space, then run again; what was written is safe",
             connector=connector,
             operation=operation,

@@ -37,14 +37,14 @@ def best(
     answers: list[list[A]] = [[] for _ in limits]
     open_, extra = list(range(len(limits))), 1
     while open_:
-        sizes = [_capped(limits[at] + extra, most) for at in open_]
+        sizes = [_capped(limits[row] + extra, most) for row in open_]
         cut = []
-        for at, size, found in zip(open_, sizes, ask(open_, sizes), strict=True):
-            limit = limits[at]
-            answers[at] = sorted(found, key=lambda one: (-score(one), id_(one)))[:limit]
-            full = limit < len(found) == size and (most is None or size < most)
-            if full and score(found[-1]) == score(found[limit - 1]):
-                cut.append(at)
+        for row, size, hits in zip(open_, sizes, ask(open_, sizes), strict=True):
+            limit = limits[row]
+            answers[row] = sorted(hits, key=lambda hit: (-score(hit), id_(hit)))[:limit]
+            full = limit < len(hits) == size and (most is None or size < most)
+            if full and score(hits[-1]) == score(hits[limit - 1]):
+                cut.append(row)
         open_, extra = cut, extra * _WIDER
     return answers
 

@@ -118,17 +118,18 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
     if not kept:
         raise InputError(f"{folder}: no query has a judgement; do the ids of the files agree?")
     qrels_kept = {query.id: judged.get(query.id, {}) for query in kept}
-    unknown = sum(doc not in known for found in qrels_kept.values() for doc in found)
+    unknown = sum(doc not in known for by_document in qrels_kept.values() for doc in by_document)
     counts = {
         "documents without text": empty,
         "queries without judgements left out": len(asked) - len(kept),
         "judgements of unknown queries left out": sum(
-            len(found) for query, found in judged.items() if query not in asked
+            len(by_document) for query, by_document in judged.items() if query not in asked
         ),
         "judgements of unknown documents (kept: they count as never found)": unknown,
         "judgements given twice": repeated,
         "queries without a relevant document (kept: they score 0)": sum(
-            bool(found) and max(found.values()) <= 0 for found in qrels_kept.values()
+            bool(by_document) and max(by_document.values()) <= 0
+            for by_document in qrels_kept.values()
         ),
     }
     return Dataset(
@@ -195,10 +196,10 @@ def _find_qrels(folder: Path, name: str | None) -> Path:
 
 
 def _identifier(where: str, values: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    found = next((values[key] for key in keys if key in values), None)
-    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
+    value = next((values[key] for key in keys if key in values), None)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise InputError(f"{where}: no id: one of {list(keys)} must hold a string or a number")
-    return str(found)
+    return str(value)
 
 
 def _text(where: str, values: Mapping[str, Any], key: str) -> str:

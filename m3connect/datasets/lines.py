@@ -120,13 +120,13 @@ class Records:
         weakref.finalize(self, lines.close)
         self._starts = array("q")
         self._numbers = array("q")
-        at = 0
+        offset = 0
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                self._starts.append(at)
+                self._starts.append(offset)
                 self._numbers.append(number)
-            at += len(line)
-        self._end = at
+            offset += len(line)
+        self._end = offset
 
     @classmethod
     def open(cls, path: Path) -> Self:

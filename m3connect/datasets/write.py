@@ -71,8 +71,8 @@ def small_copy(
         seed: of the draw.
     """
     if not (folder / "qrels.tsv").is_file():
-        part = dataset.sample(queries, seed=seed)
-        judged = {id_ for query in part.queries for id_ in part.qrels[query.id]}
+        sample = dataset.sample(queries, seed=seed)
+        judged = {id_ for query in sample.queries for id_ in sample.qrels[query.id]}
         others = [id_ for id_ in dataset.ids if id_ not in judged]
         rng = np.random.default_rng(seed)
         extra = max(0, min(documents - len(judged), len(others)))
@@ -80,15 +80,15 @@ def small_copy(
         kept = judged | {others[row] for row in rows}
         write_collection(
             folder,
-            ({"_id": doc.id, "text": doc.text} for doc in part.documents() if doc.id in kept),
+            ({"_id": doc.id, "text": doc.text} for doc in sample.documents() if doc.id in kept),
             (
                 {"_id": query.id, "text": query.text, "lang": query.language}
-                for query in part.queries
+                for query in sample.queries
             ),
             (
                 (query.id, id_, score)
-                for query in part.queries
-                for id_, score in part.qrels[query.id].items()
+                for query in sample.queries
+                for id_, score in sample.qrels[query.id].items()
             ),
         )
     return beir.load(folder)

@@ -77,10 +77,10 @@ def words(text: str, language: str) -> list[str]:
 
     stem = _stemmer(language.replace("_", "-").split("-")[0].lower())
     terms: list[str] = []
-    for found in regex.finditer(_TERM, unicodedata.normalize("NFKC", text).casefold()):
-        run = found[0]
-        if found[1]:
-            terms += [run[at : at + 2] for at in range(max(1, len(run) - 1))]
+    for match in regex.finditer(_TERM, unicodedata.normalize("NFKC", text).casefold()):
+        run = match[0]
+        if match[1]:
+            terms += [run[start : start + 2] for start in range(max(1, len(run) - 1))]
         else:
             terms.append(stem(run))
     return terms

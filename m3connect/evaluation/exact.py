@@ -178,6 +178,10 @@ class _Best:
 
     def _cut(self) -> None:
         """Keep the best of what came in, sorted, and raise the bar."""
+        # By query, best first, ties by id; with a depth of 2:
+        #
+        #   owners  0   0   0   1        place  0 1 2 0   ->  the third of query 0 goes, and 0.7,
+        #   scores  0.9 0.7 0.4 0.8                          the score of its second, is its bar
         owners, rows = np.concatenate(self.owners), np.concatenate(self.rows)
         scores = np.concatenate(self.scores)
         order = np.lexsort((self.by_id[rows], -scores, owners))

@@ -150,14 +150,14 @@ def _is_query(text: str, kind: Kind, chunker: Chunker) -> bool:
     return fewest <= size <= most
 
 
-def _draw(found: Sequence[Item], size: int, rng: np.random.Generator) -> list[Item]:
+def _draw(candidates: Sequence[Item], size: int, rng: np.random.Generator) -> list[Item]:
     """At most so many, and at most one a passage: what is left of a passage is enough to find it by."""
     taken: set[str] = set()
     drawn: list[Item] = []
-    for at in rng.permutation(len(found)).tolist():
-        if len(drawn) < size and taken.isdisjoint(found[at].passages):
-            drawn.append(found[at])
-            taken.update(found[at].passages)
+    for row in rng.permutation(len(candidates)).tolist():
+        if len(drawn) < size and taken.isdisjoint(candidates[row].passages):
+            drawn.append(candidates[row])
+            taken.update(candidates[row].passages)
     return drawn
 
 

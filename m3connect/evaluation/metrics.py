@@ -60,10 +60,12 @@ def evaluate(
     stream = iter(run)
     while chunk := dict(islice(stream, _CHUNK)):
         judged = {query: dict(_judgements(qrels, query)) for query in chunk}
-        found = RelevanceEvaluator(judged, asked).evaluate({q: dict(a) for q, a in chunk.items()})
+        by_query = RelevanceEvaluator(judged, asked).evaluate(
+            {q: dict(a) for q, a in chunk.items()}
+        )
         for query in chunk:
             for name, (measure, rank) in measures.items():
-                figures[name].append(_figure(found.get(query, {}), measure, rank))
+                figures[name].append(_figure(by_query.get(query, {}), measure, rank))
     return {name: np.array(values) for name, values in figures.items()}
 
 
@@ -110,8 +112,8 @@ def _judgements(qrels: Qrels, query: str) -> Mapping[str, int]:
     return qrels[query]
 
 
-def _figure(found: Mapping[str, float], measure: str, rank: int) -> float:
+def _figure(values: Mapping[str, float], measure: str, rank: int) -> float:
     if measure == "recip_rank":  # trec_eval has no cut-off for it
-        value = found.get(measure, 0.0)
+        value = values.get(measure, 0.0)
         return value if value >= 1 / rank else 0.0
-    return found.get(f"{measure}_{rank}", 0.0)
+    return values.get(f"{measure}_{rank}", 0.0)

@@ -53,9 +53,9 @@ class EmbeddingStore:
     def tokens(self, row: int) -> TokenArray:
         """One text's token vectors, as they are stored."""
         owner = int(np.searchsorted(self.starts, row, side="right")) - 1
-        found = self.shards[owner].multivector
-        assert found is not None
-        return found[row - int(self.starts[owner])]
+        multivectors = self.shards[owner].multivector
+        assert multivectors is not None
+        return multivectors[row - int(self.starts[owner])]
 
     def take(self, rows: NDArray[np.int64], legs: Sequence[Leg]) -> Embeddings:
         """The given rows in the given order (copied), in these representations."""

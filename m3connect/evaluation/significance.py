@@ -92,7 +92,7 @@ def compare_means(
     """
     if len(first) == 1:
         return compare(first[0], second[0], seed=seed)
-    differences = [one - other for one, other in zip(first, second, strict=True)]
+    differences = [score - other for score, other in zip(first, second, strict=True)]
     mean = float(np.mean([each.mean() for each in differences]))
     # A dataset of one query, or of equal differences, has no spread to resample.
     varied = [each for each in differences if np.ptp(each) > 0]

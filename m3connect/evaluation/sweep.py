@@ -304,11 +304,11 @@ class _Cut:
         return float(np.median(seconds)) * 1000
 
 
-def _costs_no_more(one: Trial, other: Trial) -> bool:
+def _costs_no_more(trial: Trial, other: Trial) -> bool:
     return (
-        one.size <= other.size
-        and one.encoding <= NOISE * other.encoding
-        and one.query <= NOISE * other.query
+        trial.size <= other.size
+        and trial.encoding <= NOISE * other.encoding
+        and trial.query <= NOISE * other.query
     )
 
 

@@ -39,11 +39,11 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
     """
     match condition:
         case Eq(field, value):
-            return any(_same(value, found) for found in values_at(payload, field))
+            return any(_same(value, stored) for stored in values_at(payload, field))
         case In(field, values):
-            return any(_same(v, found) for found in values_at(payload, field) for v in values)
+            return any(_same(v, stored) for stored in values_at(payload, field) for v in values)
         case Range(field):
-            return any(_within(condition, found) for found in values_at(payload, field))
+            return any(_within(condition, stored) for stored in values_at(payload, field))
         case Exists(field):
             return any(True for _ in values_at(payload, field))
         case And(parts):
@@ -55,29 +55,29 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
     raise InputError(f"{condition!r} is no filter")
 
 
-def _same(wanted: Scalar, found: Any) -> bool:
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return wanted is found
-    if isinstance(wanted, str):
-        return isinstance(found, str) and wanted == found
-    return isinstance(found, int | float) and wanted == found
+def _same(value: Scalar, stored: Any) -> bool:
+    if isinstance(value, bool) or isinstance(stored, bool):
+        return value is stored
+    if isinstance(value, str):
+        return isinstance(stored, str) and value == stored
+    return isinstance(stored, int | float) and value == stored
 
 
-def _within(condition: Range, found: Any) -> bool:
-    at: Any
+def _within(condition: Range, stored: Any) -> bool:
+    value: Any
     bounds: Mapping[str, Any]
     if condition.is_date:
-        at = parse_date(found) if isinstance(found, str) else None
+        value = parse_date(stored) if isinstance(stored, str) else None
         bounds = condition.instants
-        if at is None:
+        if value is None:
             return False
     else:
-        if isinstance(found, bool) or not isinstance(found, int | float):
+        if isinstance(stored, bool) or not isinstance(stored, int | float):
             return False
-        at, bounds = found, condition.bounds
+        value, bounds = stored, condition.bounds
     return (
-        ("gt" not in bounds or at > bounds["gt"])
-        and ("gte" not in bounds or at >= bounds["gte"])
-        and ("lt" not in bounds or at < bounds["lt"])
-        and ("lte" not in bounds or at <= bounds["lte"])
+        ("gt" not in bounds or value > bounds["gt"])
+        and ("gte" not in bounds or value >= bounds["gte"])
+        and ("lt" not in bounds or value < bounds["lt"])
+        and ("lte" not in bounds or value <= bounds["lte"])
     )

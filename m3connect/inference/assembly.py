@@ -56,6 +56,12 @@ class Assembly:
 
     def put(self, rows: NDArray[np.intp], ids: NDArray[np.int64], outputs: Outputs) -> None:
         """Write a batch: ``rows`` are its texts' positions, ``ids`` their tokens ``[B, L]``."""
+        # A row of 5 tokens in a batch 7 wide, one leading mark; the text's rows begin at offset 40:
+        #
+        #   column     0    1   2   3   4    5    6
+        #   token      <s>  a   b   c  </s>  pad  pad
+        #   content    -    x   x   x   x    -    -
+        #   place           40  41  42  43
         columns = np.arange(ids.shape[1])
         content = (columns >= self.leading) & (columns < self.tokens.lengths[rows, None])
         places = (self.offsets[:-1][rows, None] + columns - self.leading)[content]

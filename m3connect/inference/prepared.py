@@ -50,11 +50,11 @@ def session(checkpoint: Checkpoint, graph: str, precision: str, make: Open, reop
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return reopen(folder / _GRAPH, options)
 
-    found = kept(
+    ready = kept(
         f"{checkpoint.path.name}-{precision}",
         [source, *(checkpoint.path / name for name in PACKED)],
         f"onnxruntime {onnxruntime.__version__}",
         fill,
         opened,
     )
-    return make(source, onnxruntime.SessionOptions()) if found is None else found
+    return make(source, onnxruntime.SessionOptions()) if ready is None else ready

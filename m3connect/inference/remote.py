@@ -87,7 +87,7 @@ class RemoteEncoder:
         if isinstance(texts, str):
             raise InputError("texts is one string; give a list of strings")
         parts = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
-        made = [self._encode(part, kind, legs) for part in parts or [[]]]
+        made = [self._encode(group, kind, legs) for group in parts or [[]]]
         return Embeddings.concat(made)
 
     def stream(

@@ -41,10 +41,10 @@ def options_of(described: str) -> str:
     >>> options_of("semantic 2, 64 tokens, overlap 0, context title+headings")
     '--chunk-tokens 64 --chunk-overlap 0 --context title,headings'
     """
-    found = re.fullmatch(rf"{_KIND}, (\d+) tokens, overlap (\d+), context (\S+)", described)
-    if found is None:
+    match = re.fullmatch(rf"{_KIND}, (\d+) tokens, overlap (\d+), context (\S+)", described)
+    if match is None:
         return ""
-    tokens, overlap, context = found.groups()
+    tokens, overlap, context = match.groups()
     return (
         f"--chunk-tokens {tokens} --chunk-overlap {overlap} --context {context.replace('+', ',')}"
     )
@@ -183,8 +183,8 @@ class Chunker:
         """
         if self.overlap:
             return spans
-        for at in range(len(spans) - 1):
-            first, rest = spans[at], spans[at + 1]
+        for row in range(len(spans) - 1):
+            first, rest = spans[row], spans[row + 1]
             size = rest[1] - first[0]
             if "\n" in text[first[1] : rest[0]] or 3 * (rest[1] - rest[0]) > size:
                 continue
@@ -194,7 +194,7 @@ class Chunker:
             if seams:
                 stop, start = min(seams, key=lambda seam: abs(seam[1] - middle))
                 if self._fits(text[start : rest[1]]):
-                    spans[at : at + 2] = [(first[0], stop), (start, rest[1])]
+                    spans[row : row + 2] = [(first[0], stop), (start, rest[1])]
         return spans
 
     def _joined(self, spans: Sequence[Span], text: str, sections: Sections) -> list[Span]:
@@ -304,13 +304,15 @@ def _is_marks(span: Span, text: str) -> bool:
 
 def _is_bare(span: Span, text: str, sections: Sections) -> bool:
     """Whether a passage is nothing but headings and marks."""
-    at = span[0]
+    offset = span[0]
     headings = sections.within(*span)
     for heading in headings:
-        if not _MARKS.fullmatch(text, at, max(at, heading.start)):
+        if not _MARKS.fullmatch(text, offset, max(offset, heading.start)):
             return False
-        at = heading.stop
-    return bool(headings) and (at >= span[1] or _MARKS.fullmatch(text, at, span[1]) is not None)
+        offset = heading.stop
+    return bool(headings) and (
+        offset >= span[1] or _MARKS.fullmatch(text, offset, span[1]) is not None
+    )
 
 
 def _first_words(span: Span, text: str, sections: Sections) -> int:
@@ -332,16 +334,16 @@ def blocks(text: str) -> Iterator[Span]:
     >>> list(blocks("a b " + "c" * 4_096)), len(list(blocks("a b " + "c" * 4_097)))
     ([(0, 4100)], 6)
     """
-    at = 0
+    offset = 0
     if max(map(len, text.split()), default=0) > LONG_WORD:
         for word in re.finditer(r"\S+", text):
             if word.end() - word.start() > LONG_WORD:
-                yield from _sliced(text, at, word.start(), LONG_TEXT, "\n#", "\n\n", "\n", " ")
+                yield from _sliced(text, offset, word.start(), LONG_TEXT, "\n#", "\n\n", "\n", " ")
                 yield from _sliced(
                     text, *word.span(), PART_OF_WORD, "\u3002", ".", "\uff0c", ",", ";"
                 )
-                at = word.end()
-    yield from _sliced(text, at, len(text), LONG_TEXT, "\n#", "\n\n", "\n", " ")
+                offset = word.end()
+    yield from _sliced(text, offset, len(text), LONG_TEXT, "\n#", "\n\n", "\n", " ")
 
 
 def _sliced(text: str, start: int, stop: int, limit: int, *seams: str) -> Iterator[Span]:

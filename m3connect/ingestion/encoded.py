@@ -264,7 +264,7 @@ def _embeddings(rows: pa.RecordBatch, schema: CollectionSchema) -> list[Embeddin
     except InputError as error:
         if len(rows) == 1:
             return [str(error)]
-    return [one for row in range(len(rows)) for one in _embeddings(rows.slice(row, 1), schema)]
+    return [each for row in range(len(rows)) for each in _embeddings(rows.slice(row, 1), schema)]
 
 
 def _checked(rows: pa.RecordBatch, schema: CollectionSchema) -> Iterator[Embeddings]:

@@ -141,10 +141,12 @@ def _is_text(text: str) -> bool:
 
 def _legacy(sample: bytes) -> str:
     """The likeliest of the encodings that web pages have; windows-1252 where it is a near tie."""
-    found = chardet.detect_all(
+    guesses = chardet.detect_all(
         sample, encoding_era=chardet.EncodingEra.MODERN_WEB, ignore_threshold=True
     )
-    scores = {codec_of(each["encoding"]): each["confidence"] for each in found if each["encoding"]}
+    scores = {
+        codec_of(each["encoding"]): each["confidence"] for each in guesses if each["encoding"]
+    }
     if not scores or b"\0" in sample:
         raise InputError("it is no text in any encoding that could be told (--encoding)")
     best = max(scores, key=lambda name: scores[name])

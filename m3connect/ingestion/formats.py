@@ -186,7 +186,7 @@ def _python_rows(batch: Any) -> list[dict[str, Any] | str]:
     except Exception as error:  # noqa: BLE001 - Arrow raises what the conversion of a type raises
         if len(batch) == 1:
             return [f"a value that cannot be read: {explain(error)}"]
-        return [row for at in range(len(batch)) for row in _python_rows(batch.slice(at, 1))]
+        return [row for start in range(len(batch)) for row in _python_rows(batch.slice(start, 1))]
     return rows
 
 
@@ -195,10 +195,10 @@ def _iso_nanoseconds(batch: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for at, column in enumerate(batch.schema):
+    for index, column in enumerate(batch.schema):
         if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
             form = "%Y-%m-%dT%H:%M:%S" + ("%z" if column.type.tz else "")
-            batch = batch.set_column(at, column.name, pc.strftime(batch.column(at), form))
+            batch = batch.set_column(index, column.name, pc.strftime(batch.column(index), form))
     return batch
 
 
@@ -270,19 +270,19 @@ def front_matter(text: str) -> tuple[dict[str, Any], str]:
     """
     import yaml
 
-    found = _FRONT_MATTER.match(text)
-    if found is None:
+    match = _FRONT_MATTER.match(text)
+    if match is None:
         return {}, text
     try:
         # An alias could stand for any number of copies.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(found[1])):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(match[1])):
             return {}, text
-        values = yaml.safe_load(found[1])
+        values = yaml.safe_load(match[1])
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}, text
     if not isinstance(values, dict):
         return {}, text
-    return {str(key): json_value(value) for key, value in values.items()}, text[found.end() :]
+    return {str(key): json_value(value) for key, value in values.items()}, text[match.end() :]
 
 
 RECORDS: Mapping[str, Callable[[IO[bytes], Options], Iterator[Row]]] = {

@@ -44,8 +44,8 @@ class Sections:
 
     def path(self, place: int) -> tuple[str, ...]:
         """The headings above a place, outermost first."""
-        at = bisect_right(self._starts, place)
-        return self.headings[at - 1].path if at else ()
+        index = bisect_right(self._starts, place)
+        return self.headings[index - 1].path if index else ()
 
     def within(self, start: int, stop: int) -> list[Heading]:
         """The headings of which some part lies between two places."""
@@ -82,10 +82,10 @@ def _lines(text: str) -> Iterator[tuple[int, int, int, str]]:
             continue
         if opened:
             fence, before = opened[1], None
-        elif found := _ATX.match(line):
-            words = _plain((found[2] or "").rstrip().rstrip("#"))
+        elif heading := _ATX.match(line):
+            words = _plain((heading[2] or "").rstrip().rstrip("#"))
             if words:
-                yield start, stop, len(found[1]), words
+                yield start, stop, len(heading[1]), words
             before = None
         elif before is not None and (under := _UNDERLINE.match(line)):
             words = _plain(before[1])

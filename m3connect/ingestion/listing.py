@@ -119,8 +119,8 @@ class SourceFile:
     @property
     def compression(self) -> str | None:
         """What fsspec calls its compression."""
-        found: str | None = infer_compression(self.path)
-        return found
+        kind: str | None = infer_compression(self.path)
+        return kind
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -223,9 +223,9 @@ def _find(path: str, selection: Selection, remarks: Remarks) -> list[SourceFile]
     if has_magic(path):
         base = root[: min(root.index(sign) for sign in "*?[" if sign in root)].rpartition("/")[0]
         if filesystem.isdir(base or "/"):
-            found = _within(filesystem, base or "/", root, selection, remarks)
-            if found or remarks.left_out:
-                return found
+            files = _within(filesystem, base or "/", root, selection, remarks)
+            if files or remarks.left_out:
+                return files
     if local and os.path.lexists(root):
         raise ConfigError(f"{path}: no regular file (a pipe, a device, or a link to nothing)")
     raise ConfigError(f"{path}: no such file or folder")
@@ -297,21 +297,21 @@ def _within(
     local = is_local(filesystem)
     if local:
         depth = None if glob is None or "**" in glob else glob[len(root) :].strip("/").count("/")
-        found = list(_walk(root, depth, selection, remarks))
+        listed = list(_walk(root, depth, selection, remarks))
     else:
-        found = [
+        listed = [
             SourceFile(filesystem, path, posixpath.relpath(path, root))
             for path in filesystem.find(root)
         ]
-        found = [file for file in found if not _skipped(file.name.split("/"), remarks)]
-    wanted = re.compile(glob_translate(glob)) if glob is not None else None
+        listed = [file for file in listed if not _skipped(file.name.split("/"), remarks)]
+    pattern = re.compile(glob_translate(glob)) if glob is not None else None
     include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
     exclude = GitIgnoreSpec.from_lines(selection.exclude)
     files = []
     whole = root_of(filesystem, root, folder=True)
-    for each in sorted(found, key=lambda file: file.name):
+    for each in sorted(listed, key=lambda file: file.name):
         file = SourceFile(filesystem, each.path, each.name, each.fault, whole)
-        if wanted is not None and not wanted.match(file.path):
+        if pattern is not None and not pattern.match(file.path):
             continue
         if file.fault is None and file.suffix not in RECORDS and file.suffix not in PAGES:
             remarks.left_out[file.suffix or "without a suffix"] += 1
@@ -326,7 +326,7 @@ def _within(
 
 
 def _skipped(parts: Sequence[str], remarks: Remarks) -> bool:
-    if any(part.startswith(".") for part in parts):
+    if any(name.startswith(".") for name in parts):
         remarks.left_out["hidden"] += 1
     elif skipped := SKIPPED_FOLDERS.intersection(parts[:-1]):
         remarks.left_out[f"in {min(skipped)}"] += 1

@@ -57,12 +57,12 @@ def check_archive(content: bytes, limit: int) -> None:
         InputError: the parts unpack to more than the limit, or a sheet has a cell far out.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = sum(part.file_size for part in archive.infolist())
+        size = sum(member.file_size for member in archive.infolist())
         if size > limit:
             raise InputError(f"it unpacks to {size:,} bytes; the limit is {limit:,} {_FLAG}")
-        for part in archive.infolist():
-            if part.filename.startswith("xl/worksheets/") and part.filename.endswith(".xml"):
-                _check_sheet(part.filename, archive.read(part))
+        for member in archive.infolist():
+            if member.filename.startswith("xl/worksheets/") and member.filename.endswith(".xml"):
+                _check_sheet(member.filename, archive.read(member))
 
 
 _FLAG = "(--max-file-bytes)"
@@ -123,7 +123,7 @@ def mail_to_text(content: bytes) -> tuple[str, str | None, dict[str, Any]]:
         text = body.get_content()
         if body.get_content_subtype() == "html":
             text, _ = html_to_markdown(text.encode(), "utf-8")
-    attached = [part.get_filename() or "unnamed" for part in message.iter_attachments()]
+    attached = [attachment.get_filename() or "unnamed" for attachment in message.iter_attachments()]
     date = message["date"]
     metadata = {
         "from": message["from"],

@@ -48,8 +48,8 @@ def prune(
     gone = vanished(sink.connector, source, seen, read=sink.read, failed=sink.failed, most=most)
     sink.pruned = len(gone)
     ids = chain.from_iterable(gone.values())
-    while part := list(islice(ids, AT_ONCE)):
-        sink.deleted += sink.connector.delete(part)
+    while group := list(islice(ids, AT_ONCE)):
+        sink.deleted += sink.connector.delete(group)
 
 
 def vanished(

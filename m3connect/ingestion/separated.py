@@ -145,8 +145,8 @@ def _records(
         raise InputError(f"the header names a field twice: {', '.join(names)}")
     columns = list(zip(*(row for row in sample if len(row) == len(names)), strict=True))
     converters = [
-        str if types == "string" or name in as_text or not columns else _converter(columns[at])
-        for at, name in enumerate(names)
+        str if types == "string" or name in as_text or not columns else _converter(columns[column])
+        for column, name in enumerate(names)
     ]
     for number, row in rows:
         yield number, _record(names, row, converters)

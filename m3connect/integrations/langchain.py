@@ -161,8 +161,8 @@ class M3VectorStore(VectorStore):
         """Of the best ``fetch_k``, the ``k`` that are relevant and unlike each other."""
         from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-        found = self.similarity_search_with_score(query, fetch_k, **kwargs)
-        documents = {document.id: document for document, _ in found}
+        scored = self.similarity_search_with_score(query, fetch_k, **kwargs)
+        documents = {document.id: document for document, _ in scored}
         batch = self.connector.fetch([str(id_) for id_ in documents], vectors=("dense",))
         if batch.embeddings.dense is None or not len(batch):
             return list(documents.values())[:k]
@@ -255,7 +255,7 @@ class M3Embeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Dense vectors of passages."""
-        return [_dense(one) for one in self._both(texts, "passage")]
+        return [_dense(embedding) for embedding in self._both(texts, "passage")]
 
     def embed_query(self, text: str) -> list[float]:
         """The dense vector of a query."""
@@ -263,7 +263,7 @@ class M3Embeddings(Embeddings):
 
     def sparse_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Lexical weights of passages by term id."""
-        return [_sparse(one) for one in self._both(texts, "passage")]
+        return [_sparse(embedding) for embedding in self._both(texts, "passage")]
 
     def sparse_query(self, text: str) -> dict[int, float]:
         """Lexical weights of a query by term id."""
@@ -281,14 +281,14 @@ class M3Embeddings(Embeddings):
         return answer
 
 
-def _dense(one: M3Vectors) -> list[float]:
-    assert one.dense is not None
-    return [float(value) for value in one.dense[0]]
+def _dense(embedding: M3Vectors) -> list[float]:
+    assert embedding.dense is not None
+    return [float(value) for value in embedding.dense[0]]
 
 
-def _sparse(one: M3Vectors) -> dict[int, float]:
-    assert one.sparse is not None
-    row = one.sparse[0]
+def _sparse(embedding: M3Vectors) -> dict[int, float]:
+    assert embedding.sparse is not None
+    row = embedding.sparse[0]
     return dict(zip(row.indices.tolist(), np.asarray(row.values).tolist(), strict=True))
 
 

@@ -83,7 +83,7 @@ class M3Embedding(BaseEmbedding):
         return _dense(self.representations([text], "passage")[0])
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return [_dense(one) for one in self.representations(texts, "passage")]
+        return [_dense(embedding) for embedding in self.representations(texts, "passage")]
 
 
 class M3VectorStore(BasePydanticVectorStore):
@@ -257,9 +257,9 @@ def to_filter(filters: MetadataFilters | None) -> Filter | None:
     if filters is None or not filters.filters:
         return None
     parts = tuple(
-        part
+        condition
         for each in filters.filters
-        if (part := _comparison(each) if isinstance(each, MetadataFilter) else to_filter(each))
+        if (condition := _comparison(each) if isinstance(each, MetadataFilter) else to_filter(each))
         is not None
     )
     match filters.condition:
@@ -291,6 +291,6 @@ def _comparison(each: MetadataFilter) -> Filter:
     raise InputError(f"the operator {each.operator.value!r} of field {field!r} has no meaning here")
 
 
-def _dense(one: Embeddings) -> list[float]:
-    assert one.dense is not None
-    return [float(value) for value in one.dense[0]]
+def _dense(embedding: Embeddings) -> list[float]:
+    assert embedding.dense is not None
+    return [float(value) for value in embedding.dense[0]]

@@ -51,22 +51,22 @@ def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: P
     mean: dict[str, Tensor] = {}
     for checkpoint, weight in zip(checkpoints, weights, strict=True):
         for name, tensor in load_model(checkpoint).tensors().items():
-            part = tensor.detach() * weight
-            mean[name] = mean[name] + part if name in mean else part
+            share = tensor.detach() * weight
+            mean[name] = mean[name] + share if name in mean else share
     last = checkpoints[-1]
     config = last.config.retrained(weights_hash(mean))
     save_m3(config, mean, last.path, output)
 
 
-def _check_alike(one: Checkpoint, other: Checkpoint) -> None:
-    mine, theirs = (_architecture(checkpoint.config) for checkpoint in (one, other))
-    found = [
+def _check_alike(first: Checkpoint, other: Checkpoint) -> None:
+    mine, theirs = (_architecture(checkpoint.config) for checkpoint in (first, other))
+    differing = [
         f"{name} ({mine[name]} and {theirs[name]})" for name in mine if mine[name] != theirs[name]
     ]
-    if read_tokenizer(one.path)[1] != read_tokenizer(other.path)[1]:
-        found.append("tokenizer")
-    if found:
-        raise ConfigError(f"{one.path} and {other.path} differ in {', '.join(found)}")
+    if read_tokenizer(first.path)[1] != read_tokenizer(other.path)[1]:
+        differing.append("tokenizer")
+    if differing:
+        raise ConfigError(f"{first.path} and {other.path} differ in {', '.join(differing)}")
 
 
 def _architecture(config: M3Config) -> dict[str, Any]:

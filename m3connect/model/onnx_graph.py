@@ -308,18 +308,18 @@ class _Builder:
         """The checkpoint's tensors as external initializers."""
         from onnx import TensorProto
 
-        found = []
+        arrays = []
         for name, shape in tensor_shapes(self.config).items():
             if name == WORD_EMBEDDINGS and inputs == "rows":
                 continue
             if self.int8 and is_rounded(name, len(shape)):
-                found.append(self.external(name, shape[::-1], TensorProto.INT8, _FROM_MEMORY))
+                arrays.append(self.external(name, shape[::-1], TensorProto.INT8, _FROM_MEMORY))
                 scales = scale_name(name), shape[:1]
-                found.append(self.external(*scales, TensorProto.FLOAT, _FROM_MEMORY))
+                arrays.append(self.external(*scales, TensorProto.FLOAT, _FROM_MEMORY))
             else:
                 place = self.places.get(name, _FROM_MEMORY)
-                found.append(self.external(name, shape, TensorProto.FLOAT, place))
-        return found
+                arrays.append(self.external(name, shape, TensorProto.FLOAT, place))
+        return arrays
 
     def external(self, name: str, shape: Shape, kind: int, place: Place) -> Any:
         """An initializer that lies elsewhere."""

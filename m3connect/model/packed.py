@@ -51,9 +51,9 @@ def pack(matrix: FloatArray) -> Blocks:
     """A matrix ``[R, C]``, C a multiple of 32, to blocks; each weight moves by at most one scale."""
     rows, columns = matrix.shape
     groups = matrix.astype(np.float32).reshape(rows, columns // BLOCK, BLOCK)
-    at = np.abs(groups).argmax(axis=2)[:, :, None]
+    largest = np.abs(groups).argmax(axis=2)[:, :, None]
     # The largest weight becomes half 0, that is -8 d: its sign is free to use the longer side.
-    scales = (np.take_along_axis(groups, at, axis=2) / -8).astype(np.float16)
+    scales = (np.take_along_axis(groups, largest, axis=2) / -8).astype(np.float16)
     steps = scales.astype(np.float32)
     quotients = np.divide(groups, steps, out=np.zeros_like(groups), where=steps != 0)
     halves = np.clip(np.floor(quotients + 8.5), 0, 15).astype(np.uint8)

@@ -134,7 +134,7 @@ def contexts(
     """
     if expand not in ("nothing", "neighbours", "parent"):
         raise InputError(f"expand is nothing, neighbours or parent, got {expand!r}")
-    found = []
+    result = []
     for hit in hits:
         position = hit.payload.get("position")
         if (
@@ -143,13 +143,13 @@ def contexts(
             or not hit.payload.get("document_id")
         ):
             place = position if isinstance(position, int) else 0
-            found.append(Context(hit, hit.text, place, place))
+            result.append(Context(hit, hit.text, place, place))
             continue
         reach = None if expand == "parent" else tokens
-        found.append(
+        result.append(
             _around(hit, position, _passages(connector, hit, position, reach), encoder, tokens)
         )
-    return found
+    return result
 
 
 def best_sentences(

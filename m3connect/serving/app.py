@@ -170,7 +170,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            f"{'.'.join(str(step) for step in problem['loc'])}: {problem['msg']}"
             for problem in error.errors()
         )
         return _error(request, 422, problems)

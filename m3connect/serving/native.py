@@ -128,15 +128,15 @@ def _arrow(embeddings: Embeddings, info: ModelInfo) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _text_embeddings(one: Embeddings) -> TextEmbeddings:
-    sparse = None if one.sparse is None else one.sparse[0]
-    multi = None if one.multivector is None else one.multivector[0].astype(np.float32)
+def _text_embeddings(embedding: Embeddings) -> TextEmbeddings:
+    sparse = None if embedding.sparse is None else embedding.sparse[0]
+    multi = None if embedding.multivector is None else embedding.multivector[0].astype(np.float32)
     return TextEmbeddings(
-        dense=None if one.dense is None else one.dense[0].tolist(),
+        dense=None if embedding.dense is None else embedding.dense[0].tolist(),
         sparse=None
         if sparse is None
         else SparseWeights(indices=sparse.indices.tolist(), values=sparse.values.tolist()),
         multivector=None if multi is None else multi.tolist(),
-        n_tokens=int(one.n_tokens[0]),
-        truncated=bool(one.truncated[0]),
+        n_tokens=int(embedding.n_tokens[0]),
+        truncated=bool(embedding.truncated[0]),
     )

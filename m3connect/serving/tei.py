@@ -182,10 +182,10 @@ async def _pair_scores(
     service.limits.check([query], "query")
     service.limits.check(texts, "texts")
     legs = service.encoder.info.fingerprint.legs
-    one = await embeddings_of(service, request, [query], kind="query", legs=legs)
+    asked = await embeddings_of(service, request, [query], kind="query", legs=legs)
     many = await embeddings_of(service, request, texts, kind="passage", legs=legs)
     rows = [str(row) for row in range(len(texts))]
-    by_leg = scoring.leg_scores(modes.vectors(one), rows, many)
+    by_leg = scoring.leg_scores(modes.vectors(asked), rows, many)
     weights = {
         leg: w for leg, w in zip(LEGS, service.encoder.info.weights, strict=True) if leg in by_leg
     }

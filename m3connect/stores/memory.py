@@ -101,11 +101,11 @@ class MemoryConnector:
         """The records with these ids, in the order asked."""
         schema = self._require("fetch").schema
         check_ids(ids)
-        found = [id_ for id_ in ids if id_ in self._records]
-        records = [self._records[id_] for id_ in found]
+        present = [id_ for id_ in ids if id_ in self._records]
+        records = [self._records[id_] for id_ in present]
         payloads = [copy.deepcopy(record.payload) for record in records]
         return RecordBatch(
-            found, payloads, _embeddings(records, schema, selected_legs(vectors, schema))
+            present, payloads, _embeddings(records, schema, selected_legs(vectors, schema))
         )
 
     def scan(
@@ -196,7 +196,7 @@ class MemoryConnector:
         scores: Mapping[Leg, Mapping[str, float]],
     ) -> Hit:
         payload = copy.deepcopy(self._records[id_].payload) if query.payload else {}
-        legs = LegScores(**{leg: found[id_] for leg, found in scores.items()})
+        legs = LegScores(**{leg: by_id[id_] for leg, by_id in scores.items()})
         return Hit(id_, final[id_], rank, payload, legs if query.leg_scores else None)
 
     def _matching(self, where: AnyFilter | None) -> list[str]:
@@ -237,17 +237,17 @@ def _found(leg: Leg, scores: Mapping[str, float]) -> dict[str, float]:
 def _record(
     embeddings: Embeddings, row: int, payload: Payload, schema: CollectionSchema
 ) -> _Record:
-    one = embeddings.take(np.array([row]))
+    embedding = embeddings.take(np.array([row]))
     multi = None
-    if one.multivector is not None:
-        multi = one.multivector[0].astype(schema.multivector_dtype)
+    if embedding.multivector is not None:
+        multi = embedding.multivector[0].astype(schema.multivector_dtype)
     return _Record(
         copy.deepcopy(dict(payload)),
-        None if one.dense is None else one.dense[0],
-        None if one.sparse is None else one.sparse[0],
+        None if embedding.dense is None else embedding.dense[0],
+        None if embedding.sparse is None else embedding.sparse[0],
         multi,
-        int(one.n_tokens[0]),
-        bool(one.truncated[0]),
+        int(embedding.n_tokens[0]),
+        bool(embedding.truncated[0]),
     )
 
 

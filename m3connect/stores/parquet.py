@@ -308,15 +308,15 @@ class ParquetConnector:
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids; reads the whole file once."""
         check_ids(ids)
-        wanted = pa.array(list(ids), pa.string())
-        found: dict[str, RecordBatch] = {}
+        asked = pa.array(list(ids), pa.string())
+        by_id: dict[str, RecordBatch] = {}
         empty = self._open("fetch").schema_arrow.empty_table()
         columns = self._columns(vectors)
         none = records_from_arrow(empty.select(columns))
         for table in self._tables(256, columns):
-            for batch in records_from_arrow(table.filter(pc.is_in(table["id"], wanted))):
-                found[batch.ids[0]] = batch
-        rows = [found[id_] for id_ in ids if id_ in found]
+            for batch in records_from_arrow(table.filter(pc.is_in(table["id"], asked))):
+                by_id[batch.ids[0]] = batch
+        rows = [by_id[id_] for id_ in ids if id_ in by_id]
         return RecordBatch.concat([none, *rows])
 
     def scan(
@@ -382,11 +382,11 @@ def records_to_arrow(batch: RecordBatch, schema: CollectionSchema) -> pa.Table:
     embeddings = batch.embeddings
     table = embeddings.to_arrow()
     if embeddings.multivector is not None:
-        at = table.schema.get_field_index("multivector")
+        column = table.schema.get_field_index("multivector")
         width = embeddings.multivector.width
         half = pa.float16() if schema.multivector_dtype == "float16" else pa.float32()
         stored = pa.list_(pa.list_(half, width))
-        table = table.set_column(at, "multivector", table["multivector"].cast(stored))
+        table = table.set_column(column, "multivector", table["multivector"].cast(stored))
     texts, others = zip(*map(_split, batch.payloads), strict=True) if len(batch) else ((), ())
     columns = {"payload": others, "text": texts, "id": list(batch.ids)}
     for name, values in columns.items():

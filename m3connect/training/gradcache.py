@@ -96,8 +96,7 @@ def joined(reps: Sequence[Mapping[Leg, Tensor]], parts: Sequence[Tensor], length
     # parts [2 0] [1] -> rows 2 0 1 were encoded in this order -> argsort 1 2 0 puts them back
     back = torch.cat(list(parts)).argsort()
     return {
-        leg: torch.cat([lengthened(leg, part[leg], length) for part in reps])[back]
-        for leg in reps[0]
+        leg: torch.cat([lengthened(leg, rep[leg], length) for rep in reps])[back] for leg in reps[0]
     }
 
 

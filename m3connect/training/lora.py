@@ -43,8 +43,8 @@ def add_adapters(model: M3Model, table: LoraTable, frozen_layers: int) -> None:
     targets = [
         f"encoder.layer.{number}.{name}"
         for number, layer in layers
-        for name, part in layer.named_modules()
-        if isinstance(part, nn.Linear)
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear)
     ]
     config = LoraConfig(
         r=table.rank,

@@ -180,4 +180,4 @@ def sum_by_weight(terms: Mapping[Leg, Tensor], weights: Mapping[Leg, float]) -> 
 
 def detached(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parts for the log: they keep no graph alive."""
-    return {name: part.detach() for name, part in parts.items()}
+    return {name: value.detach() for name, value in parts.items()}

@@ -236,11 +236,11 @@ class RetroMae:
 
     def batch(self, planned: PlannedBatch, epoch: int, rank: int, processes: int) -> MaskedTexts:
         """A process's texts, with other tokens masked in every epoch."""
-        part = np.array_split(planned.rows, processes)[rank]
-        tokens = self.tokenizer(_texts(self.sources[planned.dataset], part), "passage")
+        rows = np.array_split(planned.rows, processes)[rank]
+        tokens = self.tokenizer(_texts(self.sources[planned.dataset], rows), "passage")
         ids = tokens.padded(np.arange(len(tokens)), self.trainable.config.body.pad_token_id)
         mask = np.arange(ids.shape[1]) < tokens.lengths[:, None]
-        rng = generator(self.recipe.seed, epoch, planned.dataset, int(part[0]))
+        rng = generator(self.recipe.seed, epoch, planned.dataset, int(rows[0]))
         chosen = (
             mask & ~np.isin(ids, self.special) & (rng.random(ids.shape) < self.recipe.encoder_mask)
         )

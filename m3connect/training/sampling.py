@@ -110,11 +110,11 @@ def draw(
     )
 
 
-def _choose(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
+def _choose(rng: np.random.Generator, count: int, size: int) -> list[int]:
     """``wanted`` of ``count``, each once if that suffices."""
     chosen: list[int] = []
-    while len(chosen) < wanted:
-        chosen += rng.permutation(count)[: wanted - len(chosen)].tolist()
+    while len(chosen) < size:
+        chosen += rng.permutation(count)[: size - len(chosen)].tolist()
     return chosen
 
 
@@ -209,16 +209,16 @@ class Sampler:
         order = generator(self.seed, epoch, dataset).permutation(count)
         if table.examples is None and table.per_passage is None:
             return order
-        wanted = table.examples or count
+        size = table.examples or count
         uses: Counter[int] = Counter()
         taken: list[int] = []
-        for row in self._in_turns(dataset, order) if wanted < count else order.tolist():
+        for row in self._in_turns(dataset, order) if size < count else order.tolist():
             positive = text_key(self.sample(epoch, dataset, row).passages[0])
             if table.per_passage and uses[positive] >= table.per_passage:
                 continue
             uses[positive] += 1
             taken.append(row)
-            if len(taken) == wanted:
+            if len(taken) == size:
                 break
         return np.array(taken, np.int64)
 
@@ -276,8 +276,8 @@ def cut(rows: Rows, size: int, smallest: int, processes: int) -> list[Rows]:
     parts = [
         rows[start : start + size * processes] for start in range(0, len(rows), size * processes)
     ]
-    even = [part[: len(part) - len(part) % processes] for part in parts]
-    return [part for part in even if len(part) >= smallest * processes]
+    even = [group[: len(group) - len(group) % processes] for group in parts]
+    return [group for group in even if len(group) >= smallest * processes]
 
 
 def _check_enough(sampler: Sampler, dataset: int, examples: int, processes: int) -> None:

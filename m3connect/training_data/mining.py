@@ -256,7 +256,7 @@ def _pick(allowed: Answer, query_id: str, rules: Rules) -> Answer:
     ids = list(allowed)
     if rules.pick == "random" and len(ids) > rules.negatives:
         rng = np.random.default_rng([rules.seed, zlib.crc32(query_id.encode(errors="replace"))])
-        ids = [ids[at] for at in np.sort(rng.choice(len(ids), rules.negatives, replace=False))]
+        ids = [ids[row] for row in np.sort(rng.choice(len(ids), rules.negatives, replace=False))]
     return {id_: allowed[id_] for id_ in ids[: rules.negatives]}
 
 

@@ -89,8 +89,8 @@ def prompt_for(document: Document, template: str, seed: int) -> str:
     """
     if "{text}" not in template:
         raise InputError("a prompt needs {text} where the passage goes")
-    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", document.text)]
-    long = [part for part in paragraphs if len(part) >= _SHORTEST]
+    paragraphs = [paragraph.strip() for paragraph in re.split(r"\n\s*\n", document.text)]
+    long = [paragraph for paragraph in paragraphs if len(paragraph) >= _SHORTEST]
     text = document.text.strip()
     if len(long) > 1:
         rng = np.random.default_rng([seed, _number(document.id)])
@@ -218,8 +218,8 @@ def round_trip(
         dropped: counts the others.
     """
     kept = {}
-    for (id_, query), found in zip(queries.items(), answers, strict=True):
-        if id_ in found:
+    for (id_, query), hits in zip(queries.items(), answers, strict=True):
+        if id_ in hits:
             kept[id_] = query
         else:
             dropped["does not find its own document"] += 1

@@ -95,8 +95,8 @@ def own_score(encoder: Encoder, weights: Sequence[float]) -> Teacher:
         passages = list(dict.fromkeys(passage for _, passage in pairs))
         asked = encoder.encode(queries, kind="query", legs=tuple(by_leg))
         told = encoder.encode(passages, legs=tuple(by_leg))
-        searched = {query: vectors(asked[at]) for at, query in enumerate(queries)}
-        places = {passage: at for at, passage in enumerate(passages)}
+        searched = {query: vectors(asked[row]) for row, query in enumerate(queries)}
+        places = {passage: row for row, passage in enumerate(passages)}
         return [
             combined(searched[query], [passage], told[places[passage]], by_leg)[passage]
             for query, passage in pairs

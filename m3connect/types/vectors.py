@@ -352,6 +352,10 @@ def _take_ragged(
     offsets: NDArray[np.int64], rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """New offsets, and the flat positions of the rows' elements."""
+    # Rows 2 and 0 of three with 3, 1 and 2 elements:
+    #
+    #   offsets  0 3 4 6        lengths  2 3        taken  0 2 5
+    #   shift    4 4 -2 -2 -2   arange   0 1 2 3 4  ->  positions  4 5 0 1 2
     lengths = np.diff(offsets)[rows]
     taken = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     shift = np.repeat(offsets[:-1][rows] - taken[:-1], lengths)
@@ -438,9 +442,9 @@ def portable_schema(schema: pa.Schema) -> pa.Schema:
         "multivector": pa.list_(pa.list_(pa.float32())),
     }
     for name, portable in types.items():
-        at = schema.get_field_index(name)
-        if at >= 0:
-            schema = schema.set(at, pa.field(name, portable))
+        column = schema.get_field_index(name)
+        if column >= 0:
+            schema = schema.set(column, pa.field(name, portable))
     return schema
 
 

@@ -158,13 +158,13 @@ def _detail(body: object) -> Mapping[str, Any]:
 
 def _types(detail: Mapping[str, Any]) -> set[str]:
     """The types of an error and of all that caused it."""
-    found = {str(detail.get("type"))}
+    types = {str(detail.get("type"))}
     shards = (failed.get("reason") for failed in detail.get("failed_shards", ()))
     causes = [*detail.get("root_cause", ()), detail.get("caused_by"), *shards]
     for cause in causes:
         if isinstance(cause, Mapping):
-            found |= _types(cause)
-    return found
+            types |= _types(cause)
+    return types
 
 
 def _never_fits(detail: Mapping[str, Any]) -> bool:
@@ -173,11 +173,11 @@ def _never_fits(detail: Mapping[str, Any]) -> bool:
     What a node holds of requests is limited, to a tenth of its heap by default. Version 9 sets
     aside four times the largest document of a request, beside the request itself.
     """
-    found = _PRESSURE.search(str(detail.get("reason")))
-    if found is None:
+    match = _PRESSURE.search(str(detail.get("reason")))
+    if match is None:
         return False
-    wanted, most = int(found["wanted"]), int(found["most"])
-    return wanted * (1.25 if found["stage"] == "primary" else 1) > most
+    needed, most = int(match["wanted"]), int(match["most"])
+    return needed * (1.25 if match["stage"] == "primary" else 1) > most
 
 
 def _message(status: int, detail: Mapping[str, Any], body: object) -> str:

@@ -72,8 +72,8 @@ def _of(path: str, value: Any) -> Iterator[str]:
     """The terms of a value at a path."""
     yield _term(path, _EXISTS)
     yield _term(path, _EQUALS, token(value))
-    if (found := ordered(value)) is not None:
-        order, text = found
+    if (sortable := ordered(value)) is not None:
+        order, text = sortable
         yield _term(path, _ORDERS[order], text)
 
 
@@ -112,7 +112,9 @@ def _compile(condition: Filter, depth: int) -> Body:
 
 def _any_of(terms: list[str]) -> Body:
     starts = range(0, len(terms), _TERMS_PER_QUERY)
-    parts: list[Body] = [{"terms": {FIELD: terms[at : at + _TERMS_PER_QUERY]}} for at in starts]
+    parts: list[Body] = [
+        {"terms": {FIELD: terms[start : start + _TERMS_PER_QUERY]}} for start in starts
+    ]
     return parts[0] if len(parts) == 1 else _or(parts)
 
 

@@ -99,8 +99,8 @@ class Server:
             answer = self.ask("connect", lambda client: client.license.get())
         except PermanentError:
             return "basic"
-        found = answer["license"]
-        return str(found["type"]) if found["status"] == "active" else "basic"
+        licence = answer["license"]
+        return str(licence["type"]) if licence["status"] == "active" else "basic"
 
     @property
     def is_paid(self) -> bool:

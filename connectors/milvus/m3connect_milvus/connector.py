@@ -275,9 +275,9 @@ class MilvusConnector:
 
         def once() -> RecordBatch:
             by_key = {row["id"]: row for row in self._store.rows(operation, unique, fields)}
-            found = [by_key[one] for one in keys if one in by_key]
+            rows = [by_key[key] for key in keys if key in by_key]
             parts = self._store.texts(operation, list(by_key.values()), texts)
-            return record_batch(found, parts, layout, legs)
+            return record_batch(rows, parts, layout, legs)
 
         unique = list(dict.fromkeys(keys))
         return self._database.retried(once)

@@ -59,8 +59,8 @@ def _partitions(condition: Filter, partition_key: str | None) -> list[str]:
         case In(field, values) if field == partition_key:
             return [digest(value) for value in values if isinstance(value, str)]
         case And(parts):
-            found = (_partitions(part, partition_key) for part in parts)
-            return next((partitions for partitions in found if partitions), [])
+            kept = (_partitions(part, partition_key) for part in parts)
+            return next((partitions for partitions in kept if partitions), [])
     return []
 
 
@@ -69,13 +69,13 @@ def _node(condition: Filter, store: FactStore) -> str:
         case Eq(field, value):
             return store.any_of(VALUES, [facts.value_fact(field, value)])
         case In(field, values):
-            wanted = [facts.value_fact(field, value) for value in values]
-            return store.any_of(VALUES, wanted) if wanted else NEVER
+            codes = [facts.value_fact(field, value) for value in values]
+            return store.any_of(VALUES, codes) if codes else NEVER
         case Exists(field):
             return store.any_of(VALUES, [facts.value_path(field)])
         case Range():
-            wanted = _range(condition)
-            return store.any_of(CODES, wanted) if wanted else NEVER
+            codes = _range(condition)
+            return store.any_of(CODES, codes) if codes else NEVER
         case And(parts):
             return _join(" and ", parts, store) if parts else ALWAYS
         case Or(parts):

@@ -57,11 +57,11 @@ def check_rows(batch: RecordBatch, layout: Layout) -> None:
     if sparse is not None:
         bad = (sparse.indices == NO_TERM) | (sparse.indices >= TERMS)
         if bad.any():
-            at = int(np.flatnonzero(bad)[0])
-            row = int(np.searchsorted(sparse.indptr, at, side="right")) - 1
+            bad_entry = int(np.flatnonzero(bad)[0])
+            row = int(np.searchsorted(sparse.indptr, bad_entry, side="right")) - 1
             raise InputError(
                 f"record {batch.ids[row]!r}: Milvus cannot store the sparse index "
-                f"{sparse.indices[at]}; indices are below {TERMS}, and {NO_TERM} is reserved"
+                f"{sparse.indices[bad_entry]}; indices are below {TERMS}, and {NO_TERM} is reserved"
             )
     if multi is not None and layout.struct_array:
         lengths = np.diff(multi.offsets)
@@ -80,33 +80,33 @@ def rows(batch: RecordBatch, layout: Layout) -> list[RecordRows]:
             string in the partition key's field; names the record.
     """
     made = []
-    for at, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
-        one = batch.embeddings[at]
+    for number, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
+        vectors = batch.embeddings[number]
         row = {
             "id": digest(id_),
             "record_id": id_,
-            "n_tokens": int(one.n_tokens[0]),
-            "truncated": bool(one.truncated[0]),
+            "n_tokens": int(vectors.n_tokens[0]),
+            "truncated": bool(vectors.truncated[0]),
             **_fact_fields(id_, payload, layout),
-            **_vector_fields(one, layout),
+            **_vector_fields(vectors, layout),
         }
         texts = {"payload": json.dumps(payload, ensure_ascii=False), "tokens": ""}
-        if one.multivector is not None:
-            texts["tokens"] = tokens_text(one.multivector[0], layout)
+        if vectors.multivector is not None:
+            texts["tokens"] = tokens_text(vectors.multivector[0], layout)
         made.append(with_texts(row, texts))
     return made
 
 
 def _fact_fields(id_: str, payload: Payload, layout: Layout) -> dict[str, Any]:
-    found = facts(payload)
+    stored = facts(payload)
     fields: dict[str, Any] = {}
-    for name, one in ((VALUES, found.values), (CODES, found.codes)):
-        if (count := len(prefixes(name, one))) > MOST:
+    for name, texts in ((VALUES, stored.values), (CODES, stored.codes)):
+        if (count := len(prefixes(name, texts))) > MOST:
             raise InputError(
                 f"record {id_!r}: the payload has too many values to filter by ({count} entries in "
                 f"the field {name!r}, a Milvus array holds {MOST}); keep long lists out of it"
             )
-        fields[name] = layout.store.store(name, one)
+        fields[name] = layout.store.store(name, texts)
     if layout.partition_key is not None:
         fields["partition"] = partition(id_, payload, layout.partition_key)
     return fields
@@ -126,17 +126,17 @@ def partition(id_: str, payload: Payload, field: str) -> str:
     return digest(value)
 
 
-def _vector_fields(one: Embeddings, layout: Layout) -> dict[str, Any]:
+def _vector_fields(embedding: Embeddings, layout: Layout) -> dict[str, Any]:
     """The vectors of a batch of one as fields that the engine searches."""
     fields: dict[str, Any] = {}
-    if one.dense is not None:
-        fields["dense"] = one.dense[0].astype(layout.dense_dtype, copy=False)
-    if one.sparse is not None:
-        fields["sparse"] = sparse_field(one.sparse[0]) or {NO_TERM: 1.0}
-    if one.dense is None and one.sparse is None:
+    if embedding.dense is not None:
+        fields["dense"] = embedding.dense[0].astype(layout.dense_dtype, copy=False)
+    if embedding.sparse is not None:
+        fields["sparse"] = sparse_field(embedding.sparse[0]) or {NO_TERM: 1.0}
+    if embedding.dense is None and embedding.sparse is None:
         fields["unused"] = list(NO_VECTOR)
-    if one.multivector is not None and layout.struct_array:
-        vectors = stored_tokens(one.multivector[0], layout).astype(np.float32)
+    if embedding.multivector is not None and layout.struct_array:
+        vectors = stored_tokens(embedding.multivector[0], layout).astype(np.float32)
         fields[TOKENS_FIELD] = [{"vector": vector} for vector in vectors]
     return fields
 
@@ -168,11 +168,11 @@ def tokens_of(text: str, layout: Layout) -> TokenArray:
 
 
 def record_batch(
-    found: Sequence[Row], parts: Mapping[str, str], layout: Layout, legs: Sequence[Leg]
+    rows: Sequence[Row], parts: Mapping[str, str], layout: Layout, legs: Sequence[Leg]
 ) -> RecordBatch:
     """Rows that hold these legs as records."""
     embeddings = read_embeddings(
-        found,
+        rows,
         layout.schema,
         legs,
         {
@@ -180,11 +180,11 @@ def record_batch(
             "sparse": lambda row: _sparse_of(row["sparse"]),
             "multivector": lambda row: tokens_of(whole_text(row, "tokens", parts), layout),
         },
-        n_tokens=(row["n_tokens"] for row in found),
-        truncated=(row["truncated"] for row in found),
+        n_tokens=(row["n_tokens"] for row in rows),
+        truncated=(row["truncated"] for row in rows),
     )
-    payloads = [payload_of(row, parts) for row in found]
-    return RecordBatch([row["record_id"] for row in found], payloads, embeddings)
+    payloads = [payload_of(row, parts) for row in rows]
+    return RecordBatch([row["record_id"] for row in rows], payloads, embeddings)
 
 
 def payload_of(row: Row, parts: Mapping[str, str]) -> dict[str, Any]:

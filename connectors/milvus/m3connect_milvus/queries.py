@@ -71,10 +71,10 @@ def shape_of(query: Query, layout: Layout, native: frozenset[str]) -> Shape | No
         Unsupported: the engine does not answer it in one request.
         InputError: it wants more results than Milvus gives.
     """
-    wanted = _wanted(query, layout, native)
-    if max(query.limit, *(depth for _, depth, _ in wanted)) > RESULTS:
+    searches = _wanted(query, layout, native)
+    if max(query.limit, *(depth for _, depth, _ in searches)) > RESULTS:
         raise InputError(f"Milvus returns at most {RESULTS} results")
-    asked = [part for part in wanted if part[0] != "sparse" or _sparse(query)]
+    asked = [each for each in searches if each[0] != "sparse" or _sparse(query)]
     if not asked or query.within == ():
         return None
     legs, depths, weights = zip(*asked, strict=True)
@@ -166,21 +166,21 @@ class Searcher:
         Raises:
             TransientError: a record was rewritten meanwhile.
         """
-        found: list[_Found] = [[] for _ in queries]
+        hits: list[_Found] = [[] for _ in queries]
         for shape, positions in self._grouped(queries):
-            results = self._best(shape, [queries[at] for at in positions])
-            for at, result in zip(positions, results, strict=True):
-                found[at] = result
-        rows = [row for result in found for _, row in result if "payload" in row]
+            results = self._best(shape, [queries[position] for position in positions])
+            for position, result in zip(positions, results, strict=True):
+                hits[position] = result
+        rows = [row for result in hits for _, row in result if "payload" in row]
         parts = self.store.texts("search", rows, ["payload"])
-        return [_hits(result, parts) for result in found]
+        return [_hits(result, parts) for result in hits]
 
     def _grouped(self, queries: Sequence[Query]) -> Iterator[tuple[Shape, list[int]]]:
         """The positions of queries that are asked together."""
         groups: defaultdict[Shape, list[int]] = defaultdict(list)
-        for at, query in enumerate(queries):
+        for row, query in enumerate(queries):
             if (shape := shape_of(query, self.layout, self.native)) is not None:
-                groups[shape].append(at)
+                groups[shape].append(row)
         for shape, positions in groups.items():
             size = max(1, min(_QUERIES, _HITS // shape.limit))
             for start in range(0, len(positions), size):
@@ -190,13 +190,13 @@ class Searcher:
         """Results by (-score, id)."""
 
         def ask(chosen: Sequence[int], sizes: Sequence[int]) -> list[_Found]:
-            return self._ask(shape, [queries[at] for at in chosen], sizes[0])
+            return self._ask(shape, [queries[row] for row in chosen], sizes[0])
 
         return ties.best(
             [shape.limit] * len(queries),
             ask,
-            score=lambda found: found[0],
-            id_=lambda found: str(found[1]["record_id"]),
+            score=lambda hit: hit[0],
+            id_=lambda hit: str(hit[1]["record_id"]),
             most=RESULTS,
         )
 
@@ -262,8 +262,8 @@ def _scale(shape: Shape, query: Query) -> float:
     return shape.scale
 
 
-def _hits(found: _Found, parts: Mapping[str, str]) -> list[Hit]:
+def _hits(rows: _Found, parts: Mapping[str, str]) -> list[Hit]:
     return [
         Hit(row["record_id"], score, rank, payload_of(row, parts) if "payload" in row else {})
-        for rank, (score, row) in enumerate(found, start=1)
+        for rank, (score, row) in enumerate(rows, start=1)
     ]

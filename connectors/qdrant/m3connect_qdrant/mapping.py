@@ -95,11 +95,11 @@ def points(batch: RecordBatch, schema: CollectionSchema) -> Iterator[Point]:
         yield Point(point_id(id_), _vectors(batch.embeddings, row, schema), _stored(batch, row))
 
 
-def records(found: Sequence[Point], schema: CollectionSchema, legs: Sequence[Leg]) -> RecordBatch:
+def records(points: Sequence[Point], schema: CollectionSchema, legs: Sequence[Leg]) -> RecordBatch:
     """The records of points that carry these legs, in their order."""
-    own = [point.payload[RESERVED] for point in found]
+    own = [point.payload[RESERVED] for point in points]
     embeddings = read_embeddings(
-        found,
+        points,
         schema,
         legs,
         {
@@ -110,7 +110,7 @@ def records(found: Sequence[Point], schema: CollectionSchema, legs: Sequence[Leg
         n_tokens=(reserved["tokens"] for reserved in own),
         truncated=(reserved["truncated"] for reserved in own),
     )
-    payloads = [user_payload(point.payload) for point in found]
+    payloads = [user_payload(point.payload) for point in points]
     return RecordBatch([reserved["id"] for reserved in own], payloads, embeddings)
 
 

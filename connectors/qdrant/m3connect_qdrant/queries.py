@@ -71,7 +71,7 @@ def id_of(answer: tuple[float, Mapping[str, Any]]) -> str:
     return str(answer[1][RESERVED]["id"])
 
 
-def hits(query: Query, found: Answer) -> list[Hit]:
+def hits(query: Query, answer: Answer) -> list[Hit]:
     """The hits of a query, from its best answers in order."""
     # Qdrant's MaxSim is a sum over the query's tokens, here it is their mean.
     tokens = 1
@@ -84,7 +84,7 @@ def hits(query: Query, found: Answer) -> list[Hit]:
             rank,
             user_payload(payload) if query.payload else {},
         )
-        for rank, (score, payload) in enumerate(found, start=1)
+        for rank, (score, payload) in enumerate(answer, start=1)
     ]
 
 

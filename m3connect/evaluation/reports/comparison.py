@@ -163,11 +163,11 @@ def _figures(rows: Iterable[Row], metric: str) -> dict[str, NDArray[np.float64]]
     return figures
 
 
-def _check_queries(one: Result, other: Result) -> None:
-    ids, others = ([query.id for query in result.queries] for result in (one, other))
+def _check_queries(first: Result, other: Result) -> None:
+    ids, others = ([query.id for query in result.queries] for result in (first, other))
     if ids != others:
         raise InputError(
-            f"{one.dataset}: the evaluations have {len(ids)} and {len(others)} queries, "
+            f"{first.dataset}: the evaluations have {len(ids)} and {len(others)} queries, "
             f"{len(set(ids) & set(others))} in common; take the same --qrels, --limit-queries, --seed"
         )
 

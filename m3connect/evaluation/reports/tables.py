@@ -93,8 +93,8 @@ def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
 def _row(row: Row, result: Result) -> dict[str, Any]:
     shown_figures = {}
     for metric, values in row.figures.items():
-        found = interval(values)
-        shown_figures[metric] = {"mean": found.mean, "low": found.low, "high": found.high}
+        estimate = interval(values)
+        shown_figures[metric] = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
     shown: dict[str, Any] = {"metrics": shown_figures, "seconds": round(row.seconds, 3)}
     if row.size is not None:
         shown["bytes_per_document"] = round(row.size, 1)
@@ -107,18 +107,18 @@ def _row(row: Row, result: Result) -> dict[str, Any]:
     return shown
 
 
-def _pair(one: Row, other: Row) -> dict[str, Any]:
+def _pair(first: Row, other: Row) -> dict[str, Any]:
     """How far the first metric of one row is from that of another."""
-    metric = next(iter(one.figures))
-    found = compare(one.figures[metric], other.figures[metric])
+    metric = next(iter(first.figures))
+    comparison = compare(first.figures[metric], other.figures[metric])
     return {
-        "row": one.name,
+        "row": first.name,
         "minus": other.name,
         "metric": metric,
-        "difference": found.difference.mean,
-        "low": found.difference.low,
-        "high": found.difference.high,
-        "p_value": found.p_value,
+        "difference": comparison.difference.mean,
+        "low": comparison.difference.low,
+        "high": comparison.difference.high,
+        "p_value": comparison.p_value,
     }
 
 

@@ -159,8 +159,8 @@ def decided(memory: MemoryConnector, query: Query) -> bool:
             return False
     if query.rerank is None:
         everyone = replace(query, limit=max(1, memory.count()), leg_scores=True, payload=False)
-        found = [hit.scores or LegScores() for hit in memory.search([everyone])[0]]
-        late = [scores.multivector for scores in found if scores.multivector is not None]
+        by_hit = [hit.scores or LegScores() for hit in memory.search([everyone])[0]]
+        late = [scores.multivector for scores in by_hit if scores.multivector is not None]
         return not _tied(sorted(late, reverse=True), 1e-5)
     if len(searched) == 1:
         return True

@@ -167,14 +167,14 @@ def check_filters(connector: Connector, batch: RecordBatch, filters: Sequence[Fi
     for where in filters:
         pairs = list(zip(batch.ids, batch.payloads, strict=True))
         wanted = {id_ for id_, payload in pairs if matches(where, payload)}
-        found = [id_ for part in connector.scan(where) for id_ in part.ids]
+        scanned = [id_ for page in connector.scan(where) for id_ in page.ids]
         wrong = [
             f"{'missed' if id_ in wanted else 'found'} {payload!r:.200}"
             for id_, payload in pairs
-            if (id_ in wanted) != (id_ in found)
+            if (id_ in wanted) != (id_ in scanned)
         ]
         assert not wrong, f"scan by {where!r:.300}: {'; '.join(wrong[:5])}"
-        assert len(found) == len(wanted), f"scan by {where!r:.300} repeats records"
+        assert len(scanned) == len(wanted), f"scan by {where!r:.300} repeats records"
         counted = connector.count(where)
         assert counted == len(wanted), f"count of {where!r:.300}: {counted}, not {len(wanted)}"
 

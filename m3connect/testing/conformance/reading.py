@@ -36,8 +36,10 @@ class ReadingTests:
             empty = connector.fetch([])
             check_records(batch[:0], empty, corpus.SCHEMA)
             assert len(connector.fetch(["missing"], vectors=False)) == 0
-            found = planner.run(connector, [corpus.query(32, "dense"), corpus.query(32, "sparse")])
-            assert [bool(hits) for hits in found] == [count > 0, count > 0]
+            answers = planner.run(
+                connector, [corpus.query(32, "dense"), corpus.query(32, "sparse")]
+            )
+            assert [bool(hits) for hits in answers] == [count > 0, count > 0]
             connector.upsert(batch)
             connector.flush()
         connector.delete(batch.ids)
@@ -89,8 +91,8 @@ class ReadingTests:
             named = tuple(reversed(legs))
             check_records(wanted, connector.fetch(batch.ids, vectors=named), corpus.SCHEMA)
             check_records(wanted[:0], connector.fetch(["missing"], vectors=legs), corpus.SCHEMA)
-            found = by_id(connector.scan(vectors=list(legs), batch_size=5))
-            check_records(by_id([wanted]), found, corpus.SCHEMA)
+            scanned = by_id(connector.scan(vectors=list(legs), batch_size=5))
+            check_records(by_id([wanted]), scanned, corpus.SCHEMA)
         wrong: list[Any] = [("dense", "colbert"), "dense"]
         for vectors in wrong:
             fetch = partial(connector.fetch, batch.ids, vectors=vectors)
@@ -162,10 +164,12 @@ class ReadingTests:
         if connector.capabilities.exact:
             for query, hits in zip(queries, answers, strict=True):
                 check_hits(memory, query, hits, "10,000 records")
-        found = [
+        shared = [
             len(ids & {hit.id for hit in hits}) for ids, hits in zip(exact, answers, strict=True)
         ]
-        assert sum(found) >= 0.95 * 200, f"recall@10 is {sum(found) / 200}, at least 0.95 is wanted"
+        assert sum(shared) >= 0.95 * 200, (
+            f"recall@10 is {sum(shared) / 200}, at least 0.95 is wanted"
+        )
 
 
 def _with_legs(batch: RecordBatch, legs: Sequence[Leg]) -> RecordBatch:

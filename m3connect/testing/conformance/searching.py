@@ -179,12 +179,12 @@ class SearchTests:
 
     def test_ties_are_ordered_by_id(self, connector: Connector) -> None:
         """Records with the same vectors score the same and come in the order of their ids."""
-        one = corpus.records(65, 1).embeddings
+        vectors = corpus.records(65, 1).embeddings
         ids = [f"{i % 7}-{i}" for i in range(30)]
         ids[10:14] = ["Z", "a", "\u00e4", "\N{SLIGHTLY SMILING FACE}"]
         payloads = corpus.records(65, 30).payloads
-        batch = RecordBatch(ids, payloads, one.take(np.zeros(30, np.intp)))
-        terms = one.sparse
+        batch = RecordBatch(ids, payloads, vectors.take(np.zeros(30, np.intp)))
+        terms = vectors.sparse
         assert terms is not None
         memory = filled(connector, batch)
         base = replace(corpus.query(65), sparse=replace(terms[0], values=terms[0].values))

@@ -160,7 +160,7 @@ class StorageTests:
         connector.ensure(corpus.SCHEMA)
         connector.upsert(batch)
         check_records(batch, connector.fetch(batch.ids), corpus.SCHEMA)
-        assert [list(found.ids) for found in connector.scan(F("lang") == "de")] == [[batch.ids[0]]]
+        assert [list(page.ids) for page in connector.scan(F("lang") == "de")] == [[batch.ids[0]]]
 
     def test_integers_beyond_64_bits_are_not_mangled(self, connector: Connector) -> None:
         """An integer beyond 64 bits comes back as it was, or is refused."""
@@ -198,7 +198,7 @@ class StorageTests:
         connector.upsert(again)
         check_records(again, connector.fetch(["twice"]), corpus.SCHEMA)
         assert connector.count() == 3
-        assert sorted(id_ for found in connector.scan() for id_ in found.ids) == sorted(set(ids))
+        assert sorted(id_ for page in connector.scan() for id_ in page.ids) == sorted(set(ids))
 
     def test_overwriting_leaves_nothing_behind(self, connector: Connector) -> None:
         """A record's old fields, terms and tokens are gone once it is written anew."""

@@ -33,10 +33,10 @@ class Engine:
         """
         lite = text.startswith("milvus_lite")
         name = "milvus-lite" if lite else "milvus"
-        found = re.search(r"\d+(\.\d+)+", text)
-        if found is None:
+        match = re.search(r"\d+(\.\d+)+", text)
+        if match is None:
             return cls(f"{name} of unknown version", lite, ())
-        return cls(f"{name} {found[0]}", lite, tuple(map(int, found[0].split("."))))
+        return cls(f"{name} {match[0]}", lite, tuple(map(int, match[0].split("."))))
 
     def before(self, *version: int) -> bool:
         """Whether it is a server known to be older."""

@@ -46,8 +46,8 @@ def facts(payload: Mapping[str, Any]) -> Facts:
     codes: set[str] = set()
     for path, value in walk(payload):
         values.add(value_fact(path, value))
-        if (found := ordered(value)) is not None:
-            order, text = found
+        if (sortable := ordered(value)) is not None:
+            order, text = sortable
             codes.add(order_path(path, order) + text)
     return Facts(frozenset(values), frozenset(codes))
 
@@ -76,15 +76,15 @@ class TextFacts:
     field_type = MappingProxyType({"datatype": DataType.VARCHAR, "max_length": 1_000_000})
 
     @staticmethod
-    def store(field: str, found: Collection[str]) -> str:
+    def store(field: str, values: Collection[str]) -> str:
         """The field's value."""
         del field
-        return f"|{'|'.join(sorted(found))}|"
+        return f"|{'|'.join(sorted(values))}|"
 
     @staticmethod
-    def any_of(field: str, wanted: Collection[str]) -> str:
+    def any_of(field: str, values: Collection[str]) -> str:
         """The expression that is true of records with a fact that has one of these prefixes."""
-        tests = " or ".join(f'{field} like "%|{prefix}%"' for prefix in wanted)
+        tests = " or ".join(f'{field} like "%|{prefix}%"' for prefix in values)
         return f"({tests})"
 
 
@@ -96,25 +96,25 @@ class ArrayFacts:
     )
 
     @staticmethod
-    def store(field: str, found: Collection[str]) -> list[int]:
+    def store(field: str, values: Collection[str]) -> list[int]:
         """The field's value."""
-        return sorted(_hash(prefix) for prefix in prefixes(field, found))
+        return sorted(_hash(prefix) for prefix in prefixes(field, values))
 
     @staticmethod
-    def any_of(field: str, wanted: Collection[str]) -> str:
+    def any_of(field: str, values: Collection[str]) -> str:
         """The expression that is true of records with a fact that has one of these prefixes."""
-        return f"array_contains_any({field}, {sorted(map(_hash, wanted))})"
+        return f"array_contains_any({field}, {sorted(map(_hash, values))})"
 
 
 FactStore = type[TextFacts] | type[ArrayFacts]
 
 
-def prefixes(field: str, found: Collection[str]) -> set[str]:
+def prefixes(field: str, values: Collection[str]) -> set[str]:
     """Every prefix of the given facts that a filter may ask for."""
     if field == VALUES:
         ends = (_PATH_DIGITS, _PATH_DIGITS + _VALUE_DIGITS)
-        return {fact[:end] for fact in found for end in ends}
-    return {fact[:end] for fact in found for end in range(_PATH_DIGITS + 1, len(fact) + 1)}
+        return {fact[:end] for fact in values for end in ends}
+    return {fact[:end] for fact in values for end in range(_PATH_DIGITS + 1, len(fact) + 1)}
 
 
 def _hash(prefix: str) -> int:

@@ -15,10 +15,10 @@ def digest(*texts: str) -> str:
     >>> digest("handbook#0")
     '1bf85d54ed6ca74312d31618aa68b9f8'
     """
-    found = blake2b(digest_size=CHARACTERS // 2)
+    hashed = blake2b(digest_size=CHARACTERS // 2)
     for text in texts:
-        found.update(text.encode(errors="surrogatepass") + b"\0")
-    return found.hexdigest()
+        hashed.update(text.encode(errors="surrogatepass") + b"\0")
+    return hashed.hexdigest()
 
 
 def one_of(field: str, keys: Iterable[str]) -> str:

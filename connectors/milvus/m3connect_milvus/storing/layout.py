@@ -137,8 +137,8 @@ class Definition:
             MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False),
             MilvusClient.prepare_index_params(),
         )
-        for at, (name, options) in enumerate(fields.items()):
-            definition.fields.add_field(name, is_primary=at == 0, **options)
+        for index, (name, options) in enumerate(fields.items()):
+            definition.fields.add_field(name, is_primary=index == 0, **options)
         return definition
 
     def add_vector(self, name: str, options: Mapping[str, Any], index: Mapping[str, Any]) -> None:

@@ -54,13 +54,15 @@ def cover(
     """
     if low >= high:
         return [low] if low == high and with_low and with_high else []
-    split = next(at for at, pair in enumerate(zip(low, high, strict=False)) if len(set(pair)) > 1)
+    split = next(
+        place for place, pair in enumerate(zip(low, high, strict=False)) if len(set(pair)) > 1
+    )
     shared = low[:split]
     prefixes = [
-        low[:at] + character
-        for at in range(split + 1, len(low))
-        for character in following(low[:at])
-        if character > low[at]
+        low[:place] + character
+        for place in range(split + 1, len(low))
+        for character in following(low[:place])
+        if character > low[place]
     ]
     if with_low:
         prefixes.append(low)
@@ -70,10 +72,10 @@ def cover(
         if low[split] < character < high[split]
     ]
     prefixes += [
-        high[:at] + character
-        for at in range(split + 1, len(high))
-        for character in following(high[:at])
-        if character < high[at]
+        high[:place] + character
+        for place in range(split + 1, len(high))
+        for character in following(high[:place])
+        if character < high[place]
     ]
     if with_high:
         prefixes.append(high)

@@ -113,10 +113,10 @@ class Store:
         made = self.database.call("ensure", MilvusClient.list_indexes, name)
         for index in definition.indexes:
             if index.index_name not in made:
-                one = MilvusClient.prepare_index_params()
-                one.append(index)
+                indexes = MilvusClient.prepare_index_params()
+                indexes.append(index)
                 # Not waited for: that takes half a second each, and loading waits for them all.
-                self.database.call("ensure", MilvusClient.create_index, name, one, sync=False)
+                self.database.call("ensure", MilvusClient.create_index, name, indexes, sync=False)
         self._load("ensure", name)
 
     def _has(self, operation: str, name: str) -> bool:
@@ -179,13 +179,13 @@ class Store:
         Raises:
             TransientError: a record was rewritten after its row was read.
         """
-        wanted = list(dict.fromkeys(id_ for row in rows for id_ in part_ids(row, names)))
+        ids = list(dict.fromkeys(id_ for row in rows for id_ in part_ids(row, names)))
         parts = {
             row["id"]: row["text"]
-            for some in _cut(wanted, _PARTS)
+            for some in _cut(ids, _PARTS)
             for row in self._query(operation, self.parts, one_of("id", some), ["text"])
         }
-        if len(parts) < len(wanted):
+        if len(parts) < len(ids):
             raise TransientError(
                 "records were rewritten while they were read", connector=NAME, operation=operation
             )
@@ -218,7 +218,7 @@ class Store:
     def _query(
         self, operation: str, name: str, expression: str, fields: Sequence[str]
     ) -> list[Row]:
-        found = self.database.call(
+        rows = self.database.call(
             operation,
             MilvusClient.query,
             name,
@@ -226,7 +226,7 @@ class Store:
             output_fields=list(fields),
             consistency_level=self.consistency,
         )
-        return list(found)
+        return list(rows)
 
     # ------------------------------------------------------------------------------- writing
 
@@ -235,11 +235,11 @@ class Store:
 
         A reader sees the old version or the new. Repeated after a crash, it leaves nothing over.
         """
-        records = [one.record for one in made]
+        records = [prepared.record for prepared in made]
         keys = [row["id"] for row in records]
         rewritten = [row["id"] for row in self.rows("upsert", keys, ["id"])]
-        for some in _cut([part for one in made for part in one.parts], _PARTS):
-            self._upsert("upsert", self.parts, some)
+        for group in _cut([part for prepared in made for part in prepared.parts], _PARTS):
+            self._upsert("upsert", self.parts, group)
         self._upsert("upsert", self.records, records)
         if rewritten:
             current = one_of("generation", [row["generation"] for row in records])

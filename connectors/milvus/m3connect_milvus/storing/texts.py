@@ -72,7 +72,7 @@ def part_id(row: Row, name: str, number: int) -> str:
 
 def part_ids(row: Row, names: Sequence[str]) -> list[str]:
     """The primary keys of the parts of some of a row's texts."""
-    return [part_id(row, name, at) for name in names for at in range(row[COUNTS[name]])]
+    return [part_id(row, name, number) for name in names for number in range(row[COUNTS[name]])]
 
 
 def whole_text(row: Row, name: str, parts: Mapping[str, str]) -> str:

@@ -107,7 +107,7 @@ def _expression(given: Any) -> edge.Expression:
 
 
 def _conditions(given: Any) -> list[Any] | None:
-    return None if given is None else [_condition(one) for one in given]
+    return None if given is None else [_condition(each) for each in given]
 
 
 def _condition(given: Any) -> Any:
@@ -123,7 +123,7 @@ def _condition(given: Any) -> Any:
         case models.FieldCondition(key=key, match=models.MatchAny(any=values)):
             return edge.FieldCondition(key, match=edge.MatchAny(values))
         case models.FieldCondition(key=key, range=models.DatetimeRange() as dates):
-            bounds = {name: at.isoformat() for name, at in dates if at is not None}
+            bounds = {name: moment.isoformat() for name, moment in dates if moment is not None}
             return edge.FieldCondition(key, range=edge.RangeDateTime(**bounds))
         case models.FieldCondition(key=key, range=models.Range() as numbers):
             return edge.FieldCondition(key, range=edge.RangeFloat(**dict(numbers)))
