@@ -147,7 +147,11 @@ class ModelChoice:
         BackendName, typer.Option(help="ONNX Runtime or torch.", rich_help_panel="Model")
     ] = "auto"
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Model")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:1, mps; a process each for cpu:4 or cuda:0,cuda:1.",
+            rich_help_panel="Model",
+        ),
     ] = "auto"
     dtype: Annotated[DtypeName, typer.Option(help="Precision.", rich_help_panel="Model")] = "auto"
     max_length: Annotated[

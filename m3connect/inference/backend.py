@@ -1,8 +1,8 @@
-"""What runs the network: ONNX Runtime or torch, behind one method."""
+"""What runs the network: ONNX Runtime or torch, here or in other processes, behind one protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,10 @@ class Backend(Protocol):
     batch_tokens: int
     """The token budget of a batch that suits the device."""
 
+    @property
+    def at_once(self) -> int:
+        """Batches that it works on at the same time."""
+
     def run(
         self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
     ) -> Outputs:
@@ -53,5 +57,15 @@ class Backend(Protocol):
         Args:
             ids: ``[B, L]`` token ids, padded on the right.
             lengths: ``[B]`` tokens of each text; at least 1, the largest is L.
+            legs: the representations to return.
+        """
+
+    def run_all(
+        self, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], legs: Sequence[Leg]
+    ) -> Iterator[Outputs]:
+        """One forward pass for each batch, in order; read ahead a little.
+
+        Args:
+            batches: ``ids`` and ``lengths`` of each, as for :meth:`run`.
             legs: the representations to return.
         """

@@ -24,8 +24,9 @@ from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
+from m3connect.inference.opening import BackendName, devices, open_backend
 from m3connect.inference.pairs import PairScores, score_pairs
-from m3connect.inference.precision import INT8, Dtype
+from m3connect.inference.precision import Dtype
 from m3connect.model.checkpoint import Checkpoint, open_checkpoint
 from m3connect.model.config import M3Config
 from m3connect.model.folding import CaseFolding
@@ -37,10 +38,6 @@ from m3connect.types import LEGS, Embeddings, Leg
 if TYPE_CHECKING:
     from m3connect.inference.remote import RemoteEncoder
 
-BackendName = Literal["auto", "torch", "onnx"]
-
-_LIGHT_DTYPES = ("auto", "float32", *INT8)
-"""What ONNX Runtime computes in."""
 _READ_AHEAD = 64
 """Texts that :meth:`M3Encoder.stream` tokenises at once."""
 _WINDOW_BATCHES = 16
@@ -134,6 +131,8 @@ class M3Encoder:
                 and GPUs. ``auto`` is ONNX Runtime where the checkpoint has a graph and no GPU is
                 asked for by ``device``.
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` is a GPU if torch finds one.
+                ``cpu:4`` is four processes, ``cuda:0,cuda:1`` one for each; they end with the
+                encoder.
             dtype: precision of the network. ``auto`` is float16 on a GPU; on a CPU the fastest
                 that it has instructions for and whose cost was measured for this checkpoint, else
                 float32. ``int8`` is for ONNX Runtime, ``float16`` and ``bfloat16`` for torch.
@@ -141,7 +140,8 @@ class M3Encoder:
             max_length: tokens after which a text is cut; None for the model's own limit.
             batch_tokens: token budget of a batch; None for what suits the device.
             multivector_dtype: how token vectors are returned.
-            threads: threads to compute with (in torch a setting of the whole process).
+            threads: threads to compute with (in torch a setting of the whole process), of each
+                process where there are several.
             cache_dir: where downloads are kept, instead of the hub's default (``HF_HOME``).
 
         Raises:
@@ -161,7 +161,7 @@ class M3Encoder:
             checkpoint.config,
             tokenizer,
             tokenizer_hash,
-            _backend(checkpoint, backend, device, dtype, threads),
+            _network(checkpoint, backend, device, dtype, threads),
             max_length=max_length,
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
@@ -241,9 +241,10 @@ class M3Encoder:
         _check(texts, kind, legs)
         source = iter(texts)
         window: list[TokenIds] = []
+        most = _WINDOW_BATCHES * self.backend.at_once * self.batch_tokens
         while group := list(islice(source, _READ_AHEAD)):
             window.append(self._text(group, kind))
-            if sum(len(tokens.ids) for tokens in window) >= _WINDOW_BATCHES * self.batch_tokens:
+            if sum(len(tokens.ids) for tokens in window) >= most:
                 yield self._encode(TokenIds.concat(window), kind, legs)
                 window = []
         if window:
@@ -288,9 +289,11 @@ class M3Encoder:
         target = Assembly(
             self.config, tokens, self._text.leading(kind), legs, self._multivector_dtype
         )
-        for rows in plan(tokens.lengths, self.batch_tokens):
-            ids = tokens.padded(rows, self.config.body.pad_token_id)
-            target.put(rows, ids, self.backend.run(ids, tokens.lengths[rows], legs))
+        batches = plan(tokens.lengths, self.batch_tokens)
+        padding = self.config.body.pad_token_id
+        inputs = ((tokens.padded(rows, padding), tokens.lengths[rows]) for rows in batches)
+        for rows, outputs in zip(batches, self.backend.run_all(inputs, legs), strict=True):
+            target.put(rows, tokens.padded(rows, padding), outputs)
         return target.embeddings(self._fold)
 
 
@@ -334,6 +337,18 @@ def _load_again(loaded: _Loaded, weights: str, tokenizer: str) -> M3Encoder | Re
     return encoder
 
 
+def _network(
+    checkpoint: Checkpoint, backend: BackendName, device: str, dtype: Dtype, threads: int | None
+) -> Backend:
+    """In this process, or in one for each device."""
+    names = devices(device)
+    if len(names) == 1:
+        return open_backend(checkpoint, backend, names[0], dtype, threads)
+    from m3connect.inference.workers import Workers
+
+    return Workers(checkpoint, backend, device, names, dtype, threads)
+
+
 def _check(texts: object, kind: str, legs: Sequence[str]) -> None:
     if isinstance(texts, str):
         raise InputError("texts is one string; give a list of strings")
@@ -341,22 +356,3 @@ def _check(texts: object, kind: str, legs: Sequence[str]) -> None:
         raise InputError(f"kind {kind!r} is none of {get_args(Kind)}")
     if not set(legs) <= set(LEGS):
         raise InputError(f"legs {list(legs)}: known are {list(LEGS)}")
-
-
-def _backend(
-    checkpoint: Checkpoint, backend: str, device: str, dtype: str, threads: int | None
-) -> Backend:
-    if backend not in get_args(BackendName):
-        raise ConfigError(f"backend {backend!r} is none of {get_args(BackendName)}")
-    if dtype not in get_args(Dtype):
-        raise ConfigError(f"dtype {dtype!r} is none of {get_args(Dtype)}")
-    if backend == "auto":
-        light = checkpoint.has_graph and device in ("auto", "cpu") and dtype in _LIGHT_DTYPES
-        backend = "onnx" if light or dtype in INT8 else "torch"
-    if backend == "torch":
-        from m3connect.inference.torch_backend import TorchBackend
-
-        return TorchBackend.load(checkpoint, device, dtype, threads)
-    from m3connect.inference.onnx_backend import OnnxBackend
-
-    return OnnxBackend(checkpoint, "cpu" if device == "auto" else device, dtype, threads)

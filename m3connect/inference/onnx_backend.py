@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class OnnxBackend:
     """
 
     name = "onnx"
+    at_once = 1
 
     def __init__(
         self, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None
@@ -93,6 +94,12 @@ class OnnxBackend:
         wanted = [leg for leg in LEGS if leg in legs]
         found = dict(zip(wanted, self._session.run(wanted, inputs), strict=True))
         return Outputs(found.get("dense"), found.get("sparse"), found.get("multivector"))
+
+    def run_all(
+        self, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], legs: Sequence[Leg]
+    ) -> Iterator[Outputs]:
+        """See :class:`m3connect.inference.backend.Backend`."""
+        return (self.run(ids, lengths, legs) for ids, lengths in batches)
 
 
 def _whole(packed: PackedTensors) -> dict[str, NDArray[Any]]:

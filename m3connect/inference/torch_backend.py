@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -35,12 +36,14 @@ class TorchBackend:
     """
 
     name = "torch"
+    at_once = 1
 
     def __init__(self, model: M3Model, choice: Choice) -> None:
         self._model = model
         self.choice = choice
         self._device = next(model.parameters()).device
         self.device = str(self._device)
+        self._process = os.getpid()
         self.batch_tokens = 1024 if self._device.type == "cpu" else 16384
 
     @classmethod
@@ -71,6 +74,10 @@ class TorchBackend:
         self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
     ) -> Outputs:
         """See :class:`m3connect.inference.backend.Backend`."""
+        if os.getpid() != self._process:
+            # Forked: the threads that torch waits for stayed behind. On a GPU torch says so itself.
+            torch.set_num_threads(1)
+            self._process = os.getpid()
         mask = None
         if lengths.min() < ids.shape[1]:
             mask = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None]).to(self._device)
@@ -80,6 +87,12 @@ class TorchBackend:
             _numpy(found.sparse.float()) if "sparse" in legs else None,
             _numpy(found.multivector) if "multivector" in legs else None,
         )
+
+    def run_all(
+        self, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], legs: Sequence[Leg]
+    ) -> Iterator[Outputs]:
+        """See :class:`m3connect.inference.backend.Backend`."""
+        return (self.run(ids, lengths, legs) for ids, lengths in batches)
 
 
 def _numpy(tensor: torch.Tensor) -> Any:

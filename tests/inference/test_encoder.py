@@ -375,3 +375,22 @@ def test_an_encoder_of_parts_has_no_name(encoder):
     parts = M3Encoder(encoder.config, encoder.tokenizer, "", encoder.backend)
     with pytest.raises(ConfigError, match="save the model"):
         pickle.dumps(parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_forked_process_encodes(tiny_m3, backend):
+    """With an encoder that has worked with two threads, which stay behind in the first process."""
+    program = f"""
+import os
+from m3connect import M3Encoder
+encoder = M3Encoder.load({str(tiny_m3)!r}, backend={backend!r}, threads=2)
+texts = ["many words " * 30] * 40
+encoder.encode(texts)
+child = os.fork()
+if not child:
+    encoder.encode(texts)
+    os._exit(7)
+assert os.waitpid(child, 0)[1] == 7 << 8
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
