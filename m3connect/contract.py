@@ -208,6 +208,8 @@ class Limits:
         id_bytes: UTF-8 length of an id.
         payload_bytes: JSON length of one payload.
         results: the largest ``limit`` and depth of a search.
+        candidates: of both legs together, in one fused search; what exceeds it is composed.
+        records: of one write request.
     """
 
     request_bytes: int = 16 * 1024 * 1024
@@ -215,6 +217,8 @@ class Limits:
     id_bytes: int | None = None
     payload_bytes: int | None = None
     results: int | None = None
+    candidates: int | None = None
+    records: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

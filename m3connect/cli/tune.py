@@ -14,6 +14,7 @@ import typer
 from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
 from m3connect.cli.options import Live, ModelChoice, Output, Target, names
+from m3connect.errors import AuthError
 from m3connect.searching.names import TunedModeName
 
 if TYPE_CHECKING:
@@ -108,12 +109,24 @@ def tune(
             progress=progress,
         )
         stored = connector is not None and tuned.chosen != tuned.default and not dry_run
+        refused = None
         if connector is not None and not dry_run:
-            connector.annotate(tuning.notes(tuned))
+            try:
+                connector.annotate(tuning.notes(tuned))
+            except AuthError as error:  # said after the result, which took its time
+                refused, stored = error, False
     if printed.as_json:
         typer.echo(json.dumps(_json(tuned, stored=stored)))
     else:
         _show(tuned, stored=stored)
+    if refused is not None:
+        raise AuthError(
+            f"{refused}. The choice above could not be stored: the key may not change the "
+            "collection's notes. Tune with a key that may, or search with --fusion, --weights and "
+            "--depth",
+            connector=refused.connector,
+            operation=refused.operation,
+        ) from refused
 
 
 def _json(tuned: Tuned, *, stored: bool) -> dict[str, Any]:

@@ -128,14 +128,15 @@ def _send(part: RecordBatch, send: Callable[[RecordBatch], None], policy: RetryP
 
 
 def requests(batch: RecordBatch, limits: Limits) -> Iterator[RecordBatch]:
-    """Cut a batch into parts of at most 1,000 records and ``request_bytes`` bytes.
+    """Cut a batch into parts of at most 1,000 records, or ``records``, and ``request_bytes`` bytes.
 
     A record larger than the limit makes a part of its own.
     """
+    most = RECORDS if limits.records is None else min(RECORDS, limits.records)
     start = size = 0
     for row in range(len(batch)):
         weight = record_bytes(batch, row)
-        if row > start and (size + weight > limits.request_bytes or row - start >= RECORDS):
+        if row > start and (size + weight > limits.request_bytes or row - start >= most):
             yield batch[start:row]
             start, size = row, 0
         size += weight

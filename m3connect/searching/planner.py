@@ -167,6 +167,12 @@ def _why_composed(query: Query, capabilities: Capabilities) -> str:
         return ""
     if query.multivector is not None and not capabilities.maxsim:
         return "the engine has no MaxSim over candidates"
+    limits = capabilities.limits
+    together = sum(_depth(query, leg) for leg in _searched(query))
+    if limits.candidates is not None and together > limits.candidates:
+        return f"the engine fuses at most {limits.candidates} candidates, not {together}"
+    if limits.results is not None and (query.rerank or 0) > limits.results:
+        return f"the engine reranks at most {limits.results} candidates, not {query.rerank}"
     fused = len(query.legs) if query.rerank is None else len(_searched(query))
     if fused > 1 and query.fusion is not None:
         kind = fusion_kind(query.fusion)

@@ -108,6 +108,11 @@ def test_requests_keep_every_record_in_order_within_the_limits(sizes, most):
         assert len(part) == 1 or total <= 600
 
 
+def test_a_request_has_no_more_records_than_a_server_takes():
+    """The limit in records counts beside that in bytes."""
+    assert [len(part) for part in requests(batch([1] * 7), Limits(records=3))] == [3, 3, 1]
+
+
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=10))
 def test_a_batch_that_is_too_large_is_halved_until_it_fits(sizes):
     """A server that takes 120 bytes gets everything, each record once and in order."""

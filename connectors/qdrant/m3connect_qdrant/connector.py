@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,12 +27,13 @@ from m3connect.contract import (
 from m3connect.errors import (
     CollectionNotFound,
     PermanentError,
+    RequestTooLarge,
     Unsupported,
 )
 from m3connect.filters import AnyFilter, Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_qdrant import mapping
-from m3connect_qdrant.engine.protocol import Engine
+from m3connect_qdrant.engine.protocol import Engine, PayloadSelector
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
 from m3connect_qdrant.filters import compile_filter, indexes
 from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, MultivectorStorage, Point
@@ -48,7 +50,9 @@ from m3connect_qdrant.queries import (
 READ_AT_ONCE = 64
 """Records with vectors in one answer: at most 64 x 4 MiB."""
 QUERIES_AT_ONCE = 64
+COUNTED_AT_ONCE = 1000
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -80,26 +84,38 @@ class QdrantConnector:
         self._exact = exact
         self._storage = storage
         self._policy = policy
-        self._limits = Limits(
-            request_bytes=engine.request_bytes, multivector_floats=MULTIVECTOR_FLOATS
-        )
         self._version: str | None = None
         self._known_schema: CollectionSchema | None = None
         self._closed = False
 
     @property
     def capabilities(self) -> Capabilities:
-        """All of it in one request a query; asks a server for its version, once."""
+        """All of it in one request a query; asks a server for its version, once.
+
+        The collection's strict mode may allow less, once it was read; the planner composes the rest.
+        """
         if self._version is None:
             self._version = self._call("capabilities", self._engine.version)
+        allowed = self._engine.allowance
         return Capabilities(
             engine=self._version,
             embedded=self._engine.embedded,
-            legs=frozenset(LEGS),
+            legs=frozenset(LEGS if allowed.exact else ("dense", "sparse")),
             fusions=frozenset({"rrf", "weighted", "weighted_rescored"}),
-            maxsim=True,
+            maxsim=allowed.exact,
             exact=self._exact or self._engine.exact,
             limits=self._limits,
+        )
+
+    @property
+    def _limits(self) -> Limits:
+        allowed = self._engine.allowance
+        return Limits(
+            request_bytes=self._engine.request_bytes,
+            multivector_floats=MULTIVECTOR_FLOATS,
+            results=allowed.results,
+            candidates=allowed.results,
+            records=allowed.records,
         )
 
     # -------------------------------------------------------------------------- the collection
@@ -124,7 +140,12 @@ class QdrantConnector:
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
-        self._save("annotate", self._stored("annotate").annotated(notes))
+        stored = self._stored("annotate")
+        if self._engine.merges:
+            texts = {key: json.dumps(note) for key, note in notes.items()}
+            self._call("annotate", self._engine.note, texts)
+        else:
+            self._save("annotate", stored.annotated(notes))
 
     def collections(self) -> list[str]:
         """The names of the collections in the same folder or server that m3connect made."""
@@ -137,7 +158,7 @@ class QdrantConnector:
 
     def drop(self) -> None:
         """Remove the collection: its folder, or the server's collection of this name."""
-        self._text("drop")
+        self._about("drop")
         self._call("drop", self._engine.drop)
         self._known_schema = None
 
@@ -182,7 +203,7 @@ class QdrantConnector:
         selected: models.Filter | list[str]
         if isinstance(chosen, Filter):
             selected = compile_filter(chosen)
-            number = self._call("delete", self._engine.count, selected)
+            number = self._count("delete", selected)
         else:
             selected = [point.id for point in self._points("delete", chosen, ())]
             number = len(selected)
@@ -211,21 +232,14 @@ class QdrantConnector:
         schema = self._schema("scan")
         legs = selected_legs(vectors, schema)
         condition = None if where is None else compile_filter(where)
-        offset = None
-        while True:
-            page, offset = self._call(
-                "scan", self._engine.scroll, condition, batch_size, offset, legs
-            )
-            if page:
-                yield mapping.records(page, schema, legs)
-            if offset is None:
-                return
+        for page in self._pages("scan", condition, batch_size, WITHOUT_FACTS, legs):
+            yield mapping.records(page, schema, legs)
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         self._schema("count")
         condition = None if where is None else compile_filter(where)
-        return self._call("count", self._engine.count, condition)
+        return self._count("count", condition)
 
     # -------------------------------------------------------------------------------- search
 
@@ -235,14 +249,37 @@ class QdrantConnector:
         for query in queries:
             check_query(query, schema)
             check_size(query)
+            self._check_allowed(query)
         answers: list[list[Hit]] = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             some = queries[start : start + QUERIES_AT_ONCE]
             found = ties.best(
-                [query.limit for query in some], partial(self._ask, some), score=score_of, id_=id_of
+                [query.limit for query in some],
+                partial(self._ask, some),
+                score=score_of,
+                id_=id_of,
+                most=self._engine.allowance.results,
             )
             answers += map(hits, some, found)
         return answers
+
+    def _check_allowed(self, query: Query) -> None:
+        """Refuse what strict mode does not let one request do, as :attr:`capabilities` says."""
+        allowed = self._engine.allowance
+        setting = ""
+        if query.multivector is not None and not allowed.exact:
+            setting = "search_allow_exact=false forbids MaxSim"
+        elif allowed.results is not None:
+            both = {"dense", "sparse"} <= {*query.legs}
+            together = query.dense_depth + query.sparse_depth if both else 0
+            if (asked := max(together, query.rerank or 0)) > allowed.results:
+                setting = f"max_query_limit is {allowed.results}, {asked} candidates are asked for"
+        if setting:
+            raise Unsupported(
+                f"strict mode's {setting}; m3connect.searching.planner composes it",
+                connector=NAME,
+                operation="search",
+            )
 
     def _ask(
         self, queries: Sequence[Query], chosen: Sequence[int], sizes: Sequence[int]
@@ -250,7 +287,9 @@ class QdrantConnector:
         asked = zip(chosen, sizes, strict=True)
         requests = [request(queries[at], size, exact=self._exact) for at, size in asked]
         sent = [one for one in requests if one is not None]
-        found = iter(self._call("search", self._engine.query, sent) if sent else [])
+        most = min(QUERIES_AT_ONCE, self._engine.allowance.queries or QUERIES_AT_ONCE)
+        ask = partial(self._call, "search", self._engine.query)
+        found = _in_parts(sent, most, ask)
         return [[] if one is None else next(found) for one in requests]
 
     # ------------------------------------------------------------------------------- the engine
@@ -262,19 +301,21 @@ class QdrantConnector:
         return self._known_schema
 
     def _stored(self, operation: str) -> Stored:
-        return Stored.from_text(self._text(operation), self._place, operation)
+        text, notes = self._about(operation)
+        stored = Stored.from_text(text, self._place, operation)
+        return stored.annotated({key: json.loads(note) for key, note in notes.items()})
 
-    def _text(self, operation: str) -> str:
-        """What the collection says of itself."""
+    def _about(self, operation: str) -> tuple[str, Mapping[str, str]]:
+        """What the collection says of itself, and the notes that came later."""
         try:
-            text = self._call(operation, self._engine.metadata)
+            found = self._call(operation, self._engine.metadata)
         except CollectionNotFound as error:
             if operation == "ensure":  # which is about to make it
                 raise
             raise self._place.not_found(operation, self.collections) from error
-        if text is None:
+        if found is None:
             raise self._place.foreign(operation)
-        return text
+        return found
 
     def _save(self, operation: str, stored: Stored) -> None:
         self._call(operation, self._engine.set_metadata, stored.to_text())
@@ -315,9 +356,38 @@ class QdrantConnector:
         """Those of the ids that exist, each once."""
         wanted = [*dict.fromkeys(mapping.point_id(id_) for id_ in ids)]
         payload = WITHOUT_FACTS if operation == "fetch" else ONLY_ID
-        for start in range(0, len(wanted), READ_AT_ONCE):
-            part = wanted[start : start + READ_AT_ONCE]
-            yield from self._call(operation, self._engine.retrieve, part, payload, legs)
+
+        def ask(part: Sequence[str]) -> list[Point]:
+            return self._call(operation, self._engine.retrieve, part, payload, legs)
+
+        return _in_parts(wanted, READ_AT_ONCE, ask)
+
+    def _pages(
+        self,
+        operation: str,
+        condition: models.Filter | None,
+        size: int,
+        payload: PayloadSelector,
+        legs: Sequence[Leg],
+    ) -> Iterator[list[Point]]:
+        """All points that match, page by page."""
+        size = min(size, self._engine.allowance.results or size)
+        offset = None
+        while True:
+            page, offset = self._call(
+                operation, self._engine.scroll, condition, size, offset, payload, legs
+            )
+            if page:
+                yield page
+            if offset is None:
+                return
+
+    def _count(self, operation: str, condition: models.Filter | None) -> int:
+        """How many points match; where exact counts are not allowed, by reading all their ids."""
+        if self._engine.allowance.exact:
+            return self._call(operation, self._engine.count, condition)
+        pages = self._pages(operation, condition, COUNTED_AT_ONCE, ONLY_ID, ())
+        return sum(len(page) for page in pages)
 
     def _call(self, operation: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Ask the engine, retried; everything asked is idempotent."""
@@ -329,3 +399,19 @@ class QdrantConnector:
                 return function(*args, **options)
 
         return retry.call(ask, self._policy)
+
+
+def _in_parts(
+    items: Sequence[A], size: int, ask: Callable[[Sequence[A]], Sequence[T]]
+) -> Iterator[T]:
+    """The answers about all items, asked for some at a time, and for fewer where a server says so."""
+    for start in range(0, len(items), size):
+        part = items[start : start + size]
+        try:
+            found = ask(part)
+        except RequestTooLarge:
+            if len(part) == 1:
+                raise
+            yield from _in_parts(part, (len(part) + 1) // 2, ask)
+        else:
+            yield from found

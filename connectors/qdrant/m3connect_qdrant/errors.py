@@ -54,14 +54,35 @@ _GRPC = {
     grpc.StatusCode.CANCELLED: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
+_STRICT = {
+    "limit": "max_query_limit",
+    "timeout": "max_timeout",
+    "hnsw_ef": "search_max_hnsw_ef",
+    "oversampling": "search_max_oversampling",
+}
+"""What a server says was exceeded, and the setting that says so."""
 _SERVER_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
     (r"larger than (allowed|max)", RequestTooLarge, ""),
-    (r"split your request", RequestTooLarge, ""),
+    (
+        r"split your request",
+        RequestTooLarge,
+        "this one costs more than the strict mode's read_rate_limit or write_rate_limit",
+    ),
     (r'for "upsert limit"', RequestTooLarge, ""),
+    (
+        r"CERTIFICATE_VERIFY_FAILED|certificate verify failed",
+        PermanentError,
+        "the server's certificate is not trusted: --target-option ca_certificate=FILE",
+    ),
     (
         r"^UNAVAILABLE .*connect",
         TransientError,
         "is the server up and its gRPC port open? prefer_grpc=false speaks REST instead",
+    ),
+    (
+        r"Max (vector|payload) storage size|[Mm]ax points count|points count limit",
+        WritesRefused,
+        "the collection's strict mode allows no more: delete something, or raise the setting",
     ),
     (
         r"Insufficient storage|No space left|^507 |[Dd]isk quota|[Qq]uota exceeded",
@@ -71,7 +92,25 @@ _SERVER_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
     (
         r"Index required but not found",
         InvalidFilter,
-        "the server filters on indexed fields only: name the field in the schema's payload_fields",
+        "strict mode (unindexed_filtering_...) wants an index: ingest with --index-field NAME:KIND",
+    ),
+    (
+        r"Filter condition limit reached|Condition size limit reached",
+        InvalidFilter,
+        "strict mode's filter_max_conditions or condition_max_size; a range of numbers counts five",
+    ),
+    (
+        r"Exact search disabled|Fullscan forbidden",
+        Unsupported,
+        "the collection's strict mode sets search_allow_exact=false: leave out the option exact",
+    ),
+    *(
+        (
+            rf'Limit exceeded .* for "{said}"',
+            PermanentError,
+            f"the collection's strict mode sets {name}",
+        )
+        for said, name in _STRICT.items()
     ),
 ]
 _EMBEDDED_TEXTS: list[tuple[str, type[ConnectorError], str]] = [

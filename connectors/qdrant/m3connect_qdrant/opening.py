@@ -15,7 +15,8 @@ from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.mapping import MultivectorStorage
 
 DEFAULT_PATH = ".m3connect/qdrant"
-_NAME = re.compile(r'[^<>:"/\\|?*\x00-\x1f]{1,255}')
+_NAME = re.compile(r'[^<>:"/\\|?*\x00-\x1f]+')
+_LONGEST_NAME, _LONGEST_FOLDER = 255, 215  # a folder is made aside under a longer name
 
 
 def connect(
@@ -51,9 +52,11 @@ def connect(
     Raises:
         ConfigError: a bad option.
     """
-    if not _NAME.fullmatch(collection) or not collection.strip("."):
+    longest = _LONGEST_NAME if url is not None else _LONGEST_FOLDER
+    fits = 0 < len(collection.encode(errors="replace")) <= longest
+    if not (fits and _NAME.fullmatch(collection) and collection.strip(".")):
         raise ConfigError(
-            f"{collection!r} is no collection name: 1 to 255 characters, none of "
+            f"{collection!r} is no collection name: 1 to {longest} bytes of UTF-8, none of "
             '< > : " / \\ | ? * and no control character'
         )
     if url is not None and path is not None:

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
+from connectors.qdrant.tests.strict_mode import Guard, Refusal
 from m3connect.connecting.retry import RetryPolicy
 from m3connect_qdrant import QdrantConnector
 from m3connect_qdrant.engine.client import ServerEngine
@@ -50,6 +52,7 @@ class Store:
         self.asked: list[str] = []
         self.version = VERSION
         self.status = models.CollectionStatus.GREEN
+        self.guard: Guard | None = None
         self._indexes: dict[str, dict[str, models.PayloadSchemaType]] = {}
         self._lock = threading.Lock()
 
@@ -61,7 +64,49 @@ class Store:
             for key, kind in self._indexes.get(name, {}).items()
         }
         info.status = self.status
+        if self.guard is not None:
+            settings = self.guard.settings.model_dump()
+            info.config.strict_mode_config = models.StrictModeConfigOutput(**settings)
         return info
+
+    def restrict(self, **settings: Any) -> None:
+        """Switch strict mode on."""
+        self.guard = Guard(models.StrictModeConfig(enabled=True, **settings))
+
+    def query_batch_points(self, name: str, requests: Any) -> Any:
+        if self.guard is not None:
+            self.guard.queries(requests, self._indexes.get(name, {}))
+        return self._ask("query_batch_points", name, requests)
+
+    def scroll(self, name: str, **options: Any) -> Any:
+        if self.guard is not None:
+            condition = options["scroll_filter"]
+            self.guard.page(options["limit"], condition, self._indexes.get(name, {}))
+        return self._ask("scroll", name, **options)
+
+    def count(self, name: str, condition: Any, exact: bool) -> Any:
+        if self.guard is not None:
+            self.guard.count(exact, condition, self._indexes.get(name, {}))
+        return self._ask("count", name, condition)
+
+    def retrieve(self, name: str, ids: Any, *selectors: Any) -> Any:
+        if self.guard is not None:
+            self.guard.ids(len(ids))
+        return self._ask("retrieve", name, ids, *selectors)
+
+    def upsert(self, name: str, points: Any) -> Any:
+        if self.guard is not None:
+            self.guard.written(len(points))
+        return self._ask("upsert", name, points)
+
+    def delete(self, name: str, selector: Any) -> Any:
+        if self.guard is not None and isinstance(selector, models.FilterSelector):
+            self.guard.removed(selector.filter, self._indexes.get(name, {}))
+        return self._ask("delete", name, selector)
+
+    def _ask(self, method: str, *args: Any, **options: Any) -> Any:
+        with self._lock:
+            return getattr(self.client, method)(*args, **options)
 
     def remove(self, name: str) -> bool:
         self._indexes.pop(name, None)
@@ -72,11 +117,7 @@ class Store:
         self._indexes.setdefault(name, {})[key] = kind
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            with self._lock:
-                return getattr(self.client, method)(*args, **options)
-
-        return call
+        return partial(self._ask, method)
 
 
 # ------------------------------------------------------------------------------------------ REST
@@ -105,7 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 result = _rest(self.store, self.route, json.loads(self.body or b"null"))
             except ValueError as error:
-                self.refuse(_status(error), str(error))
+                wait = getattr(error, "retry_after", None)
+                headers = {} if wait is None else {"Retry-After": str(wait)}
+                self.refuse(_status(error), str(error), headers)
             else:
                 self.reply(200, {"result": result, "status": "ok", "time": 0.0})
 
@@ -181,7 +224,7 @@ def _rest(store: Store, route: str, body: Any) -> Any:
             return {"points": points, "next_page_offset": following}
         case ["POST", "points/count"]:
             counted = models.CountRequest.model_validate(body)
-            return {"count": store.count(name, counted.filter).count}
+            return {"count": store.count(name, counted.filter, bool(counted.exact)).count}
         case ["POST", "points/query/batch"]:
             searches = models.QueryRequestBatch.model_validate(body).searches
             answers = store.query_batch_points(name, searches)
@@ -191,6 +234,8 @@ def _rest(store: Store, route: str, body: Any) -> Any:
 
 def _status(error: ValueError) -> int:
     text = str(error)
+    if isinstance(error, Refusal):
+        return error.status
     return 404 if "not found" in text else 409 if "already exists" in text else 400
 
 
@@ -279,7 +324,7 @@ class _Points(grpc.PointsServicer):
 
     def Count(self, request: Any, context: Any) -> Any:
         condition = GrpcToRest.convert_filter(request.filter)
-        counted = self.store.count(request.collection_name, condition)
+        counted = self.store.count(request.collection_name, condition, request.exact)
         return grpc.CountResponse(result=grpc.CountResult(count=counted.count))
 
     def QueryBatch(self, request: Any, context: Any) -> Any:
@@ -308,6 +353,7 @@ _CODES = {
     404: wire.StatusCode.NOT_FOUND,
     409: wire.StatusCode.ALREADY_EXISTS,
     400: wire.StatusCode.INVALID_ARGUMENT,
+    429: wire.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -327,6 +373,8 @@ class _Faults(wire.ServerInterceptor):
             try:
                 return handler.unary_unary(request, context)
             except ValueError as error:
+                if (wait := getattr(error, "retry_after", None)) is not None:
+                    context.set_trailing_metadata((("retry-after", str(wait)),))
                 context.abort(_CODES[_status(error)], str(error))
 
         return wire.unary_unary_rpc_method_handler(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -53,7 +55,9 @@ class Counting(MemoryEngine):
         {"collection": ""},
         {"collection": "a/b"},
         {"collection": ".."},
-        {"collection": "x" * 256},
+        {"collection": "x" * 256, "url": "http://localhost:6333"},
+        {"collection": "ü" * 128, "url": "http://localhost:6333"},
+        {"collection": "x" * 216},
         {"collection": "a\nb"},
         {"nonsense": 1},
     ],
@@ -81,6 +85,21 @@ def test_options_choose_the_engine(
     with connect(collection="Möbel & mehr", **options) as connector:
         assert type(connector._engine) is engine
         assert connector._engine.embedded is embedded
+
+
+def test_the_longest_names_fit(tmp_path: Path) -> None:
+    """Names are measured in bytes; an embedded collection is made under a longer one first."""
+    connect(collection="ü" * 127, url="http://localhost:6333").close()
+    with connect(collection="x" * 215, path=str(tmp_path)) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.drop()
+
+
+def test_a_key_over_http_makes_no_noise() -> None:
+    """The driver's warning, with a line of its source, is not shown by every command."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        connect(collection="docs", url="http://localhost:6333", api_key="key").close()
 
 
 def test_capabilities_tell_engine_and_exactness(rest: QdrantConnector, store: Any) -> None:

@@ -162,7 +162,7 @@ def test_a_second_creator_finds_the_collection(tmp_path: Path) -> None:
     with pytest.raises(CollectionExists):
         EdgeEngine(folder).create(*params, "second")
     engine = EdgeEngine(folder)
-    assert engine.metadata() == "first"
+    assert engine.metadata() == ("first", {})
     engine.close()
     assert [path.name for path in tmp_path.iterdir()] == ["docs"]
 

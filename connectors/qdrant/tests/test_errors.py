@@ -49,6 +49,11 @@ TIMEOUT = (
 STORAGE = "Insufficient storage: Disk usage is at 78%"
 INDEX = 'Index required but not found for "a" of one of the following types: [keyword]'
 STRICT = 'Limit exceeded 6 > 5 for "upsert limit". Help: Reduce the number of points'
+UNTRUSTED = (  # as grpcio 1.85 said of a self-signed one
+    "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:6334: Tls handshake "
+    "failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:"
+    "OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: self signed certificate: OK"
+)
 MISSING = "Not found: Collection `x` doesn't exist!"
 DIM = "Vector dimension error: expected dim: 64, got 32 for vector 'dense'"
 
@@ -85,6 +90,7 @@ STATUSES: list[tuple[int, bytes, type[ConnectorError]]] = [
 CODES: list[tuple[grpc.StatusCode, str, type[ConnectorError]]] = [
     (grpc.StatusCode.UNAUTHENTICATED, "Invalid API key or JWT", AuthError),
     (grpc.StatusCode.PERMISSION_DENIED, "ExpiredSignature", AuthError),
+    (grpc.StatusCode.UNAVAILABLE, UNTRUSTED, PermanentError),
     (grpc.StatusCode.NOT_FOUND, MISSING, CollectionNotFound),
     (grpc.StatusCode.ALREADY_EXISTS, "Wrong input: it exists", CollectionExists),
     (grpc.StatusCode.INVALID_ARGUMENT, DIM, PermanentError),
@@ -421,7 +427,7 @@ def test_a_filter_on_an_unindexed_field_says_what_to_index(
     """A server in strict mode filters on indexed fields only; the error says where to name them."""
     rest.ensure(corpus.SCHEMA)
     store.faults.append(refuse(400, INDEX))
-    with pytest.raises(InvalidFilter, match="payload_fields"):
+    with pytest.raises(InvalidFilter, match="--index-field"):
         rest.count(F("a") == "x")
 
 

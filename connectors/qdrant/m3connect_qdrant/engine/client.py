@@ -6,6 +6,7 @@ import logging
 import math
 import ssl
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -18,14 +19,16 @@ from m3connect.connecting import deadline
 from m3connect.errors import PermanentError, TransientError, Unsupported
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine.protocol import PayloadSelector
+from m3connect_qdrant.engine.strict import Allowance
 from m3connect_qdrant.errors import NAME
-from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
+from m3connect_qdrant.mapping import Point
 
 log = logging.getLogger(__name__)
 
 OLDEST_SERVER = (1, 16)
 """The first server that keeps metadata with a collection."""
 _METADATA = "m3connect"
+_NOTE = "m3connect.note."
 
 
 class MemoryEngine:
@@ -39,10 +42,12 @@ class MemoryEngine:
     embedded = True
     request_bytes = 4 * 1024 * 1024
     exact = True
+    merges = True
 
     def __init__(self, collection: str, client: QdrantClient | None = None) -> None:
         self.collection = collection
         self.client = client or QdrantClient(":memory:")
+        self.allowance = Allowance()
 
     def version(self) -> str:
         return f"qdrant-client in memory {version('qdrant-client')}"
@@ -62,7 +67,11 @@ class MemoryEngine:
 
     def collections(self) -> list[str]:
         names = sorted(one.name for one in self.client.get_collections().collections)
-        return [name for name in names if self._text_of(name) is not None]
+        return [
+            name
+            for name in names
+            if _METADATA in (self.client.get_collection(name).config.metadata or {})
+        ]
 
     def size(self) -> None:
         """Neither this mode nor a server's interface tells."""
@@ -79,11 +88,25 @@ class MemoryEngine:
                     operation="drop",
                 )
 
-    def metadata(self) -> str | None:
-        return self._text_of(self.collection)
+    def metadata(self) -> tuple[str, Mapping[str, str]] | None:
+        config = self._info().config
+        self.allowance = Allowance.of(config.strict_mode_config)
+        kept = config.metadata or {}
+        if _METADATA not in kept:
+            return None
+        notes = {
+            key.removeprefix(_NOTE): text
+            for key, text in kept.items()
+            if key.startswith(_NOTE) and text is not None
+        }
+        return kept[_METADATA], notes
 
     def set_metadata(self, metadata: str) -> None:
         self.client.update_collection(self.collection, metadata={_METADATA: metadata})
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        apart = {f"{_NOTE}{key}": text for key, text in notes.items()}
+        self.client.update_collection(self.collection, metadata=apart)
 
     def indexes(self) -> set[str]:
         return set()
@@ -119,14 +142,19 @@ class MemoryEngine:
         return [_point(record) for record in found]
 
     def scroll(
-        self, condition: models.Filter | None, limit: int, offset: Any, legs: Sequence[Leg]
+        self,
+        condition: models.Filter | None,
+        limit: int,
+        offset: Any,
+        payload: PayloadSelector,
+        legs: Sequence[Leg],
     ) -> tuple[list[Point], Any]:
         page, following = self.client.scroll(
             self.collection,
             scroll_filter=condition,
             limit=limit,
             offset=offset,
-            with_payload=WITHOUT_FACTS,
+            with_payload=payload,
             with_vectors=list(legs) or False,
         )
         return [_point(record) for record in page], following
@@ -147,9 +175,6 @@ class MemoryEngine:
 
     def close(self) -> None:
         self.client.close()
-
-    def _text_of(self, name: str) -> str | None:
-        return (self.client.get_collection(name).config.metadata or {}).get(_METADATA)
 
     def _info(self) -> models.CollectionInfo:
         return self.client.get_collection(self.collection)
@@ -182,15 +207,18 @@ class ServerEngine(MemoryEngine):
         grpc_port: int,
         ca_certificate: Path | None = None,
     ) -> None:
-        client = QdrantClient(
-            url=url,
-            api_key=api_key,
-            timeout=math.ceil(timeout),
-            prefer_grpc=prefer_grpc,
-            grpc_port=grpc_port,
-            check_compatibility=False,  # it would ask in a thread and warn; `version` asks itself
-            **_trust(ca_certificate),
-        )
+        with warnings.catch_warnings():
+            # Of a key over http, with a line of source: on one's own machine there is no other way.
+            warnings.simplefilter("ignore", UserWarning)
+            client = QdrantClient(
+                url=url,
+                api_key=api_key,
+                timeout=math.ceil(timeout),
+                prefer_grpc=prefer_grpc,
+                grpc_port=grpc_port,
+                check_compatibility=False,  # it would ask in a thread and warn; `version` asks itself
+                **_trust(ca_certificate),
+            )
         # gRPC has deadlines of its own.
         timed = client if prefer_grpc else cast("QdrantClient", _Timed(client, timeout))
         super().__init__(collection, timed)

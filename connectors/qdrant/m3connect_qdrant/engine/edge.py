@@ -25,8 +25,9 @@ from m3connect.errors import CollectionNotFound, WritesRefused
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine import edge_requests
 from m3connect_qdrant.engine.protocol import PayloadSelector
+from m3connect_qdrant.engine.strict import Allowance
 from m3connect_qdrant.errors import NAME, CollectionExists
-from m3connect_qdrant.mapping import WITHOUT_FACTS, Point
+from m3connect_qdrant.mapping import Point
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class EdgeEngine:
     embedded = True
     request_bytes = 4 * 1024 * 1024
     exact = False
+    allowance = Allowance()
+    merges = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,13 +90,16 @@ class EdgeEngine:
         (gone / "collection.json").unlink()
         shutil.rmtree(gone)
 
-    def metadata(self) -> str | None:
+    def metadata(self) -> tuple[str, Mapping[str, str]]:
         self._acquire()
-        return (self.folder / "collection.json").read_text()
+        return (self.folder / "collection.json").read_text(), {}
 
     def set_metadata(self, metadata: str) -> None:
         self._acquire()
         _write(self.folder / "collection.json", metadata)
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        raise NotImplementedError("it has one user, who replaces the text")
 
     def indexes(self) -> set[str]:
         return set(self._open().info().payload_schema)
@@ -132,14 +138,19 @@ class EdgeEngine:
         ]
 
     def scroll(
-        self, condition: models.Filter | None, limit: int, offset: Any, legs: Sequence[Leg]
+        self,
+        condition: models.Filter | None,
+        limit: int,
+        offset: Any,
+        payload: PayloadSelector,
+        legs: Sequence[Leg],
     ) -> tuple[list[Point], Any]:
         page, following = self._open().scroll(
             qdrant_edge.ScrollRequest(
                 offset=offset,
                 limit=limit,
                 filter=edge_requests.condition(condition),
-                with_payload=edge_requests.payload(WITHOUT_FACTS),
+                with_payload=edge_requests.payload(payload),
                 with_vector=list(legs) or False,
             )
         )

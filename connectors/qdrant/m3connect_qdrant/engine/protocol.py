@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from qdrant_client import models
 
 from m3connect.types import Leg
+from m3connect_qdrant.engine.strict import Allowance
 from m3connect_qdrant.mapping import Point
 
 PayloadSelector = models.PayloadSelectorInclude | models.PayloadSelectorExclude
@@ -25,6 +26,10 @@ class Engine(Protocol):
     """Binary size of the records that one write request may hold."""
     exact: bool
     """Whether it always compares a dense query with every vector."""
+    allowance: Allowance
+    """What one request may do, as it was when the metadata was last read."""
+    merges: bool
+    """Whether metadata are merged by key, so that two who write at once lose nothing."""
 
     def version(self) -> str:
         """Engine and version, for people."""
@@ -50,11 +55,14 @@ class Engine(Protocol):
     def drop(self) -> None:
         """Remove the collection, which exists."""
 
-    def metadata(self) -> str | None:
-        """The text stored with the collection; None if it was made without."""
+    def metadata(self) -> tuple[str, Mapping[str, str]] | None:
+        """The text stored with the collection, and the notes beside it; None if made without."""
 
     def set_metadata(self, metadata: str) -> None:
         """Replace that text."""
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Replace notes beside that text, where the engine merges."""
 
     def indexes(self) -> set[str]:
         """The keys of the payload indexes."""
@@ -74,9 +82,14 @@ class Engine(Protocol):
         """The points with these ids, in any order, with the vectors of some legs."""
 
     def scroll(
-        self, condition: models.Filter | None, limit: int, offset: Any, legs: Sequence[Leg]
+        self,
+        condition: models.Filter | None,
+        limit: int,
+        offset: Any,
+        payload: PayloadSelector,
+        legs: Sequence[Leg],
     ) -> tuple[list[Point], Any]:
-        """A page of points without facts, and the offset of the next; None after the last."""
+        """A page of points, and the offset of the next; None after the last."""
 
     def count(self, condition: models.Filter | None) -> int:
         """How many points match; exact."""
