@@ -83,6 +83,7 @@ _FRAMEWORKS = {
     "haystack": "haystack",
     "llama_index": "llama_index",
     "ray": "ray",
+    "ray_files": "ray",
     "spark": "pyspark",
     "daft": "daft",
     "dlt": "dlt",

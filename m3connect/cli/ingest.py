@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from urllib.parse import quote
 
 import typer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 PARTIAL_FAILURE = 4  # exit code
 
-_SOURCE = "Source"
+_SOURCE, _WORKERS = "Source", "Workers"
 
 
 def ingest(
@@ -111,6 +112,22 @@ def ingest(
             help="The largest part of this source's documents that --prune deletes.", min=0, max=1
         ),
     ] = 0.1,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="What reads and encodes: this process, or workers of a Ray cluster, which need the "
+            "files under the same paths and a database server.",
+            rich_help_panel=_WORKERS,
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the cluster, such as auto or ray://host:10001. Default: one on this machine.",
+            rich_help_panel=_WORKERS,
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
     ] = False,
@@ -132,19 +149,21 @@ def ingest(
     - `m3connect ingest corpus.jsonl.gz --text-field body --index-field lang:keyword`
     - `cat corpus.jsonl | m3connect ingest - --url http://localhost:6333 --collection handbook`
     - `m3connect ingest "s3://bucket/docs/**/*.md" --target milvus --model BAAI/bge-m3 --dry-run`
+    - `m3connect ingest "s3://bucket/docs/" --engine ray --ray-address auto --url http://qdrant:6333`
 
     Exit code 4: some documents failed and are listed in --dead-letters; all others are in.
     """
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
 
+    if ray_address is not None and engine != "ray":
+        raise ConfigError("--ray-address needs --engine ray")
     letters = dead_letters or _letters(where)
     kept = [FilePath(where.path)] if where.path else []
     remarks = ingestion.Remarks()
     sources = ingestion.find(paths, files.selection([letters, *kept]), remarks)
-    opened = ingestion.open_source(
-        sources,
-        model.load,
+    open_source = partial(
+        ingestion.open_source,
         id_field=id_field,
         text_field=text_field,
         metadata_fields=options.names(metadata_field) or None,
@@ -153,8 +172,8 @@ def ingest(
         context=passages.contexts(),
         reading=files.options(),
         source_name=source,
-        remarks=remarks,
     )
+    opened = open_source(sources, model.load, remarks=remarks)
     chosen = options.legs(legs) if legs is not None else None
     with (
         where.open() as connector,
@@ -171,6 +190,14 @@ def ingest(
                 progress=progress,
             )
         else:
+            if engine == "ray":
+                from m3connect.integrations import ray_files
+
+                legs_stored = chosen or ingestion.choose_legs(None, opened, connector)
+                work = ray_files.Work(
+                    open_source, where.open, model.model, model.how(), legs_stored, take_over
+                )
+                opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
             report = ingestion.ingest(
                 opened,
                 None,

@@ -180,15 +180,18 @@ class ModelChoice:
             CheckpointError: there is no such checkpoint, or it is broken.
             ConfigError: an extra is missing.
         """
-        encoder: M3Encoder | RemoteEncoder = services().load_encoder(
-            self.model,
-            backend=self.backend,
-            device=self.device,
-            dtype=self.dtype,
-            max_length=self.max_length,
-            batch_tokens=self.batch_tokens,
-        )
+        encoder: M3Encoder | RemoteEncoder = services().load_encoder(self.model, **self.how())
         return encoder
+
+    def how(self) -> dict[str, Any]:
+        """How it is run: the options of :meth:`m3connect.M3Encoder.load`."""
+        return {
+            "backend": self.backend,
+            "device": self.device,
+            "dtype": self.dtype,
+            "max_length": self.max_length,
+            "batch_tokens": self.batch_tokens,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

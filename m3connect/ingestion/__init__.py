@@ -20,7 +20,7 @@ from m3connect.ingestion.encoding import EncodeReport, encode_to_parquet, read_l
 from m3connect.ingestion.estimate import estimate
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Remarks, Selection, find
-from m3connect.ingestion.opening import open_source
+from m3connect.ingestion.opening import choose_legs, open_source
 from m3connect.ingestion.pipeline import ingest
 from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
 from m3connect.ingestion.sources import count, read, read_files
@@ -36,6 +36,7 @@ __all__ = [
     "Options",
     "Remarks",
     "Selection",
+    "choose_legs",
     "count",
     "encode_to_parquet",
     "estimate",

@@ -9,7 +9,7 @@ from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, Field
 from m3connect.ingestion.chunking import Chunker, chunk_id
 from m3connect.ingestion.ledger import Candidate, content_hash
 from m3connect.ingestion.ownership import UNNAMED
-from m3connect.ingestion.report import Failure
+from m3connect.ingestion.report import Failure, Part
 from m3connect.types import PASSAGE_FIELDS, Document, Leg, Payload
 
 
@@ -23,6 +23,7 @@ class DocumentSource:
         chunker: cuts them.
         source: the name of the source that all of them belong to; None is each document's own.
         whole: whether they are all that their source has.
+        parts: what other processes do with the documents, in place of ``items``.
     """
 
     items: Iterable[Document | Failure]
@@ -30,6 +31,7 @@ class DocumentSource:
     chunker: Chunker
     source: str | None = None
     whole: bool = False
+    parts: Iterable[Part] | None = None
 
     @property
     def legs(self) -> tuple[Leg, ...]:

@@ -67,6 +67,12 @@ class Remarks:
     guessed: Counter[str] = field(default_factory=Counter)
     images: int = 0
 
+    def add(self, others: Remarks) -> None:
+        """Count what another process came across, too."""
+        self.left_out += others.left_out
+        self.guessed += others.guessed
+        self.images += others.images
+
     def sentences(self) -> list[str]:
         """For people; nothing if there is nothing to say.
 

@@ -25,7 +25,7 @@ from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.formats import Options
 from m3connect.ingestion.ledger import COMMIT, INDEXED, Candidate, Mark, Stored, content_hash, step
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
-from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
+from m3connect.ingestion.report import DeadLetters, Failure, IngestReport, KeptLetters, Part
 from m3connect.ingestion.sink import Change, Empty, Event, Sink, Unchanged, Work
 from m3connect.progress import Progress, silent
 from m3connect.types import Chunk, Document, Embeddings, Leg, Payload, RecordBatch
@@ -202,11 +202,53 @@ def events(
         held: whether the collection is known to hold all of a copy.
     """
     if isinstance(source, DocumentSource):
+        if source.parts is not None:
+            return together(source.parts, seen)
         return encode(passages(source, seen, ask), source.encoder, legs, recall)
     records = admit(source.candidates(legs), seen)
     if source.restores:
         return assemble(as_they_are(records, held=held), marked=True)
     return assemble(look_up(records, ask, ROWS, ROWS_BYTES))
+
+
+def ingest_part(
+    source: DocumentSource, connector: Connector, legs: Sequence[Leg], *, take_over: bool
+) -> Part:
+    """The share of a worker in a run: another process made the collection, and counts all parts.
+
+    Args:
+        source: some of the documents.
+        connector: the collection, which exists.
+        legs: the representations to store.
+        take_over: as in :func:`ingest`.
+
+    Raises:
+        as :func:`ingest`.
+    """
+    seen: dict[str, str] = {}
+    letters = KeptLetters()
+    with Sink(connector, letters, take_over=take_over) as sink:
+        sink.write(events(source, legs, seen, sink.look_up, sink.recall))
+    connector.flush()
+    return Part(sink.report(), seen, letters.failures)
+
+
+def together(parts: Iterable[Part], seen: dict[str, str]) -> Iterator[Event]:
+    """What the parts of a run did; an id that two of them gave is a failure, as it is in one process.
+
+    Which of the two documents the collection holds is the one that was written last.
+    """
+    for part in parts:
+        twice = sorted(part.seen.keys() & seen.keys())
+        written = part.report.written - len(twice)
+        report = replace(
+            part.report, written=max(written, 0), unchanged=part.report.unchanged + min(written, 0)
+        )
+        failures = [
+            Failure("another document of this run has the same id", id=id_) for id_ in twice
+        ]
+        yield Part(report, part.seen, [*part.failures, *failures])
+        seen.update(part.seen)
 
 
 def passages(

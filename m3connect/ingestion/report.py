@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +93,21 @@ _COUNTS = [f.name for f in fields(IngestReport) if f.name not in {"left_over", "
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What another process did with some of the documents: nothing is left but to count it.
+
+    Args:
+        report: its counts, the failures among them.
+        seen: the ids of the documents, with the names of their sources.
+        failures: documents that it could not take.
+    """
+
+    report: IngestReport
+    seen: Mapping[str, str]
+    failures: Sequence[Failure]
+
+
+@dataclass(frozen=True, slots=True)
 class IngestEstimate:
     """What a run would do, without having written anything.
 
@@ -167,6 +182,17 @@ class DeadLetters:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+
+class KeptLetters:
+    """Failures in memory, for whoever reports them elsewhere."""
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+
+    def add(self, failure: Failure) -> None:
+        """Record one failure."""
+        self.failures.append(failure)
 
 
 def _check_letters(path: Path) -> None:

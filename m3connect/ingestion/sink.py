@@ -32,7 +32,7 @@ from m3connect.errors import (
 from m3connect.ingestion import ledger
 from m3connect.ingestion.chunking import chunk_ids
 from m3connect.ingestion.ledger import Candidate, Mark, Stored
-from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
+from m3connect.ingestion.report import DeadLetters, Failure, IngestReport, KeptLetters, Part
 from m3connect.progress import Progress, silent
 from m3connect.types import Leg, RecordBatch
 
@@ -118,7 +118,7 @@ class Empty:
     stale: Sequence[str]
 
 
-Event: TypeAlias = Work | Unchanged | Empty | Failure
+Event: TypeAlias = Work | Unchanged | Empty | Failure | Part
 """What the pipeline gives: of each document its records, or why there are none to write."""
 
 
@@ -139,7 +139,7 @@ class Sink:
     def __init__(
         self,
         connector: Connector,
-        letters: DeadLetters,
+        letters: DeadLetters | KeptLetters,
         progress: Progress = silent,
         *,
         exists: bool = True,
@@ -239,6 +239,17 @@ class Sink:
                 self.failed += 1
                 self.first_failure = self.first_failure or event
                 self._letters.add(event)
+            case Part(report=done, failures=failures):
+                for failure in failures:
+                    self.count(failure)
+                self.unchanged += done.unchanged
+                self.chunks += done.chunks
+                self.written += done.written
+                self.metadata_only += done.metadata_only
+                self.deleted += done.deleted
+                self.empty += done.empty
+                self.tokens += done.tokens
+                self.truncated += done.truncated
         if time.perf_counter() - self._told > TELL_SECONDS:
             self._tell()
 

@@ -44,11 +44,15 @@ log = logging.getLogger(__name__)
 _AT_ONCE, _BYTES = 256, 32 * 1024 * 1024  # documents, and vectors, of one piece of work
 
 
-def _load(model: str, options: Mapping[str, Any] | None = None) -> Encoder:
+def load_encoder(model: str, options: Mapping[str, Any] | None = None) -> Encoder:
     """The model of this process: loaded once, however many batches come.
 
     Engines run a process a core and tell each its share of the machine in OMP_NUM_THREADS, which
     ONNX Runtime alone would not read.
+
+    Args:
+        model: its name.
+        options: of :meth:`m3connect.M3Encoder.load`.
     """
     threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or None
     return _loaded(model, tuple(sorted(({"threads": threads} | dict(options or {})).items())))
@@ -94,7 +98,7 @@ def encode_batch(
     Raises:
         ConfigError: a column is missing, or a bad option.
     """
-    model = _load(encoder) if isinstance(encoder, str) else encoder
+    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
     chunker = Chunker(model, tokens=chunk_tokens, overlap=chunk_overlap, context=context)
     source = _documents(batch, model, chunker, Fields(id_field, text_field, metadata_fields))
     chosen = tuple(legs) if legs is not None else source.legs
@@ -337,7 +341,7 @@ class Sink:
         if self.encoder is None:
             raise ConfigError("this needs a model: Sink(..., encoder=), or encode_batch before it")
         if isinstance(self.encoder, str):
-            return _load(self.encoder, self.encoder_options)
+            return load_encoder(self.encoder, self.encoder_options)
         return self.encoder
 
     def _whole(

@@ -30,7 +30,6 @@ from m3connect.types import (
     Weighted,
 )
 
-
 _NAMED_AT_ONCE = 1000
 """Candidates whose scores one search asks for."""
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.outside.environment import environment, run_suite
 
-OURS = (".[ray,spark,daft,dlt]",)
+OURS = (".[ray,spark,daft,dlt]", "models/m3-mini")
 NEEDS = ("pytest>=8.3",)
 
 

@@ -115,7 +115,12 @@ def running(engine: str) -> Iterator[None]:
     if engine.startswith("ray"):
         import ray
 
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200_000_000)
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            log_to_driver=False,
+        )
         yield
         ray.shutdown()
     elif engine.startswith("spark"):

@@ -15,6 +15,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -43,7 +44,7 @@ class Server:
         self.writes = 0
         self.failed = 0
         self.poison: str | None = None
-        """A document at which every client dies."""
+        """A document that is never written: every client dies of it."""
 
     def run(self) -> None:
         """Answer until the listener is closed."""
@@ -56,6 +57,9 @@ class Server:
 
     def answer(self, method: str, args: tuple, kwargs: dict) -> tuple[str, Any]:
         """What a call gives, or how the client is to fail."""
+        if method == "upsert" and self.poison in {each["document_id"] for each in args[0].payloads}:
+            self.failed += 1
+            return self.how, OSError(f"the connection broke at {self.poison}")
         try:
             result = getattr(self.collection, method)(*args, **kwargs)
         except M3ConnectError as error:
@@ -64,8 +68,7 @@ class Server:
             result = list(result)
         if method == "upsert":
             self.writes += 1
-            poisoned = any(each["document_id"] == self.poison for each in args[0].payloads)
-            if self.writes in self.fail_at or poisoned:
+            if self.writes in self.fail_at:
                 self.failed += 1
                 return self.how, OSError(f"the connection broke after write {self.writes}")
         return "result", result
@@ -85,7 +88,7 @@ class Shared:
     """The connector: each call is a connection of its own, so that it may be made by anyone."""
 
     name = "shared"
-    capabilities = MemoryConnector.capabilities
+    capabilities = replace(MemoryConnector.capabilities, embedded=False)
 
     def __init__(self, *, collection: str, url: str) -> None:
         self.collection = collection

@@ -1,5 +1,6 @@
 """Every engine makes the collection that one process makes. Run in an environment of its own."""
 
+import json
 import os
 import pickle
 import random
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from m3connect import ingest, transfer
+from m3connect import cli, ingest, transfer
 from m3connect.errors import FingerprintMismatch, PermanentError
 from m3connect.integrations.arrow import Sink
 from m3connect.stores.memory import MemoryConnector
@@ -140,6 +141,90 @@ def test_a_collection_of_another_model_is_told_before_anything_is_read(
     with pytest.raises(FingerprintMismatch, match="'hash-1'"):
         engine(TABLE, sink(server), tmp_path)
     assert server.writes == 0
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder of pages and of records, one of them broken."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for at in range(6):
+        (folder / f"{at}.md").write_text(f"# Page {at}\n\nIt says {at}.\n")
+    for name in ("a", "b"):
+        rows = [{"id": f"{name}{at}", "text": f"Record {at} of {name}"} for at in range(8)]
+        (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n{no")
+    return folder
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path, corpus):
+    """``m3connect ingest`` of that folder: exit code, report, what is said to people."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(server, *arguments):
+        target = ["--target", "shared", "--url", server.url, "--collection", "docs", "--json"]
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["ingest", str(corpus), *target, *arguments])
+        out, err = capsys.readouterr()
+        report = json.loads(out) if out else {}
+        letters = tmp_path / ".m3connect" / "dead-letters" / "shared-docs.jsonl"
+        report["letters"] = sorted(letters.read_text().splitlines()) if letters.exists() else []
+        return exit_.value.code, report | {"seconds": 0}, err
+
+    return run
+
+
+def test_the_command_reports_what_one_process_reports(ray, server, command, corpus):
+    """Counts, exit code, dead letters, pruning; though two workers die on the way."""
+    with shared.serve() as alone:
+        server.fail_at = {1, 3}
+        expected = command(alone)
+        code, report, _ = command(server, "--engine", "ray")
+        assert server.failed == 2
+        assert code == expected[0] == 4
+        committed = {"written", "unchanged"}  # what a worker had committed is found unchanged
+        assert sum(report[name] for name in committed) == expected[1]["written"] == 22
+        counts = {"read", "failed", "empty", "left_over", "letters"}
+        assert {name: report[name] for name in counts} == {
+            name: expected[1][name] for name in counts
+        }
+        assert transfer.verify(alone.collection, server.collection).equal
+        for name in ("a", "b"):
+            path = corpus / f"{name}.jsonl"
+            path.write_text(path.read_text().removesuffix("{no"))
+        (corpus / "5.md").unlink()
+        expected, found = command(alone, "--prune"), command(server, "--prune", "--engine", "ray")
+        assert found[:2] == expected[:2]
+        assert (found[0], found[1]["pruned"], found[1]["unchanged"]) == (0, 1, 21)
+        assert transfer.verify(alone.collection, server.collection).equal
+
+
+def test_the_command_names_the_files_at_which_workers_die(ray, server, command):
+    """And does not try for ever."""
+    server.poison = "b3"
+    code, _, err = command(server, "--engine", "ray")
+    assert code == 1
+    assert "shared ingest: a worker died 3 times at b.jsonl; Ray's log says how" in err
+    assert server.failed == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["corpus", "--target", "memory", "--engine", "ray"], "memory is embedded here"),
+        (["corpus", "--ray-address", "auto"], "--ray-address needs --engine ray"),
+        (
+            ["-", "--target", "memory", "--engine", "ray"],
+            "standard input cannot be read by workers",
+        ),
+    ],
+)
+def test_what_workers_cannot_do_is_bad_usage(command, capsys, arguments, message):
+    """Said before anything is read."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["ingest", *arguments])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_nothing_is_written_twice(ray, server, tmp_path):

@@ -1,0 +1,167 @@
+"""Files spread over the workers of a Ray cluster: what ``m3connect ingest --engine ray`` runs.
+
+Each task reads, cuts, encodes and writes some of the files, as one process does with all of them; the
+process that started the run makes the collection, counts, and prunes at the end. A task whose worker
+died is repeated: what it had written is then unchanged.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from typing import Any
+
+try:
+    import ray
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+except ImportError as error:
+    from m3connect.errors import ConfigError
+
+    raise ConfigError(f'Ray is missing ({error}): pip install "m3connect[ray]"') from error
+
+from m3connect.contract import Connector
+from m3connect.errors import ConfigError, M3ConnectError, PermanentError
+from m3connect.ingestion.documents import DocumentSource
+from m3connect.ingestion.encoded import EncodedSource
+from m3connect.ingestion.formats import RECORDS
+from m3connect.ingestion.listing import STDIN, Remarks, SourceFile
+from m3connect.ingestion.pipeline import ingest_part
+from m3connect.ingestion.report import Part
+from m3connect.integrations.arrow import load_encoder
+from m3connect.types import Leg
+
+ATTEMPTS = 3
+PAGES = 32  # files of a document each that make one task; a file of records is one by itself
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker is told; it has to be picklable.
+
+    Args:
+        open_source: of files, an encoder and ``remarks``: as
+            :func:`m3connect.ingestion.open_source`, which other options are bound to.
+        connect: opens the collection.
+        model: its name.
+        model_options: of :meth:`m3connect.M3Encoder.load`.
+        legs: the representations to store.
+        take_over: as in :func:`m3connect.ingest`.
+    """
+
+    open_source: Callable[..., DocumentSource | EncodedSource]
+    connect: Callable[[], Connector]
+    model: str
+    model_options: Mapping[str, Any]
+    legs: Sequence[Leg]
+    take_over: bool = False
+
+    def __call__(self, files: Sequence[SourceFile]) -> tuple[Part, Remarks]:
+        """One task: some of the files."""
+        remarks = Remarks()
+        encoder = load_encoder(self.model, self.model_options)
+        source = self.open_source(files, encoder, remarks=remarks)
+        assert isinstance(source, DocumentSource), "which the process that started the run has seen"
+        with self.connect() as connector:
+            part = ingest_part(source, connector, self.legs, take_over=self.take_over)
+        return part, remarks
+
+
+def spread(
+    opened: DocumentSource | EncodedSource,
+    files: Sequence[SourceFile],
+    work: Work,
+    remarks: Remarks,
+    *,
+    address: str | None = None,
+) -> DocumentSource:
+    """A source whose documents workers write; for :func:`m3connect.ingest`.
+
+    Args:
+        opened: the source as one process would read it.
+        files: of the source; every worker must reach them under these paths.
+        work: what is done with them.
+        remarks: counts what reading leaves out or guesses.
+        address: of the cluster; None for one on this machine, or that RAY_ADDRESS names.
+
+    Raises:
+        ConfigError: the database or the source is of this process alone.
+        PermanentError: a worker died at the same files each time; names them.
+        M3ConnectError: what a worker raised.
+    """
+    if not isinstance(opened, DocumentSource):
+        raise ConfigError("these are embeddings, which one process stores as fast: no --engine ray")
+    if any(file.path == STDIN for file in files):
+        raise ConfigError("standard input cannot be read by workers; give files")
+    with work.connect() as connector:
+        if connector.capabilities.embedded:
+            raise ConfigError(
+                f"{connector.name} is embedded here, which one process uses at a time; workers need a "
+                "server (--url)"
+            )
+        name = connector.name
+    return replace(opened, parts=_parts(files, work, remarks, address, name))
+
+
+def _parts(
+    files: Sequence[SourceFile], work: Work, remarks: Remarks, address: str | None, connector: str
+) -> Iterator[Part]:
+    """What the tasks did, as they end."""
+    # What workers and Ray say would come out on stdout, which is for the command's result.
+    with redirect_stdout(sys.stderr), _cluster(address):
+        run = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_run)
+        told = ray.put(work)
+        waiting = {run.remote(told, group): group for group in groups(files)}
+        try:
+            while waiting:
+                (done, *_), _ = ray.wait(list(waiting))
+                part, others = _result(done, waiting.pop(done), connector)
+                remarks.add(others)
+                yield part
+        finally:
+            for task in waiting:
+                ray.cancel(task)
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """The one that is connected, or one for the time of the run."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address, include_dashboard=False, logging_level="WARNING")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def groups(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
+    """Files of a task each: one of records, or some of a document."""
+    pages = [file for file in files if file.suffix not in RECORDS]
+    alone = [[file] for file in files if file.suffix in RECORDS]
+    return [*alone, *(pages[start : start + PAGES] for start in range(0, len(pages), PAGES))]
+
+
+def _run(work: Work, files: Sequence[SourceFile]) -> tuple[Part, Remarks]:
+    return work(files)
+
+
+def _result(task: Any, files: Sequence[SourceFile], connector: str) -> tuple[Part, Remarks]:
+    try:
+        done: tuple[Part, Remarks] = ray.get(task)
+    except WorkerCrashedError as error:
+        names = ", ".join(file.name for file in files[:3]) + (", ..." if len(files) > 3 else "")
+        raise PermanentError(
+            f"a worker died {ATTEMPTS} times at {names}; Ray's log says how (most often: out of "
+            "memory). What others wrote is in: run again without these files, or with less at once "
+            "(--batch-tokens)",
+            connector=connector,
+            operation="ingest",
+        ) from error
+    except RayTaskError as error:
+        if isinstance(error.cause, M3ConnectError):  # as it was raised, without Ray's traceback
+            raise error.cause from error
+        raise
+    return done
