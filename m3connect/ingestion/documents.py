@@ -23,6 +23,7 @@ class DocumentSource:
         chunker: cuts them.
         source: the name of the source that all of them belong to; None is each document's own.
         whole: whether they are all that their source has.
+        pages: the ids and sources that are known before anything is read: of files that are documents.
         parts: what other processes do with the documents, in place of ``items``.
     """
 
@@ -31,6 +32,7 @@ class DocumentSource:
     chunker: Chunker
     source: str | None = None
     whole: bool = False
+    pages: Sequence[tuple[str, str]] = ()
     parts: Iterable[Part] | None = None
 
     @property
@@ -75,9 +77,18 @@ class DocumentSource:
             )
         except (TypeError, ValueError) as error:
             return Failure(f"metadata that JSON cannot hold: {error}", id=document.id)
-        marked = chunk_id(document.id, 0), chunk_id(document.id, 1)
-        source = self.source or document.source or UNNAMED
-        return Candidate(document.id, hash_, marked, len(document.text), document, source)
+        source, size = self.source or document.source or UNNAMED, len(document.text)
+        return Candidate(document.id, hash_, _marked(document.id), size, document, source)
+
+    def foreseen(self) -> Iterator[Candidate[None]]:
+        """The documents of :attr:`pages`, of which no more than whose they are is known."""
+        for id_, source in self.pages:
+            yield Candidate(id_, "", _marked(id_), 0, None, self.source or source)
+
+
+def _marked(id_: str) -> tuple[str, str]:
+    """The ids of the records that carry a document's marks."""
+    return chunk_id(id_, 0), chunk_id(id_, 1)
 
 
 def _fault(document: Document) -> str | None:

@@ -17,7 +17,7 @@ from m3connect.ingestion import tables
 from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, options_of
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, from_arrow, is_encoded, open_files
-from m3connect.ingestion.formats import Fields, Options
+from m3connect.ingestion.formats import RECORDS, Fields, Options
 from m3connect.ingestion.listing import Path, Remarks, SourceFile, find
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import read_files
@@ -74,7 +74,7 @@ def open_source(
     made_by = None if encoder is None or callable(encoder) else encoder.info.fingerprint
     fields = Fields(id_field, text_field, _names(metadata_fields))
     options = replace(reading or Options(), fields=fields)
-    opened, whole = _open(source, made_by, options, Remarks() if remarks is None else remarks)
+    opened, files = _open(source, made_by, options, Remarks() if remarks is None else remarks)
     if isinstance(opened, EncodedSource):
         return replace(opened, source=source_name)
     if encoder is None:
@@ -82,34 +82,37 @@ def open_source(
     if callable(encoder):
         encoder = encoder()
     chunker = Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap, context=context)
-    return DocumentSource(opened, encoder, chunker, source_name, whole)
+    whole = bool(files) and not any(file.part or file.filesystem is None for file in files)
+    pages = [
+        (options.id_prefix + file.name, file.root) for file in files if file.suffix not in RECORDS
+    ]
+    return DocumentSource(opened, encoder, chunker, source_name, whole, pages)
 
 
 def _open(
     source: Any, made_by: Fingerprint | None, options: Options, remarks: Remarks
-) -> tuple[EncodedSource | Iterable[Document | Failure], bool]:
-    """Embeddings, or documents to encode; and whether they are all that their source has."""
+) -> tuple[EncodedSource | Iterable[Document | Failure], Sequence[SourceFile]]:
+    """Embeddings, or documents to encode; and the files that they are in."""
     reader = tables.as_reader(source)
     if reader is not None:
-        return _open_batches(reader.schema, reader, made_by, options.fields), False
+        return _open_batches(reader.schema, reader, made_by, options.fields), ()
     if isinstance(source, Mapping | Document | SourceFile):
         raise InputError(f"a source is many documents, not one {type(source).__name__}: [it]")
     items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
     first = next(items, None)
     everything = chain([first] if first is not None else [], items)
     if isinstance(first, pa.RecordBatch):
-        return _open_batches(first.schema, everything, made_by, options.fields), False
+        return _open_batches(first.schema, everything, made_by, options.fields), ()
     if isinstance(first, str | os.PathLike | SourceFile):
         named = list(everything)
         files = named if isinstance(first, SourceFile) else find(named, remarks=remarks)
-        whole = not any(file.part or file.filesystem is None for file in files)
-        return _open_files(files, made_by, options, remarks), whole
+        return _open_files(files, made_by, options, remarks), files
     if first is not None and not isinstance(first, Document | Failure | Mapping):
         raise InputError(
             "a source gives paths, Documents or Arrow batches, not "
             f"{type(first).__name__}; tables, data frames and dicts are taken, too"
         )
-    return tables.from_records(everything, options.fields), False
+    return tables.from_records(everything, options.fields), ()
 
 
 def _open_batches(

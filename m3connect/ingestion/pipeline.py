@@ -204,7 +204,8 @@ def events(
     if isinstance(source, DocumentSource):
         if source.parts is not None:
             return together(source.parts, seen)
-        return encode(passages(source, seen, ask), source.encoder, legs, recall)
+        made = encode(passages(source, seen, ask), source.encoder, legs, recall)
+        return foresee(made, source.foreseen(), ask)
     records = admit(source.candidates(legs), seen)
     if source.restores:
         return assemble(as_they_are(records, held=held), marked=True)
@@ -407,6 +408,24 @@ def _embeddings(
     new = count(len(rows))
     order = [rows[id_] if (id_ := each.chunk.id) in rows else next(new) for each in passages]
     return Embeddings.concat(parts).take(np.array(order)), tokens
+
+
+def foresee(
+    made: Iterable[Event], known: Iterable[Candidate[None]], ask: LookUp
+) -> Iterator[Event]:
+    """Before the first write of a source that is new to the collection: whether it may write at all.
+
+    Documents of another source are refused where they are looked up; what is known of documents
+    before they are read is asked here, so that this is not in the middle of a long run.
+    """
+    new = True
+    for event in made:
+        if new and isinstance(event, Work):
+            for window in grouped(known, lambda _: 1, WINDOW_DOCUMENTS, WINDOW_DOCUMENTS):
+                assert isinstance(window, list)
+                ask(window).result()
+        new = new and not isinstance(event, Work | Unchanged)
+        yield event
 
 
 def as_they_are(

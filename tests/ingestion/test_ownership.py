@@ -175,3 +175,27 @@ def test_the_refusal_comes_before_any_of_those_documents_is_written(
     with pytest.raises(Refused, match="'d9'"):
         ingest([Document(f"d{at}", "y") for at in range(10)], encoder, connector)
     assert texts(connector)["d9"] == ("x", "other")
+
+
+def test_a_page_that_would_be_refused_is_foreseen(two, encoder, connector, monkeypatch):
+    """Before the first write of a new source, however far back it stands; later runs do not ask."""
+    monkeypatch.setattr("m3connect.ingestion.pipeline.WINDOW_DOCUMENTS", 2)
+    monkeypatch.setattr("m3connect.ingestion.pipeline.GROUP_PASSAGES", 2)
+    ingest("two/a", encoder, connector)
+    for at in range(9):
+        (two / "b" / f"A{at}.md").write_text(f"page {at}\n")
+    with pytest.raises(Refused, match=r"'README\.md'"):
+        ingest("two/b", encoder, connector)
+    assert connector.count() == 1
+    asked = []
+    fetch = connector.fetch
+    monkeypatch.setattr(
+        connector,
+        "fetch",
+        lambda ids, vectors=True: asked.extend(ids) or fetch(ids, vectors=vectors),
+    )
+    ingest("two/b", encoder, connector, reading=Options(id_prefix="b/"))
+    assert asked.count("b/README.md#0") == 2
+    (two / "b" / "README.md").write_text("changed\n")
+    ingest("two/b", encoder, connector, reading=Options(id_prefix="b/"))
+    assert asked.count("b/README.md#0") == 3
