@@ -356,7 +356,8 @@ class CollectionInfo:
 class Connector(Protocol):
     """One collection in one database. Methods raise the ConnectorError family, or InputError.
 
-    It is a context manager; leaving it closes it. A filter may be given as text everywhere. Any thread may use it, one at a time.
+    It is a context manager; leaving it closes it. A filter may be given as text everywhere. Any
+    thread may use it, one at a time.
     """
 
     name: str

@@ -1,4 +1,7 @@
-"""For every test: a small test collection, and a tiny M3: two layers, 32 wide, token vectors 16 wide, random weights, a real tokenizer, no download."""
+"""For every test: a small test collection and a tiny M3.
+
+Two layers, 32 wide, token vectors 16 wide, random weights, a real tokenizer, no download.
+"""
 
 import json
 import resource

@@ -57,7 +57,8 @@ def encode(
     """Encode texts into a Parquet file.
 
     Columns: id, text, payload (all other fields, as JSON), dense, sparse_indices, sparse_values,
-    multivector (float16), n_tokens, truncated. Input: jsonl, csv, tsv, parquet (a text a row), txt (a text a line), each also .gz.
+    multivector (float16), n_tokens, truncated. Input: jsonl, csv, tsv, parquet (a text a row),
+    txt (a text a line), each also .gz.
     `m3connect ingest` takes the file as it is.
 
     - `m3connect encode corpus.jsonl --output corpus.parquet`

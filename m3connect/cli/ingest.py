@@ -268,8 +268,8 @@ def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:
     typer.echo(
         f"{estimated.read} documents read: {estimated.unchanged} unchanged, {estimated.failed} "
         f"would fail, {estimated.pruned} would be pruned; {estimated.chunks} passages to encode, "
-        f"{estimated.tokens:,} tokens, about {estimated.seconds:.0f} s and {estimated.bytes / 1e6:.1f} MB of texts and vectors. "
-        "Nothing was written."
+        f"{estimated.tokens:,} tokens, about {estimated.seconds:.0f} s and "
+        f"{estimated.bytes / 1e6:.1f} MB of texts and vectors. Nothing was written."
     )
 
 

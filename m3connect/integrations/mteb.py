@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from m3connect.training_data import mining
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
-_TYPES: dict[Mode, str] = {
+_TYPES: dict[Mode, Literal["dense", "sparse", "late-interaction", "hybrid"]] = {
     "dense": "dense",
     "sparse": "sparse",
     "multivector": "late-interaction",

@@ -139,10 +139,8 @@ class _Builder:
 
     def embed(self, inputs: Inputs) -> str:
         """Word, position and type embeddings, normalised."""
-        if inputs == "input_ids":
-            rows = self.node("Gather", WORD_EMBEDDINGS, "input_ids")
-        else:
-            rows = "rows"
+        looked_up = inputs == "input_ids"
+        rows = self.node("Gather", WORD_EMBEDDINGS, "input_ids") if looked_up else "rows"
         length = self.node("Shape", "attention_mask", start=1, end=2)
         first = self.ints([self.body.first_position])
         end = self.node("Add", length, first)

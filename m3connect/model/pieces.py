@@ -219,7 +219,7 @@ def _fill(path: Path, folder: Path) -> None:
     content["truncation"] = content["padding"] = None
     lowest = int(places[scores.argmin()])
     always = dict.fromkeys([*places[:count].tolist(), lowest])
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "blob": _bytes(b"".join(pieces[at] for at in order)),
         "ends": np.cumsum([0, *(len(pieces[at]) for at in order)], dtype=np.int64),
         "ids": np.array(order, np.int32),

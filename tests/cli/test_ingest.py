@@ -14,7 +14,8 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 KEYS = [
-    "read", "unchanged", "chunks", "written", "metadata_only", "deleted", "pruned", "left_over", "empty", "failed", "tokens", "truncated", "seconds",
+    "read", "unchanged", "chunks", "written", "metadata_only", "deleted", "pruned",
+    "left_over", "empty", "failed", "tokens", "truncated", "seconds",
 ]  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from m3connect.cli.settings import variable
 LISTING = Path(__file__).parents[2] / "docs" / "commands.md"
 HEAD = """# Commands and options
 
-What `m3connect COMMAND --help` says, in one place. An option without a variable is given on the command line only. An option whose
-variable does not name the command is shared: its key stands at the top of `m3connect.toml`, others in the table of their command.
+What `m3connect COMMAND --help` says, in one place. An option without a variable is given on the command line only.
+An option whose variable does not name the command is shared: its key stands at the top of `m3connect.toml`, others in
+the table of their command.
 """
 
 

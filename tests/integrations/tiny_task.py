@@ -1,5 +1,7 @@
 """A retrieval task of mteb that is made here instead of downloaded; importing it takes seconds."""
 
+from typing import Any
+
 import mteb
 from datasets import Dataset as Rows
 from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -52,7 +54,7 @@ class TinyRetrieval(AbsTaskRetrieval):
 
     def load_data(self, num_proc=None, **kwargs):
         """Fill the data set with the rows above."""
-        split = {
+        split: Any = {
             "corpus": Rows.from_list(DOCUMENTS),
             "queries": Rows.from_list(QUERIES),
             "relevant_docs": QRELS,

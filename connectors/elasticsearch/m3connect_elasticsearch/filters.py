@@ -2,8 +2,9 @@
 
 A term is a path, what is said of it (exists, equals, is ordered as a number or a date) and the value:
 Elasticsearch finds terms by equality and by range, and that is all a filter needs. Numbers and
-dates are written so that they sort as they compare, exactly, whatever their size. No payload field gets a mapping, so the number of fields is
-not limited, and a field may hold a number in one record and a string in the next.
+dates are written so that they sort as they compare, exactly, whatever their size. No payload field
+gets a mapping, so the number of fields is not limited, and a field may hold a number in one record
+and a string in the next.
 """
 
 from __future__ import annotations
