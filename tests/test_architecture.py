@@ -164,3 +164,17 @@ def test_import_is_cheap(module):
     )
     heavy = {"numpy", "torch", "transformers", "pyarrow", "onnxruntime", "tokenizers"} | DRIVERS
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_the_guesses_of_contributing_are_right():
+    """Every file that "Where do I change" names is in the folder of its row, and holds the names."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| an? [\w ]+ \| `(m3connect/\w+/)` \| (.+) \| `tests/\w+/` \|$", page, re.MULTILINE
+    )
+    assert len(rows) == 4
+    for folder, text in rows:
+        named = re.findall(r"`(\w+\.py)`", text)
+        assert named
+        sources = "".join((ROOT / folder / name).read_text(encoding="utf-8") for name in named)
+        assert all(name in sources for name in re.findall(r"`(_?[A-Z]\w+)`", text))
