@@ -209,6 +209,16 @@ def _text(where: str, values: Mapping[str, Any], key: str) -> str:
     return text
 
 
+def _answers(where: str, given: object) -> tuple[str, ...]:
+    """Strings or numbers that answer a query; a single one may stand by itself."""
+    listed = given if isinstance(given, list) else [] if given is None else [given]
+    for answer in listed:
+        # A blank one would be found in every passage.
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float) or answer == "":
+            raise InputError(f"{where}: 'answers' must hold strings that are not empty: {given!r}")
+    return tuple(map(str, listed))
+
+
 # --------------------------------------------------------------------------------------- records
 
 
@@ -234,7 +244,7 @@ def _read_queries(path: Path, language: str) -> dict[str, TextQuery]:
         id_ = _identifier(where, values, ("_id", "id"))
         if id_ in queries:
             raise InputError(f"{where}: query id {id_!r} occurs twice")
-        answers = tuple(str(answer) for answer in values.get("answers") or ())
+        answers = _answers(where, values.get("answers"))
         text = _text(where, values, "text")
         queries[id_] = TextQuery(id_, text, values.get("lang") or language, answers)
     return queries

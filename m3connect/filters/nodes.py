@@ -170,7 +170,7 @@ class F:
         Raises:
             InputError: it is one string, which would be a list of its letters.
         """
-        if isinstance(values, str):
+        if isinstance(values, str | bytes):
             raise InputError(f"isin takes a list of values, not {values!r}: [{values!r}]")
         return In(self.path, tuple(values))
 

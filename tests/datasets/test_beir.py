@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ CORPUS = [
     {"_id": "d2", "text": "Gras ist grün", "lang": "de"},
     {"_id": "d3", "text": ""},
 ]
-QUERIES = [
+QUERIES: list[dict[str, Any]] = [
     {"_id": "q1", "text": "what colour is the sky", "lang": "en", "answers": ["blue"]},
     {"_id": "q2", "text": "Farbe von Gras", "lang": "de"},
     {"_id": "q3", "text": "never judged"},
@@ -46,6 +47,23 @@ def test_reads_the_beir_layout(tmp_path):
     )
     assert dataset.qrels == {"q1": {"d1": 2}, "q2": {"d2": 1}}
     assert dataset.warnings == ("1 documents without text", "1 queries without judgements left out")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [("a dog", ("a dog",)), (["a", 5], ("a", "5")), (None, ()), ([], ())]
+)
+def test_answers_are_strings_or_one(tmp_path, given, read):
+    """A single answer is one, not its letters."""
+    queries = [{**QUERIES[0], "answers": given}, *QUERIES[1:]]
+    assert beir.load(write(tmp_path, queries=queries)).queries[0].answers == read
+
+
+@pytest.mark.parametrize("given", [True, {"a": 1}, [["a"]], [None], [""], ""])
+def test_answers_of_another_kind_are_refused(tmp_path, given):
+    """The line is named; nothing is turned into text that nobody wrote."""
+    queries = [{**QUERIES[0], "answers": given}, *QUERIES[1:]]
+    with pytest.raises(InputError, match=r"queries.jsonl:1: 'answers' must hold strings"):
+        beir.load(write(tmp_path, queries=queries))
 
 
 def test_reads_gzip_and_plain_ids(tmp_path):
