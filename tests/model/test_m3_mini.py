@@ -72,14 +72,14 @@ def test_its_graph_is_the_one_we_build(checkpoint):
 
 @pytest.fixture(scope="module")
 def encoder():
-    """On ONNX Runtime."""
-    return M3Encoder.load("m3-mini", threads=1)
+    """On ONNX Runtime, nothing rounded."""
+    return M3Encoder.load("m3-mini", threads=1, dtype="float32")
 
 
 def test_both_backends_agree(encoder):
     """torch unpacks the same weights: dense and multi-vector within 1e-5, the same terms."""
     texts = ["Wie entpacke ich ein Archiv?", "東京の天気", "", "one two three " * 50]
-    other = M3Encoder.load("m3-mini", backend="torch", multivector_dtype="float32")
+    other = M3Encoder.load("m3-mini", backend="torch", dtype="float32", multivector_dtype="float32")
     found, expected = encoder.encode(texts), other.encode(texts)
     np.testing.assert_allclose(found.dense, expected.dense, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(found.sparse.indices, expected.sparse.indices)
