@@ -26,13 +26,14 @@ from m3connect.cli.doctor import doctor
 from m3connect.cli.encode import encode
 from m3connect.cli.eval import evaluate
 from m3connect.cli.export import export
+from m3connect.cli.groups import Declared, declared, expanded
 from m3connect.cli.ingest import ingest
 from m3connect.cli.merge import merge
 from m3connect.cli.mine import mine
 from m3connect.cli.models import models
-from m3connect.cli.options import Declared, Services, declared, expanded, source_of
 from m3connect.cli.records import delete, fetch
 from m3connect.cli.report import report
+from m3connect.cli.running import Services, source_of
 from m3connect.cli.score import score
 from m3connect.cli.search import search
 from m3connect.cli.serve import mcp, serve

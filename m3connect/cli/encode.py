@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m3connect.cli import options
+from m3connect.cli import lists
 from m3connect.cli.options import Mark, ModelChoice, Output
 from m3connect.cli.reading import Reading, say
 
@@ -70,7 +70,7 @@ def encode(
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
 
-    chosen = options.legs(legs)
+    chosen = lists.legs(legs)
     remarks = ingestion.Remarks()
     files = ingestion.find(paths, reading.selection([output]), remarks)
     lines = all(file.suffix == ".txt" for file in files)

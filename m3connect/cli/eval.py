@@ -20,7 +20,8 @@ from m3connect.cli.eval_options import (
     Qrels,
     Seed,
 )
-from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target, names
+from m3connect.cli.lists import names
+from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target
 from m3connect.cli.reading import Cutting
 from m3connect.errors import ConfigError
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from m3connect.cli.options import FusionChoice, Mark, Target, choices, given_as_flags, names
+from m3connect.cli.lists import choices, names
+from m3connect.cli.options import FusionChoice, Mark, Target
 from m3connect.cli.reading import Cutting
+from m3connect.cli.running import given_as_flags
 from m3connect.errors import ConfigError, InputError
 
 if TYPE_CHECKING:

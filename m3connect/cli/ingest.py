@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import typer
 
-from m3connect.cli import options
+from m3connect.cli import lists
 from m3connect.cli.options import Mark, ModelChoice, Output, Target
 from m3connect.cli.reading import Cutting, Reading, say
 from m3connect.errors import ConfigError
@@ -166,7 +166,7 @@ def ingest(
         ingestion.open_source,
         id_field=id_field,
         text_field=text_field,
-        metadata_fields=options.names(metadata_field) or None,
+        metadata_fields=lists.names(metadata_field) or None,
         chunk_tokens=passages.chunk_tokens,
         chunk_overlap=passages.chunk_overlap,
         context=passages.contexts(),
@@ -174,7 +174,7 @@ def ingest(
         source_name=source,
     )
     opened = open_source(sources, model.load, remarks=remarks)
-    chosen = options.legs(legs) if legs is not None else None
+    chosen = lists.legs(legs) if legs is not None else None
     with (
         where.open() as connector,
         progress_bar(ingestion.count(sources)) as progress,
@@ -203,7 +203,7 @@ def ingest(
                 None,
                 connector,
                 legs=chosen,
-                index_fields=_index_fields(options.names(index_field)),
+                index_fields=_index_fields(lists.names(index_field)),
                 take_over=take_over,
                 prune=prune,
                 max_delete_ratio=max_delete_ratio,

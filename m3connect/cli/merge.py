@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from m3connect.cli.options import Mark, Output, numbers
+from m3connect.cli.lists import numbers
+from m3connect.cli.options import Mark, Output
 
 
 def merge(

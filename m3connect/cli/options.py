@@ -1,32 +1,30 @@
 """Options that several commands share, as objects, and what they open. Heavy imports are inside.
 
-A command takes a group as one parameter, ``where: Target``; :func:`expanded` writes the group's
+A command takes a group as one parameter, ``where: Target``; ``groups.expanded`` writes the group's
 fields out as options of the command. A field belongs to the class that declares it: that owner, and
 not the name alone, says which commands a key at the top of the settings file reaches.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 from collections import abc
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from m3connect.cli.console import json_line, visible
+from m3connect.cli.lists import leg_weights
+from m3connect.cli.running import services
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.contract import Connector
     from m3connect.inference import M3Encoder
     from m3connect.inference.remote import RemoteEncoder
-    from m3connect.types import Leg
 
 BackendName = Literal["auto", "onnx", "torch"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "int8", "int8-7bit"]
@@ -252,47 +250,6 @@ Live = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What opens collections and models. A test passes its own as the context's object.
-
-    Args:
-        connect: of the signature of :func:`m3connect.connecting.registry.connect`.
-        load_encoder: of the signature of :meth:`m3connect.inference.M3Encoder.load`.
-    """
-
-    connect: Callable[..., Any]
-    load_encoder: Callable[..., Any]
-
-
-_running: ContextVar[typer.Context | None] = ContextVar("_running", default=None)
-
-
-def services() -> Services:
-    """Those of the running command; the real ones when nobody gave others."""
-    context = _running.get()
-    if context is not None and isinstance(context.obj, Services):
-        return context.obj
-    from m3connect.connecting.registry import connect
-    from m3connect.inference import M3Encoder
-
-    return Services(connect, M3Encoder.load)
-
-
-def given_as_flags() -> frozenset[str]:
-    """The parameters of the running command that the command line gave."""
-    context = _running.get()
-    if context is None:
-        return frozenset()
-    return frozenset(name for name in context.params if source_of(context, name) == "COMMANDLINE")
-
-
-def source_of(context: typer.Context, name: str) -> str:
-    """Where a parameter came from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (a file) or DEFAULT."""
-    source = context.get_parameter_source(name)
-    return "DEFAULT" if source is None else source.name
-
-
 def open_connector(
     target: str,
     collection: str,
@@ -344,207 +301,3 @@ def _json_or_text(value: str) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):  # integers of thousands of digits, deep nesting
         return value
-
-
-# ------------------------------------------------------------------------- lists and weights
-
-
-def names(values: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The list that an option gives: between commas, by repeating the option, or both.
-
-    >>> names("ndcg@10, mrr@10")
-    ('ndcg@10', 'mrr@10')
-    >>> names(["int8,binary", "pool2"])
-    ('int8', 'binary', 'pool2')
-    """
-    given = [values] if isinstance(values, str) else values or []
-    parts = (part.strip() for value in given for part in value.split(","))
-    return tuple(dict.fromkeys(part for part in parts if part))
-
-
-def choices(option: str, values: str | Sequence[str] | None, known: Sequence[str]) -> Any:
-    """Like :func:`names`, in the order of ``known``; () when none were given.
-
-    >>> choices("--legs", "multivector,dense", ("dense", "sparse", "multivector"))
-    ('dense', 'multivector')
-
-    Raises:
-        ConfigError: a name is not known; all known ones are listed.
-    """
-    given = names(values)
-    if unknown := [name for name in given if name not in known]:
-        raise ConfigError(f"{option} takes {', '.join(known)}; got {', '.join(unknown)}")
-    return tuple(name for name in known if name in given)
-
-
-def legs(values: str | Sequence[str] | None) -> tuple[Leg, ...]:
-    """``--legs``; all of them when it was not given.
-
-    >>> legs("multivector, dense")
-    ('dense', 'multivector')
-
-    Raises:
-        ConfigError: no such representation.
-    """
-    from m3connect.types import LEGS
-
-    chosen: tuple[Leg, ...] = choices("--legs", values, LEGS)
-    return chosen or LEGS
-
-
-def numbers(option: str, text: str, count: int | None = None) -> tuple[float, ...]:
-    """Finite numbers between commas.
-
-    >>> numbers("--weights", "1, 0.3,1", 3)
-    (1.0, 0.3, 1.0)
-
-    Raises:
-        ConfigError: something else, or not so many.
-    """
-    from math import isfinite
-
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or (count and len(found) != count) or not all(map(isfinite, found)):
-        many = f"{count} numbers" if count else "numbers"
-        raise ConfigError(f"{option} takes {many} between commas, such as 1,0.3,1; got {text!r}")
-    return found
-
-
-def leg_weights(text: str | None) -> tuple[float, float, float] | None:
-    """``--weights``, if it was given: of dense, sparse and multivector.
-
-    Raises:
-        ConfigError: not three finite numbers.
-    """
-    if text is None:
-        return None
-    dense, sparse, multivector = numbers("--weights", text, 3)
-    return dense, sparse, multivector
-
-
-# ------------------------------------------------------------------------- groups as options
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """An option of a command.
-
-    Args:
-        name: of the parameter.
-        owner: the group's class that declares it; None for the command's own.
-        marks: what the settings must know.
-    """
-
-    name: str
-    owner: type | None
-    marks: frozenset[Mark]
-
-    @property
-    def shared(self) -> bool:
-        """Whether the option is one and the same in several commands."""
-        return self.owner in SHARED
-
-    @property
-    def flag_only(self) -> bool:
-        """Whether neither file nor environment may set it."""
-        return Mark.FLAG_ONLY in self.marks
-
-    @property
-    def secret(self) -> bool:
-        """Whether it may hold a password or key."""
-        return Mark.SECRET in self.marks
-
-    @property
-    def address(self) -> bool:
-        """Whether it decides who receives documents and keys."""
-        return Mark.ADDRESS in self.marks
-
-    @property
-    def service(self) -> bool:
-        """Whether its value may be the address of an encoder's service."""
-        return Mark.SERVICE in self.marks
-
-    @property
-    def writes(self) -> bool:
-        """Whether it names a place that is written."""
-        return Mark.WRITES in self.marks
-
-    @property
-    def decides_target(self) -> bool:
-        """Whether it decides target or credentials."""
-        return bool(self.marks & {Mark.TARGET, Mark.ADDRESS, Mark.SECRET})
-
-
-def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with its groups written out as keyword parameters, as typer reads them.
-
-    ``(text, *, where: Target)`` becomes ``(text, *, collection, target, url, ...)``.
-    """
-    signature = inspect.signature(command, eval_str=True)
-    groups: dict[str, Any] = {
-        name: parameter.annotation
-        for name, parameter in signature.parameters.items()
-        if is_dataclass(parameter.annotation)
-    }
-    parameters: list[inspect.Parameter] = []
-    for parameter in signature.parameters.values():
-        if parameter.name in groups:
-            parameters += _written_out(groups[parameter.name])
-        else:
-            parameters.append(parameter)
-
-    @functools.wraps(command)
-    def call(*args: Any, typer_context: typer.Context, **options: Any) -> None:
-        built = {
-            name: group(**{field.name: options.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        token = _running.set(typer_context)
-        try:
-            command(*args, **options, **built)
-        finally:
-            _running.reset(token)
-
-    # Not named "context", which is an option of ingest.
-    parameters.append(
-        inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    )
-    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {each.name: each.annotation for each in parameters}
-    return call
-
-
-def _written_out(group: Any) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    for field in fields(group):
-        yield inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-
-
-def declared(command: Callable[..., None]) -> dict[str, Declared]:
-    """The options of a command that was not yet expanded, by the names of its parameters."""
-    found: dict[str, Declared] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if not is_dataclass(parameter.annotation):
-            found[parameter.name] = Declared(parameter.name, None, _marks(parameter.annotation))
-            continue
-        hints = get_type_hints(parameter.annotation, include_extras=True)
-        for field in fields(parameter.annotation):
-            owner = _owner(parameter.annotation, field.name)  # type: ignore[arg-type]
-            found[field.name] = Declared(field.name, owner, _marks(hints[field.name]))
-    return found
-
-
-def _owner(group: type, field: str) -> type:
-    return next(each for each in group.__mro__ if field in inspect.get_annotations(each))
-
-
-def _marks(annotation: Any) -> frozenset[Mark]:
-    return frozenset(each for each in get_args(annotation) if isinstance(each, Mark))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m3connect.cli import options
+from m3connect.cli import lists
 
 if TYPE_CHECKING:
     from m3connect.ingestion import Options, Remarks, Selection
@@ -83,7 +83,7 @@ class Reading:
         """Which files are read; never those that are written."""
         from m3connect.ingestion import Selection
 
-        include, exclude = options.names(self.include), options.names(self.exclude)
+        include, exclude = lists.names(self.include), lists.names(self.exclude)
         return Selection(include, exclude, self.gitignore, outputs)
 
     def options(self) -> Options:
@@ -138,7 +138,7 @@ class Cutting:
         """
         if self.context == "none":
             return ()
-        chosen: tuple[Context, ...] = options.choices("--context", self.context, CONTEXT)
+        chosen: tuple[Context, ...] = lists.choices("--context", self.context, CONTEXT)
         return chosen
 
 

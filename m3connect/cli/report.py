@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from m3connect.cli.lists import names as listed
 from m3connect.cli.options import Output
-from m3connect.cli.options import names as listed
 
 
 def report(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli.options import Mark, ModelChoice, Output, leg_weights
+from m3connect.cli.lists import leg_weights
+from m3connect.cli.options import Mark, ModelChoice, Output
 
 if TYPE_CHECKING:
     from m3connect.training_data.teacher import Teacher

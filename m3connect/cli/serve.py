@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from m3connect.cli.options import Mark, ModelChoice, Output, Target, names, open_connector
+from m3connect.cli.lists import names
+from m3connect.cli.options import Mark, ModelChoice, Output, Target, open_connector
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from m3connect.errors import ConfigError, Refused
 
 if TYPE_CHECKING:
-    from m3connect.cli.options import Declared
+    from m3connect.cli.groups import Declared
 
 FILE_NAME = "m3connect.toml"
 FILE_VARIABLE = "M3CONNECT_CONFIG"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli import eval_options, options
+from m3connect.cli import eval_options, lists
 from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
-from m3connect.cli.options import Mark, ModelChoice, Output, names
+from m3connect.cli.lists import names
+from m3connect.cli.options import Mark, ModelChoice, Output
 from m3connect.cli.reading import CONTEXT
 from m3connect.errors import ConfigError
 
@@ -81,8 +82,8 @@ def sweep(
     if len(names(dataset)) > 1:
         raise ConfigError("a sweep is over one dataset: give one --dataset")
     chosen = eval_options.parse_modes(modes)
-    kinds = options.choices("--fusions", fusions, ("weighted", "rrf"))
-    deep = [int(each) for each in options.numbers("--depths", depths)]
+    kinds = lists.choices("--fusions", fusions, ("weighted", "rrf"))
+    deep = [int(each) for each in lists.numbers("--depths", depths)]
     opened = eval_options.open_dataset(names(dataset)[0], qrels, language, limit_queries, seed)
     measure.check([metric], opened)
     encoder = model.load()
@@ -133,10 +134,10 @@ def _cuts(
     from m3connect.ingestion.chunking import Chunker
 
     cut = [size for size in sizes if size != "whole"]
-    tokens = [int(each) for each in options.numbers("--chunk-tokens", ",".join(cut))] if cut else []
-    repeated = [int(each) for each in options.numbers("--chunk-overlap", overlaps)]
+    tokens = [int(each) for each in lists.numbers("--chunk-tokens", ",".join(cut))] if cut else []
+    repeated = [int(each) for each in lists.numbers("--chunk-overlap", overlaps)]
     taken = [
-        () if each == "none" else options.choices("--context", each, CONTEXT) for each in contexts
+        () if each == "none" else lists.choices("--context", each, CONTEXT) for each in contexts
     ]
     whole: list[Chunker | None] = [None] if len(cut) < len(sizes) else []
     return whole + [

@@ -13,7 +13,8 @@ import typer
 
 from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
-from m3connect.cli.options import Live, ModelChoice, Output, Target, names
+from m3connect.cli.lists import names
+from m3connect.cli.options import Live, ModelChoice, Output, Target
 from m3connect.errors import AuthError
 from m3connect.searching.names import TunedModeName
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from m3connect import cli
-from m3connect.cli.options import Services, open_connector
+from m3connect.cli.options import open_connector
+from m3connect.cli.running import Services
 from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema
 from m3connect.inference import M3Encoder

@@ -12,7 +12,7 @@ import pytest
 
 from m3connect import cli
 from m3connect.cli import console
-from m3connect.cli.options import Services
+from m3connect.cli.running import Services
 from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError, PermanentError, TransientError, without_secrets
 from m3connect.stores.memory import MemoryConnector

@@ -15,7 +15,7 @@ COMMANDS = """
 import json, sys
 from m3connect import cli
 from m3connect.connecting.registry import connect
-from m3connect.cli.options import Services
+from m3connect.cli.running import Services
 from m3connect.errors import PermanentError
 from m3connect.testing.fakes import HashEncoder
 model = Services(connect, lambda *_, **__: HashEncoder())

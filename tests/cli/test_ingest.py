@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from m3connect import cli
-from m3connect.cli.options import Services
+from m3connect.cli.running import Services
 from m3connect.datasets.beir import read_corpus
 from m3connect.errors import TransientError
 from m3connect.stores.memory import MemoryConnector

@@ -10,7 +10,9 @@ import pytest
 
 from m3connect import cli
 from m3connect.cli import settings
-from m3connect.cli.options import Database, Declared, Mark, Services
+from m3connect.cli.groups import Declared
+from m3connect.cli.options import Database, Mark
+from m3connect.cli.running import Services
 from m3connect.cli.settings import SettingsFile
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError

@@ -8,7 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from m3connect.cli.eval import evaluate as eval_command
-from m3connect.cli.options import Services, expanded
+from m3connect.cli.groups import expanded
+from m3connect.cli.running import Services
 from m3connect.contract import CollectionSchema
 from m3connect.datasets import beir
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError

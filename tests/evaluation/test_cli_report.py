@@ -1,13 +1,14 @@
 """``m3connect report`` from the outside, on folders that ``eval --output`` wrote."""
 
 import json
+import shutil
 from collections.abc import Sequence
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli.options import expanded
+from m3connect.cli.groups import expanded
 from m3connect.cli.report import report as report_command
 from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import run
@@ -56,12 +57,12 @@ def test_tables_are_printed_again(call, evaluations):
     assert list(json.loads(call("new bm25 --json").stdout)["tiny"]) == ["dense", "sparse", "bm25"]
 
 
-def test_the_older_name_of_a_mode_is_read(call, evaluations, caplog):
+def test_the_older_name_of_a_mode_is_read(call, evaluations, caplog, tmp_path):
     """Rows called dense+sparse are hybrid, and that is said; both names choose them."""
-    folder = evaluations / "new"
+    folder = shutil.copytree(evaluations / "new", tmp_path / "older")
     for path in (folder / "results.json", folder / "tiny.queries.jsonl"):
         path.write_text(path.read_text().replace('"dense": {', '"dense+sparse": {'))
-    assert "| ndcg@10 | hybrid |" in call("new --modes dense+sparse").stdout
+    assert "| ndcg@10 | hybrid |" in call(f"{folder} --modes dense+sparse").stdout
     assert "dense+sparse is read as hybrid" in caplog.text
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from m3connect.cli.options import Services, expanded
+from m3connect.cli.groups import expanded
+from m3connect.cli.running import Services
 from m3connect.cli.sweep import sweep as sweep_command
 from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import run

@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli.options import Services, expanded
+from m3connect.cli.groups import expanded
+from m3connect.cli.running import Services
 from m3connect.cli.tune import tune as tune_command
 from m3connect.contract import CollectionSchema
 from m3connect.datasets.beir import Dataset, TextQuery

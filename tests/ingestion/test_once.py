@@ -9,7 +9,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from m3connect import cli
-from m3connect.cli.options import Services
+from m3connect.cli.running import Services
 from m3connect.ingestion import ingest
 from m3connect.testing.fakes import HashEncoder
 

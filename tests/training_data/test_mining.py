@@ -8,8 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from m3connect.cli.groups import expanded
 from m3connect.cli.mine import mine as mine_command
-from m3connect.cli.options import Services, expanded
+from m3connect.cli.running import Services
 from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema
 from m3connect.datasets.beir import Dataset, TextQuery

@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from m3connect.cli.options import Services, expanded
+from m3connect.cli.groups import expanded
+from m3connect.cli.running import Services
 from m3connect.cli.synthesize import synthesize as synthesize_command
 from m3connect.connecting.registry import connect
 from m3connect.datasets import beir
