@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 from m3connect.contract import Connector
+from m3connect.filters import Exists
 from m3connect.ingestion import ingest
 from m3connect.ingestion.ledger import FIELD
 from m3connect.testing.fakes import HashEncoder
@@ -68,6 +69,30 @@ def orders(
             taken = first if not second or (first and chance.random() < 0.5) else second
             mixed.append(taken.pop(0))
         yield mixed
+
+
+def check_some_orders(connect: Callable[[str], Connector], seed: int, count: int) -> None:
+    """On a server: each run and its reads have a connection of their own, as two processes have.
+
+    Args:
+        connect: to a collection of this name, which is new.
+        seed, count: which orders, and how many.
+    """
+    first, second = source(1, (5, 2, 7)), source(2, (3, 4, 1))
+    with connect("docs") as setup, connect("docs") as one, connect("docs") as other:
+        run(source(0, (2, 3, 1)), setup)
+        begun, ended = writes_of(first, one), writes_of(second, other)
+        with connect("undisturbed") as alone:
+            run(second, alone)
+            expected = content(alone)
+        for writes in orders(begun, ended, seed, count):
+            for write in writes:
+                write(one if write in begun else other)
+            with connect("docs") as later:
+                run(second, later)
+                assert content(later) == expected
+                assert run(second, later) == 0
+                later.delete(Exists("document_id"))
 
 
 def content(connector: Connector) -> dict[str, object]:
