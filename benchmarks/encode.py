@@ -205,6 +205,7 @@ def main() -> None:
             for engine in engines:
                 if not (engine.once and turn):
                     measure(engine, workers[engine.kind], options.rounds, found[engine.name])
+        print(f"{cpu_name()}\n")
         print(f"{options.threads} thread(s), medians of {options.rounds} rounds; tokens of a text:")
         for name, counted in lengths.items():
             print(f"- {name}: {len(counted)} texts, mean {counted.mean():.0f}, max {counted.max()}")
