@@ -154,7 +154,8 @@ def prepare(
         as :func:`ingest`, before anything is written.
     """
     chosen = choose_legs(legs, source, connector)
-    if isinstance(source, DocumentSource) and not connector.capabilities.embedded:
+    documents = isinstance(source, DocumentSource) or (source.passages and not source.restores)
+    if documents and not connector.capabilities.embedded:
         index_fields = {**INDEXED, **index_fields}
     schema = source.schema(chosen, index_fields)
     collection_exists(connector, schema)

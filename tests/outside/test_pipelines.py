@@ -16,7 +16,6 @@ import pytest
 from m3connect import cli, ingest, transfer
 from m3connect.errors import FingerprintMismatch, PermanentError
 from m3connect.integrations.arrow import Sink
-from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from tests.outside import engines, shared
 
@@ -79,10 +78,10 @@ def server():
 
 @pytest.fixture(scope="session")
 def expected():
-    """The collection that ``ingest`` makes in one process."""
-    connector = MemoryConnector(collection="docs")
-    ingest(TABLE, ENCODER, connector, **OPTIONS)
-    return connector
+    """The collection that ``ingest`` makes of a server's, in one process."""
+    with shared.serve() as server:
+        ingest(TABLE, ENCODER, shared.Shared(collection="docs", url=server.url), **OPTIONS)
+        yield server.collection
 
 
 def sink(server, encoder=ENCODER):
