@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
+FOLDER = Path(__file__).parents[1] / "examples"
+# Those of the engines are run by tests/outside, in an environment of their own.
+ETL = [FOLDER / "etl" / "incremental.py", FOLDER / "etl" / "polars_to_parquet.py"]
+EXAMPLES = [*sorted(FOLDER.glob("[0-9]*.py")), *ETL]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from m3connect.ingestion.report import IngestReport
 from m3connect.integrations.arrow import Sink
 
+ROOT = Path(__file__).parents[2]
 ROWS = 10  # of one task
 
 
@@ -57,11 +58,14 @@ def spark(table: pa.Table, sink: Sink, folder: Path) -> IngestReport:
 
 def spark_stages(table: pa.Table, sink: Sink, folder: Path) -> IngestReport:
     """Passages in a table of Spark's, then into the sink."""
+    from pyspark.sql.functions import regexp_replace
+
     from m3connect.integrations.spark import encode, write
 
     path = str(folder / "passages.parquet")
     encode(_frame(table), sink).write.mode("overwrite").parquet(path)
-    return write(_frame(table).sparkSession.read.parquet(path).coalesce(1), sink)
+    passages = _frame(table).sparkSession.read.parquet(path)
+    return write(passages.repartition(3, regexp_replace("id", r"#\d+$", "")), sink)
 
 
 def spark_stream(table: pa.Table, sink: Sink, folder: Path) -> IngestReport:

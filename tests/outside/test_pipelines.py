@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from m3connect import cli, ingest, transfer
+from m3connect import M3Encoder, cli, ingest, transfer
 from m3connect.errors import FingerprintMismatch, PermanentError
 from m3connect.integrations.arrow import Sink
 from m3connect.testing.fakes import HashEncoder
@@ -230,3 +231,20 @@ def test_nothing_is_written_twice(ray, server, tmp_path):
     """All are counted as written, then as unchanged."""
     assert engines.ray(TABLE, sink(server), tmp_path).written == len(ROWS)
     assert engines.ray(TABLE, sink(server), tmp_path).unchanged == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("example", "further"),
+    [("ray_pipeline", []), ("ray_pipeline", ["--stages"]), ("spark_pipeline", [])],
+)
+def test_an_example_runs(request, monkeypatch, capsys, server, tmp_path, example, further):
+    """With the small model, into the collection that one process makes of the same file."""
+    request.getfixturevalue(example.partition("_")[0])
+    path = tmp_path / "rows.parquet"
+    pq.write_table(TABLE.slice(0, 12), path)
+    script = engines.ROOT / "examples" / "etl" / f"{example}.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(path), "shared", server.url, *further])
+    runpy.run_path(str(script), run_name="__main__")
+    assert "12 written, 0 unchanged, 0 failed" in capsys.readouterr().out
+    report = ingest(str(path), M3Encoder.load("m3-mini"), server.collection, source_name="unnamed")
+    assert report.unchanged == 12
