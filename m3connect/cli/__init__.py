@@ -1,7 +1,12 @@
 """The command line: wires the commands, the environment, the settings file and the exit codes.
 
 Results go to stdout, progress and logs to stderr. One file a command; each imports what is heavy
-inside the command, so that ``--help`` stays quick.
+inside the command, so that ``--help`` stays quick. What they share:
+
+options.py groups.py   options as objects, and how they become a command's; reading.py eval_options.py more of them
+lists.py queries.py    values between commas; queries from arguments, files and stdin
+settings.py running.py the settings file; the running command and where its options came from
+console.py hits.py progress.py   what is printed: masked texts and tables, hits, bars
 """
 
 from __future__ import annotations
