@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, ProjectConfiguration
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from m3connect.errors import ConfigError
 from m3connect.training.recipe import AnyRecipe, RunTable
@@ -85,7 +84,9 @@ def highest(number: int, device: torch.device) -> int:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that processes may hold in parts; then each of them must call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    # A DTensor; to import its class only to ask would cost every training half a second.
+    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full
 
 
 def _lengthened(tensor: Tensor) -> Tensor:

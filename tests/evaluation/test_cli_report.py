@@ -19,8 +19,8 @@ from m3connect.testing.fakes import HashEncoder
 
 
 @pytest.fixture(scope="module")
-def evaluations(dataset, tmp_path_factory):
-    """Folders of a model, another model, and BM25; to be read only."""
+def measured(dataset, tmp_path_factory):
+    """Folders of a model, another model, and BM25."""
     folder = tmp_path_factory.mktemp("evaluations")
     runs: list[tuple[str, HashEncoder, Sequence[ModeName], Sequence[Baseline]]] = [
         ("base", HashEncoder(width=2), ("dense", "sparse"), ()),
@@ -31,6 +31,12 @@ def evaluations(dataset, tmp_path_factory):
         result = run.evaluate(dataset, encoder, modes=modes, beside=beside)
         files.write([result], folder / name)
     return folder
+
+
+@pytest.fixture
+def evaluations(measured, tmp_path):
+    """A copy of these folders."""
+    return shutil.copytree(measured, tmp_path / "evaluations")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +23,8 @@ import grpc as wire
 import pytest
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+from qdrant_client.local import payload_value_extractor
+from qdrant_client.local.json_path_parser import parse_json_path
 
 from connectors.qdrant.tests.strict_mode import Guard, Refusal
 from m3connect.connecting.retry import RetryPolicy
@@ -383,6 +385,14 @@ class _Faults(wire.ServerInterceptor):
 
 
 # -------------------------------------------------------------------------------------- fixtures
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_paths() -> Iterator[None]:
+    """A field's path is parsed once: memory mode does it for every condition and point."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(payload_value_extractor, "parse_json_path", cache(parse_json_path))
+        yield
 
 
 @pytest.fixture
