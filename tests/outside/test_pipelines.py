@@ -20,6 +20,8 @@ from m3connect.integrations.arrow import Sink
 from m3connect.testing.fakes import HashEncoder
 from tests.outside import engines, shared
 
+pytest.importorskip("ray")
+pytest.importorskip("pyspark")
 ENCODER = HashEncoder()
 ROWS = [
     {

@@ -32,6 +32,7 @@ class LegsOnly(Restricted):
     capabilities = replace(
         MemoryConnector.capabilities,
         legs=frozenset({"dense", "sparse"}),
+        scores_within=frozenset(),
         fusions=frozenset(),
         maxsim=False,
     )
@@ -43,6 +44,7 @@ class SomeFusion(Restricted):
     capabilities = replace(
         MemoryConnector.capabilities,
         legs=frozenset({"dense", "sparse"}),
+        scores_within=frozenset({"dense", "sparse"}),
         fusions=frozenset({"rrf", "weighted"}),
         maxsim=False,
     )
@@ -52,7 +54,11 @@ class StoresOnly(Restricted):
     """An engine that searches nothing: every query is a scan on the client."""
 
     capabilities = replace(
-        MemoryConnector.capabilities, legs=frozenset(), fusions=frozenset(), maxsim=False
+        MemoryConnector.capabilities,
+        legs=frozenset(),
+        scores_within=frozenset(),
+        fusions=frozenset(),
+        maxsim=False,
     )
 
 

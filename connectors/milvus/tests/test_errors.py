@@ -100,7 +100,7 @@ REFUSED = RpcError(grpc.StatusCode.UNAUTHENTICATED, "auth check failure")
         (driver.MilvusException(2, "service unavailable"), TransientError, "code 2"),
         (driver.MilvusException(8, "rate limit exceeded"), TransientError, "code 8"),
         (driver.MilvusException(9, "quota exceeded"), WritesRefused, "code 9"),
-        (driver.DescribeCollectionException(100, "can't find"), CollectionNotFound, "ensure"),
+        (driver.DescribeCollectionException(100, "can't find"), CollectionNotFound, "ingest makes"),
         (driver.MilvusException(101, "not loaded"), TransientError, "code 101"),
         (driver.MilvusException(1, "not ready", retriable=True), TransientError, "not ready"),
         (driver.MilvusException(1, "matmul"), PermanentError, "matmul"),
