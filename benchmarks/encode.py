@@ -26,6 +26,7 @@ from checkpoint import make_checkpoint
 from tokenizers import Tokenizer
 
 from m3connect import M3Encoder
+from m3connect.inference.precision import cpu_name
 from m3connect.model.checkpoint import Checkpoint, read_tokenizer
 from m3connect.model.export import export
 from m3connect.model.hub import resolve
