@@ -8,6 +8,7 @@ facts.py      what filters can find out about a payload
 failures.py   what an HTTP status means, and what is advised
 holding.py    one user at a time of an embedded collection; room on its disk
 overview.py   a collection at a glance
+portions.py   what a request, or memory, can hold
 reading.py    stored rows as embeddings, with the legs that were asked for
 retry.py      the one retry policy
 ties.py       answers whose ties are settled by id

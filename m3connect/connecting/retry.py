@@ -11,6 +11,7 @@ from typing import TypeVar
 import tenacity
 from tenacity.wait import wait_base
 
+from m3connect.connecting.portions import portions
 from m3connect.contract import Limits
 from m3connect.errors import RequestTooLarge, TransientError
 from m3connect.types import RecordBatch
@@ -133,15 +134,9 @@ def requests(batch: RecordBatch, limits: Limits) -> Iterator[RecordBatch]:
     A record larger than the limit makes a part of its own.
     """
     most = RECORDS if limits.records is None else min(RECORDS, limits.records)
-    start = size = 0
-    for row in range(len(batch)):
-        weight = record_bytes(batch, row)
-        if row > start and (size + weight > limits.request_bytes or row - start >= most):
-            yield batch[start:row]
-            start, size = row, 0
-        size += weight
-    if start < len(batch):
-        yield batch[start:]
+    weights = (record_bytes(batch, row) for row in range(len(batch)))
+    for part in portions(weights, count=most, weight=limits.request_bytes):
+        yield batch[part]
 
 
 def record_bytes(batch: RecordBatch, row: int) -> int:

@@ -16,17 +16,19 @@ def best(
     *,
     score: Callable[[A], float],
     id_: Callable[[A], str],
+    spare: Sequence[int] | None = None,
     most: int | None = None,
 ) -> list[list[A]]:
     """The best answers to several queries, by falling score and rising id.
 
-    One answer more is asked for than wanted, and many more where a tie crosses the limit: only who
-    sees all that tie can order them by id.
+    A few answers more are asked for than wanted, and many more where a tie crosses the limit and does
+    not end among them: only who sees all that tie can order them by id.
 
     Args:
         limits: how many answers each query wants.
         ask: the engine's answers, best first, to the queries at some positions, each with a size.
         score, id_: of an answer.
+        spare: how many answers more than wanted each query asks for at first; one where not given.
         most: the largest size that the engine takes.
 
     >>> letters = [(0.9, "b"), (0.5, "z"), (0.5, "a"), (0.1, "c")]
@@ -35,9 +37,10 @@ def best(
     [[(0.9, 'b'), (0.5, 'a')]]
     """
     answers: list[list[A]] = [[] for _ in limits]
-    open_, extra = list(range(len(limits))), 1
+    open_, factor = list(range(len(limits))), 1
     while open_:
-        sizes = [_capped(limits[row] + extra, most) for row in open_]
+        extra = [factor * (1 if spare is None else spare[row]) for row in open_]
+        sizes = [_capped(limits[row] + more, most) for row, more in zip(open_, extra, strict=True)]
         cut = []
         for row, size, hits in zip(open_, sizes, ask(open_, sizes), strict=True):
             limit = limits[row]
@@ -45,7 +48,7 @@ def best(
             full = limit < len(hits) == size and (most is None or size < most)
             if full and score(hits[-1]) == score(hits[limit - 1]):
                 cut.append(row)
-        open_, extra = cut, extra * _WIDER
+        open_, factor = cut, factor * _WIDER
     return answers
 
 

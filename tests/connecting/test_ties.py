@@ -24,16 +24,26 @@ class Engine:
         ranked = sorted(self.stored, key=lambda one: -one[0])
         return [ranked[:size] for size in sizes]
 
-    def best(self, *limits, most=None):
+    def best(self, *limits, spare=None, most=None):
         """The best by score and id."""
-        return ties.best(limits, self.ask, score=lambda a: a[0], id_=lambda a: a[1], most=most)
+        return ties.best(
+            limits, self.ask, score=lambda a: a[0], id_=lambda a: a[1], spare=spare, most=most
+        )
 
 
-@given(records, st.lists(st.integers(1, 70), max_size=4))
-def test_the_best_are_ordered_by_score_and_id(stored, limits):
+@given(records, st.lists(st.integers(1, 70), max_size=4), st.integers(1, 5))
+def test_the_best_are_ordered_by_score_and_id(stored, limits, spare):
     """Every query gets the same as if all records had been seen."""
     everyone = sorted(stored, key=lambda one: (-one[0], one[1]))
-    assert Engine(stored).best(*limits) == [everyone[:limit] for limit in limits]
+    found = Engine(stored).best(*limits, spare=[spare] * len(limits))
+    assert found == [everyone[:limit] for limit in limits]
+
+
+def test_a_tie_that_ends_among_the_spare_is_not_asked_again():
+    """Two are wanted and tie with a third: seen with two to spare, it is settled at once."""
+    engine = Engine([(2.0, "c"), (2.0, "b"), (2.0, "a"), (1.0, "d")])
+    assert engine.best(2, 2, spare=[2, 1]) == [[(2.0, "a"), (2.0, "b")]] * 2
+    assert engine.asked == [[(0, 4), (1, 3)], [(1, 18)]]
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ class ElasticsearchConnector:
             page = unique[start : start + size]
             if "multivector" in legs:
                 outline = self._named("fetch", page, mapping.OUTLINE)
-                for part in mapping.portions(outline, size):
+                for part in mapping.readable(outline, size):
                     hits += self._named("fetch", part, mapping.returned(legs))
             else:
                 hits += self._named("fetch", page, mapping.returned(legs))
@@ -261,7 +261,7 @@ class ElasticsearchConnector:
                 yield mapping.records(hits, schema, legs)
             return
         for outline in self._index.pages("scan", query | mapping.OUTLINE, size):
-            for part in mapping.portions(outline, batch_size):
+            for part in mapping.readable(outline, batch_size):
                 if hits := self._named("scan", part, mapping.returned(legs)):
                     yield mapping.records(hits, schema, legs)
 

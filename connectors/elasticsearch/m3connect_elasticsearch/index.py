@@ -11,6 +11,7 @@ from elasticsearch import Elasticsearch
 
 from m3connect.connecting import retry
 from m3connect.connecting.collection import Place, Stored
+from m3connect.connecting.portions import portions
 from m3connect.errors import AuthError, CollectionNotFound, ConnectorError, Unsupported
 from m3connect_elasticsearch.errors import NAME, from_answer
 from m3connect_elasticsearch.mapping import META, Body, Layout, mappings, meta
@@ -155,8 +156,10 @@ class Index:
     def search_many(self, operation: str, bodies: Sequence[Body]) -> Iterator[Answer]:
         """The answers to many searches, in few requests."""
         self._catch_up(operation)
-        for part in _requests(bodies):
-            yield from retry.call(partial(self._msearch, operation, part), self.server.policy)
+        hits = (body["size"] for body in bodies)
+        for part in portions(hits, count=_SEARCHES_PER_REQUEST, weight=_HITS_PER_REQUEST):
+            ask = partial(self._msearch, operation, bodies[part])
+            yield from retry.call(ask, self.server.policy)
 
     def _msearch(self, operation: str, bodies: Sequence[Body]) -> list[Answer]:
         header = {"allow_partial_search_results": False}
@@ -190,21 +193,6 @@ class Index:
             # It ends by itself: that it could not be ended now is no failure of the scan.
             with contextlib.suppress(ConnectorError):
                 self.server.ask_once(operation, lambda client: client.close_point_in_time(id=pit))
-
-
-def _requests(bodies: Sequence[Body]) -> Iterator[list[Body]]:
-    """Searches in groups whose answers are of a size that a client can hold."""
-    part: list[Body] = []
-    hits = 0
-    for body in bodies:
-        full = len(part) == _SEARCHES_PER_REQUEST or hits + body["size"] > _HITS_PER_REQUEST
-        if part and full:
-            yield part
-            part, hits = [], 0
-        part.append(body)
-        hits += body["size"]
-    if part:
-        yield part
 
 
 def _search(client: Elasticsearch, body: Body, index: str | None = None) -> Any:

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from m3connect.connecting.collection import Stored
+from m3connect.connecting.portions import portions
 from m3connect.connecting.reading import read_embeddings
 from m3connect.contract import CollectionSchema
 from m3connect.types import (
@@ -199,7 +200,7 @@ def small(*fields: str) -> Body:
 
 
 OUTLINE = small("id", MULTIVECTOR_BYTES)
-"""What a search must return for :func:`portions`."""
+"""What a search must return for :func:`readable`."""
 
 
 def returned(legs: Sequence[Leg]) -> Body:
@@ -238,24 +239,16 @@ def page_size(schema: CollectionSchema, legs: Sequence[Leg]) -> int:
     return int(np.clip(_PAGE_BYTES // max(1, size), 1, _LARGEST_PAGE))
 
 
-def portions(outline: Sequence[Body], most: int) -> Iterator[list[str]]:
+def readable(outline: Sequence[Body], most: int) -> Iterator[list[str]]:
     """The ids that are read at a time with their multi-vectors, by what these weigh.
 
     Args:
         outline: hits that carry what :data:`OUTLINE` asks for.
         most: as many ids at once at most.
     """
-    part: list[str] = []
-    size = 0
-    for hit in outline:
-        weight = hit["fields"][MULTIVECTOR_BYTES][0]
-        if part and (len(part) == most or size + weight > _PAGE_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(id_of(hit))
-        size += weight
-    if part:
-        yield part
+    weights = (hit["fields"][MULTIVECTOR_BYTES][0] for hit in outline)
+    for part in portions(weights, count=most, weight=_PAGE_BYTES):
+        yield [id_of(hit) for hit in outline[part]]
 
 
 def id_of(hit: Body) -> str:

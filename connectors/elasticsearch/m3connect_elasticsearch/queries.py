@@ -64,13 +64,16 @@ def read_hits(query: Query, answer: Mapping[str, Any]) -> list[Hit]:
     """The hits of an answer, best first, with the contract's scores."""
     found = answer["hits"]["hits"]
     scores = _scores(query, found)
-    unranked = [
-        Hit(id_of(hit), score, 0, payload_of(hit) if query.payload else {})
-        for hit, score in zip(found, scores, strict=True)
+    rows = [
+        (-score, id_of(hit), row)
+        for row, (hit, score) in enumerate(zip(found, scores, strict=True))
         if score > 0 or query.legs != ("sparse",)
     ]
-    unranked.sort(key=lambda hit: (-hit.score, hit.id))
-    return [replace(hit, rank=rank) for rank, hit in enumerate(unranked[: query.limit], start=1)]
+    rows.sort()
+    return [
+        Hit(id_, -negated, rank, payload_of(found[row]) if query.payload else {})
+        for rank, (negated, id_, row) in enumerate(rows[: query.limit], start=1)
+    ]
 
 
 # ------------------------------------------------------------------------------------------ legs

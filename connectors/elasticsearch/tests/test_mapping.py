@@ -18,7 +18,7 @@ from m3connect_elasticsearch.mapping import (
     key,
     mappings,
     page_size,
-    portions,
+    readable,
     records,
     returned,
 )
@@ -168,9 +168,9 @@ def test_multivectors_are_read_by_weight():
     outline = [
         {"fields": {"id": [id_], "multivector_bytes": [weight]}} for id_, weight in weights.items()
     ]
-    assert [*portions(outline, 2)] == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"]]
-    assert [*portions(outline, 9)] == [["a", "b"], ["c"], ["d"], ["e", "f", "g"]]
-    assert [*portions([], 9)] == []
+    assert [*readable(outline, 2)] == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"]]
+    assert [*readable(outline, 9)] == [["a", "b"], ["c"], ["d"], ["e", "f", "g"]]
+    assert [*readable([], 9)] == []
 
 
 def test_keys_are_the_same_in_every_run():

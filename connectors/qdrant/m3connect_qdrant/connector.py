@@ -15,6 +15,7 @@ from m3connect.connecting import retry, ties
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
 from m3connect.connecting.collection import Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
+from m3connect.connecting.portions import portions
 from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.contract import (
@@ -36,7 +37,7 @@ from m3connect_qdrant import mapping
 from m3connect_qdrant.engine.protocol import Engine, PayloadSelector
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
 from m3connect_qdrant.filters import compile_filter, indexes
-from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, MultivectorStorage, Point
+from m3connect_qdrant.mapping import ONLY_ID, ONLY_ROWS, WITHOUT_FACTS, MultivectorStorage, Point
 from m3connect_qdrant.queries import (
     MULTIVECTOR_FLOATS,
     Answer,
@@ -45,11 +46,13 @@ from m3connect_qdrant.queries import (
     id_of,
     request,
     score_of,
+    spare,
 )
 
-READ_AT_ONCE = 64
-"""Records with vectors in one answer: at most 64 x 4 MiB."""
-QUERIES_AT_ONCE = 64
+READ_AT_ONCE = 256
+FLOATS_AT_ONCE = 4 * 1024 * 1024
+"""Values of multi-vectors in one answer, or one record's."""
+QUERIES_AT_ONCE, HITS_AT_ONCE = 64, 10_000
 COUNTED_AT_ONCE = 1000
 
 A = TypeVar("A")
@@ -232,8 +235,14 @@ class QdrantConnector:
         schema = self._schema("scan")
         legs = selected_legs(vectors, schema)
         condition = None if where is None else compile_filter(where)
-        for page in self._pages("scan", condition, batch_size, WITHOUT_FACTS, legs):
-            yield mapping.records(page, schema, legs)
+        if "multivector" not in legs:
+            for page in self._pages("scan", condition, batch_size, WITHOUT_FACTS, legs):
+                yield mapping.records(page, schema, legs)
+            return
+        for page in self._pages("scan", condition, batch_size, ONLY_ROWS, ()):
+            for part in self._portions(page):
+                if points := [*self._retrieve("scan", part, WITHOUT_FACTS, legs)]:
+                    yield mapping.records(points, schema, legs)
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
@@ -251,14 +260,16 @@ class QdrantConnector:
             check_size(query)
             self._check_allowed(query)
         answers: list[list[Hit]] = []
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            some = queries[start : start + QUERIES_AT_ONCE]
+        sizes = (query.limit for query in queries)
+        for part in portions(sizes, count=QUERIES_AT_ONCE, weight=HITS_AT_ONCE):
+            some = queries[part]
             found = ties.best(
                 [query.limit for query in some],
                 partial(self._ask, some),
                 score=score_of,
                 id_=id_of,
                 most=self._engine.allowance.results,
+                spare=[spare(query) for query in some],
             )
             answers += map(hits, some, found)
         return answers
@@ -356,11 +367,31 @@ class QdrantConnector:
         """Those of the ids that exist, each once."""
         wanted = [*dict.fromkeys(mapping.point_id(id_) for id_ in ids)]
         payload = WITHOUT_FACTS if operation == "fetch" else ONLY_ID
+        for start in range(0, len(wanted), READ_AT_ONCE):
+            part = wanted[start : start + READ_AT_ONCE]
+            if "multivector" not in legs:
+                yield from self._retrieve(operation, part, payload, legs)
+                continue
+            outline = [*self._retrieve(operation, part, ONLY_ROWS, ())]
+            for some in self._portions(outline):
+                yield from self._retrieve(operation, some, payload, legs)
+
+    def _portions(self, outline: Sequence[Point]) -> Iterator[list[str]]:
+        """The points whose multi-vectors are read at once, by what these weigh."""
+        schema = self._schema("fetch")
+        weights = (mapping.multivector_floats(point, schema) for point in outline)
+        for part in portions(weights, count=READ_AT_ONCE, weight=FLOATS_AT_ONCE):
+            yield [point.id for point in outline[part]]
+
+    def _retrieve(
+        self, operation: str, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
+    ) -> Iterator[Point]:
+        """Those of the points that exist."""
 
         def ask(part: Sequence[str]) -> list[Point]:
             return self._call(operation, self._engine.retrieve, part, payload, legs)
 
-        return _in_parts(wanted, READ_AT_ONCE, ask)
+        return _in_parts(ids, READ_AT_ONCE, ask)
 
     def _pages(
         self,

@@ -24,6 +24,7 @@ MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"
 
 WITHOUT_FACTS = models.PayloadSelectorExclude(exclude=[f"{RESERVED}.facts"])
 ONLY_ID = models.PayloadSelectorInclude(include=[f"{RESERVED}.id"])
+ONLY_ROWS = models.PayloadSelectorInclude(include=[f"{RESERVED}.rows"])
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "m3connect")
 
@@ -114,6 +115,12 @@ def records(points: Sequence[Point], schema: CollectionSchema, legs: Sequence[Le
     return RecordBatch([reserved["id"] for reserved in own], payloads, embeddings)
 
 
+def multivector_floats(point: Point, schema: CollectionSchema) -> int:
+    """How many values the multi-vector has of a point that carries :data:`ONLY_ROWS`."""
+    rows: int = point.payload.get(RESERVED, {}).get("rows", 1)  # of old records it is not known
+    return rows * (schema.multivector_width or 0)
+
+
 def _vectors(embeddings: Embeddings, row: int, schema: CollectionSchema) -> dict[str, Any]:
     vectors: dict[str, Any] = {}
     if embeddings.dense is not None:
@@ -136,16 +143,18 @@ def _sparse(stored: Any) -> SparseVector:
 def _stored(batch: RecordBatch, row: int) -> dict[str, Any]:
     """The payload of a point: the record's, flat, and the reserved key.
 
-    That holds the id, what the encoder said of the text, and the facts for filters. A payload that
-    an engine would change or refuse is kept there too, as JSON text.
+    That holds the id, what the encoder said of the text, how many rows its multi-vector has, and the
+    facts for filters. A payload that an engine would change or refuse is kept there too, as JSON text.
     """
     payload = batch.payloads[row]
-    reserved = {
+    reserved: dict[str, Any] = {
         "id": batch.ids[row],
         "tokens": int(batch.embeddings.n_tokens[row]),
         "truncated": bool(batch.embeddings.truncated[row]),
         "facts": facts(payload),
     }
+    if batch.embeddings.multivector is not None:
+        reserved["rows"] = len(batch.embeddings.multivector[row])
     if _is_plain(payload, DEEPEST):
         return {**payload, RESERVED: reserved}
     return {RESERVED: {**reserved, "json": json.dumps(payload)}}

@@ -26,6 +26,15 @@ Searches = Mapping[Leg, models.Prefetch]
 Vectors = Mapping[Leg, models.NearestQuery]
 
 
+_TIED = 4
+"""Spare answers of a rank fusion, whose ties are pairs mostly: first in one leg, first in the other."""
+
+
+def spare(query: Query) -> int:
+    """How many answers more than wanted are asked for, so that a tie at the limit ends among them."""
+    return _TIED if isinstance(query.fusion, Rrf) and query.rerank is None else 1
+
+
 def check_size(query: Query) -> None:
     """Refuse a multi-vector that a server would refuse.
 

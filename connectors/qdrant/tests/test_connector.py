@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import F
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing import corpus
-from m3connect.testing.conformance.compare import check_hits, check_records, oracle
-from m3connect.types import Query, RecordBatch, SparseVectors, Weighted
+from m3connect.testing.conformance.compare import by_id, check_hits, check_records, decided, oracle
+from m3connect.types import Hit, Leg, Query, RecordBatch, Rrf, SparseVectors, Weighted
 from m3connect_qdrant import QdrantConnector, connect
+from m3connect_qdrant import connector as connector_module
 from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
 from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.engine.protocol import Engine
+from m3connect_qdrant.mapping import Point, point_id
 
 
 class Counting(MemoryEngine):
@@ -324,6 +328,58 @@ def test_ties_across_the_limit_are_ordered_by_id() -> None:
             check_hits(memory, query, hits, "ties")
             assert [hit.id for hit in hits] == sorted(ids)[:10]
         assert len(engine.asked) == 8
+
+
+def test_a_rank_fusion_is_asked_once() -> None:
+    """Its ties are pairs, one of each leg, and end among the few answers asked for beside."""
+    engine = Counting()
+    batch = corpus.records(10, 80)
+    with QdrantConnector("docs", engine) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(batch)
+        memory = oracle(batch, corpus.SCHEMA)
+        shallow = Query(fusion=Rrf(), dense_depth=8, sparse_depth=8)
+        asked = [corpus.query(seed, "dense", "sparse") for seed in range(20)]
+        queries = [replace(shallow, dense=one.dense, sparse=one.sparse) for one in asked]
+        queries = [query for query in queries if decided(memory, query)]
+        for query, hits in zip(queries, connector.search(queries), strict=True):
+            check_hits(memory, query, hits, "ranks")
+        tied = [hits[9].score == hits[10].score for hits in _one_more(memory, queries)]
+        assert any(tied)
+        assert engine.asked == [len(queries)]
+
+
+def _one_more(memory: MemoryConnector, queries: Sequence[Query]) -> list[list[Hit]]:
+    return memory.search([replace(query, limit=11) for query in queries])
+
+
+def test_multivectors_are_read_by_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer holds more of them than is allowed, but for one record that is larger."""
+    batch = corpus.records(11, 40)
+    multi = batch.embeddings.multivector
+    assert multi is not None
+    with QdrantConnector("docs", Counting()) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.upsert(batch)
+        monkeypatch.setattr(connector_module, "FLOATS_AT_ONCE", 100)
+        read: list[list[str]] = []
+        retrieve = connector._engine.retrieve
+
+        def look(ids: Sequence[str], payload: Any, legs: Sequence[Leg]) -> list[Point]:
+            if legs:
+                read.append([*ids])
+            return retrieve(ids, payload, legs)
+
+        monkeypatch.setattr(connector._engine, "retrieve", look)
+        check_records(batch, connector.fetch(batch.ids), corpus.SCHEMA)
+        fetched, read = read, []
+        found = by_id(connector.scan(vectors=True))
+        check_records(by_id([batch]), found, corpus.SCHEMA)
+    floats = {point_id(id_): multi[row].size for row, id_ in enumerate(batch.ids)}
+    for parts in (fetched, read):
+        assert sorted(id_ for part in parts for id_ in part) == sorted(floats)
+        assert all(len(part) == 1 or sum(floats[id_] for id_ in part) <= 100 for part in parts)
+        assert len(parts) > 5
 
 
 def test_a_query_beside_a_tied_one_is_asked_once() -> None:

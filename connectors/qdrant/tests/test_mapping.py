@@ -64,7 +64,7 @@ def test_the_payload_lies_flat_beside_one_reserved_key() -> None:
     payload = {"text": "Guten Tag", "year": 2024, "price": 9.99, "tags": ["a", {"b": None}]}
     stored = one(payload).payload
     assert {key: value for key, value in stored.items() if key != "_m3"} == payload
-    assert sorted(stored["_m3"]) == ["facts", "id", "tokens", "truncated"]
+    assert sorted(stored["_m3"]) == ["facts", "id", "rows", "tokens", "truncated"]
 
 
 @pytest.mark.parametrize(
