@@ -73,6 +73,8 @@ def compare(
     differences = first - second
     if not differences.any():
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0)
+    if len(differences) == 1:  # either sign is as far from zero as the other
+        return Comparison(interval(differences), 1.0)
     test = _students if len(differences) > MANY else _randomised
     return Comparison(interval(differences, seed=seed), test(differences, seed))
 

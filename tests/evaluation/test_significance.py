@@ -98,3 +98,10 @@ def test_one_query_adds_to_the_mean_and_not_to_its_spread():
     assert 0 < found.high - found.low < 0.2
     flat = compare_means([np.ones(3), np.ones(1)], [np.zeros(3), np.zeros(1)])
     assert flat.difference == Interval(1.0, 1.0, 1.0)
+
+
+def test_one_query_proves_nothing():
+    """A language of a single query has a difference, and no chance of being sure of it."""
+    found = compare(np.array([1.0]), np.array([0.2]))
+    assert found.difference.mean == pytest.approx(0.8)
+    assert found.p_value == 1.0
