@@ -21,7 +21,10 @@ from m3connect.types import Document  # noqa: E402
 
 expect = sync_api.expect
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
+]
 KEY = "k" * 20
 DOCUMENTS = [
     Document("keys", "Keys are rotated every ninety days. Ask the desk.", {"tenant": "a"}),
