@@ -10,6 +10,9 @@ the exact top 10 that was found, where whoever scores no less than the tenth cou
 ``hybrid`` fuse dense and sparse, by ranks and by weights; ``multivector`` and ``all`` add MaxSim.
 Writing counts from the vectors to an answered search; bytes are those on disk afterwards.
 
+With peers, a second table has m3connect's figures divided by theirs, of the same run: below 1 it is
+faster, or smaller. ``hybrid / legs`` is our hybrid over the peer's dense and sparse added up.
+
 The peers hold fewer representations, so m3connect is measured with those alone as well, on as many
 records as they. "-" is what the representations held, or the peer, cannot do. A peer's ``hybrid`` is its
 weighted sum, in which a record that one leg did not find gets nothing from it. Their environment
@@ -110,8 +113,35 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """A row of ours over a peer's, as a row of the second table."""
+
+    ours: Row
+    peer: Row
+
+    def __str__(self) -> str:
+        mine, theirs = self.ours, self.peer
+        cells = [
+            mine.engine,
+            theirs.client,
+            f"{mine.records:,}",
+            f"{theirs.seconds / mine.seconds:.2f}",
+            f"{mine.size / theirs.size:.2f}",
+        ]
+        for name in MODES:
+            both = name in mine.modes and name in theirs.modes
+            cells.append(f"{mine.modes[name].p50 / theirs.modes[name].p50:.2f}" if both else "-")
+        if {"dense", "sparse"} <= theirs.modes.keys() and "hybrid" in mine.modes:
+            legs = theirs.modes["dense"].p50 + theirs.modes["sparse"].p50
+            cells.append(f"{mine.modes['hybrid'].p50 / legs:.2f}")
+        else:
+            cells.append("-")
+        return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
-    """Print one Markdown table, row by row."""
+    """Print a Markdown table row by row, and one of ratios where there are peers."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,17 +159,26 @@ def main() -> None:
     work = Work(options.width, vectors, scores)
     shared = min(options.records, options.peer_records)
     columns = ["engine", "through", "holds", "records", "records/s", "bytes/record", *MODES]
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    print(heading(columns), flush=True)
+    ratios: list[Ratio] = []
     for target in options.targets.split(","):
         try:
             with server(target, options.elasticsearch_url) as url:
                 print(ours(target, url, LEGS, options.records, work), flush=True)
                 if options.peer_python:
-                    compare(target, url, options.peer_python, shared, work)
+                    ratios += compare(target, url, options.peer_python, shared, work)
         except ConfigError as error:
             print(f"{target} is left out: {error}", file=sys.stderr)
         except subprocess.CalledProcessError as error:
             print(f"{PEER_STORE.name} {target} failed:\n{error.stderr[-2000:]}", file=sys.stderr)
+    if ratios:
+        columns = ["engine", "m3connect over", "records", "records/s", "bytes/record", *MODES]
+        print("", heading([*columns, "hybrid / legs"]), *ratios, sep="\n")
+
+
+def heading(columns: Sequence[str]) -> str:
+    """The head of a Markdown table."""
+    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
 
 # ----------------------------------------------------------------------------------- the databases
@@ -214,12 +253,15 @@ def ours(target: str, url: str | None, legs: Sequence[Leg], n: int, work: Work) 
         return Row(engine, "m3connect", legs, n, seconds, size(), modes)
 
 
-def compare(target: str, url: str | None, python: str, n: int, work: Work) -> None:
+def compare(target: str, url: str | None, python: str, n: int, work: Work) -> Iterator[Ratio]:
     """Print a row of ours and then of every peer, for each choice of representations they hold."""
     for legs in dict.fromkeys(PEERS[target].values()):
-        print(ours(target, url, legs, n, work), flush=True)
+        mine = ours(target, url, legs, n, work)
+        print(mine, flush=True)
         for name in [name for name, held in PEERS[target].items() if held == legs]:
-            print(peer(target, name, url, python, n, work), flush=True)
+            theirs = peer(target, name, url, python, n, work)
+            print(theirs, flush=True)
+            yield Ratio(mine, theirs)
 
 
 def peer(target: str, name: str, url: str | None, python: str, n: int, work: Work) -> Row:
