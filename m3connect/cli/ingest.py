@@ -78,6 +78,16 @@ def ingest(
         ),
         Mark.WRITES,
     ] = None,
+    report: Annotated[
+        FilePath | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Where to list what each document lost: passages truncated or without lexical weights, "
+            "texts that are empty, images dropped, files left out. Replaces an earlier one.",
+            show_default=False,
+        ),
+        Mark.WRITES,
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -158,64 +168,68 @@ def ingest(
 
     if ray_address is not None and engine != "ray":
         raise ConfigError("--ray-address needs --engine ray")
+    if report is not None and dry_run:
+        raise ConfigError("--report lists what a run lost, and --dry-run is none: leave one out")
     letters = dead_letters or _letters(where)
-    kept = [FilePath(where.path)] if where.path else []
-    remarks = ingestion.Remarks()
-    sources = ingestion.find(paths, files.selection([letters, *kept]), remarks)
-    open_source = partial(
-        ingestion.open_source,
-        id_field=id_field,
-        text_field=text_field,
-        metadata_fields=lists.names(metadata_field) or None,
-        chunk_tokens=passages.chunk_tokens,
-        chunk_overlap=passages.chunk_overlap,
-        context=passages.contexts(),
-        reading=files.options(),
-        source_name=source,
-    )
-    opened = open_source(sources, model.load, remarks=remarks)
-    chosen = lists.legs(legs) if legs is not None else None
-    with (
-        where.open() as connector,
-        progress_bar(ingestion.count(sources)) as progress,
-    ):
-        if dry_run:
-            estimated = ingestion.estimate(
-                opened,
-                connector,
-                legs=chosen,
-                take_over=take_over,
-                prune=prune,
-                max_delete_ratio=max_delete_ratio,
-                progress=progress,
-            )
-        else:
-            if engine == "ray":
-                from m3connect.integrations import ray_files
-
-                legs_stored = chosen or ingestion.choose_legs(None, opened, connector)
-                work = ray_files.Work(
-                    open_source, where.open, model.model, model.how(), legs_stored, take_over
+    outputs = [each for each in (letters, where.path and FilePath(where.path), report) if each]
+    with ingestion.LossReport(report) as losses:
+        remarks = ingestion.Remarks(lost=losses.add)
+        sources = ingestion.find(paths, files.selection(outputs), remarks)
+        open_source = partial(
+            ingestion.open_source,
+            id_field=id_field,
+            text_field=text_field,
+            metadata_fields=lists.names(metadata_field) or None,
+            chunk_tokens=passages.chunk_tokens,
+            chunk_overlap=passages.chunk_overlap,
+            context=passages.contexts(),
+            reading=files.options(),
+            source_name=source,
+        )
+        opened = open_source(sources, model.load, remarks=remarks)
+        chosen = lists.legs(legs) if legs is not None else None
+        with (
+            where.open() as connector,
+            progress_bar(ingestion.count(sources)) as progress,
+        ):
+            if dry_run:
+                estimated = ingestion.estimate(
+                    opened,
+                    connector,
+                    legs=chosen,
+                    take_over=take_over,
+                    prune=prune,
+                    max_delete_ratio=max_delete_ratio,
+                    progress=progress,
                 )
-                opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
-            report = ingestion.ingest(
-                opened,
-                None,
-                connector,
-                legs=chosen,
-                index_fields=_index_fields(lists.names(index_field)),
-                take_over=take_over,
-                prune=prune,
-                max_delete_ratio=max_delete_ratio,
-                dead_letters=letters,
-                progress=progress,
-            )
+            else:
+                if engine == "ray":
+                    from m3connect.integrations import ray_files
+
+                    legs_stored = chosen or ingestion.choose_legs(None, opened, connector)
+                    work = ray_files.Work(
+                        open_source, where.open, model.model, model.how(), legs_stored, take_over
+                    )
+                    opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
+                done = ingestion.ingest(
+                    opened,
+                    None,
+                    connector,
+                    legs=chosen,
+                    index_fields=_index_fields(lists.names(index_field)),
+                    take_over=take_over,
+                    prune=prune,
+                    max_delete_ratio=max_delete_ratio,
+                    dead_letters=letters,
+                    lost=losses.add,
+                    progress=progress,
+                )
     say(remarks)
     if dry_run:
         _print_estimate(estimated, as_json=printed.as_json)
         return
-    _print_report(report, where.collection, letters, as_json=printed.as_json)
-    if report.failed:
+    _print_report(done, where.collection, letters, as_json=printed.as_json)
+    if done.failed:
         raise typer.Exit(PARTIAL_FAILURE)
 
 
@@ -257,6 +271,11 @@ def _print_report(
         )
     if report.truncated:
         typer.echo(f"{report.truncated} passages were longer than the model takes", err=True)
+    if report.no_lexical:
+        typer.echo(
+            f"{report.no_lexical} passages have no lexical weights: no lexical search finds them",
+            err=True,
+        )
     if report.failed:
         typer.echo(f"{report.failed} documents failed; {dead_letters} says why", err=True)
 

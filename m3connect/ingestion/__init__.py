@@ -8,6 +8,7 @@ tables.py      tables and records in memory; values.py is the one table of conve
 documents.py   documents as a source; encoded.py records that come with their vectors
 chunking.py    documents into passages; headings.py where they stand
 ledger.py      what the collection holds, and why a run can be killed at any point
+losses.py      what documents lose though they do not fail; lines.py a list of a run as JSON lines
 ownership.py   whose a document is, and what a run over one source may replace
 sink.py        the only one that writes and counts
 restoring.py   a copy of a collection comes back whole; pruning.py what the source no longer has
@@ -20,12 +21,14 @@ from m3connect.ingestion.encoding import EncodeReport, encode_to_parquet, read_l
 from m3connect.ingestion.estimate import estimate
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Remarks, Selection, find
+from m3connect.ingestion.losses import LOSSES, Loss, LossReport
 from m3connect.ingestion.opening import choose_legs, open_source
 from m3connect.ingestion.pipeline import ingest
 from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
 from m3connect.ingestion.sources import count, read, read_files
 
 __all__ = [
+    "LOSSES",
     "DocumentSource",
     "EncodeReport",
     "EncodedSource",
@@ -33,6 +36,8 @@ __all__ = [
     "Fields",
     "IngestEstimate",
     "IngestReport",
+    "Loss",
+    "LossReport",
     "Options",
     "Remarks",
     "Selection",

@@ -24,6 +24,7 @@ from pathspec import GitIgnoreSpec
 
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion.formats import PAGES, RECORDS
+from m3connect.ingestion.losses import Loss, Lost, ignore
 
 Path = str | os.PathLike[str]
 
@@ -61,17 +62,35 @@ class Remarks:
         left_out: files and folders that were not read, by suffix or reason.
         guessed: files whose encoding had to be guessed, by encoding.
         images: images inside of texts (``data:`` URLs) that were dropped.
+        unread: of ``left_out``, what nobody asked to leave out: of an unknown format, links that are
+            not followed, no regular files.
+        lost: told of each image and file that is lost.
     """
 
     left_out: Counter[str] = field(default_factory=Counter)
     guessed: Counter[str] = field(default_factory=Counter)
     images: int = 0
+    unread: int = 0
+    lost: Lost = ignore
+
+    def leave(self, name: str, reason: str) -> None:
+        """Count a file that is not read though nobody asked for that."""
+        self.left_out[reason] += 1
+        self.unread += 1
+        self.lost(Loss(name, "left_out"))
+
+    def drop_images(self, id_: str, number: int) -> None:
+        """Count what was dropped from a document's text."""
+        if number:
+            self.images += number
+            self.lost(Loss(id_, "images", number))
 
     def add(self, others: Remarks) -> None:
         """Count what another process came across, too."""
         self.left_out += others.left_out
         self.guessed += others.guessed
         self.images += others.images
+        self.unread += others.unread
 
     def sentences(self) -> list[str]:
         """For people; nothing if there is nothing to say.
@@ -320,7 +339,7 @@ def _within(
         if pattern is not None and not pattern.match(file.path):
             continue
         if file.fault is None and file.suffix not in RECORDS and file.suffix not in PAGES:
-            remarks.left_out[file.suffix or "without a suffix"] += 1
+            remarks.leave(file.name, file.suffix or "without a suffix")
         elif include is not None and not include.match_file(file.name):
             remarks.left_out["not included"] += 1
         elif exclude.match_file(file.name):
@@ -376,7 +395,7 @@ def _walk(
             elif kind == "file":
                 yield SourceFile(None, entry.path, name)
             else:
-                remarks.left_out[kind] += 1
+                remarks.leave(name, kind)
 
 
 def _kind(entry: os.DirEntry[str], real: str) -> str:

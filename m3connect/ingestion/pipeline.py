@@ -24,6 +24,8 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.formats import Options
 from m3connect.ingestion.ledger import COMMIT, INDEXED, Candidate, Mark, Stored, content_hash, step
+from m3connect.ingestion.listing import Remarks
+from m3connect.ingestion.losses import Loss, Lost, ignore
 from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport, KeptLetters, Part
 from m3connect.ingestion.sink import Change, Empty, Event, Sink, Unchanged, Work
@@ -62,6 +64,7 @@ def ingest(
     prune: bool = False,
     max_delete_ratio: float = pruning.MAX_DELETE_RATIO,
     dead_letters: str | Path | None = None,
+    lost: Lost = ignore,
     progress: Progress = silent,
 ) -> IngestReport:
     """Bring documents into a collection, which is made if it does not exist.
@@ -94,6 +97,7 @@ def ingest(
             sources stay.
         max_delete_ratio: the largest part of this source's documents that pruning deletes.
         dead_letters: a JSONL file for documents that fail; without it they are logged.
+        lost: told what each document lost (:class:`m3connect.ingestion.Loss`), such as ``losses.append``.
         progress: told how many documents are through.
 
     Raises:
@@ -116,12 +120,13 @@ def ingest(
         context=context,
         reading=reading,
         source_name=source_name,
+        remarks=Remarks(lost=lost),
     )
     chosen, held = prepare(opened, connector, legs, index_fields or {})
     seen: dict[str, str] = {}
     with DeadLetters(dead_letters) as letters:
         try:
-            with Sink(connector, letters, progress, take_over=take_over) as sink:
+            with Sink(connector, letters, progress, take_over=take_over, lost=lost) as sink:
                 sink.write(events(opened, chosen, seen, sink.look_up, sink.recall, held=held))
         except KeyboardInterrupt:
             connector.flush()
@@ -214,7 +219,12 @@ def events(
 
 
 def ingest_part(
-    source: DocumentSource, connector: Connector, legs: Sequence[Leg], *, take_over: bool
+    source: DocumentSource,
+    connector: Connector,
+    legs: Sequence[Leg],
+    losses: list[Loss],
+    *,
+    take_over: bool,
 ) -> Part:
     """The share of a worker in a run: another process made the collection, and counts all parts.
 
@@ -222,6 +232,7 @@ def ingest_part(
         source: some of the documents.
         connector: the collection, which exists.
         legs: the representations to store.
+        losses: what reading the source finds, to which all others are added.
         take_over: as in :func:`ingest`.
 
     Raises:
@@ -229,10 +240,10 @@ def ingest_part(
     """
     seen: dict[str, str] = {}
     letters = KeptLetters()
-    with Sink(connector, letters, take_over=take_over) as sink:
+    with Sink(connector, letters, take_over=take_over, lost=losses.append) as sink:
         sink.write(events(source, legs, seen, sink.look_up, sink.recall))
     connector.flush()
-    return Part(sink.report(), seen, letters.failures)
+    return Part(sink.report(), seen, letters.failures, losses)
 
 
 def together(parts: Iterable[Part], seen: dict[str, str]) -> Iterator[Event]:
@@ -249,7 +260,7 @@ def together(parts: Iterable[Part], seen: dict[str, str]) -> Iterator[Event]:
         failures = [
             Failure("another document of this run has the same id", id=id_) for id_ in twice
         ]
-        yield Part(report, part.seen, [*part.failures, *failures])
+        yield Part(report, part.seen, [*part.failures, *failures], part.losses)
         seen.update(part.seen)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from m3connect.errors import ConfigError
+from m3connect.ingestion.lines import JsonLines
+from m3connect.ingestion.losses import Loss
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +53,7 @@ class IngestReport:
         failed: documents that could not be taken; each is a dead letter.
         tokens: tokens encoded, special ones included.
         truncated: passages longer than the encoder's limit.
+        no_lexical: passages without any lexical weight, where lexical weights are stored.
         seconds: wall time.
     """
 
@@ -69,6 +69,7 @@ class IngestReport:
     failed: int = 0
     tokens: int = 0
     truncated: int = 0
+    no_lexical: int = 0
     seconds: float = 0.0
 
     @classmethod
@@ -100,11 +101,13 @@ class Part:
         report: its counts, the failures among them.
         seen: the ids of the documents, with the names of their sources.
         failures: documents that it could not take.
+        losses: what others of them lost.
     """
 
     report: IngestReport
     seen: Mapping[str, str]
     failures: Sequence[Failure]
+    losses: Sequence[Loss] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +150,11 @@ class DeadLetters:
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
-        self._file: IO[str] | None = None
-        if self.path is not None:
-            _check_letters(self.path)
+        self._lines = (
+            None
+            if path is None
+            else JsonLines(path, "--dead-letters", "list of dead letters", LETTER_FIELDS)
+        )
 
     def add(self, failure: Failure) -> None:
         """Record one failure.
@@ -158,18 +162,10 @@ class DeadLetters:
         Raises:
             ConfigError: the file cannot be made.
         """
-        if self.path is None:
+        if self._lines is None:
             log.warning("%s: %s", failure.id or failure.where, failure.reason)
-            return
-        if self._file is None:
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("w", encoding="utf-8")
-            except OSError as error:
-                raise ConfigError(f"--dead-letters {self.path}: {error.strerror}") from error
-        # Escaped, because a bad id may hold lone surrogates, which UTF-8 cannot.
-        self._file.write(json.dumps(asdict(failure)) + "\n")
-        self._file.flush()
+        else:
+            self._lines.write(asdict(failure))
 
     def __enter__(self) -> Self:
         return self
@@ -180,8 +176,8 @@ class DeadLetters:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._lines is not None:
+            self._lines.close()
 
 
 class KeptLetters:
@@ -193,35 +189,3 @@ class KeptLetters:
     def add(self, failure: Failure) -> None:
         """Record one failure."""
         self.failures.append(failure)
-
-
-def _check_letters(path: Path) -> None:
-    """Before a run, not at its first failure."""
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not os.access(there, os.W_OK):
-        raise ConfigError(f"--dead-letters {path}: {there} cannot be written")
-    if there != path:
-        if not there.is_dir():
-            raise ConfigError(f"--dead-letters {path}: {there} is no folder")
-        return
-    if not path.is_file():
-        raise ConfigError(f"--dead-letters {path} is no regular file")
-    with path.open("rb") as lines:
-        first = lines.readline(1 << 20)
-    if first.strip() and not is_letter(first):
-        raise ConfigError(
-            f"--dead-letters {path} exists and is no list of dead letters; name another file"
-        )
-
-
-def is_letter(line: bytes) -> bool:
-    """Whether a line is a dead letter, as :class:`DeadLetters` writes it.
-
-    >>> is_letter(b'{"reason": "empty", "where": null, "id": "a"}')
-    True
-    """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and set(record) == LETTER_FIELDS

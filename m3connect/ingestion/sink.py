@@ -8,7 +8,7 @@ a commit never overtakes what it commits.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m3connect.contract import Connector
 from m3connect.errors import (
@@ -32,6 +33,7 @@ from m3connect.errors import (
 from m3connect.ingestion import ledger
 from m3connect.ingestion.chunking import chunk_ids
 from m3connect.ingestion.ledger import Candidate, Mark, Stored
+from m3connect.ingestion.losses import Loss, LossKind, Lost, ignore
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport, KeptLetters, Part
 from m3connect.progress import Progress, silent
 from m3connect.types import Leg, RecordBatch
@@ -134,6 +136,7 @@ class Sink:
         progress: told how many documents are through.
         exists: whether the collection exists; if not, it holds nothing to look up.
         take_over: whether documents of other sources may be replaced.
+        lost: told of each document that lost something.
     """
 
     def __init__(
@@ -144,15 +147,19 @@ class Sink:
         *,
         exists: bool = True,
         take_over: bool = False,
+        lost: Lost = ignore,
     ) -> None:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
         self.empty = self.failed = self.tokens = self.truncated = 0
-        self.metadata_only = 0
+        self.metadata_only = self.no_lexical = 0
         self.left_over: int | None = None
         self.first_failure: Failure | None = None
         self._exists = exists
         self._take_over = take_over
+        self._lost = lost
+        # Of documents of which not all passages have come.
+        self._losing: dict[str, Counter[LossKind]] = {}
         self._letters = letters
         self._progress = progress
         self._started = self._told = time.perf_counter()
@@ -187,6 +194,7 @@ class Sink:
             failed=self.failed,
             tokens=self.tokens,
             truncated=self.truncated,
+            no_lexical=self.no_lexical,
             seconds=time.perf_counter() - self._started,
         )
 
@@ -230,16 +238,19 @@ class Sink:
             case Work():
                 self.chunks += len(event.batch)
                 self.tokens += event.tokens
-                self.truncated += int(event.batch.embeddings.truncated.sum())
+                self._count_losses(event)
             case Unchanged():
                 self.unchanged += 1
             case Empty():
                 self.empty += 1
+                self._lost(Loss(event.id, "empty"))
             case Failure():
                 self.failed += 1
                 self.first_failure = self.first_failure or event
                 self._letters.add(event)
-            case Part(report=done, failures=failures):
+            case Part(report=done, failures=failures, losses=losses):
+                for loss in losses:
+                    self._lost(loss)
                 for failure in failures:
                     self.count(failure)
                 self.unchanged += done.unchanged
@@ -250,8 +261,27 @@ class Sink:
                 self.empty += done.empty
                 self.tokens += done.tokens
                 self.truncated += done.truncated
+                self.no_lexical += done.no_lexical
         if time.perf_counter() - self._told > TELL_SECONDS:
             self._tell()
+
+    def _count_losses(self, work: Work) -> None:
+        """Per passage; a document's are told when its last passage has come."""
+        embeddings = work.batch.embeddings
+        lost: dict[LossKind, NDArray[np.bool_]] = {"truncated": embeddings.truncated}
+        if embeddings.sparse is not None:
+            lost["no_lexical"] = np.diff(embeddings.sparse.indptr) == 0
+        self.truncated += int(embeddings.truncated.sum())
+        self.no_lexical += int(lost["no_lexical"].sum()) if "no_lexical" in lost else 0
+        for kind, rows in lost.items():
+            for row in np.flatnonzero(rows).tolist():
+                self._losing.setdefault(work.owners[row].id, Counter())[kind] += 1
+        if not self._losing:
+            return
+        for owner, step in zip(work.owners, work.steps, strict=True):
+            if step == ledger.COMMIT:
+                for kind, count in self._losing.pop(owner.id, Counter()).items():
+                    self._lost(Loss(owner.id, kind, count))
 
     def finish(self) -> None:
         """Wait until all that was queued is acknowledged."""

@@ -196,7 +196,7 @@ def _document(
     if fault := "the text holds NUL characters" if "\0" in text else values.fault(metadata):
         return Failure(fault, where, id_)
     text, dropped = without_images(text)
-    remarks.images += dropped
+    remarks.drop_images(options.id_prefix + id_, dropped)
     return Document(options.id_prefix + id_, text, metadata, source=root)
 
 
@@ -217,7 +217,7 @@ def _page(
         yield Failure(fault, file.name, options.id_prefix + file.name)
     else:
         text, dropped = without_images(page.text)
-        remarks.images += dropped
+        remarks.drop_images(options.id_prefix + file.name, dropped)
         yield Document(options.id_prefix + file.name, text, metadata, page.format, file.root)
 
 

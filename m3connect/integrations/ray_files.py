@@ -27,6 +27,7 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.formats import RECORDS
 from m3connect.ingestion.listing import STDIN, Remarks, SourceFile
+from m3connect.ingestion.losses import Loss, ignore
 from m3connect.ingestion.pipeline import ingest_part
 from m3connect.ingestion.report import Part
 from m3connect.integrations.arrow import load_encoder
@@ -59,13 +60,14 @@ class Work:
 
     def __call__(self, files: Sequence[SourceFile]) -> tuple[Part, Remarks]:
         """One task: some of the files."""
-        remarks = Remarks()
+        losses: list[Loss] = []
+        remarks = Remarks(lost=losses.append)
         encoder = load_encoder(self.model, self.model_options)
         source = self.open_source(files, encoder, remarks=remarks)
         assert isinstance(source, DocumentSource), "which the process that started the run has seen"
         with self.connect() as connector:
-            part = ingest_part(source, connector, self.legs, take_over=self.take_over)
-        return part, remarks
+            part = ingest_part(source, connector, self.legs, losses, take_over=self.take_over)
+        return part, replace(remarks, lost=ignore)
 
 
 def spread(

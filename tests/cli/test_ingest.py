@@ -15,7 +15,7 @@ from m3connect.testing.fakes import HashEncoder
 
 KEYS = [
     "read", "unchanged", "chunks", "written", "metadata_only", "deleted", "pruned",
-    "left_over", "empty", "failed", "tokens", "truncated", "seconds",
+    "left_over", "empty", "failed", "tokens", "truncated", "no_lexical", "seconds",
 ]  # fmt: skip
 
 
@@ -112,6 +112,24 @@ def test_failed_documents_become_dead_letters_and_exit_code_4(run, collection, t
     assert "bad.jsonl says why" in err
     letters = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [letter["where"] for letter in letters] == ["x.jsonl:2", "x.jsonl:3"]
+
+
+def test_the_report_has_a_line_for_what_each_document_lost(run, tmp_path):
+    """Sums on the screen; the file is this run's, never a source, and no trial's."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "none.txt").write_text(" ")
+    (tmp_path / "docs" / "signs.txt").write_text("?! ... !!!")
+    (tmp_path / "docs" / "x.png").write_text("")
+    every_time = {("none.txt", "empty", 1), ("x.png", "left_out", 1)}
+    for once in ({("signs.txt", "no_lexical", 1)}, set()):
+        code, _, err = run("docs", "--report", "docs/lost.jsonl")
+        lines = map(json.loads, (tmp_path / "docs/lost.jsonl").read_text().splitlines())
+        assert {(line["id"], line["loss"], line["count"]) for line in lines} == every_time | once
+        assert (code, "1 documents are empty" in err) == (0, True)
+        assert ("1 passages have no lexical weights" in err) == bool(once)
+    assert "1 own output" in err
+    code, _, err = run("docs", "--report", "lost.jsonl", "--dry-run")
+    assert (code, "--report" in err, (tmp_path / "lost.jsonl").exists()) == (2, True, False)
 
 
 def test_own_dead_letters_are_never_a_source(run, collection, tmp_path):

@@ -1,0 +1,92 @@
+"""Lists that a run writes beside its work, as JSON lines: dead letters, the report of losses."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import IO, Any
+
+from m3connect.errors import ConfigError
+
+
+class JsonLines:
+    """One list: a file that is written line by line and replaces a list of the same kind, and no other file.
+
+    Args:
+        path: the file; it is made by :meth:`open` or the first line.
+        option: that names it, for messages.
+        kind: what it lists, for messages.
+        keys: of each line, by which an earlier list is known.
+
+    Raises:
+        ConfigError: the file cannot be made, or is something else than such a list.
+    """
+
+    def __init__(self, path: str | Path, option: str, kind: str, keys: AbstractSet[str]) -> None:
+        self.path = Path(path)
+        self._option = option
+        self._file: IO[str] | None = None
+        self._check(kind, keys)
+
+    def open(self) -> IO[str]:
+        """The file; empty when it was not open before.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        if self._file is None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"{self._option} {self.path}: {error.strerror}") from error
+        return self._file
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add one line, at once.
+
+        Raises:
+            ConfigError: the file cannot be made.
+        """
+        file = self.open()
+        # Escaped, because a bad id may hold lone surrogates, which UTF-8 cannot.
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._file is not None:
+            self._file.close()
+
+    def _check(self, kind: str, keys: AbstractSet[str]) -> None:
+        """Before a run, not at its first line."""
+        path, option = self.path, self._option
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if not os.access(there, os.W_OK):
+            raise ConfigError(f"{option} {path}: {there} cannot be written")
+        if there != path:
+            if not there.is_dir():
+                raise ConfigError(f"{option} {path}: {there} is no folder")
+            return
+        if not path.is_file():
+            raise ConfigError(f"{option} {path} is no regular file")
+        with path.open("rb") as lines:
+            first = lines.readline(1 << 20)
+        if first.strip() and not has_keys(first, keys):
+            raise ConfigError(f"{option} {path} exists and is no {kind}; name another file")
+
+
+def has_keys(line: bytes, keys: AbstractSet[str]) -> bool:
+    """Whether a line is a JSON object with exactly these keys.
+
+    >>> has_keys(b'{"reason": "empty", "where": null}', {"reason", "where"})
+    True
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and set(record) == keys
