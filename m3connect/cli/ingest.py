@@ -88,6 +88,13 @@ def ingest(
         ),
         Mark.WRITES,
     ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="Losses after which the exit code is 4: truncated, empty, no_lexical, images, left_out.",
+        ),
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -161,15 +168,19 @@ def ingest(
     - `m3connect ingest "s3://bucket/docs/**/*.md" --target milvus --model BAAI/bge-m3 --dry-run`
     - `m3connect ingest "s3://bucket/docs/" --engine ray --ray-address auto --url http://qdrant:6333`
 
-    Exit code 4: some documents failed and are listed in --dead-letters; all others are in.
+    Exit code 4: some documents failed and are listed in --dead-letters, or lost what --fail-on names;
+    all others are in.
     """
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
 
     if ray_address is not None and engine != "ray":
         raise ConfigError("--ray-address needs --engine ray")
-    if report is not None and dry_run:
-        raise ConfigError("--report lists what a run lost, and --dry-run is none: leave one out")
+    if (report is not None or fail_on) and dry_run:
+        raise ConfigError(
+            "--report and --fail-on are of a run, and --dry-run is none: leave it out"
+        )
+    grave = lists.choices("--fail-on", fail_on, ingestion.LOSSES)
     letters = dead_letters or _letters(where)
     outputs = [each for each in (letters, where.path and FilePath(where.path), report) if each]
     with ingestion.LossReport(report) as losses:
@@ -229,7 +240,11 @@ def ingest(
         _print_estimate(estimated, as_json=printed.as_json)
         return
     _print_report(done, where.collection, letters, as_json=printed.as_json)
-    if done.failed:
+    counts = {**done.to_json(), "images": remarks.images, "left_out": remarks.unread}
+    lost = ", ".join(f"{counts[kind]} {kind}" for kind in grave if counts[kind])
+    if lost:
+        typer.echo(f"--fail-on: {lost}", err=True)
+    if done.failed or lost:
         raise typer.Exit(PARTIAL_FAILURE)
 
 

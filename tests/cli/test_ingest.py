@@ -132,6 +132,28 @@ def test_the_report_has_a_line_for_what_each_document_lost(run, tmp_path):
     assert (code, "--report" in err, (tmp_path / "lost.jsonl").exists()) == (2, True, False)
 
 
+def test_fail_on_names_the_losses_that_count(run, tmp_path):
+    """Exit code 4 with everything written; other losses pass, and a wrong name ends it before."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "none.txt").write_text(" ")
+    (tmp_path / "docs" / "image.txt").write_text("see data:image/png;base64," + "iVBORw0KGgo" * 9)
+    (tmp_path / "docs" / "x.png").write_text("")
+    code, _, err = run("docs", "--fail-on", "lexical")
+    assert (code, "--fail-on takes truncated, empty" in err, run.loaded) == (
+        2,
+        True,
+        False,
+    )
+    code, _, err = run("docs", "--fail-on", "truncated,no_lexical")
+    assert (code, "--fail-on" in err) == (0, False)
+    for kind in ("empty", "images", "left_out"):
+        code, out, err = run("docs", "--fail-on", f"truncated,{kind}")
+        assert (code, f"--fail-on: 1 {kind}\n" in err, "2 documents read" in out) == (4, True, True)
+    (tmp_path / "docs" / "signs.txt").write_text("?!")
+    assert run("docs", "--fail-on", "no_lexical")[0] == 4
+    assert run("docs", "--fail-on", "empty", "--dry-run")[0] == 2
+
+
 def test_own_dead_letters_are_never_a_source(run, collection, tmp_path):
     """Neither beside the state, where they go by default, nor in the folder that is read."""
     (tmp_path / "a.jsonl").write_text('{"id": "a", "text": "t"}\n{"id": "b"}\n')
