@@ -55,8 +55,9 @@ def kept(
     try:
         with disk.aside(folder) as new:
             new.mkdir()
-            make(new)
-            (new / _MADE_OF).write_text(made_of, encoding="utf-8")
+            with disk.writing(new, "It is made again at each start until there is room."):
+                make(new)
+                (new / _MADE_OF).write_text(made_of, encoding="utf-8")
         return reopen(folder)
     except (OSError, M3ConnectError) as error:
         _log.info("the prepared model is not kept: %s", error)

@@ -37,9 +37,7 @@ def python():
         ),
         pytest.param(
             "postgres",
-            marks=pytest.mark.skipif(
-                not CI and not PROGRAMS, reason="needs Postgres (apt: postgresql)"
-            ),
+            marks=pytest.mark.skipif(not PROGRAMS, reason="needs Postgres (apt: postgresql)"),
         ),
     ],
 )
