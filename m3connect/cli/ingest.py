@@ -72,8 +72,8 @@ def ingest(
     dead_letters: Annotated[
         FilePath | None,
         typer.Option(
-            help="Where documents that fail are listed, with the reason. Default: a file in "
-            ".m3connect/dead-letters.",
+            help="Where documents that fail are listed, with the reason, below those of earlier runs. "
+            "Default: a file in .m3connect/dead-letters.",
             show_default=False,
         ),
         Mark.WRITES,
@@ -292,7 +292,10 @@ def _print_report(
             err=True,
         )
     if report.failed:
-        typer.echo(f"{report.failed} documents failed; {dead_letters} says why", err=True)
+        typer.echo(
+            f"{report.failed} documents failed; {dead_letters} says why, in its last lines",
+            err=True,
+        )
 
 
 def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:

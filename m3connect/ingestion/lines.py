@@ -13,26 +13,36 @@ from m3connect.errors import ConfigError
 
 
 class JsonLines:
-    """One list: a file that is written line by line and replaces a list of the same kind, and no other file.
+    """One list: a file that is written line by line; whatever else has its name is left alone.
 
     Args:
         path: the file; it is made by :meth:`open` or the first line.
         option: that names it, for messages.
         kind: what it lists, for messages.
         keys: of each line, by which an earlier list is known.
+        replace: whether an earlier list goes; otherwise lines are added to it.
 
     Raises:
         ConfigError: the file cannot be made, or is something else than such a list.
     """
 
-    def __init__(self, path: str | Path, option: str, kind: str, keys: AbstractSet[str]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        option: str,
+        kind: str,
+        keys: AbstractSet[str],
+        *,
+        replace: bool = False,
+    ) -> None:
         self.path = Path(path)
         self._option = option
+        self._replace = replace
         self._file: IO[str] | None = None
         self._check(kind, keys)
 
     def open(self) -> IO[str]:
-        """The file; empty when it was not open before.
+        """The file, at the end of what stays in it.
 
         Raises:
             ConfigError: it cannot be made.
@@ -40,7 +50,10 @@ class JsonLines:
         if self._file is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("w", encoding="utf-8")
+                torn = not self._replace and _is_torn(self.path)
+                self._file = self.path.open("w" if self._replace else "a", encoding="utf-8")
+                if torn:
+                    self._file.write("\n")
             except OSError as error:
                 raise ConfigError(f"{self._option} {self.path}: {error.strerror}") from error
         return self._file
@@ -77,6 +90,15 @@ class JsonLines:
             first = lines.readline(1 << 20)
         if first.strip() and not has_keys(first, keys):
             raise ConfigError(f"{option} {path} exists and is no {kind}; name another file")
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line was not finished, by a process that was killed."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as lines:
+        lines.seek(-1, os.SEEK_END)
+        return lines.read() != b"\n"
 
 
 def has_keys(line: bytes, keys: AbstractSet[str]) -> bool:

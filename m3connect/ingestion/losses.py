@@ -54,7 +54,9 @@ class LossReport:
 
     def __init__(self, path: str | Path | None) -> None:
         self._lines = (
-            None if path is None else JsonLines(path, "--report", "report of losses", LOSS_KEYS)
+            None
+            if path is None
+            else JsonLines(path, "--report", "report of losses", LOSS_KEYS, replace=True)
         )
 
     def add(self, loss: Loss) -> None:

@@ -96,7 +96,7 @@ def ingest(
         prune: at the end, delete the documents of this source that it did not give; those of other
             sources stay.
         max_delete_ratio: the largest part of this source's documents that pruning deletes.
-        dead_letters: a JSONL file for documents that fail; without it they are logged.
+        dead_letters: a JSONL file to which documents that fail are added; without it they are logged.
         lost: told what each document lost (:class:`m3connect.ingestion.Loss`), such as ``losses.append``.
         progress: told how many documents are through.
 

@@ -143,7 +143,7 @@ class DeadLetters:
     """Failures as JSON lines in a file that is made by the first of them; else in the log.
 
     Args:
-        path: the file; a list of an earlier run is replaced. None logs a warning a failure instead.
+        path: the file; what earlier runs listed stays above. None logs a warning a failure instead.
 
     Raises:
         ConfigError: the file cannot be made, or is something else than dead letters.

@@ -152,7 +152,7 @@ class Sink:
         id_field, text_field, metadata_fields, chunk_tokens, chunk_overlap, context, legs,
             index_fields: as in :func:`m3connect.ingest`.
         source_name, take_over: whose the documents are, as in :func:`m3connect.ingest`.
-        dead_letters: a JSONL file for documents that fail; without it they are logged.
+        dead_letters: a JSONL file to which documents that fail are added; without it they are logged.
         **options: of the connector, such as ``url`` or ``path``; see :func:`m3connect.connect`.
     """
 

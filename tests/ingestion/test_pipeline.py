@@ -248,13 +248,19 @@ def test_a_dead_letter_file_that_cannot_be_made_ends_the_run(encoder, connector,
     assert (tmp_path / "file").read_text() == "mine\n"
 
 
-def test_dead_letters_of_an_earlier_run_are_replaced(encoder, connector, tmp_path):
-    """In a folder that is made if need be."""
+def test_dead_letters_of_an_earlier_run_stay(encoder, connector, tmp_path):
+    """Also above a line that a killed run did not finish; in a folder that is made if need be."""
     letters = tmp_path / "new" / "dead.jsonl"
     for id_ in ("first", "second"):
         ingest([Document(id_, None), Document("a", "x")], encoder, connector, dead_letters=letters)
-    (letter,) = map(json.loads, letters.read_text().splitlines())
-    assert letter["id"] == "second"
+    before = letters.read_text()
+    assert [json.loads(line)["id"] for line in before.splitlines()] == ["first", "second"]
+    letters.write_text(torn := before + '{"reason": "to')
+    ingest([Document("a", "x")], encoder, connector, dead_letters=letters)
+    assert letters.read_text() == torn
+    ingest([Document("third", None), Document("a", "x")], encoder, connector, dead_letters=letters)
+    assert letters.read_text().startswith(f"{torn}\n")
+    assert json.loads(letters.read_text().splitlines()[-1])["id"] == "third"
 
 
 def test_an_empty_document_is_no_failure_and_its_passages_go(encoder, connector):

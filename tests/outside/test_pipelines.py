@@ -152,6 +152,10 @@ def corpus(tmp_path):
     folder.mkdir()
     for at in range(6):
         (folder / f"{at}.md").write_text(f"# Page {at}\n\nIt says {at}.\n")
+    (folder / "none.txt").write_text(" ")
+    (folder / "x.png").write_text("")
+    with (folder / "0.md").open("a") as page:
+        page.write("![dot](data:image/png;base64," + "iVBORw0KGgo" * 9 + ")")
     for name in ("a", "b"):
         rows = [{"id": f"{name}{at}", "text": f"Record {at} of {name}"} for at in range(8)]
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n{no")
@@ -164,13 +168,16 @@ def command(capsys, monkeypatch, tmp_path, corpus):
     monkeypatch.chdir(tmp_path)
 
     def run(server, *arguments):
+        lost = tmp_path / "lost.jsonl"
         target = ["--target", "shared", "--url", server.url, "--collection", "docs", "--json"]
         with pytest.raises(SystemExit) as exit_:
-            cli.main(["ingest", str(corpus), *target, *arguments])
+            cli.main(["ingest", str(corpus), *target, "--report", str(lost), *arguments])
         out, err = capsys.readouterr()
         report = json.loads(out) if out else {}
         letters = tmp_path / ".m3connect" / "dead-letters" / "shared-docs.jsonl"
         report["letters"] = sorted(letters.read_text().splitlines()) if letters.exists() else []
+        letters.unlink(missing_ok=True)
+        report["lost"] = sorted(lost.read_text().splitlines()) if lost.exists() else []
         return exit_.value.code, report | {"seconds": 0}, err
 
     return run
@@ -186,10 +193,15 @@ def test_the_command_reports_what_one_process_reports(ray, server, command, corp
         assert code == expected[0] == 4
         committed = {"written", "unchanged"}  # what a worker had committed is found unchanged
         assert sum(report[name] for name in committed) == expected[1]["written"] == 22
-        counts = {"read", "failed", "empty", "left_over", "letters"}
+        counts = {"read", "failed", "empty", "left_over", "letters", "lost"}
         assert {name: report[name] for name in counts} == {
             name: expected[1][name] for name in counts
         }
+        assert [json.loads(line)["loss"] for line in report["lost"]] == [
+            "images",
+            "empty",
+            "left_out",
+        ]
         assert transfer.verify(alone.collection, server.collection).equal
         for name in ("a", "b"):
             path = corpus / f"{name}.jsonl"
