@@ -4,7 +4,8 @@
 
 Run it in an environment of its own with FlagEmbedding 1.4 and transformers 4 (it does not import
 m3connect). Each checkpoint is an XLM-R body with random weights in the published layout of
-BAAI/bge-m3, written by transformers and torch themselves; beside it lies ``expected.npz``.
+BAAI/bge-m3, written by transformers and torch themselves; beside it lies ``expected.npz``, and beside
+the first ``documented.json``.
 """
 
 # ruff: noqa: RUF001, S106 - texts of many scripts; token names are no passwords
@@ -170,6 +171,51 @@ def expected(case: Case, folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     }
 
 
+def documented(folder: Path) -> dict[str, Any]:
+    """What the calls of FlagEmbedding's documentation return, beside the arrays of ``expected``."""
+    from FlagEmbedding import BGEM3FlagModel
+
+    options = {"use_fp16": False, "devices": "cpu"}
+    everything = {"return_dense": True, "return_sparse": True, "return_colbert_vecs": True}
+    model = BGEM3FlagModel(str(folder), **options)
+    first, second = (
+        model.encode(texts, max_length=MAX_LENGTH, **everything) for texts in (TEXTS[:4], TEXTS[4:])
+    )
+    lexical = first["lexical_weights"]
+    limits = {"max_query_length": MAX_LENGTH, "max_passage_length": MAX_LENGTH}
+    told = BGEM3FlagModel(
+        str(folder),
+        query_instruction_for_retrieval="find",
+        query_instruction_format="{}: {}",
+        passage_instruction_for_retrieval="read ",
+        **options,
+    )
+    cut = BGEM3FlagModel(str(folder), truncate_dim=8, **options)
+    found = {
+        "dense_similarity": first["dense_vecs"] @ second["dense_vecs"].T,
+        "lexical_similarity": model.compute_lexical_matching_score(
+            lexical, second["lexical_weights"]
+        ),
+        "lexical_of_two": model.compute_lexical_matching_score(lexical[1], lexical[1]),
+        "colbert_of_two": model.colbert_score(
+            first["colbert_vecs"][0], second["colbert_vecs"][0]
+        ).item(),
+        "tokens": model.convert_id_to_token(lexical),
+        "tokens_of_one": model.convert_id_to_token(lexical[:1]),
+        "score_of_one_pair": model.compute_score((TEXTS[5], TEXTS[6]), **limits),
+        "default_scores": model.compute_score(
+            [(TEXTS[query], TEXTS[passage]) for query, passage in PAIRS], batch_size=1, **limits
+        ),
+        "query": told.encode_queries(TEXTS[1])["dense_vecs"],
+        "passage": told.encode_corpus(TEXTS[1])["dense_vecs"],
+        "neither": told.encode(TEXTS[1])["dense_vecs"],
+        "truncated_dense": cut.encode(TEXTS[:4])["dense_vecs"],
+        "truncated_colbert": cut.encode(TEXTS[2], **everything)["colbert_vecs"],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=lambda value: value.tolist()))
+    return plain
+
+
 def main() -> None:
     """Write all cases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -183,6 +229,8 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         make_checkpoint(case, folder)
         np.savez_compressed(folder / "expected.npz", **expected(case, folder))
+    calls = json.dumps(documented(target / CASES[0].name), ensure_ascii=False, indent=1)
+    (target / CASES[0].name / "documented.json").write_text(calls + "\n")
 
 
 if __name__ == "__main__":

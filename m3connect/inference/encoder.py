@@ -10,7 +10,7 @@ pass (``onnx_backend.py`` or ``torch_backend.py``) -> drop what is not content -
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -180,6 +180,31 @@ class M3Encoder:
             cache_dir=cache_dir,
         )
         return encoder
+
+    def limited(
+        self, *, max_length: int | None = None, batch_tokens: int | None = None
+    ) -> M3Encoder:
+        """The same network, not loaded again, with other limits.
+
+        Args:
+            max_length: tokens after which a text is cut; None for the model's own limit.
+            batch_tokens: token budget of a batch; None for what suits the device.
+
+        Raises:
+            ConfigError: one of them is out of range.
+        """
+        other = M3Encoder(
+            self.config,
+            self._tokenizer,
+            self._tokenizer_hash,
+            self.backend,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            multivector_dtype="float16" if self._multivector_dtype == np.float16 else "float32",
+        )
+        if self._loaded is not None:
+            other._loaded = replace(self._loaded, max_length=max_length, batch_tokens=batch_tokens)
+        return other
 
     @property
     def tokenizer(self) -> Tokenizer:

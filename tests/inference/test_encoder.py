@@ -394,3 +394,16 @@ if not child:
 assert os.waitpid(child, 0)[1] == 7 << 8
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_other_limits_share_the_network(encoder):
+    """Nothing is loaded again; texts are cut where the new limit says, here and unpickled."""
+    short = encoder.limited(max_length=8, batch_tokens=16)
+    assert short.backend is encoder.backend
+    assert (short.info.max_length, short.batch_tokens) == (8, 16)
+    for found in (short.encode(TEXTS), pickle.loads(pickle.dumps(short)).encode(TEXTS)):
+        assert found.n_tokens.max() == 8
+        assert found.multivector.vectors.dtype == np.float32
+    assert encoder.encode(TEXTS).n_tokens.max() > 8
+    with pytest.raises(ConfigError, match="max_length 9999"):
+        encoder.limited(max_length=9999)
