@@ -182,6 +182,8 @@ def ingest(
         )
     grave = lists.choices("--fail-on", fail_on, ingestion.LOSSES)
     letters = dead_letters or _letters(where)
+    if report is not None and report.absolute() == letters.absolute():
+        raise ConfigError("--report and --dead-letters name the same file; give each its own")
     outputs = [each for each in (letters, where.path and FilePath(where.path), report) if each]
     with ingestion.LossReport(report) as losses:
         remarks = ingestion.Remarks(lost=losses.add)

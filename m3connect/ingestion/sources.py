@@ -19,6 +19,7 @@ from m3connect.ingestion import values
 from m3connect.ingestion.conversion import NEEDS_EXTRA, Converter, Page, explain
 from m3connect.ingestion.formats import PAGES, RECORDS, Fields, Options, read_page, without_images
 from m3connect.ingestion.listing import Path, Remarks, Selection, SourceFile, find, is_local
+from m3connect.ingestion.losses import LOSS_KEYS
 from m3connect.ingestion.report import LETTER_FIELDS, Failure
 from m3connect.ingestion.tables import ID_FIELDS, identifier
 from m3connect.types import Document
@@ -28,6 +29,8 @@ __all__ = ["Path", "SourceFile", "alone", "count", "find", "read", "read_files",
 log = logging.getLogger(__name__)
 
 _COUNT_BYTES = 256 * 1024 * 1024  # files larger than this together are not read just to count
+OWN_LISTS = {LETTER_FIELDS: "dead letters", LOSS_KEYS: "reports of losses"}
+"""What earlier runs may have left among the sources, told by its keys."""
 ENDS_A_RUN = (ConfigError,)
 """What no single file is to blame for; whatever else reading raises is one file's failure."""
 
@@ -155,8 +158,8 @@ def _records(file: SourceFile, options: Options, remarks: Remarks) -> Iterator[D
                 where = f"{file.name}:{number}"
                 if isinstance(record, str):
                     yield Failure(record, where)
-                elif number == 1 and set(record) == LETTER_FIELDS:
-                    remarks.left_out["dead letters"] += 1
+                elif number == 1 and (own := OWN_LISTS.get(frozenset(record))):
+                    remarks.left_out[own] += 1
                     return
                 else:
                     yield _document(record, options, where, file.root, remarks)

@@ -128,6 +128,10 @@ def test_the_report_has_a_line_for_what_each_document_lost(run, tmp_path):
         assert (code, "1 documents are empty" in err) == (0, True)
         assert ("1 passages have no lexical weights" in err) == bool(once)
     assert "1 own output" in err
+    code, _, err = run("docs")  # where it lies beside the documents, and is not said to be ours
+    assert (code, "1 reports of losses" in err) == (0, True)
+    code, _, err = run("docs", "--report", "x.jsonl", "--dead-letters", "x.jsonl")
+    assert (code, "name the same file" in err) == (2, True)
     code, _, err = run("docs", "--report", "lost.jsonl", "--dry-run")
     assert (code, "--report" in err, (tmp_path / "lost.jsonl").exists()) == (2, True, False)
 
