@@ -68,7 +68,8 @@ def refused(source: str, others: Iterable[tuple[str, str]]) -> Refused:
     """
     listed = list(others)
     owner = listed[0][1]
-    ids = ", ".join(repr(id_) for id_, _ in listed[:_NAMED]) + (", ..." * (len(listed) > _NAMED))
+    ids = ", ".join(repr(id_) for id_, _ in listed[:_NAMED])
+    ids += f" and {len(listed) - _NAMED} more" * (len(listed) > _NAMED)
     count = "a document" if len(listed) == 1 else f"{len(listed)} documents"
     return Refused(
         f"{count} of {source!r} would replace what the collection holds of another source, "

@@ -138,7 +138,7 @@ def ingest(
             pruning.prune(opened, seen, sink, most=max_delete_ratio)
             connector.flush()
         elif opened.whole and not sink.failed:
-            present = sink.unchanged + sink.written
+            present = sink.unchanged - sink.borrowed + sink.written
             sink.left_over = pruning.left_over(connector, set(seen.values()), present)
     _require_any(sink, dead_letters)
     return sink.report()
@@ -243,7 +243,7 @@ def ingest_part(
     with Sink(connector, letters, take_over=take_over, lost=losses.append) as sink:
         sink.write(events(source, legs, seen, sink.look_up, sink.recall))
     connector.flush()
-    return Part(sink.report(), seen, letters.failures, losses)
+    return Part(sink.report(), seen, letters.failures, losses, sink.borrowed)
 
 
 def together(parts: Iterable[Part], seen: dict[str, str]) -> Iterator[Event]:
@@ -260,7 +260,7 @@ def together(parts: Iterable[Part], seen: dict[str, str]) -> Iterator[Event]:
         failures = [
             Failure("another document of this run has the same id", id=id_) for id_ in twice
         ]
-        yield Part(report, part.seen, [*part.failures, *failures], part.losses)
+        yield replace(part, report=report, failures=[*part.failures, *failures])
         seen.update(part.seen)
 
 
@@ -335,7 +335,8 @@ def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged:
     if not stored.is_complete(candidate.hash) or not stored.is_owned(candidate.source):
         return Changed(candidate, stored)
     assert stored.first is not None
-    return Unchanged(candidate.id, chunk_ids(candidate.id, stored.first.chunks, stored.bound))
+    stale = chunk_ids(candidate.id, stored.first.chunks, stored.bound)
+    return Unchanged(candidate.id, stale, borrowed=stored.first.source != candidate.source)
 
 
 def cut(

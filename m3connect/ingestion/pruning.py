@@ -104,7 +104,7 @@ def left_over(connector: Connector, names: Collection[str], present: int) -> int
     Args:
         connector: the collection.
         names: of the sources.
-        present: how many documents of theirs the run read and the collection holds.
+        present: how many documents of theirs, and marked so, the run read and the collection holds.
     """
     first = Eq("position", 0)
     held = sum(connector.count(first & Eq(f"{FIELD}.source", name)) for name in names)

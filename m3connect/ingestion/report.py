@@ -102,12 +102,14 @@ class Part:
         seen: the ids of the documents, with the names of their sources.
         failures: documents that it could not take.
         losses: what others of them lost.
+        borrowed: how many of the unchanged ones the collection holds as those of another source.
     """
 
     report: IngestReport
     seen: Mapping[str, str]
     failures: Sequence[Failure]
     losses: Sequence[Loss] = ()
+    borrowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,10 +101,12 @@ class Unchanged:
     Args:
         id: the document's id.
         stale: ids of passages that only other versions had.
+        borrowed: whether the collection holds it as that of another source, inside or around this.
     """
 
     id: str
     stale: Sequence[str]
+    borrowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class Sink:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
         self.empty = self.failed = self.tokens = self.truncated = 0
-        self.metadata_only = self.no_lexical = 0
+        self.metadata_only = self.no_lexical = self.borrowed = 0
         self.left_over: int | None = None
         self.first_failure: Failure | None = None
         self._exists = exists
@@ -239,8 +241,9 @@ class Sink:
                 self.chunks += len(event.batch)
                 self.tokens += event.tokens
                 self._count_losses(event)
-            case Unchanged():
+            case Unchanged(borrowed=borrowed):
                 self.unchanged += 1
+                self.borrowed += borrowed
             case Empty():
                 self.empty += 1
                 self._lost(Loss(event.id, "empty"))
@@ -253,6 +256,7 @@ class Sink:
                     self._lost(loss)
                 for failure in failures:
                     self.count(failure)
+                self.borrowed += event.borrowed
                 self.unchanged += done.unchanged
                 self.chunks += done.chunks
                 self.written += done.written

@@ -161,3 +161,20 @@ def test_what_is_left_over_is_counted(encoder, connector, tmp_path):
     assert fill(connector, encoder, docs("more")).left_over is None
     assert fill(connector, encoder, tmp_path, prune=True).left_over is None
     assert fill(connector, encoder, tmp_path).left_over == 0
+
+
+def test_what_is_left_over_is_counted_when_a_file_inside_was_read_alone(
+    encoder, connector, tmp_path
+):
+    """Its changed records became the file's own, and must not stand for those that are gone."""
+    records, page = tmp_path / "records.jsonl", tmp_path / "page.txt"
+    records.write_text('{"id": "r1", "text": "one"}\n{"id": "r2", "text": "two"}\n')
+    page.write_text("words of a page")
+    fill(connector, encoder, tmp_path)
+    records.write_text('{"id": "r1", "text": "one, changed"}\n{"id": "r2", "text": "two"}\n')
+    assert fill(connector, encoder, records).left_over == 0
+    assert fill(connector, encoder, tmp_path).left_over == 0
+    page.unlink()
+    assert fill(connector, encoder, tmp_path).left_over == 1
+    assert fill(connector, encoder, tmp_path, prune=True).pruned == 1
+    assert fill(connector, encoder, tmp_path).left_over == 0
