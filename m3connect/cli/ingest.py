@@ -282,8 +282,8 @@ def _print_report(
         typer.echo(f"{report.pruned} documents pruned that the source no longer has")
     if report.left_over:
         typer.echo(
-            f"{collection!r} still holds {report.left_over} documents of this source that it no "
-            "longer has: --prune deletes them",
+            f"{collection!r} still holds {report.left_over} documents of this source that this run "
+            "did not find: if they are gone, --prune deletes them",
             err=True,
         )
     if report.truncated:

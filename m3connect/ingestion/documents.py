@@ -25,6 +25,7 @@ class DocumentSource:
         whole: whether they are all that their source has.
         pages: the ids and sources that are known before anything is read: of files that are documents.
         parts: what other processes do with the documents, in place of ``items``.
+        piece_of: the folder of which single files were given; None if they were named a source.
     """
 
     items: Iterable[Document | Failure]
@@ -34,6 +35,7 @@ class DocumentSource:
     whole: bool = False
     pages: Sequence[tuple[str, str]] = ()
     parts: Iterable[Part] | None = None
+    piece_of: str | None = None
 
     @property
     def legs(self) -> tuple[Leg, ...]:

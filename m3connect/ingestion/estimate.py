@@ -19,7 +19,7 @@ from m3connect.ingestion.pipeline import (
     grouped,
     passages,
 )
-from m3connect.ingestion.pruning import MAX_DELETE_RATIO, vanished
+from m3connect.ingestion.pruning import MAX_DELETE_RATIO, require_whole, vanished
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
 from m3connect.ingestion.sink import Sink, Work
 from m3connect.progress import Progress, silent
@@ -52,6 +52,8 @@ def estimate(
     Raises:
         ConfigError, FingerprintMismatch, InputError, Refused: as ``ingest`` would.
     """
+    if prune:
+        require_whole(source)
     chosen = choose_legs(legs, source, connector)
     exists = collection_exists(connector, source.schema(chosen, {}))
     seen: dict[str, str] = {}

@@ -86,7 +86,8 @@ def open_source(
     pages = [
         (options.id_prefix + file.name, file.root) for file in files if file.suffix not in RECORDS
     ]
-    return DocumentSource(opened, encoder, chunker, source_name, whole, pages)
+    piece_of = None if source_name else next((file.root for file in files if file.part), None)
+    return DocumentSource(opened, encoder, chunker, source_name, whole, pages, piece_of=piece_of)
 
 
 def _open(

@@ -104,7 +104,8 @@ def ingest(
         ConfigError: a bad path or option; nothing was written.
         InputError: every document failed.
         Refused: documents would replace those of another source, and nothing of them was written; or
-            nothing was pruned, because documents failed, there were none, or too many would go.
+            nothing was pruned, because documents failed, there were none, or too many would go; or
+            nothing was read, because only single files of a folder were given to prune it by.
         FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
         TransientError: the database stayed unreachable; run again to continue.
         ConnectorError: the database refused for a reason that is no document's.
@@ -122,6 +123,8 @@ def ingest(
         source_name=source_name,
         remarks=Remarks(lost=lost),
     )
+    if prune:
+        pruning.require_whole(opened)
     chosen, held = prepare(opened, connector, legs, index_fields or {})
     seen: dict[str, str] = {}
     with DeadLetters(dead_letters) as letters:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from m3connect.contract import Connector
 from m3connect.errors import Refused
 from m3connect.filters import Eq
+from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.ledger import FIELD
 from m3connect.ingestion.ownership import covers
 
 if TYPE_CHECKING:
-    from m3connect.ingestion.documents import DocumentSource
     from m3connect.ingestion.encoded import EncodedSource
     from m3connect.ingestion.sink import Sink
 
@@ -50,6 +50,20 @@ def prune(
     ids = chain.from_iterable(gone.values())
     while group := list(islice(ids, AT_ONCE)):
         sink.deleted += sink.connector.delete(group)
+
+
+def require_whole(source: DocumentSource | EncodedSource) -> None:
+    """Files given one by one do not tell what their folder no longer has.
+
+    Raises:
+        Refused: the source is some files of a folder.
+    """
+    if isinstance(source, DocumentSource) and source.piece_of is not None:
+        raise Refused(
+            f"nothing was read: single files of {source.piece_of!r} are given, and --prune would delete what "
+            "the collection holds of all others in it. Give the folder, or make these files a "
+            "source of their own: --source NAME"
+        )
 
 
 def vanished(
@@ -91,9 +105,9 @@ def vanished(
     gone = {document: ids for document, ids in others.items() if document in owned}
     if len(gone) > most * len(owned):
         raise Refused(
-            f"nothing was deleted: {len(gone)} of the {len(owned)} documents that the collection "
-            f"holds of {_list(names)} are no longer in it, which is more than {most:.0%}. If that is "
-            f"meant, allow it: --max-delete-ratio {len(gone) / len(owned) + 0.005:.2f}"
+            f"nothing was deleted: this run did not find {len(gone)} of the {len(owned)} documents that "
+            f"the collection holds of {_list(names)}, which is more than {most:.0%}. If they are to "
+            f"go, allow it: --max-delete-ratio {len(gone) / len(owned) + 0.005:.2f}"
         )
     return gone
 

@@ -178,3 +178,19 @@ def test_what_is_left_over_is_counted_when_a_file_inside_was_read_alone(
     assert fill(connector, encoder, tmp_path).left_over == 1
     assert fill(connector, encoder, tmp_path, prune=True).pruned == 1
     assert fill(connector, encoder, tmp_path).left_over == 0
+
+
+def test_single_files_of_a_folder_do_not_prune_it(encoder, connector, tmp_path):
+    """They do not tell what else is in it; as a source of their own they may."""
+    for name in ("x", "y"):
+        (tmp_path / f"{name}.txt").write_text(f"words of {name}")
+    fill(connector, encoder, tmp_path)
+    page = tmp_path / "x.txt"
+    with pytest.raises(Refused, match=rf"single files of '{tmp_path}/'.*--source NAME"):
+        fill(connector, encoder, page, prune=True)
+    with pytest.raises(Refused, match="single files"):
+        estimate(open_source(page, encoder), connector, prune=True)
+    assert stored(connector) == {"x.txt#0", "y.txt#0"}
+    own = type(connector)(collection="own")
+    fill(own, encoder, [page, tmp_path / "y.txt"], source_name="chosen")
+    assert fill(own, encoder, page, source_name="chosen", prune=True).pruned == 1
