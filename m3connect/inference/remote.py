@@ -2,8 +2,8 @@
 
     encoder = M3Encoder.load("http://encoders.example:8000")
 
-Tokenizer and model description come over the wire once, so that cutting into passages and explaining
-work here; embeddings come as Arrow, exact. Every answer carries the service's fingerprint, so a
+The model's description comes over the wire at once, its tokenizer when cutting into passages or
+explaining needs it; embeddings come as Arrow, exact. Every answer carries the service's fingerprint, so a
 service that was restarted with another model is noticed.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,21 @@ class RemoteEncoder:
             tuple(model["weights"]),
         )
         self.config = M3Config.model_validate(model["config"])
-        self.tokenizer = Tokenizer.from_str(self._request("GET", "/v1/m3/tokenizer").text)
-        self._text = TextTokenizer(self.tokenizer, self.config, self.info.max_length)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The service's, fetched when it is first needed: to name terms and tokens, not to encode.
+
+        Raises:
+            FingerprintMismatch: it now runs another model.
+        """
+        fetched = Tokenizer.from_str(self._request("GET", "/v1/m3/tokenizer").text)
+        self._same(Fingerprint.from_json(self._json("GET", "/v1/m3/model")["fingerprint"]))
+        return fetched
+
+    @cached_property
+    def _text(self) -> TextTokenizer:
+        return TextTokenizer(self.tokenizer, self.config, self.info.max_length)
 
     def __repr__(self) -> str:
         return f"RemoteEncoder({self.info.name!r} at {self.url})"
@@ -127,13 +141,15 @@ class RemoteEncoder:
         answer = self._request("POST", "/v1/m3/embeddings", body, {"Accept": ARROW})
         table = pa.ipc.open_stream(answer.content).read_all()
         stored = (table.schema.metadata or {}).get(b"m3connect.fingerprint")
-        now = Fingerprint.from_json(json.loads(stored)) if stored else None
+        self._same(Fingerprint.from_json(json.loads(stored)) if stored else None)
+        return Embeddings.from_arrow(table)[: len(texts)]
+
+    def _same(self, now: Fingerprint | None) -> None:
         if now != self.info.fingerprint:
             raise FingerprintMismatch(
                 f"the service at {self.url} now runs another model than {self.info.name!r}: load "
                 "the encoder again, and use a collection of that model"
             )
-        return Embeddings.from_arrow(table)[: len(texts)]
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
         answer = self._request(method, path)
