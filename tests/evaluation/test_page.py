@@ -60,6 +60,7 @@ def test_the_page_is_whole_and_loads_nothing():
     assert "url(http" not in text
 
 
+@pytest.mark.slow
 def test_every_chart_has_its_data():
     """Datasets, languages, bytes and latency are drawn; one language alone is not."""
     text = page.page([result()])

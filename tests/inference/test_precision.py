@@ -98,6 +98,7 @@ def test_neighbours_change_nothing_in_int8(tiny_m3, dtype):
         np.testing.assert_allclose(together.multivector[row], one.multivector[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_int8_of_a_packed_checkpoint_stays_close():
     """The bundled model is rounded from its 4-bit blocks when it is loaded."""
     low, full = (

@@ -46,6 +46,7 @@ def kept():
     return list((disk.cache_folder() / "models").glob("model-int8-*"))
 
 
+@pytest.mark.slow
 def test_the_second_load_makes_nothing(model, made):
     """It maps what the first one left, and gives the same numbers."""
     first, second = vectors(model), vectors(model)
@@ -58,6 +59,7 @@ def test_the_second_load_makes_nothing(model, made):
     ]
 
 
+@pytest.mark.slow
 def test_another_checkpoint_in_its_place_is_prepared_again(model, made):
     """Files that were replaced count, and the old ones are not kept beside them."""
     vectors(model)
@@ -90,6 +92,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(model, made, tmp_
     assert len(made) >= 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_model(model, little_room):
     """What did not fit is removed, and the encoder works."""
     little_room(1_000_000)

@@ -169,6 +169,7 @@ def test_no_process_is_left(tiny_m3, how):
     assert "M3ConnectError" not in told
 
 
+@pytest.mark.slow
 def test_no_process_is_left_of_an_encoder_that_is_gone(tiny_m3):
     """Neither when it is forgotten, nor when its devices turn out to be wrong."""
     encoder = load(tiny_m3)

@@ -68,6 +68,7 @@ def run(docs, connector, **options):
     st.lists(versions, min_size=3, max_size=3),
     st.sampled_from([MemoryConnector, Server]),
 )
+@pytest.mark.slow
 def test_a_change_equals_a_whole_run(before, after, kind):
     """Records, payloads, marks and vectors; and what was encoded before is not encoded again."""
     with pytest.MonkeyPatch.context() as patch:

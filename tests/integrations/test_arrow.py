@@ -179,6 +179,7 @@ with sink:
 """
 
 
+@pytest.mark.slow
 def test_a_sink_writes_in_another_process(tmp_path, expected):
     """Into a real engine, by its options; nothing is connected before."""
     pytest.importorskip("m3connect_qdrant", reason='needs pip install "m3connect[qdrant]"')

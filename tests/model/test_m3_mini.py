@@ -76,6 +76,7 @@ def encoder():
     return M3Encoder.load("m3-mini", threads=1, dtype="float32")
 
 
+@pytest.mark.slow
 def test_both_backends_agree(encoder):
     """torch unpacks the same weights: dense and multi-vector within 1e-5, the same terms."""
     texts = ["Wie entpacke ich ein Archiv?", "東京の天気", "", "one two three " * 50]

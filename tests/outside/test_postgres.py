@@ -9,6 +9,7 @@ import pytest
 from m3connect import connect
 from tests.servers.postgres import Server
 
+pytest.importorskip("dlt")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "etl" / "postgres_to_qdrant.py"
 ROWS = """
 create table articles (id text primary key, title text, body text, updated_at timestamp);

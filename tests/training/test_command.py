@@ -24,6 +24,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["train", *map(str, arguments)], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_model_and_a_report(recipe_file, tmp_path):
     """The command names what it made; the report holds curves and needs nothing from the network."""
     result = run(recipe_file, "--json")
@@ -36,6 +37,7 @@ def test_a_run_ends_with_a_model_and_a_report(recipe_file, tmp_path):
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_development_figures_are_measured_in_every_mode(recipe_file, development, tmp_path):
     """Small copies of the development sets are measured on the way; the best model is kept."""
     settings = [

@@ -24,6 +24,7 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_leaves_a_checkpoint(recipe, tmp_path):
     """The loss falls, the log has a line a step, and the result opens as a model."""
     told = []

@@ -66,6 +66,7 @@ def test_the_merged_model_gives_what_the_adapted_one_gave(model, tokenizer, chec
     assert (model(ids).dense - adapted.dense).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_for_bit(recipe, tmp_path):
     """Adapters come back from a checkpoint with their optimizer and their dropout."""
     whole = weights(train(recipe(f"output={tmp_path}/whole")))

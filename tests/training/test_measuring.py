@@ -23,6 +23,7 @@ def test_train_measures_what_the_recipe_asks_for(recipe, development, tmp_path):
     assert "nDCG@10 on the development sets" in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_train_takes_a_file(recipe_file, tmp_path):
     """A recipe may be named by its file."""
     assert m3connect.train(str(recipe_file)) == tmp_path / "run/last"

@@ -44,6 +44,7 @@ def recipe(tmp_path, checkpoint, tokenizer):
     return lambda **changes: RetroMaeRecipe(**values | changes)
 
 
+@pytest.mark.slow
 def test_pre_training_learns_to_name_hidden_tokens(recipe, tmp_path, checkpoint):
     """Both losses fall; the encoder has moved, the heads have not, and the result opens."""
     folder = train(recipe())

@@ -103,6 +103,7 @@ def test_bad_lines_are_named(tmp_path, line, message):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path):
     """A small random cross-encoder scores pairs one by one as it does together."""
     pytest.importorskip("sentence_transformers")

@@ -100,6 +100,7 @@ def elsewhere(path):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_is_open_in_one_process_and_free_after_close(tmp_path):
     """Another process is told that it is open; after close it reads what was written."""
     path = tmp_path / "any name"

@@ -72,6 +72,7 @@ for seed in range(1000):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path):
     """SIGKILL in the midst of writing: every acknowledged batch is there, whole, at once."""
     path = tmp_path / "milvus.db"

@@ -53,6 +53,7 @@ input()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """After kill -9 in mid-write, every record that upsert returned for is there, whole."""
     with run(WRITER, tmp_path) as writer:
@@ -234,6 +235,7 @@ def test_indexes_have_the_keys_that_they_were_given(tmp_path: Path) -> None:
     assert made == {key for field, kind in kinds.items() for key in indexes(field, kind)}
 
 
+@pytest.mark.slow
 def test_flush_builds_the_graph(tmp_path: Path) -> None:
     """Enough dense vectors are searched through a graph once they are flushed."""
     schema = CollectionSchema(2048, sparse=False, multivector_width=None)
