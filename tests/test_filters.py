@@ -107,6 +107,7 @@ def test_a_filter_has_no_truth_value():
         ("5 == 5", "field name"),
         ("a in [1, 2", r"expected '\]'"),
         ('a == "\\x"', "bad string"),
+        ('lang = "de"', "character 6: equality is =="),
     ],
 )
 def test_bad_text_says_where_it_goes_wrong(text, message):

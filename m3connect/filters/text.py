@@ -96,7 +96,9 @@ class _Parser:
         while at < len(text.rstrip()):
             found = _TOKEN.match(text, at)
             if found is None or found.lastgroup is None:
-                raise self._error("unexpected character", len(text) - len(text[at:].lstrip()))
+                start = len(text) - len(text[at:].lstrip())
+                alone = text[start] == "="
+                raise self._error("equality is ==" if alone else "unexpected character", start)
             self.tokens.append((found.lastgroup, found[found.lastgroup], found.start()))
             at = found.end()
         self.at = 0
