@@ -4,6 +4,7 @@ Run: python examples/etl/spark_pipeline.py rows.parquet qdrant http://localhost:
 Needs: pip install "m3connect[spark,qdrant]", Java 17, and a database server that all workers reach.
 """
 
+import os
 import sys
 
 from pyspark.sql import SparkSession
@@ -12,6 +13,7 @@ from m3connect.integrations.arrow import Sink
 from m3connect.integrations.spark import M3DataSource, write
 
 path, target, url = sys.argv[1:4]
+os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else workers run the PATH's python3
 spark = SparkSession.builder.appName("handbook").getOrCreate()
 documents = spark.read.parquet(path).where("length(text) > 0")
 

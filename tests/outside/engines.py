@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Iterator
@@ -130,6 +131,7 @@ def running(engine: str) -> Iterator[None]:
     elif engine.startswith("spark"):
         from pyspark.sql import SparkSession
 
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else it is the PATH's python3
         builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
         session = builder.config("spark.sql.shuffle.partitions", "3").getOrCreate()
         yield
