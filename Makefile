@@ -25,7 +25,7 @@ test-fast: setup ## the tests that need no server and no further process with to
 	$(BIN)/python -m pytest -q $(PARALLEL) --hypothesis-profile fast -m "not live and not slow"
 
 test: setup ## every test; those of servers in one process, so that each server starts once
-	$(BIN)/python -m pytest -q $(PARALLEL) -m "not live"
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not live" --cov --cov-report=term:skip-covered
 	$(BIN)/python -m pytest -q -m live
 
 coverage: setup ## every test, with the coverage of the core
