@@ -45,7 +45,11 @@ def prune(
         Refused: the source was not read as a whole (it gave nothing, or documents failed), or more
             would be deleted.
     """
-    gone = vanished(sink.connector, source, seen, read=sink.read, failed=sink.failed, most=most)
+    try:
+        gone = vanished(sink.connector, source, seen, read=sink.read, failed=sink.failed, most=most)
+    except Refused as refusal:  # there is no report of such a run, so this tells what it wrote
+        counts = f"{sink.written} written, {sink.unchanged} unchanged, {sink.failed} failed"
+        raise Refused(f"{counts}; {refusal}") from refusal
     sink.pruned = len(gone)
     ids = chain.from_iterable(gone.values())
     while group := list(islice(ids, AT_ONCE)):
