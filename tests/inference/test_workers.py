@@ -16,7 +16,8 @@ from m3connect.inference import M3Encoder, opening
 
 TEXTS = [f"The river {number} rises in the hills. " * (1 + number % 7) for number in range(40)]
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from m3connect import M3Encoder
 encoder = M3Encoder.load(sys.argv[1], device="cpu:2")
 print(*encoder.backend.pids, flush=True)
@@ -163,7 +164,10 @@ def test_no_process_is_left(tiny_m3, how):
         os.killpg(program.pid, how)
     else:
         program.kill()
-    told = program.communicate(timeout=20)[1]
+    try:
+        told = program.communicate(timeout=20)[1]
+    finally:
+        program.kill()
     assert gone(pids)
     assert (how == signal.SIGINT) == ("KeyboardInterrupt" in told)
     assert "M3ConnectError" not in told
