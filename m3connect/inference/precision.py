@@ -40,18 +40,24 @@ class Choice:
     why: str
 
 
-@cache
-def cpu_flags() -> frozenset[str]:
-    """The instruction sets of this CPU, in Linux' names; empty where the system does not say."""
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first core, by name in lower case; nothing on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return frozenset()
+        return {}
+    said: dict[str, str] = {}
     for line in lines:
         key, _, value = line.partition(":")
-        if key.strip().lower() in ("flags", "features"):  # x86, ARM
-            return frozenset(value.split())
-    return frozenset()
+        said.setdefault(key.strip().lower(), value.strip())
+    return said
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of this CPU, in Linux' names; empty where the system does not say."""
+    said = _cpuinfo()
+    return frozenset(said.get("flags", said.get("features", "")).split())  # x86, ARM
 
 
 def cpu_name() -> str:
@@ -59,15 +65,7 @@ def cpu_name() -> str:
 
     A virtual machine may hide the model; the flags are there in any case.
     """
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
+    name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     flags = [flag for flag in _WORTH_NAMING if flag in cpu_flags()]
     return f"{name} ({', '.join(flags) or 'no flags known'})"
 
