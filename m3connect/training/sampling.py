@@ -111,7 +111,7 @@ def draw(
 
 
 def _choose(rng: np.random.Generator, count: int, size: int) -> list[int]:
-    """``wanted`` of ``count``, each once if that suffices."""
+    """``size`` of ``count``, each once if that suffices."""
     chosen: list[int] = []
     while len(chosen) < size:
         chosen += rng.permutation(count)[: size - len(chosen)].tolist()
