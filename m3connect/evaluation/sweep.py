@@ -56,7 +56,7 @@ _LEAD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no one answer to ==
 class Trial:
     """One way to cut and to search, what it finds and what it costs.
 
@@ -85,11 +85,11 @@ class Trial:
         """Of the figures."""
         return float(self.figures.mean())
 
-    @property
-    def name(self) -> str:
-        """What was tried, in a line."""
-        parts = [self.cut_as, self.mode, self.fusion, f"depth {self.depth}" * bool(self.depth)]
-        return ", ".join(part for part in parts if part)
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values: the mean instead of all figures."""
+        values = asdict(self)
+        del values["figures"]
+        return {"mean": self.mean, **values}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +162,13 @@ class Sweep:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        shown = [
-            {**asdict(trial), "figures": trial.mean, "frontier": trial in self.frontier()}
-            for trial in self.trials
-        ]
+        front = self.frontier()
         return {
             "dataset": self.dataset,
             "metric": self.metric,
             "cross_validated": self.unseen,
             "best": asdict(self.best),
-            "trials": [{"mean": each.pop("figures"), **each} for each in shown],
+            "trials": [{**trial.to_json(), "frontier": trial in front} for trial in self.trials],
         }
 
 

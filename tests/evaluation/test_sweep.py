@@ -105,6 +105,13 @@ def test_the_frontier_is_what_nothing_beats(trials):
         assert any(beats(each, trial) for each in others) != (id(trial) in kept)
 
 
+def test_what_was_tried_twice_is_told_apart():
+    """Two trials with the same settings and figures: one is on the frontier, the other is not."""
+    once, again = (Trial("whole", "dense", "", 0, np.array([0.1, 0.2]), 1, 1, 1) for _ in range(2))
+    found = Sweep("tiny", "ndcg@10", (once, again), 0.15, Interval(0.15, 0.1, 0.2))
+    assert [trial["frontier"] for trial in found.to_json()["trials"]] == [True, False]
+
+
 def test_too_few_queries_are_refused(dataset, tmp_path):
     """A choice among many settings needs queries."""
     with pytest.raises(InputError, match="has 12 queries; a choice among many settings needs 20"):
