@@ -71,10 +71,7 @@ def check_live(*, live: bool) -> None:
     Raises:
         ConfigError: such a flag was given without ``--live``.
     """
-    flags = given_as_flags()
-    given = [field.name for field in fields(Target) if field.name in flags]
-    if given and not live:
-        flag = "--" + given[0].replace("_", "-")
+    if not live and (flag := _flag_of(Target)):
         raise ConfigError(f"{flag} names a collection in a database: give --live to use it")
 
 
@@ -84,11 +81,15 @@ def check_passages(*, passages: bool) -> None:
     Raises:
         ConfigError: such a flag was given without ``--passages``.
     """
-    flags = given_as_flags()
-    given = [field.name for field in fields(Cutting) if field.name in flags]
-    if given and not passages:
-        flag = "--" + given[0].replace("_", "-")
+    if not passages and (flag := _flag_of(Cutting)):
         raise ConfigError(f"{flag} is about passages: give --passages to cut the documents")
+
+
+def _flag_of(group: type[Target | Cutting]) -> str | None:
+    """The first option of a group that the command line gave."""
+    flags = given_as_flags()
+    given = (field.name for field in fields(group) if field.name in flags)
+    return next(("--" + name.replace("_", "-") for name in given), None)
 
 
 def chunker(encoder: Encoder, cutting: Cutting) -> Chunker:
