@@ -174,14 +174,15 @@ class BGEM3FlagModel:
 
         Arguments, result and errors as of :meth:`encode`.
         """
-        return self._output(
+        return self.encode(
             _instructed(
                 corpus, self.passage_instruction_for_retrieval, self.passage_instruction_format
             ),
-            "passage",
             batch_size,
-            self.passage_max_length if max_length is None else max_length,
-            self._legs(return_dense, return_sparse, return_colbert_vecs),
+            max_length,
+            return_dense,
+            return_sparse,
+            return_colbert_vecs,
         )
 
     def encode(
