@@ -134,7 +134,7 @@ class QdrantConnector:
         self._add_indexes(schema)
         merged = stored.merged(schema)
         if merged != stored:
-            self._save("ensure", merged)
+            self._call("ensure", self._engine.set_metadata, merged.to_text())
         self._known_schema = merged.schema
 
     def describe(self) -> CollectionInfo:
@@ -143,12 +143,9 @@ class QdrantConnector:
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
-        stored = self._stored("annotate")
-        if self._engine.merges:
-            texts = {key: json.dumps(note) for key, note in notes.items()}
-            self._call("annotate", self._engine.note, texts)
-        else:
-            self._save("annotate", stored.annotated(notes))
+        self._stored("annotate")
+        texts = {key: json.dumps(note) for key, note in notes.items()}
+        self._call("annotate", self._engine.note, texts)
 
     def collections(self) -> list[str]:
         """The names of the collections in the same folder or server that m3connect made."""
@@ -327,9 +324,6 @@ class QdrantConnector:
         if found is None:
             raise self._place.foreign(operation)
         return found
-
-    def _save(self, operation: str, stored: Stored) -> None:
-        self._call(operation, self._engine.set_metadata, stored.to_text())
 
     def _create(self, schema: CollectionSchema) -> None:
         vectors = mapping.vector_params(schema, self._storage)

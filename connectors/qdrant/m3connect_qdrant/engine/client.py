@@ -42,7 +42,6 @@ class MemoryEngine:
     embedded = True
     request_bytes = 4 * 1024 * 1024
     exact = True
-    merges = True
 
     def __init__(self, collection: str, client: QdrantClient | None = None) -> None:
         self.collection = collection

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 import qdrant_edge
 from qdrant_client import models
 
+from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.holding import Hold, check_space, folder_bytes
 from m3connect.errors import CollectionNotFound, WritesRefused
 from m3connect.types import Leg, SparseVector
@@ -46,7 +48,6 @@ class EdgeEngine:
     request_bytes = 4 * 1024 * 1024
     exact = False
     allowance = Allowance()
-    merges = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,7 +100,11 @@ class EdgeEngine:
         _write(self.folder / "collection.json", metadata)
 
     def note(self, notes: Mapping[str, str]) -> None:
-        raise NotImplementedError("it has one user, who replaces the text")
+        # The folder has one user, so that nobody writes between the reading and the writing.
+        text, _ = self.metadata()
+        stored = Stored.from_text(text, Place(NAME, self.folder.name), "annotate")
+        changed = stored.annotated({key: json.loads(note) for key, note in notes.items()})
+        self.set_metadata(changed.to_text())
 
     def indexes(self) -> set[str]:
         return set(self._open().info().payload_schema)

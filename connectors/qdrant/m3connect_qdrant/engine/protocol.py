@@ -28,8 +28,6 @@ class Engine(Protocol):
     """Whether it always compares a dense query with every vector."""
     allowance: Allowance
     """What one request may do, as it was when the metadata was last read."""
-    merges: bool
-    """Whether metadata are merged by key, so that two who write at once lose nothing."""
 
     def version(self) -> str:
         """Engine and version, for people."""
@@ -62,7 +60,7 @@ class Engine(Protocol):
         """Replace that text."""
 
     def note(self, notes: Mapping[str, str]) -> None:
-        """Replace notes beside that text, where the engine merges."""
+        """Merge notes, JSON texts by key, so that two who write at once lose nothing; null removes one."""
 
     def indexes(self) -> set[str]:
         """The keys of the payload indexes."""
