@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m3connect.evaluation import shards
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.searching.modes import MIRACL
@@ -59,19 +60,19 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        shards = []
+        stored = []
         for start in range(0, options.passages, shards.SHARD_ROWS):
             size = min(shards.SHARD_ROWS, options.passages - start)
             path = Path(folder) / f"{start:09d}.arrow"
             shards.write(path, embeddings(rng, size, options.width, terms=TERMS, tokens=TOKENS))
-            shards.append(shards.read(path))
+            stored.append(shards.read(path))
         asked = embeddings(
             rng, options.queries, options.width, terms=QUERY_TERMS, tokens=QUERY_TOKENS
         )
         peak = [anonymous_mb()]
         search = OfflineSearch(
-            [f"p{number:09d}" for number in range(options.passages)],
-            EmbeddingStore.of(shards),
+            tuple(f"p{number:09d}" for number in range(options.passages)),
+            EmbeddingStore.of(stored),
             asked,
             MIRACL,
             progress=lambda *_: peak.append(max(peak.pop(), anonymous_mb())),
