@@ -27,7 +27,7 @@ from m3connect import M3Encoder
 from m3connect.contract import Encoder
 from m3connect.datasets import beir
 from m3connect.evaluation import metrics, run
-from m3connect.evaluation.offline import Candidates, OfflineSearch, by_document, passages_for
+from m3connect.evaluation.offline import Candidates, OfflineSearch, by_document
 from m3connect.evaluation.passages import cut
 from m3connect.evaluation.significance import compare_means
 from m3connect.ingestion.chunking import Chunker
@@ -92,14 +92,8 @@ def collect(folder: Path, encoder: Encoder, cache: Path, *, passages: bool) -> C
     """Encode a collection, or take it from the cache, and score every query's candidates."""
     dataset = beir.load(folder)
     made = cut(dataset, Chunker(encoder)) if passages else None
-    store, queries = run.encode(dataset, encoder, LEGS, cache, passages=made)
-    search = OfflineSearch(
-        made.ids if made else dataset.ids,
-        store,
-        queries,
-        preset_for(encoder.info),
-        limit=passages_for(10, records=len(store), corpus=len(dataset.ids)),
-        document_of=made.document_of if made else None,
+    search = run.exact_search(
+        dataset, encoder, LEGS, preset_for(encoder.info), cache, documents=10, passages=made
     )
     return Collection(dataset, search, list(_cases(dataset, search)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -67,6 +67,7 @@ def passages_for(documents: int, *, records: int, corpus: int) -> int:
     return documents * max(1, round(records / corpus))
 
 
+@dataclass(eq=False)
 class OfflineSearch:
     """Answers queries in any mode, as :class:`m3connect.types.Query` defines it.
 
@@ -82,37 +83,19 @@ class OfflineSearch:
         progress: told of every block of a search.
     """
 
-    def __init__(
-        self,
-        ids: Sequence[str],
-        store: EmbeddingStore,
-        queries: Embeddings,
-        preset: Preset,
-        *,
-        limit: int = 100,
-        document_of: Mapping[str, str] | None = None,
-        progress: Progress = silent,
-    ) -> None:
-        self.ids = tuple(ids)
-        self.store = store
-        self.queries = queries
-        self.preset = preset
-        self.limit = limit
-        self.document_of = document_of or {}
-        self.progress = progress
-        self._rankings: dict[Leg, exact.Ranking] = {}
+    ids: tuple[str, ...]
+    store: EmbeddingStore
+    queries: Embeddings
+    preset: Preset
+    _: KW_ONLY
+    limit: int = 100
+    document_of: Mapping[str, str] = field(default_factory=dict)
+    progress: Progress = silent
+    _rankings: dict[Leg, exact.Ranking] = field(init=False, default_factory=dict)
 
     def over(self, store: EmbeddingStore) -> OfflineSearch:
         """The same search with other multi-vectors of the same records."""
-        other = OfflineSearch(
-            self.ids,
-            store,
-            self.queries,
-            self.preset,
-            limit=self.limit,
-            document_of=self.document_of,
-            progress=self.progress,
-        )
+        other: OfflineSearch = replace(self, store=store)
         for leg in legs_of("multivector", self.preset):
             if leg != "multivector":
                 other._rankings[leg] = self.ranking(leg)
@@ -120,14 +103,7 @@ class OfflineSearch:
 
     def asked(self, queries: Embeddings, preset: Preset) -> OfflineSearch:
         """The same records searched with other queries and another preset, silently."""
-        other = OfflineSearch(
-            self.ids,
-            self.store,
-            queries,
-            preset,
-            limit=self.limit,
-            document_of=self.document_of,
-        )
+        other = replace(self, queries=queries, preset=preset, progress=silent)
         other.__dict__["_by_id"] = self._by_id  # the order of the ids is made once
         return other
 
@@ -161,13 +137,11 @@ class OfflineSearch:
     @cached_property
     def _quantised(self) -> OfflineSearch:
         """The same search with whole-number lexical weights."""
-        return OfflineSearch(
-            self.ids,
-            EmbeddingStore.of([_quantised(shard) for shard in self.store.shards]),
-            _quantised(self.queries),
-            replace(self.preset, quantised=False),
-            limit=self.limit,
-            progress=self.progress,
+        return replace(
+            self,
+            store=EmbeddingStore.of([_quantised(shard) for shard in self.store.shards]),
+            queries=_quantised(self.queries),
+            preset=replace(self.preset, quantised=False),
         )
 
     def candidates(self, mode: FusedMode, queries: Sequence[Query]) -> Iterator[Candidates]:

@@ -81,21 +81,19 @@ def evaluate(
         if searched:
             legs = needed(searched, preset, available=encoder.info.fingerprint.legs)
             made = None if passages is None else cut(dataset, passages)
-            corpus, queries = encode(
-                dataset, encoder, legs, cache or Path(scratch), passages=made, progress=progress
-            )
-            warnings += _truncation(corpus, queries, "documents" if made is None else "passages")
-            search = OfflineSearch(
-                dataset.ids if made is None else made.ids,
-                corpus,
-                queries,
+            search = exact_search(
+                dataset,
+                encoder,
+                legs,
                 preset,
-                limit=passages_for(cutoff(names), records=len(corpus), corpus=len(dataset.ids)),
-                document_of=None if made is None else made.document_of,
+                cache or Path(scratch),
+                documents=cutoff(names),
+                passages=made,
                 progress=progress,
             )
+            warnings += _truncation(search, "documents" if made is None else "passages")
             if made is not None:
-                settings["passages"] = {"cut_as": made.cut_as, "count": len(corpus)}
+                settings["passages"] = {"cut_as": made.cut_as, "count": len(made.ids)}
             rows += _mode_rows(dataset, search, measured, names, record)
             rows += _storage_rows(dataset, search, storages, names, record, Path(scratch))
         rows += baselines.rows(
@@ -108,6 +106,41 @@ def evaluate(
         tuple(rows),
         settings,
         tuple(warnings),
+    )
+
+
+def exact_search(
+    dataset: Dataset,
+    encoder: Encoder,
+    legs: Sequence[Leg],
+    preset: Preset,
+    cache: Path,
+    *,
+    documents: int,
+    passages: Passages | None = None,
+    progress: Progress = silent,
+) -> OfflineSearch:
+    """Exact search of a dataset's queries over its corpus, both encoded or taken from the cache.
+
+    Args:
+        dataset: corpus and queries.
+        encoder: the model.
+        legs: the representations that are needed.
+        preset: depths, weights and candidates.
+        cache: folder of all stores.
+        documents: to find for each query; of passages as many are asked for as make them.
+        passages: to search in place of the documents.
+        progress: told of every shard and block.
+    """
+    store, queries = encode(dataset, encoder, legs, cache, passages=passages, progress=progress)
+    return OfflineSearch(
+        dataset.ids if passages is None else passages.ids,
+        store,
+        queries,
+        preset,
+        limit=passages_for(documents, records=len(store), corpus=len(dataset.ids)),
+        document_of={} if passages is None else passages.document_of,
+        progress=progress,
     )
 
 
@@ -178,7 +211,8 @@ def _storage_rows(
         yield replace(row, size=sum(sizes[leg] for leg in legs if leg in sizes))
 
 
-def _truncation(corpus: EmbeddingStore, queries: Embeddings, texts: str) -> list[str]:
+def _truncation(search: OfflineSearch, texts: str) -> list[str]:
+    corpus, queries = search.store, search.queries
     counts = {
         texts: (sum(int(shard.truncated.sum()) for shard in corpus.shards), len(corpus)),
         "queries": (int(np.sum(queries.truncated)), len(queries)),

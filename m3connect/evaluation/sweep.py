@@ -22,7 +22,6 @@ from m3connect.contract import Encoder
 from m3connect.datasets.beir import Dataset
 from m3connect.errors import InputError
 from m3connect.evaluation import compression, metrics, run
-from m3connect.evaluation.offline import OfflineSearch, passages_for
 from m3connect.evaluation.passages import cut
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.evaluation.significance import Interval, compare, interval
@@ -237,17 +236,17 @@ class _Cut:
         made = None if chunker is None else cut(dataset, chunker)
         self.cut_as = "whole" if made is None else made.cut_as.partition(", ")[2]
         legs = needed(modes, available=encoder.info.fingerprint.legs)
-        store, queries = run.encode(dataset, encoder, legs, cache, passages=made, progress=progress)
-        limit = passages_for(metrics.cut(metric), records=len(store), corpus=len(dataset.ids))
-        self.search = OfflineSearch(
-            dataset.ids if made is None else made.ids,
-            store,
-            queries,
-            for_database(preset_for(encoder.info), max(depth, limit)),
-            limit=limit,
-            document_of=None if made is None else made.document_of,
+        self.search = run.exact_search(
+            dataset,
+            encoder,
+            legs,
+            for_database(preset_for(encoder.info), depth),
+            cache,
+            documents=metrics.cut(metric),
+            passages=made,
             progress=progress,
         )
+        store = self.search.store
         self.sizes = compression.bytes_per_document(store.shards, len(dataset.ids), "float16")
         texts = made.encoded() if made else (each.text for each in dataset.documents())
         sample = [text for text, _ in zip(texts, range(SAMPLE), strict=False)]
@@ -261,7 +260,7 @@ class _Cut:
         score = None
         if fused:
             widest: TunedMode = "hybrid" if fused == ["hybrid"] else "all"
-            deepest = self.search.preset.depth
+            deepest = max(self.search.preset.depth, self.search.limit)
             cases = gather(self.search, widest, deepest, self.progress)
             score = Scorer(TuningSet(self.dataset, self.search), cases, self.metric)
         places = range(len(self.dataset.queries))

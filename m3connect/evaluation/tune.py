@@ -125,12 +125,16 @@ def encode_set(
         progress: told what goes on.
     """
     preset = for_database(preset_for(encoder.info), max(*depths, DEPTH))
-    store, queries = run.encode(dataset, encoder, needed([mode]), cache, progress=progress)
-    limit = measure.cutoff([metric])
-    return TuningSet(
+    search = run.exact_search(
         dataset,
-        OfflineSearch(dataset.ids, store, queries, preset, limit=limit, progress=progress),
+        encoder,
+        needed([mode]),
+        preset,
+        cache,
+        documents=measure.cutoff([metric]),
+        progress=progress,
     )
+    return TuningSet(dataset, search)
 
 
 def read_set(

@@ -9,7 +9,6 @@ from m3connect.contract import Connector, Encoder
 from m3connect.datasets import lines
 from m3connect.datasets.beir import Dataset
 from m3connect.evaluation import live, run
-from m3connect.evaluation.offline import OfflineSearch
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import DEPTH, Preset, for_database, needed, parse_mode, preset_for
 from m3connect.searching.names import ModeName
@@ -70,9 +69,8 @@ def mine_to_file(
         return report
     with TemporaryDirectory() as scratch:
         home = cache or Path(scratch)
-        store, queries = run.encode(dataset, encoder, legs, home, progress=progress)
-        search = OfflineSearch(
-            dataset.ids, store, queries, preset, limit=chosen.last, progress=progress
+        search = run.exact_search(
+            dataset, encoder, legs, preset, home, documents=chosen.last, progress=progress
         )
         write(mining.OfflineSource(search, ranking))
     return report

@@ -21,7 +21,6 @@ from m3connect.datasets import beir, lines
 from m3connect.datasets.write import write_qrels
 from m3connect.errors import InputError
 from m3connect.evaluation import run
-from m3connect.evaluation.offline import OfflineSearch
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import preset_for
 from m3connect.types import Document
@@ -200,9 +199,14 @@ def search(
         progress: called while encoding and searching.
     """
     dataset = beir.load(folder)
-    store, queries = run.encode(dataset, encoder, ("dense", "sparse"), cache, progress=progress)
-    offline = OfflineSearch(
-        dataset.ids, store, queries, preset_for(encoder.info), limit=depth, progress=progress
+    offline = run.exact_search(
+        dataset,
+        encoder,
+        ("dense", "sparse"),
+        preset_for(encoder.info),
+        cache,
+        documents=depth,
+        progress=progress,
     )
     return [list(hits) for hits in offline.run("hybrid")]
 

@@ -43,7 +43,7 @@ def test_equals_the_oracle(mode, name):
     batch = corpus.records(5, 80)
     texts = corpus.embeddings(np.random.default_rng(6), 9)
     search = OfflineSearch(
-        batch.ids,
+        tuple(batch.ids),
         EmbeddingStore.of([batch.embeddings[:33], batch.embeddings[33:]]),
         texts,
         PRESETS[name],
@@ -77,7 +77,7 @@ def small() -> OfflineSearch:
         np.ones(1, np.int32),
         np.zeros(1, np.bool_),
     )
-    return OfflineSearch("abcd", EmbeddingStore.of([documents]), query, MIRACL)
+    return OfflineSearch(tuple("abcd"), EmbeddingStore.of([documents]), query, MIRACL)
 
 
 def answer(preset: Preset, mode: Mode) -> dict[str, float]:
