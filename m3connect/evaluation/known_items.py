@@ -181,10 +181,10 @@ def _masked(
 
 def _source(path: str | Path) -> str | Path:
     """The corpus of a test collection, or the path itself."""
-    if not Path(path).is_dir():
+    try:
+        return beir.corpus_file(Path(path))
+    except InputError:  # no test collection: whatever ingestion reads
         return path
-    there = [Path(path) / name for name in ("corpus.jsonl", "corpus.jsonl.gz")]
-    return next((file for file in there if file.is_file()), path)
 
 
 def _cut(

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from m3connect.datasets.beir import corpus_file
 from m3connect.datasets.lines import Records
 from m3connect.errors import ConfigError, InputError
 from m3connect.model.backbone import Backbone
@@ -280,8 +281,7 @@ def open_texts(path: Path) -> Records:
         InputError: nothing there, or nothing in it.
     """
     if path.is_dir():
-        names = ("corpus.jsonl", "corpus.jsonl.gz")
-        path = next((path / name for name in names if (path / name).is_file()), path / names[0])
+        path = corpus_file(path)
     records = Records.open(path)
     if not len(records):
         raise InputError(f"{path}: no texts")
