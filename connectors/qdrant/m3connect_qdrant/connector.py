@@ -361,14 +361,12 @@ class QdrantConnector:
         """Those of the ids that exist, each once."""
         wanted = [*dict.fromkeys(mapping.point_id(id_) for id_ in ids)]
         payload = WITHOUT_FACTS if operation == "fetch" else ONLY_ID
-        for start in range(0, len(wanted), READ_AT_ONCE):
-            part = wanted[start : start + READ_AT_ONCE]
-            if "multivector" not in legs:
-                yield from self._retrieve(operation, part, payload, legs)
-                continue
-            outline = [*self._retrieve(operation, part, ONLY_ROWS, ())]
-            for some in self._portions(outline):
-                yield from self._retrieve(operation, some, payload, legs)
+        if "multivector" not in legs:
+            yield from self._retrieve(operation, wanted, payload, legs)
+            return
+        outline = [*self._retrieve(operation, wanted, ONLY_ROWS, ())]
+        for part in self._portions(outline):
+            yield from self._retrieve(operation, part, payload, legs)
 
     def _portions(self, outline: Sequence[Point]) -> Iterator[list[str]]:
         """The points whose multi-vectors are read at once, by what these weigh."""
