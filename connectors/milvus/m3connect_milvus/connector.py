@@ -208,15 +208,13 @@ class MilvusConnector:
         return self._store.names("collections")
 
     def size(self) -> int | None:
-        """Bytes of Milvus Lite's folder, where it holds this collection alone."""
+        """Bytes of Milvus Lite's folder, where it holds this collection alone; a server does not tell."""
         self._require("size")
-        alone = self._store.names("size") == [self.collection]
-        return self._database.size() if alone or self._database.shelf else None
+        return self._store.size("size")
 
     def drop(self) -> None:
         """Remove the collection; the folder of Milvus Lite goes, too, where it is this one's own."""
-        if not (self._database.present and self._store.exists("drop")):
-            raise self._store.place.not_found("drop", self.collections)
+        self._check_exists("drop")
         with self._database.writing():
             self._store.drop()
         self._layout = None
@@ -255,13 +253,16 @@ class MilvusConnector:
     def _require(self, operation: str) -> Layout:
         """How the collection is stored; opens it when first used."""
         if self._layout is None:
-            if not (self._database.present and self._store.exists(operation)):
-                raise self._store.place.not_found(operation, self.collections)
+            self._check_exists(operation)
             stored = self._store.stored(operation)
             stored.require(stored.schema, self._store.place, self._wanted())
             self._store.load(operation)
             self._layout = Layout.of(stored)
         return self._layout
+
+    def _check_exists(self, operation: str) -> None:
+        if not (self._database.present and self._store.exists(operation)):
+            raise self._store.place.not_found(operation, self.collections)
 
     def _wanted(self) -> dict[str, str]:
         """What is wanted of the layout of a collection that exists."""

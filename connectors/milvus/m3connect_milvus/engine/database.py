@@ -17,7 +17,7 @@ from pymilvus.client.cache import GlobalCache
 
 from m3connect.connecting import retry
 from m3connect.connecting.collection import closed
-from m3connect.connecting.holding import check_space, folder_bytes
+from m3connect.connecting.holding import check_space
 from m3connect.errors import Unsupported
 from m3connect_milvus.engine import lite
 from m3connect_milvus.engine.engine import Engine
@@ -119,10 +119,6 @@ class Database:
         """
         if self._closed:
             raise closed(NAME, operation)
-
-    def size(self) -> int | None:
-        """Bytes on disk of Milvus Lite; a server does not tell."""
-        return folder_bytes(self.path) if self.url is None else None
 
     def remove(self) -> None:
         """Remove Milvus Lite's folder, unless another connector here has it open."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pymilvus import MilvusClient
 
 from m3connect.connecting.collection import Place, Stored
+from m3connect.connecting.holding import folder_bytes
 from m3connect.errors import InputError, TransientError
 from m3connect_milvus.engine.database import Database
 from m3connect_milvus.engine.engine import Engine
@@ -72,6 +73,15 @@ class Store:
         if not self.database.present:
             return []
         return ours(set(self.database.call(operation, _list_collections)))
+
+    def size(self, operation: str) -> int | None:
+        """Bytes on disk; None of a server, and of a folder with further collections."""
+        self.database.check_open(operation)
+        if self.database.url is not None:
+            return None
+        if self.database.shelf is None and self.names(operation) != [self.records]:
+            return None
+        return folder_bytes(self.database.path)
 
     def drop(self) -> None:
         """Remove both halves, the records first: without them, there is no collection.
