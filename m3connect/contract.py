@@ -119,12 +119,13 @@ class Fingerprint:
                 f"{name}: collection {getattr(stored, name)!r}, now {getattr(self, name)!r}"
                 for name in differs
             )
-            settings = set(differs) <= {"chunker", "max_length"}
-            what = "with other settings" if settings else f"and cannot be used with {self.model!r}"
+            if set(differs) <= {"chunker", "max_length"}:
+                what, way = "with other settings", stored._way_to_cut(differs, cut_alike)
+            else:
+                what, way = f"and cannot be used with {self.model!r}", self._way_to_model(stored)
             raise FingerprintMismatch(
                 f"collection {collection!r} was made by {stored.model!r} {what} ({told}). "
-                f"{self._way_to(stored, differs, cut_alike)}, or ingest into a new collection "
-                "(--collection NAME)."
+                f"{way}, or ingest into a new collection (--collection NAME)."
             )
         if stored.precision != self.precision:
             log.warning(
@@ -135,12 +136,14 @@ class Fingerprint:
                 self.precision,
             )
 
-    def _way_to(self, stored: Fingerprint, differs: Collection[str], cut_alike: str) -> str:
-        """What to pass to get the stored one."""
-        if set(differs) <= {"chunker", "max_length"}:
-            ways = [f"--max-length {stored.max_length}"] if "max_length" in differs else []
-            ways += [cut_alike] if "chunker" in differs and cut_alike else []
-            return f"Pass {' '.join(ways)}" if ways else "Cut documents alike"
+    def _way_to_cut(self, differs: Collection[str], cut_alike: str) -> str:
+        """What to pass to cut documents as with this one."""
+        ways = [f"--max-length {self.max_length}"] if "max_length" in differs else []
+        ways += [cut_alike] if "chunker" in differs and cut_alike else []
+        return f"Pass {' '.join(ways)}" if ways else "Cut documents alike"
+
+    def _way_to_model(self, stored: Fingerprint) -> str:
+        """What to pass to get the stored one's model."""
         if stored.model == self.model and stored.weights != self.weights:  # trained from it, say
             return "Use --model with the folder it was made by, where two models share a name"
         return f"Use the same model and options (--model {stored.model})"
