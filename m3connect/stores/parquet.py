@@ -277,8 +277,6 @@ class ParquetConnector:
             self._writer = None
             self._written.clear()
             return
-        if not self.path.exists():
-            self._missing("drop")
         if _METADATA not in (self._open("drop").metadata.metadata or {}):
             raise self._place.foreign("drop")
         disk.remove(self.path)
