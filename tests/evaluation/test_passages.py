@@ -1,11 +1,11 @@
 """Documents by their best passage: cut and counted as ingestion and search do it."""
 
-import json
 from zlib import crc32
 
 import pytest
 
 from m3connect.datasets import beir
+from m3connect.datasets.write import write_collection
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.evaluation import live, run
 from m3connect.evaluation.passages import cut
@@ -23,10 +23,7 @@ WORDS = ("river", "engine", "violin", "harvest", "planet", "castle", "lantern")
 
 def collection(folder, documents, queries, judged):
     """A test collection in the BEIR layout."""
-    folder.mkdir()
-    for name, rows in (("corpus", documents), ("queries", queries)):
-        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (folder / "qrels.tsv").write_text("\n".join(f"{q}\t{d}\t1" for q, d in judged))
+    write_collection(folder, documents, queries, ((query, id_, 1) for query, id_ in judged))
     return beir.load(folder)
 
 
