@@ -4,7 +4,6 @@ import importlib
 import pickle
 import subprocess
 import sys
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,19 +13,11 @@ from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.integrations.arrow import Sink, encode_batch, in_groups
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
+from tests.integrations.documents import OPTIONS, documents
 
-ROWS = [
-    {
-        "id": f"d{at}",
-        "text": " ".join(f"w{at}.{n} x y." for n in range(at % 5 + 1)),
-        "n": at,
-        "title": f"t{at % 3}",
-    }
-    for at in range(40)
-]
+ROWS = documents(40)
 TABLE = pa.Table.from_pylist(ROWS)
 ENCODER = HashEncoder()
-OPTIONS: dict[str, Any] = {"chunk_tokens": 6, "context": ["title"]}
 
 
 @pytest.fixture

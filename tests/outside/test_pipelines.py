@@ -8,7 +8,6 @@ import runpy
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,22 +17,14 @@ from m3connect import M3Encoder, cli, ingest, transfer
 from m3connect.errors import FingerprintMismatch, PermanentError
 from m3connect.integrations.arrow import Sink
 from m3connect.testing.fakes import HashEncoder
+from tests.integrations.documents import OPTIONS, documents
 from tests.outside import engines, shared
 
 pytest.importorskip("ray")
 pytest.importorskip("pyspark")
 ENCODER = HashEncoder()
-ROWS = [
-    {
-        "id": f"d{at}",
-        "text": " ".join(f"w{at}.{n} x y." for n in range(at % 5 + 1)),
-        "n": at,
-        "title": f"t{at % 3}",
-    }
-    for at in range(60)
-]
+ROWS = documents(60)
 TABLE = pa.Table.from_pylist(ROWS)
-OPTIONS: dict[str, Any] = {"chunk_tokens": 6, "context": ["title"]}
 # In one process what is killed is the whole run, and the next one completes it.
 WAYS = ("ray", "ray_stages", "spark", "spark_stages", "spark_stream", "daft", "dlt")
 IN_ONE_PROCESS = {"daft", "dlt"}
