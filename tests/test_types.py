@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3connect.errors import InputError
+from m3connect.filters import F
 from m3connect.types import Embeddings, MultiVectors, RecordBatch, SparseVectors
 
 
@@ -141,6 +142,20 @@ def test_records_of_different_lengths_are_refused():
     one = Embeddings(None, None, None, np.ones(1, np.int32), np.zeros(1, np.bool_))
     with pytest.raises(InputError, match="2 ids, 1 payloads"):
         RecordBatch(["a", "b"], [{}], one)
+
+
+def test_the_matching_records_of_a_batch():
+    """Those that a filter or its text matches, with their own vectors; all where there is none."""
+    counts, cut = np.array([3, 1, 2], np.int32), np.zeros(3, np.bool_)
+    batch = RecordBatch(
+        ["a", "b", "c"], [{"n": 1}, {}, {"n": 2}], Embeddings(None, None, None, counts, cut)
+    )
+    for where in (F("n") >= 1, "n >= 1"):
+        some = batch.matching(where)
+        assert (some.ids, some.payloads) == (["a", "c"], [{"n": 1}, {"n": 2}])
+        assert some.embeddings.n_tokens.tolist() == [3, 2]
+    assert len(batch.matching("n > 2")) == 0
+    assert batch.matching(None) is batch
 
 
 def test_concat_of_nothing_or_of_different_legs_is_refused():

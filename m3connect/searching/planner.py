@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from m3connect.connecting.checks import check_query
 from m3connect.contract import (
     Capabilities,
@@ -18,7 +16,6 @@ from m3connect.contract import (
     fusion_kind,
 )
 from m3connect.errors import InputError
-from m3connect.filters import as_filter, matches
 from m3connect.searching import fusion, scoring
 from m3connect.types import (
     Hit,
@@ -397,13 +394,7 @@ def _eligible(connector: Connector, query: Query) -> Iterator[RecordBatch]:
         yield from connector.scan(query.filter, vectors=query.legs)
         return
     batch = connector.fetch([*dict.fromkeys(query.within)], vectors=query.legs)
-    where = as_filter(query.filter)
-    rows = [
-        row
-        for row, payload in enumerate(batch.payloads)
-        if where is None or matches(where, payload)
-    ]
-    yield batch.take(np.array(rows, np.intp))
+    yield batch.matching(query.filter)
 
 
 def _hits(

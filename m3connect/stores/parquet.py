@@ -38,7 +38,7 @@ from m3connect.contract import (
     LegSelection,
 )
 from m3connect.errors import CollectionNotFound, ConfigError, InputError, Unsupported
-from m3connect.filters import AnyFilter, as_filter, matches
+from m3connect.filters import AnyFilter, as_filter
 from m3connect.types import (
     Embeddings,
     Hit,
@@ -327,11 +327,7 @@ class ParquetConnector:
         """All matching records."""
         condition = as_filter(where)
         for table in self._tables(batch_size, self._columns(vectors)):
-            batch = records_from_arrow(table)
-            if condition is not None:
-                rows = [row for row, each in enumerate(batch.payloads) if matches(condition, each)]
-                batch = batch.take(np.array(rows, np.intp))
-            if len(batch):
+            if batch := records_from_arrow(table).matching(condition):
                 yield batch
 
     def count(self, where: AnyFilter | None = None) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3connect.errors import InputError
+from m3connect.filters import AnyFilter, as_filter, matches
 from m3connect.types.vectors import Embeddings
 
 Payload = Mapping[str, Any]
@@ -124,6 +125,14 @@ class RecordBatch:
             [self.payloads[row] for row in rows],
             self.embeddings.take(rows),
         )
+
+    def matching(self, where: AnyFilter | None) -> RecordBatch:
+        """The records that a filter matches, in their order; all of them for None."""
+        condition = as_filter(where)
+        if condition is None:
+            return self
+        rows = [row for row, each in enumerate(self.payloads) if matches(condition, each)]
+        return self.take(np.array(rows, np.intp))
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> RecordBatch:
