@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from m3connect.contract import Connector
 from m3connect.filters import Exists
 from m3connect.ingestion import ingest
 from m3connect.ingestion.ledger import FIELD
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document, RecordBatch
 
 ENCODER = HashEncoder(width=4)
 IDS = ("a", "b", "c#0")
 Write = Callable[[Connector], object]
+
+
+class Server(MemoryConnector):
+    """As a server: others may write meanwhile, so all passages are looked up."""
+
+    capabilities = replace(MemoryConnector.capabilities, embedded=False)
 
 
 def source(version: int, lengths: Sequence[int]) -> list[Document]:

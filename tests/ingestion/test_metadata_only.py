@@ -10,7 +10,7 @@ from m3connect.ingestion import estimate, ingest, open_source, pipeline
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document
-from tests.ingestion.overlap import content
+from tests.ingestion.overlap import Server, content
 
 
 class Counting(HashEncoder):
@@ -23,12 +23,6 @@ class Counting(HashEncoder):
     def encode(self, texts, **options):
         self.encoded += filter(None, texts)  # the empty one tells what is added to each
         return super().encode(texts, **options)
-
-
-class Server(MemoryConnector):
-    """As a server: all passages are looked up."""
-
-    capabilities = replace(MemoryConnector.capabilities, embedded=False)
 
 
 TEXTS = (

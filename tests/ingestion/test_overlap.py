@@ -6,14 +6,7 @@ from dataclasses import replace
 import pytest
 
 from m3connect.ingestion import pipeline
-from m3connect.stores.memory import MemoryConnector
-from tests.ingestion.overlap import IDS, content, orders, run, source, writes_of
-
-
-class Server(MemoryConnector):
-    """As a server: others may write meanwhile."""
-
-    capabilities = replace(MemoryConnector.capabilities, embedded=False)
+from tests.ingestion.overlap import IDS, Server, content, orders, run, source, writes_of
 
 
 @pytest.fixture(autouse=True)
