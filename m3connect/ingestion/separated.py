@@ -43,12 +43,14 @@ def read_csv(
         types: ``infer`` makes numbers and booleans of columns that hold nothing else in the first
             64 KiB, and null of their empty fields; ``string`` makes nothing.
         as_text: columns that stay text.
-        limit: most characters of a field; a quote that never ends is given up there.
+        limit: most characters of a record of several lines; a quote that never ends is given up
+            there.
 
     Raises:
         InputError: the header names a field twice.
     """
-    csv.field_size_limit(limit)
+    # The limit of csv belongs to the whole process: another reader's fields must still fit.
+    csv.field_size_limit(max(limit, csv.field_size_limit()))
     with _text(stream, encoding) as lines:
         sample = lines.read(_SAMPLE)
         lines.seek(0)
@@ -57,8 +59,9 @@ def read_csv(
             sample = sample[len(lines.readline()) :]
         else:
             delimiter = _delimiter(sample)
-        rows = csv.reader(lines, delimiter=delimiter, strict=True)
-        yield from _records(_strict(rows), types, as_text, _sample(sample, delimiter))
+        within = _Within(lines, limit)
+        rows = csv.reader(within, delimiter=delimiter, strict=True)
+        yield from _records(_strict(rows, within), types, as_text, _sample(sample, delimiter))
 
 
 def read_tsv(
@@ -105,16 +108,35 @@ def _text(stream: IO[bytes], encoding: str | None) -> io.TextIOWrapper:
     return io.TextIOWrapper(stream, codec, errors="surrogateescape", newline="")
 
 
-def _strict(rows: Any) -> Iterator[tuple[int, list[str] | str]]:
+class _Within:
+    """Lines that end early where a record has taken more characters than the limit."""
+
+    def __init__(self, lines: Iterator[str], limit: int) -> None:
+        self._lines, self._limit = lines, limit
+        self.taken = 0  # since the record began
+
+    def __iter__(self) -> _Within:
+        return self
+
+    def __next__(self) -> str:
+        if self.taken > self._limit:
+            raise StopIteration
+        line = next(self._lines)
+        self.taken += len(line)
+        return line
+
+
+def _strict(rows: Any, within: _Within) -> Iterator[tuple[int, list[str] | str]]:
     """Rows with their first lines; a misquoted one is its reason."""
     while True:
         start = rows.line_num + 1
+        within.taken = 0
         try:
             row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
-            if "unexpected end" in str(error) or "field limit" in str(error):
+            if "unexpected end" in str(error):
                 yield (
                     start,
                     (

@@ -1,5 +1,6 @@
 """Files as people have them: in odd encodings, damaged, mislabelled, or made to do harm."""
 
+import csv
 import gzip
 import io
 import json
@@ -394,6 +395,17 @@ def test_a_quote_that_never_ends_is_said_with_its_line(tmp_path):
     assert "misquoted" in rows[1]
     assert "a quote that opens in line 5 never ends" in rows[3]
     assert len(rows) == 4
+
+
+def test_a_limit_is_of_this_file_alone(tmp_path):
+    """A quote is given up at the limit, and other readers of csv in this process keep theirs."""
+    before = csv.field_size_limit()
+    (tmp_path / "x.csv").write_text("id,text\n1,ok\n2," + "y" * 900 + '\n3,"' + "never\n" * 500)
+    rows = texts(tmp_path, file_bytes=1000)
+    assert rows[:2] == ["ok", "y" * 900]
+    assert "a quote that opens in line 4 never ends" in rows[2]
+    assert len(rows) == 3
+    assert csv.field_size_limit() >= before
 
 
 @pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
