@@ -73,17 +73,25 @@ class IngestReport:
     seconds: float = 0.0
 
     @classmethod
-    def total(cls, reports: Iterable[IngestReport], seconds: float) -> IngestReport:
-        """The sum of what workers did side by side, in so much wall time; ``left_over`` is not theirs.
+    def total(cls, reports: Iterable[IngestReport], seconds: float | None = None) -> IngestReport:
+        """The sum of what workers did; ``left_over`` is not theirs.
+
+        Args:
+            reports: of the workers.
+            seconds: of wall time that it took; default theirs together.
 
         >>> both = IngestReport.total([IngestReport(read=2, written=2), IngestReport(read=1)], 0.5)
         >>> both.read, both.written, both.seconds
         (3, 2, 0.5)
+        >>> IngestReport.total([IngestReport(seconds=1.0), IngestReport(seconds=2.0)]).seconds
+        3.0
         """
+        listed = list(reports)
         sums = Counter[str]()
-        for report in reports:
+        for report in listed:
             sums.update({name: getattr(report, name) for name in _COUNTS})
-        return cls(**sums, seconds=seconds)
+        together = sum(report.seconds for report in listed) if seconds is None else seconds
+        return cls(**sums, seconds=together)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
@@ -126,6 +127,14 @@ def in_groups(documents: pa.Table, text_field: str = "text") -> Iterator[pa.Tabl
             start, size = row, 0
         size += more
     yield documents.slice(start)
+
+
+def write_all(sink: Sink, batches: Iterable[pa.Table | pa.RecordBatch]) -> IngestReport:
+    """What a worker does with its batches; acknowledged by the database when this returns."""
+    started = time.perf_counter()
+    with sink:
+        reports = [sink.write(batch) for batch in batches if batch.num_rows]
+    return IngestReport.total(reports, time.perf_counter() - started)
 
 
 def worker_died(sink: Sink, times: str) -> PermanentError:

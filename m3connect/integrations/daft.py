@@ -52,8 +52,7 @@ class M3DataSink(DataSink[IngestReport]):
 
     def finalize(self, write_results: list[WriteResult[IngestReport]]) -> MicroPartition:
         """The sum; ``seconds`` are those of all workers together."""
-        reports = [each.result for each in write_results]
-        total = IngestReport.total(reports, sum(each.seconds for each in reports))
+        total = IngestReport.total(each.result for each in write_results)
         return MicroPartition.from_pydict({name: [n] for name, n in _row(total).items()})
 
 

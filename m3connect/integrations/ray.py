@@ -34,7 +34,7 @@ except ImportError as error:
     raise ConfigError(f'Ray is missing ({error}): pip install "m3connect[ray]"') from error
 
 from m3connect.ingestion.report import IngestReport
-from m3connect.integrations.arrow import Sink, in_groups, worker_died
+from m3connect.integrations.arrow import Sink, in_groups, worker_died, write_all
 
 ATTEMPTS = 3
 MIN_BYTES = 256 * 1024  # of one write: some 60,000 tokens of text
@@ -62,16 +62,12 @@ class M3Datasink(Datasink[IngestReport]):
     def write(self, blocks: Iterable[Any], ctx: object) -> IngestReport:
         """One task's blocks, acknowledged by the database when this returns."""
         del ctx
-        started = time.perf_counter()
-        with self.sink as sink:
-            tables = (BlockAccessor.for_block(block).to_arrow() for block in blocks)
-            reports = [sink.write(table) for table in tables if table.num_rows]
-        return IngestReport.total(reports, time.perf_counter() - started)
+        tables = (BlockAccessor.for_block(block).to_arrow() for block in blocks)
+        return write_all(self.sink, tables)
 
     def on_write_complete(self, write_result: WriteResult[IngestReport]) -> None:
         """Sum up what the tasks did; ``seconds`` are theirs together."""
-        reports = write_result.write_returns
-        self.report = IngestReport.total(reports, sum(each.seconds for each in reports))
+        self.report = IngestReport.total(write_result.write_returns)
 
     @property
     def min_bytes_per_write(self) -> int:

@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from m3connect.errors import ConfigError
 from m3connect.ingestion.report import IngestReport
-from m3connect.integrations.arrow import Sink, worker_died
+from m3connect.integrations.arrow import Sink, worker_died, write_all
 from m3connect.types import LEGS, Leg
 
 try:
@@ -76,15 +76,11 @@ class _Writer(DataSourceArrowWriter, DataSourceStreamArrowWriter):
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> Written:
         """Acknowledged by the database when this returns."""
-        started = time.perf_counter()
-        with self.sink as sink:
-            reports = [sink.write(batch) for batch in iterator if batch.num_rows]
-        return Written(IngestReport.total(reports, time.perf_counter() - started))
+        return Written(write_all(self.sink, iterator))
 
     def commit(self, messages: Sequence[WriterCommitMessage | None], batchId: int = 0) -> None:  # noqa: N803 - Spark's name
         """On the driver, when all tasks have written."""
-        reports = [each.report for each in messages if isinstance(each, Written)]
-        total = IngestReport.total(reports, sum(each.seconds for each in reports))
+        total = IngestReport.total(each.report for each in messages if isinstance(each, Written))
         log.info("batch %s: %s", batchId, total)
         if self.report is not None:
             Path(self.report).write_text(json.dumps(total.to_json()), encoding="utf-8")
