@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from m3connect.ingestion.lines import JsonLines
@@ -177,17 +176,16 @@ class DeadLetters:
         else:
             self._lines.write(asdict(failure))
 
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._lines is not None:
+            self._lines.close()
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._lines is not None:
-            self._lines.close()
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 class KeptLetters:

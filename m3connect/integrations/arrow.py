@@ -11,7 +11,6 @@ that a batch may be written twice, by anyone, and changes nothing the second tim
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,16 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
 from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
-from m3connect.ingestion.pipeline import GROUP_CHARACTERS, Changed, grouped, look_up, prepare
+from m3connect.ingestion.pipeline import (
+    GROUP_CHARACTERS,
+    GROUP_PASSAGES,
+    ROWS,
+    ROWS_BYTES,
+    Changed,
+    grouped,
+    look_up,
+    prepare,
+)
 from m3connect.ingestion.pipeline import events as pipeline_events
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
@@ -39,10 +47,6 @@ from m3connect.ingestion.tables import as_reader, from_batches
 from m3connect.stores.parquet import Contents, contents, no_records, records_to_arrow
 from m3connect.types import Leg, RecordBatch
 from m3connect.types.vectors import portable_schema
-
-log = logging.getLogger(__name__)
-
-_AT_ONCE, _BYTES = 256, 32 * 1024 * 1024  # documents, and vectors, of one piece of work
 
 
 def load_encoder(model: str, options: Mapping[str, Any] | None = None) -> Encoder:
@@ -105,11 +109,12 @@ def encode_batch(
     chosen = tuple(legs) if legs is not None else source.legs
     schema = source.schema(chosen, {})
     tables = [records_to_arrow(no_records(schema), schema)]
+    add = DeadLetters().add if failed is None else failed
     for event in pipeline_events(source, chosen, {}, _nothing_stored):
         if isinstance(event, Work):
             tables.append(records_to_arrow(event.batch, schema))
         elif isinstance(event, Failure):
-            (failed or _log)(event)
+            add(event)
     table = pa.concat_tables(tables)
     return table.cast(portable_schema(table.schema)) if portable else table
 
@@ -122,7 +127,7 @@ def in_groups(documents: pa.Table, text_field: str = "text") -> Iterator[pa.Tabl
     start = size = 0
     for row, text in enumerate(documents[text_field].to_pylist()):
         more = len(str(text))
-        if row > start and (size + more > GROUP_CHARACTERS or row - start == _AT_ONCE):
+        if row > start and (size + more > GROUP_CHARACTERS or row - start == GROUP_PASSAGES):
             yield documents.slice(start, row - start)
             start, size = row, 0
         size += more
@@ -282,7 +287,7 @@ class Sink:
                 writer.write(pipeline_events(source, self._chosen, {}, ask, recall))
             else:
                 whole = self._whole(source.candidates(self._chosen))
-                writer.write(_works(look_up(whole, writer.look_up, _AT_ONCE, _BYTES)))
+                writer.write(_works(look_up(whole, writer.look_up, ROWS, ROWS_BYTES)))
             return writer.report()
 
     def flush(self) -> None:
@@ -305,7 +310,7 @@ class Sink:
         """Release the connection; closing twice is fine."""
         if self._connector is not None:
             self._connector.close()
-        self._letters.__exit__(None, None, None)
+        self._letters.close()
         self._forget()
 
     def __enter__(self) -> Self:
@@ -383,7 +388,7 @@ def _works(
     changes: Iterable[Changed[list[RecordBatch]] | Unchanged | Empty | Failure],
 ) -> Iterator[Event]:
     """The passages of documents that changed, in the ledger's order, with their bounds."""
-    for group in grouped(changes, lambda each: each.candidate.size, _AT_ONCE, _BYTES):
+    for group in grouped(changes, lambda each: each.candidate.size, ROWS, ROWS_BYTES):
         if not isinstance(group, list):
             yield group
             continue
@@ -423,7 +428,3 @@ def _nothing_stored(documents: Sequence[Candidate[Any]]) -> Future[list[Stored]]
     answer: Future[list[Stored]] = Future()
     answer.set_result([Stored()] * len(documents))
     return answer
-
-
-def _log(failure: Failure) -> None:
-    log.warning("%s: %s", failure.id or failure.where, failure.reason)
