@@ -219,9 +219,9 @@ def ingest(
                 if engine == "ray":
                     from m3connect.integrations import ray_files
 
-                    legs_stored = chosen or ingestion.choose_legs(None, opened, connector)
+                    chosen = ingestion.choose_legs(chosen, opened, connector)
                     work = ray_files.Work(
-                        open_source, where.open, model.model, model.how(), legs_stored, take_over
+                        open_source, where.open, model.model, model.how(), chosen, take_over
                     )
                     opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
                 done = ingestion.ingest(
