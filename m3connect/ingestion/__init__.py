@@ -1,6 +1,7 @@
 """Documents into a collection: read, cut, encoded, written, and resumable at any point.
 
-pipeline.py    start here: documents -> admit -> look up -> cut -> encode -> write, on one page
+pipeline.py    start here: documents -> admit -> look up -> cut -> encode -> write, on one page;
+               steps.py has each step
 opening.py     what a source is (paths, tables, dicts, embeddings), and whether the collection fits
 listing.py     which files paths stand for; sources.py makes documents of them, formats.py each format
                (separated.py, html.py, office.py, encodings.py; conversion.py keeps it within limits)

@@ -12,16 +12,11 @@ from m3connect.ingestion.chunking import added_tokens
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.opening import choose_legs, collection_exists
-from m3connect.ingestion.pipeline import (
-    GROUP_CHARACTERS,
-    GROUP_PASSAGES,
-    events,
-    grouped,
-    passages,
-)
+from m3connect.ingestion.pipeline import events
 from m3connect.ingestion.pruning import MAX_DELETE_RATIO, require_whole, vanished
 from m3connect.ingestion.report import DeadLetters, IngestEstimate
 from m3connect.ingestion.sink import Sink, Work
+from m3connect.ingestion.steps import GROUP_CHARACTERS, GROUP_PASSAGES, grouped, passages
 from m3connect.progress import Progress, silent
 from m3connect.types import Leg
 

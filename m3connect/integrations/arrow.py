@@ -29,7 +29,11 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
 from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
-from m3connect.ingestion.pipeline import (
+from m3connect.ingestion.pipeline import events, prepare
+from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
+from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
+from m3connect.ingestion.sink import Sink as Writer
+from m3connect.ingestion.steps import (
     GROUP_CHARACTERS,
     GROUP_PASSAGES,
     ROWS,
@@ -37,12 +41,7 @@ from m3connect.ingestion.pipeline import (
     Changed,
     grouped,
     look_up,
-    prepare,
 )
-from m3connect.ingestion.pipeline import events as pipeline_events
-from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
-from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
-from m3connect.ingestion.sink import Sink as Writer
 from m3connect.ingestion.tables import as_reader, from_batches
 from m3connect.stores.parquet import Contents, contents, no_records, records_to_arrow
 from m3connect.types import Leg, RecordBatch
@@ -110,7 +109,7 @@ def encode_batch(
     schema = source.schema(chosen, {})
     tables = [records_to_arrow(no_records(schema), schema)]
     add = DeadLetters().add if failed is None else failed
-    for event in pipeline_events(source, chosen, {}, _nothing_stored):
+    for event in events(source, chosen, {}, _nothing_stored):
         if isinstance(event, Work):
             tables.append(records_to_arrow(event.batch, schema))
         elif isinstance(event, Failure):
@@ -284,7 +283,7 @@ class Sink:
         with Writer(self._connector, self._letters, take_over=self.take_over) as writer:
             if isinstance(source, DocumentSource):
                 ask, recall = writer.look_up, writer.recall
-                writer.write(pipeline_events(source, self._chosen, {}, ask, recall))
+                writer.write(events(source, self._chosen, {}, ask, recall))
             else:
                 whole = self._whole(source.candidates(self._chosen))
                 writer.write(_works(look_up(whole, writer.look_up, ROWS, ROWS_BYTES)))

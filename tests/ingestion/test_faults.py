@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3connect.errors import AuthError, WritesRefused
-from m3connect.ingestion import ingest, pipeline
+from m3connect.ingestion import ingest, steps
 from m3connect.ingestion.ledger import FIELD
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -89,8 +89,8 @@ def content(connector):
 def small_groups():
     """Several windows and several groups even for a few short documents."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "GROUP_PASSAGES", 3)
-        patch.setattr(pipeline, "WINDOW_DOCUMENTS", 2)
+        patch.setattr(steps, "GROUP_PASSAGES", 3)
+        patch.setattr(steps, "WINDOW_DOCUMENTS", 2)
         yield
 
 

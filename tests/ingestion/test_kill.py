@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from m3connect import Document, connect, ingest
-from m3connect.ingestion import pipeline
+from m3connect.ingestion import steps
 from m3connect.ingestion.ledger import FIELD
 from m3connect.testing.fakes import HashEncoder
 
@@ -26,7 +26,7 @@ def source(version):
 
 def run(version, path, dies_after=None):
     """Ingest a version; with ``dies_after``, until so many writes were acknowledged."""
-    pipeline.GROUP_PASSAGES = 20
+    steps.GROUP_PASSAGES = 20
     with connect("qdrant", collection="c", path=path) as collection:
         upsert, left = collection.upsert, dies_after
 
@@ -57,7 +57,7 @@ def content(path):
 @pytest.mark.parametrize("dies_after", [1, 8])
 def test_a_killed_process_is_completed_by_the_next(tmp_path, monkeypatch, dies_after):
     """What embedded Qdrant then holds is what an undisturbed run gives."""
-    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 20)
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", 20)
     broken, whole = str(tmp_path / "broken"), str(tmp_path / "whole")
     run(0, broken)
     child = subprocess.run([sys.executable, Path(__file__), broken, str(dies_after)], check=False)

@@ -59,7 +59,7 @@ def encoder():
 
 def test_each_document_is_told_once_and_the_sums_agree(encoder, connector, monkeypatch):
     """Also where the passages of a document are encoded in several groups."""
-    monkeypatch.setattr("m3connect.ingestion.pipeline.GROUP_PASSAGES", 1)
+    monkeypatch.setattr("m3connect.ingestion.steps.GROUP_PASSAGES", 1)
     losses: list[Loss] = []
     report = ingest(DOCUMENTS, encoder, connector, lost=losses.append)
     assert len(losses) == len(LOST)

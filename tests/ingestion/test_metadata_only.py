@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3connect.ingestion import estimate, ingest, open_source, pipeline
+from m3connect.ingestion import estimate, ingest, open_source, steps
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document
@@ -66,7 +66,7 @@ def run(docs, connector, **options):
 def test_a_change_equals_a_whole_run(before, after, kind):
     """Records, payloads, marks and vectors; and what was encoded before is not encoded again."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "GROUP_PASSAGES", 4)
+        patch.setattr(steps, "GROUP_PASSAGES", 4)
         changed, fresh = kind(collection="docs"), kind(collection="docs")
         run(source(before), changed)
         report, encoded = run(source(after), changed)

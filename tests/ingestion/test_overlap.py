@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from m3connect.ingestion import pipeline
+from m3connect.ingestion import steps
 from tests.ingestion.overlap import IDS, Server, content, orders, run, source, writes_of
 
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
     """Several requests even for a few short documents."""
-    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 3)
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", 3)
 
 
 def started(*before):

@@ -170,7 +170,7 @@ def test_the_refusal_comes_before_any_of_those_documents_is_written(
     encoder, connector, monkeypatch
 ):
     """Documents before it may be in, whole; they are this source's own."""
-    monkeypatch.setattr("m3connect.ingestion.pipeline.WINDOW_DOCUMENTS", 2)
+    monkeypatch.setattr("m3connect.ingestion.steps.WINDOW_DOCUMENTS", 2)
     ingest([Document("d9", "x")], encoder, connector, source_name="other")
     with pytest.raises(Refused, match="'d9'"):
         ingest([Document(f"d{at}", "y") for at in range(10)], encoder, connector)
@@ -179,8 +179,8 @@ def test_the_refusal_comes_before_any_of_those_documents_is_written(
 
 def test_a_page_that_would_be_refused_is_foreseen(two, encoder, connector, monkeypatch):
     """Before the first write of a new source, however far back it stands; later runs do not ask."""
-    monkeypatch.setattr("m3connect.ingestion.pipeline.WINDOW_DOCUMENTS", 2)
-    monkeypatch.setattr("m3connect.ingestion.pipeline.GROUP_PASSAGES", 2)
+    monkeypatch.setattr("m3connect.ingestion.steps.WINDOW_DOCUMENTS", 2)
+    monkeypatch.setattr("m3connect.ingestion.steps.GROUP_PASSAGES", 2)
     ingest("two/a", encoder, connector)
     for at in range(9):
         (two / "b" / f"A{at}.md").write_text(f"page {at}\n")

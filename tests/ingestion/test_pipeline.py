@@ -19,7 +19,7 @@ from m3connect.errors import (
     SchemaMismatch,
     TransientError,
 )
-from m3connect.ingestion import Failure, estimate, ingest, open_source, pipeline
+from m3connect.ingestion import Failure, estimate, ingest, open_source, steps
 from m3connect.ingestion.sink import PENDING
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -350,7 +350,7 @@ def test_a_document_refused_at_once_keeps_its_older_version(encoder):
 )
 def test_an_error_that_is_no_documents_ends_the_run(encoder, error, monkeypatch):
     """It is raised, nothing is written after it, no thread is left, and a re-run completes."""
-    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 5)
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", 5)
     connector = Watched(on_upsert=refuse("w12", error))
     with pytest.raises(type(error)) as raised:
         ingest(docs(60), encoder, connector)
@@ -364,7 +364,7 @@ def test_an_error_that_is_no_documents_ends_the_run(encoder, error, monkeypatch)
 
 def test_an_error_in_the_encoder_ends_the_run(encoder, connector, monkeypatch):
     """What was encoded before it is written; no thread is left."""
-    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 5)
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", 5)
     encode = encoder.encode
 
     def failing(texts, **options):
@@ -381,8 +381,8 @@ def test_an_error_in_the_encoder_ends_the_run(encoder, connector, monkeypatch):
 
 def test_an_interrupt_keeps_what_was_encoded_and_flushes(encoder, monkeypatch):
     """Ctrl-C arrives while the source is read; the next run continues."""
-    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 5)
-    monkeypatch.setattr(pipeline, "WINDOW_DOCUMENTS", 5)
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", 5)
+    monkeypatch.setattr(steps, "WINDOW_DOCUMENTS", 5)
 
     def interrupted():
         yield from docs(30)
@@ -401,7 +401,7 @@ def test_an_interrupt_keeps_what_was_encoded_and_flushes(encoder, monkeypatch):
 
 def test_encoding_goes_on_while_the_database_writes_but_not_without_end(encoder, monkeypatch):
     """While one write is held up, the encoder fills the queue and then waits."""
-    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 1)
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", 1)
     encoded = []
     full = threading.Event()
     encode = encoder.encode
@@ -432,8 +432,8 @@ def test_one_thread_makes_all_calls_to_the_database(encoder):
 
 def test_reading_is_never_far_ahead_of_writing(encoder, connector, monkeypatch):
     """The number of documents in memory does not depend on the size of the source."""
-    monkeypatch.setattr(pipeline, "GROUP_PASSAGES", 4)
-    monkeypatch.setattr(pipeline, "WINDOW_DOCUMENTS", 8)
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", 4)
+    monkeypatch.setattr(steps, "WINDOW_DOCUMENTS", 8)
     ahead = []
 
     def source():
