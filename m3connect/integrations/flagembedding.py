@@ -22,6 +22,7 @@ from m3connect.inference.pairs import pair_scores
 from m3connect.inference.precision import Dtype
 from m3connect.searching.scoring import maxsim, sparse_scores
 from m3connect.types import Embeddings, FloatArray, Leg, MultiVectors, SparseVectors, TokenArray
+from m3connect.types.vectors import shortened
 
 Lexical = Mapping[str, float]
 """Weights by term id, written as a string."""
@@ -481,21 +482,11 @@ def _narrowed(found: Embeddings, width: int) -> Embeddings:
     """The first dimensions of dense and token vectors, of length 1 again."""
     vectors = found.multivector
     return Embeddings(
-        None if found.dense is None else _unit(found.dense[:, :width]),
+        None if found.dense is None else shortened(found.dense, width),
         found.sparse,
         None
         if vectors is None
-        else MultiVectors(vectors.offsets, _unit(vectors.vectors[:, :width])),
+        else MultiVectors(vectors.offsets, shortened(vectors.vectors, width)),
         found.n_tokens,
         found.truncated,
     )
-
-
-def _unit(rows: TokenArray) -> FloatArray:
-    """Rows of length 1; a row of zeros stays.
-
-    >>> _unit(np.float32([[3, 4], [0, 0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
@@ -13,6 +12,7 @@ from m3connect.errors import InputError
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of
 from m3connect.types import FloatArray
+from m3connect.types.vectors import shortened
 
 
 class OpenAIEmbeddings(BaseModel):
@@ -78,6 +78,7 @@ def _texts(given: str | list[str] | list[int] | list[list[int]]) -> list[str]:
 def narrowed(vectors: FloatArray, width: int | None) -> FloatArray:
     """The first so many values of each vector, normalised again.
 
+    >>> import numpy as np
     >>> narrowed(np.float32([[0.6, 0.0, 0.8]]), 2).tolist()
     [[1.0, 0.0]]
     """
@@ -85,6 +86,4 @@ def narrowed(vectors: FloatArray, width: int | None) -> FloatArray:
         return vectors
     if width > vectors.shape[1]:
         raise InputError(f"dimensions is {width}; this model's vectors have {vectors.shape[1]}")
-    short = vectors[:, :width]
-    norms = np.linalg.norm(short, axis=1, keepdims=True)
-    return np.asarray(short / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
+    return shortened(vectors, width)

@@ -343,6 +343,24 @@ class Embeddings:
         return _from_arrow(table)
 
 
+def shortened(vectors: TokenArray, width: int) -> FloatArray:
+    """The first so many values of each vector, of length 1 again; zeros stay zeros.
+
+    Args:
+        vectors: ``[N, D]``.
+        width: values to keep of each; all where there are fewer.
+
+    Returns:
+        ``float32 [N, min(width, D)]``.
+
+    >>> shortened(np.float32([[0.6, 0.0, 0.8], [0.0, 0.0, 1.0]]), 2).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    short = vectors[:, :width]
+    norms = np.linalg.norm(short, axis=1, keepdims=True)
+    return np.asarray(short / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
+
+
 def _concat_offsets(offsets: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     lengths = [np.diff(part) for part in offsets]
     return np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]))]).astype(np.int64)
