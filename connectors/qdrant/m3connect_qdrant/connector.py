@@ -303,14 +303,15 @@ class QdrantConnector:
     # ------------------------------------------------------------------------------- the engine
 
     def _schema(self, operation: str) -> CollectionSchema:
-        """The schema as the collection holds it, read once."""
+        """The schema as last read."""
         if self._closed or self._known_schema is None:
-            self._known_schema = self._stored(operation).schema
+            return self._stored(operation).schema
         return self._known_schema
 
     def _stored(self, operation: str) -> Stored:
         text, notes = self._about(operation)
         stored = Stored.from_text(text, self._place, operation)
+        self._known_schema = stored.schema
         return stored.annotated({key: json.loads(note) for key, note in notes.items()})
 
     def _about(self, operation: str) -> tuple[str, Mapping[str, str]]:

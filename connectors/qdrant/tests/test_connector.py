@@ -161,6 +161,18 @@ def test_an_unknown_collection_names_those_there(rest: QdrantConnector, store: A
         with_other_name.count()
 
 
+def test_what_was_described_is_not_read_again(
+    rest: QdrantConnector, rest_url: str, store: Any
+) -> None:
+    """A search that began by describing the collection asks for it once."""
+    rest.ensure(corpus.SCHEMA)
+    with connect(collection="docs", url=rest_url, prefer_grpc=False) as connector:
+        store.asked.clear()
+        connector.describe()
+        assert connector.count() == 0
+        assert store.asked.count("GET /collections/docs") == 1
+
+
 def test_a_collection_made_meanwhile_is_verified(
     rest: QdrantConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
