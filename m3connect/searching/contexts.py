@@ -7,7 +7,8 @@ for context in contexts(by_document(hits, 5), connector, encoder, expand="neighb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,6 +22,11 @@ from m3connect.types import Hit, Payload
 
 Expand = Literal["nothing", "neighbours", "parent"]
 _BREAK = "\n\n"
+_BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+|>#]|\d+[.)]\s))")
+_MARKER = re.compile(r"^\s*(?:[-*+>]|\d+[.)])\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
+_SENTENCE_CHARACTERS = 400
+"""Where nothing ends a sentence, it ends here at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,21 @@ class Context:
     text: str
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of one of several texts.
+
+    Args:
+        text: in one line.
+        score: MaxSim with the query, the mean over the query's tokens.
+        row: of the text that it stands in.
+    """
+
+    text: str
+    score: float
+    row: int
 
 
 def by_document(hits: Iterable[Hit], limit: int | None = None) -> list[Hit]:
@@ -153,26 +174,50 @@ def contexts(
 
 
 def best_sentences(
-    query: str, text: str, encoder: Encoder, *, limit: int = 3
-) -> list[tuple[str, float]]:
-    """The sentences of a text that answer a query best by MaxSim, in the order of the text.
+    query: str, texts: Sequence[str], encoder: Encoder, *, limit: int = 3
+) -> list[Sentence]:
+    """The sentences of some texts that answer a query best by MaxSim, in the order of the texts.
+
+    Headings of Markdown are no sentences, and a line break within a paragraph ends none. A sentence that
+    stands in several texts counts in the first.
 
     Args:
         query: the question.
-        text: a passage or a context.
-        encoder: encodes the sentences in one pass.
+        texts: passages or contexts.
+        encoder: encodes the sentences of all texts in one pass.
         limit: how many.
     """
-    from semantic_text_splitter import TextSplitter
-
-    sentences = [each for each in TextSplitter((1, 400)).chunks(text) if each.strip()]
+    where: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        for sentence in _sentences(text):
+            where.setdefault(sentence, row)
+    sentences = list(where)
+    if not sentences:
+        return []
     asked = encoder.encode([query], kind="query", legs=("multivector",)).multivector
     made = encoder.encode(sentences, legs=("multivector",)).multivector
-    if not sentences or asked is None or made is None:
+    if asked is None or made is None:
         return []
     scores = scoring.maxsim_scores(asked[0], made)
     best = sorted(np.argsort(-scores, kind="stable")[:limit].tolist())
-    return [(sentences[row], float(scores[row])) for row in best]
+    return [Sentence(sentences[row], float(scores[row]), where[sentences[row]]) for row in best]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Each in one line. Paragraphs, items of lists and rows of tables end one, headings are none.
+
+    >>> list(_sentences("# Title\\nWrapped\\nline. Next!\\n- an item\\n- 3.5 bar\\n| a row | 1 |"))
+    ['Wrapped line.', 'Next!', 'an item', '3.5 bar', 'a row | 1']
+    """
+    from semantic_text_splitter import TextSplitter
+
+    longest = TextSplitter(_SENTENCE_CHARACTERS)
+    for block in _BLOCK.split(text):
+        written = block.partition("\n")[2] if block.startswith("#") else _MARKER.sub("", block)
+        for part in _SENTENCE_END.split(written):
+            sentence = " ".join(part.split()).strip("| ")
+            if any(character.isalnum() for character in sentence):
+                yield from longest.chunks(sentence)
 
 
 def _passages(

@@ -106,14 +106,27 @@ def test_grouping_keeps_the_order_of_the_best(documents, limit):
     assert names == list(dict.fromkeys(documents))[:limit]
 
 
-def test_the_best_sentences_come_in_the_order_of_the_text(encoder):
-    """Sentences that share the query's words are chosen."""
-    text = (
-        "The castle is old. " * 20
-        + "Keys are rotated. "
-        + "The river is long. " * 20
-        + "Ask for keys."
-    )
-    chosen = best_sentences("keys rotated", text, encoder, limit=2)
-    assert any("Keys are rotated" in sentence for sentence, _ in chosen)
-    assert best_sentences("keys", "", encoder) == []
+def test_the_best_sentences_come_in_the_order_of_the_texts(encoder):
+    """Sentences that share the query's words are chosen, each with the text that it stands in first."""
+    texts = [
+        "The castle is old. " * 20 + "Ask for\nkeys. " + "The river is long. " * 20,
+        "",
+        "# Keys rotated\n\nThe violin is small. Keys are rotated. Ask for keys.",
+    ]
+    chosen = best_sentences("keys rotated", texts, encoder, limit=2)
+    assert [(each.text, each.row) for each in chosen] == [
+        ("Ask for keys.", 0),
+        ("Keys are rotated.", 2),
+    ]
+    assert chosen[1].score > chosen[0].score > 0
+    assert best_sentences("keys", ["", "# Keys"], encoder) == []
+    assert best_sentences("keys", [], encoder) == []
+
+
+def test_sentences_end_in_chinese_without_a_blank(encoder):
+    """Full-width marks end a sentence; a decimal point does not, and no text is left out."""
+    chosen = best_sentences("x", ["水很深。山很高。 3.5 bar? Yes"], encoder, limit=9)
+    assert [each.text for each in chosen] == ["水很深。", "山很高。", "3.5 bar?", "Yes"]
+    long = best_sentences("x", ["word " * 200], encoder, limit=9)
+    assert max(len(each.text) for each in long) <= 400
+    assert " ".join(each.text for each in long).split() == ["word"] * 200
