@@ -127,6 +127,7 @@ def test_sentences_end_in_chinese_without_a_blank(encoder):
     """Full-width marks end a sentence; a decimal point does not, and no text is left out."""
     chosen = best_sentences("x", ["水很深。山很高。 3.5 bar? Yes"], encoder, limit=9)
     assert [each.text for each in chosen] == ["水很深。", "山很高。", "3.5 bar?", "Yes"]
-    long = best_sentences("x", ["word " * 200], encoder, limit=9)
+    words = [f"word{number}" for number in range(200)]
+    long = best_sentences("x", [" ".join(words)], encoder, limit=9)
     assert max(len(each.text) for each in long) <= 400
-    assert " ".join(each.text for each in long).split() == ["word"] * 200
+    assert " ".join(each.text for each in long).split() == words
