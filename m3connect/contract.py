@@ -241,6 +241,7 @@ class Capabilities:
             leg, ``within`` their ids. Of the others the client reads the vectors.
         exact: whether a dense search is exact rather than approximate. An approximate one is
             still exact on a few hundred records.
+        aliases: whether a name that no collection has can be made to stand for one.
         limits: sizes it takes.
     """
 
@@ -252,6 +253,7 @@ class Capabilities:
     maxsim: bool = False
     scores_within: frozenset[Leg] = frozenset()
     exact: bool = False
+    aliases: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -348,12 +350,15 @@ class CollectionInfo:
         schema: as it was made, fingerprint included.
         notes: what :meth:`Connector.annotate` stored, such as tuned fusion weights.
         engine: the engine and version that answered.
+        stands_for: the collection that the name stands for: itself, unless it is an alias or was
+            switched.
     """
 
     name: str
     schema: CollectionSchema
     notes: Mapping[str, Any]
     engine: str
+    stands_for: str
 
 
 class Connector(Protocol):
@@ -361,6 +366,10 @@ class Connector(Protocol):
 
     It is a context manager; leaving it closes it. A filter may be given as text everywhere. Any
     thread may use it, one at a time.
+
+    Its name may stand for another collection (an alias, or :meth:`switch`). Which one is looked up
+    when the connector is first used, and by :meth:`describe`; in between, all that it does is done to
+    the same collection, so that what begins on one is not finished on another.
     """
 
     name: str
@@ -429,10 +438,32 @@ class Connector(Protocol):
         """Merge JSON notes into the collection itself; a None value removes the key."""
 
     def describe(self) -> CollectionInfo:
-        """Schema, fingerprint and notes as the database holds them.
+        """Schema, fingerprint and notes as the database holds them, of what the name stands for now.
 
         Raises:
             CollectionNotFound: there is no such collection.
+        """
+
+    def beside(self, collection: str) -> Connector:
+        """Another collection of the same database, opened with the same options; nothing is sent yet.
+
+        It may use this one's connection, and ends with this one. Closing it leaves this one open.
+
+        Raises:
+            ConfigError: no collection can have this name.
+        """
+
+    def switch(self, collection: str) -> None:
+        """Let this connector's name stand for another collection, in one step; its own name undoes it.
+
+        Nothing is copied and nothing is removed. Where the name is an alias, or free and aliases are
+        possible, the alias is set; a collection of this name notes for which other it stands. Who
+        has described the name before goes on with what it stood for, until it describes it again.
+
+        Raises:
+            CollectionNotFound: there is no such collection, or none of this name where there are no
+                aliases.
+            Unsupported: this database has no more than one collection.
         """
 
     def collections(self) -> list[str]:
@@ -449,6 +480,7 @@ class Connector(Protocol):
         Raises:
             CollectionNotFound: there is no such collection.
             SchemaMismatch: m3connect did not make it; it stays.
+            PermanentError: the name stands for another collection; both stay.
         """
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from m3connect import filters
-from m3connect.connecting.collection import Stored
+from m3connect.connecting.collection import STANDS_FOR, Stored
 from m3connect.contract import Connector, Limits
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import And, Eq, Exists, Filter, Not, Or, Range
@@ -279,6 +279,40 @@ class ReplacesNotes(MemoryConnector):
     def annotate(self, notes):
         self._stored = replace(self._require("annotate"), notes={})
         super().annotate(notes)
+
+
+class FollowsAtOnce(MemoryConnector):
+    """Each operation asks anew what the name stands for."""
+
+    def _find(self, operation):
+        self._found = None
+        super()._find(operation)
+
+
+class StaysWhereItIs(MemoryConnector):
+    """What the name stands for is looked up once for all."""
+
+    def describe(self):
+        info = super().describe()
+        self.first = getattr(self, "first", info.stands_for)
+        self._found = self.first
+        return replace(info, stands_for=self.first)
+
+
+class FallsBack(MemoryConnector):
+    """Serves the old records where the new ones are gone."""
+
+    def _find(self, operation):
+        with suppress(ConnectorError):
+            super()._find(operation)
+
+
+class SwitchesToAnything(MemoryConnector):
+    """A name may stand for nothing."""
+
+    def switch(self, collection):
+        noted = None if collection == self.collection else collection
+        self._stored = self._require("switch").annotated({STANDS_FOR: noted})
 
 
 class WorksWhenClosed(MemoryConnector):
@@ -653,6 +687,10 @@ CATCHES = [
     Catch(ListsWhatIsNotThere, "test_a_collection_is_listed_and_dropped", ""),
     Catch(ReplacesTheFingerprint, "test_the_fingerprint_is_never_replaced", ""),
     Catch(ReplacesNotes, "test_notes_are_merged", ""),
+    Catch(FollowsAtOnce, "test_what_began_on_one_collection_is_not_finished_on_another", ""),
+    Catch(StaysWhereItIs, "test_a_switched_name_brings_the_other_collection", ""),
+    Catch(FallsBack, "test_what_a_name_stands_for_is_missed", "no PermanentError"),
+    Catch(SwitchesToAnything, "test_a_name_stands_for_what_there_is", "unknown: no Coll"),
     Catch(WorksWhenClosed, "test_a_closed_connector_refuses_everything", "ensure: no"),
     Catch(OneThread, "test_any_thread_may_use_it", "another thread"),
     Catch(WritesTheGoodPart, "test_bad_records_are_refused", "a part of the batch was written"),

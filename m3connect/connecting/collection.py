@@ -23,6 +23,8 @@ from m3connect.errors import (
 
 FORMAT = 2
 """Raised when what is stored in a collection changes its form, facts for filters included."""
+STANDS_FOR = "_m3.stands_for"
+"""The note of a collection whose name stands for another one."""
 _LISTED = 10
 """So many collections are named where one is missing."""
 
@@ -79,6 +81,24 @@ class Place:
             "(--collection)",
             connector=self.connector,
             operation=operation,
+        )
+
+    def gone(self, stands_for: str, operation: str) -> PermanentError:
+        """The collection that the name stands for was removed."""
+        return PermanentError(
+            f"{self.collection!r} stands for the collection {stands_for!r}, which is gone; m3connect "
+            f"reembed --rollback --collection {self.collection} lets it stand for itself again",
+            connector=self.connector,
+            operation=operation,
+        )
+
+    def elsewhere(self, stands_for: str) -> PermanentError:
+        """Asked to remove a name that stands for another collection."""
+        return PermanentError(
+            f"{self.collection!r} stands for the collection {stands_for!r}; to remove that, name it "
+            "(--collection)",
+            connector=self.connector,
+            operation="drop",
         )
 
     def differs(self, differences: Sequence[str]) -> SchemaMismatch:
@@ -149,9 +169,23 @@ class Stored:
         if differences:
             raise place.differs(differences)
 
-    def info(self, place: Place, engine: str) -> CollectionInfo:
-        """As :meth:`m3connect.contract.Connector.describe` returns it."""
-        return CollectionInfo(place.collection, self.schema, dict(self.notes), engine)
+    @property
+    def stands_for(self) -> str | None:
+        """The collection that this one's name stands for, if not itself."""
+        noted = self.notes.get(STANDS_FOR)
+        return None if noted is None else str(noted)
+
+    def info(self, place: Place, engine: str, stands_for: str | None = None) -> CollectionInfo:
+        """As :meth:`m3connect.contract.Connector.describe` returns it.
+
+        Args:
+            place: by which name it was asked for.
+            engine: what answered.
+            stands_for: the collection's own name, if that is another one.
+        """
+        notes = {key: note for key, note in self.notes.items() if key != STANDS_FOR}
+        name = place.collection
+        return CollectionInfo(name, self.schema, notes, engine, stands_for or name)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; :meth:`from_json` reads them back."""

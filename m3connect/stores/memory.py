@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
 
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
-from m3connect.connecting.collection import Place, Stored, closed
+from m3connect.connecting.collection import STANDS_FOR, Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import read_embeddings, selected_legs
 from m3connect.contract import (
@@ -47,6 +47,22 @@ class _Record:
     truncated: bool
 
 
+@dataclass(slots=True)
+class _Collection:
+    """What it says of itself, None before it is made, and its records by id."""
+
+    stored: Stored | None = None
+    records: dict[str, _Record] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Database:
+    """The collections of connectors that are :meth:`MemoryConnector.beside` each other."""
+
+    collections: dict[str, _Collection] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
 class MemoryConnector:
     """One collection in this process's memory; see :class:`m3connect.contract.Connector`.
 
@@ -63,18 +79,41 @@ class MemoryConnector:
         maxsim=True,
         scores_within=frozenset(LEGS),
         exact=True,
+        aliases=True,
     )
 
     def __init__(self, *, collection: str) -> None:
         self.collection = collection
         self._place = Place(self.name, collection)
-        self._stored: Stored | None = None
-        self._records: dict[str, _Record] = {}
+        self.database = _Database()
+        self._found: str | None = None  # what the name stood for when it was last looked up
         self._closed = False
+
+    @property
+    def _held(self) -> _Collection:
+        name = self._found or self.collection
+        return self.database.collections.setdefault(name, _Collection())
+
+    @property
+    def _stored(self) -> Stored | None:
+        return self._held.stored
+
+    @_stored.setter
+    def _stored(self, stored: Stored | None) -> None:
+        self._held.stored = stored
+
+    @property
+    def _records(self) -> dict[str, _Record]:
+        return self._held.records
+
+    @_records.setter
+    def _records(self, records: dict[str, _Record]) -> None:
+        self._held.records = records
 
     def ensure(self, schema: CollectionSchema) -> None:
         """Create the collection, or verify that it fits."""
         self._open("ensure")
+        self._find("ensure")
         stored = self._stored or Stored(schema)
         stored.require(schema, self._place)
         self._stored = stored.merged(schema)
@@ -132,13 +171,31 @@ class MemoryConnector:
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes."""
-        stored = copy.deepcopy(self._require("describe"))
-        return stored.info(self._place, self.capabilities.engine)
+        stored = copy.deepcopy(self._require("describe", anew=True))
+        return stored.info(self._place, self.capabilities.engine, self._found)
 
     def collections(self) -> list[str]:
-        """This one, once it was made."""
+        """This one, once it was made, and those beside it."""
         self._open("collections")
-        return [] if self._stored is None else [self.collection]
+        kept = self.database.collections.items()
+        return sorted(name for name, each in kept if each.stored is not None)
+
+    def beside(self, collection: str) -> Self:
+        """Another collection in the same memory."""
+        other = type(self)(collection=collection)
+        other.database = self.database
+        return other
+
+    def switch(self, collection: str) -> None:
+        """Set the alias, or note it in the collection of this name."""
+        if collection not in self.collections():
+            raise Place(self.name, collection).not_found("switch", self.collections)
+        own = self.database.collections.get(self.collection)
+        if own is None or own.stored is None:
+            self.database.aliases[self.collection] = collection
+        else:
+            noted = None if collection == self.collection else collection
+            own.stored = own.stored.annotated({STANDS_FOR: noted})
 
     def size(self) -> None:
         """Nothing is on disk."""
@@ -146,9 +203,13 @@ class MemoryConnector:
 
     def drop(self) -> None:
         """Forget schema, notes and records."""
-        self._require("drop")
+        self._require("drop", anew=True)
+        if self._found not in {None, self.collection}:
+            raise self._place.elsewhere(str(self._found))
         self._stored = None
         self._records.clear()
+        aliases = self.database.aliases
+        self.database.aliases = {n: to for n, to in aliases.items() if to != self.collection}
 
     def close(self) -> None:
         """Forget nothing, refuse everything from now on."""
@@ -209,11 +270,27 @@ class MemoryConnector:
         if self._closed:
             raise closed(self.name, operation)
 
-    def _require(self, operation: str) -> Stored:
+    def _require(self, operation: str, *, anew: bool = False) -> Stored:
         self._open(operation)
+        self._found = None if anew else self._found
+        self._find(operation)
         if self._stored is None:
-            raise self._place.not_found(operation)
+            self._found = None
+            raise self._place.not_found(operation, self.collections)
         return self._stored
+
+    def _find(self, operation: str) -> None:
+        """Look up what the name stands for, unless that is known."""
+        if self._found is not None:
+            return
+        kept = self.database.collections
+        name = self.database.aliases.get(self.collection, self.collection)
+        own = kept.get(name, _Collection()).stored
+        if own is not None and name == self.collection and own.stands_for is not None:
+            name = own.stands_for
+        if name != self.collection and kept.get(name, _Collection()).stored is None:
+            raise self._place.gone(name, operation)
+        self._found = name
 
 
 def _final_scores(query: Query, scores: Mapping[Leg, Mapping[str, float]]) -> dict[str, float]:

@@ -281,6 +281,14 @@ class ParquetConnector:
             raise self._place.foreign("drop")
         disk.remove(self.path)
 
+    def beside(self, collection: str) -> NoReturn:
+        """Unsupported: a file holds one collection."""
+        self._refuse("beside", f"a file holds one collection; {collection!r} takes another path")
+
+    def switch(self, collection: str) -> None:
+        """Unsupported: a file holds one collection."""
+        self._refuse("switch", f"a file holds one collection, and never {collection!r}")
+
     def close(self) -> None:
         """Finish the file; see :meth:`flush`."""
         self.flush()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
-from m3connect.connecting.collection import Stored
+from m3connect.connecting.collection import STANDS_FOR, Place, Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
@@ -24,6 +25,7 @@ from m3connect.errors import (
     CollectionNotFound,
     InputError,
     PermanentError,
+    SchemaMismatch,
     Unsupported,
 )
 from m3connect.filters import AnyFilter, Filter
@@ -33,6 +35,7 @@ from m3connect_elasticsearch.errors import NAME, check_items
 from m3connect_elasticsearch.filters import compile_filter
 from m3connect_elasticsearch.index import Index
 from m3connect_elasticsearch.mapping import Body, Layout
+from m3connect_elasticsearch.naming import check_name
 from m3connect_elasticsearch.queries import RESULTS, read_hits, search_body
 
 LIMITS = Limits(
@@ -71,7 +74,9 @@ class ElasticsearchConnector:
 
     def __init__(self, index: Index, options: Options) -> None:
         self.collection = index.name
-        self._index = index
+        self._by_name = index
+        self._index = index  # that the name stands for, once it was looked up
+        self._looked_up = False
         self._server = index.server
         self._options = options
         self._known: CollectionSchema | None = None
@@ -91,6 +96,7 @@ class ElasticsearchConnector:
             fusions=frozenset({"rrf"}) if fuses else frozenset(),
             scores_within=frozenset(legs),
             exact=options.dense_index == "flat",
+            aliases=True,
             limits=LIMITS,
         )
 
@@ -114,11 +120,29 @@ class ElasticsearchConnector:
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes."""
-        return self._stored("describe").info(self._index.place, self.capabilities.engine)
+        stored = self._find("describe")
+        return stored.info(self._by_name.place, self.capabilities.engine, self._index.name)
 
     def collections(self) -> list[str]:
         """The names of the indices that m3connect made, of those that the user may see."""
-        return self._index.names("collections")
+        return self._by_name.names("collections")
+
+    def beside(self, collection: str) -> ElasticsearchConnector:
+        """Another collection on the same server."""
+        check_name(collection)
+        return ElasticsearchConnector(Index(self._server.shared(), collection), self._options)
+
+    def switch(self, collection: str) -> None:
+        """Set the alias, or note it in the index of this name."""
+        there = self._by_name.names("switch")
+        if collection not in there:
+            raise Place(NAME, collection).not_found("switch", lambda: there)
+        if self.collection in there:
+            noted = None if collection == self.collection else collection
+            stored = self._by_name.stored("switch").annotated({STANDS_FOR: noted})
+            self._by_name.describe_as(stored, "switch")
+        else:
+            self._by_name.point_at(collection, "switch")
 
     def size(self) -> int | None:
         """Bytes of all shards, replicas included."""
@@ -127,8 +151,12 @@ class ElasticsearchConnector:
 
     def drop(self) -> None:
         """Delete the index."""
+        with suppress(SchemaMismatch):  # of an older format, whose name stands for no other
+            self._find("drop")
+        if self._index is not self._by_name:
+            raise self._by_name.place.elsewhere(self._index.name)
         self._index.drop("drop")
-        self._known = None
+        self._known, self._looked_up = None, False
 
     def _check_possible(self, schema: CollectionSchema) -> None:
         if schema.dense_width is not None and schema.dense_width > _WIDEST:
@@ -164,8 +192,30 @@ class ElasticsearchConnector:
         return wanted
 
     def _stored(self, operation: str) -> Stored:
+        """What the collection says of itself now; which one that is is looked up once."""
+        if not self._looked_up:
+            return self._find(operation)
         stored = self._index.stored(operation)
         self._known = stored.schema
+        return stored
+
+    def _find(self, operation: str) -> Stored:
+        """Look up which index the name stands for, and what that says of itself."""
+        self._known, self._looked_up = None, False
+        try:
+            name, stored = self._by_name.found(operation)
+        except CollectionNotFound:
+            self._index = self._by_name
+            raise
+        if name == self.collection and (noted := stored.stands_for) is not None:
+            try:
+                name, stored = Index(self._server, noted).found(operation)
+            except CollectionNotFound as error:
+                raise self._by_name.place.gone(noted, operation) from error
+        if name != self._index.name:
+            own = name == self.collection
+            self._index = self._by_name if own else Index(self._server, name)
+        self._known, self._looked_up = stored.schema, True
         return stored
 
     def _schema(self, operation: str) -> CollectionSchema:
@@ -216,6 +266,7 @@ class ElasticsearchConnector:
 
     def flush(self) -> None:
         """Make all that was acknowledged findable."""
+        self._schema("flush")
         self._index.refresh("flush")
 
     # ------------------------------------------------------------------------------------- reads
@@ -273,6 +324,7 @@ class ElasticsearchConnector:
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
+        self._schema("count")
         body = {"query": _matching(where), "size": 0, "track_total_hits": True}
         return int(self._index.search("count", body)["hits"]["total"]["value"])
 

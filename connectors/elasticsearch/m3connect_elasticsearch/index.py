@@ -70,14 +70,40 @@ class Index:
             CollectionNotFound: there is no index.
             SchemaMismatch: this project did not make it, or another version of it did.
         """
-        return Stored.from_json(self._meta(operation), self.place, operation)
+        return self.found(operation)[1]
 
-    def _meta(self, operation: str) -> Body:
+    def found(self, operation: str) -> tuple[str, Stored]:
+        """The index's own name, whether or not it was called by an alias, and what it says of itself.
+
+        Raises:
+            as :meth:`stored`.
+        """
+        name, about = self._meta(operation)
+        return name, Stored.from_json(about, self.place, operation)
+
+    def _meta(self, operation: str) -> tuple[str, Body]:
         answer = self.ask(operation, lambda client: client.indices.get_mapping(index=self.name))
-        found = [one["mappings"].get("_meta", {}).get(META) for one in answer.values()]
-        if len(found) != 1 or found[0] is None:
+        found = {name: one["mappings"].get("_meta", {}).get(META) for name, one in answer.items()}
+        if len(found) != 1 or None in found.values():
             raise self.place.foreign(operation)
-        return dict(found[0])
+        ((name, about),) = found.items()
+        return name, dict(about)
+
+    def point_at(self, collection: str, operation: str) -> None:
+        """Make the name, which no index has, an alias of one index alone; in one step.
+
+        Raises:
+            SchemaMismatch: it is an alias of what this project did not make.
+        """
+        actions: list[Body] = [{"add": {"index": collection, "alias": self.name}}]
+        try:
+            held, _ = self._meta("ensure")  # which is told at once where there is nothing
+        except CollectionNotFound:
+            pass
+        else:
+            if held != collection:
+                actions.append({"remove": {"index": held, "alias": self.name}})
+        self.ask(operation, lambda client: client.indices.update_aliases(actions=actions))
 
     def names(self, operation: str) -> list[str]:
         """The indices that this project made."""

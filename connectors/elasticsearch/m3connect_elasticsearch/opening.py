@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +13,10 @@ from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.errors import ConfigError
 from m3connect_elasticsearch.connector import ElasticsearchConnector, Options
 from m3connect_elasticsearch.index import Index
+from m3connect_elasticsearch.naming import check_name
 from m3connect_elasticsearch.server import Server
 
 DenseIndex = Literal["int8_hnsw", "hnsw", "bbq_hnsw", "int8_flat", "flat"]
-_NAME = re.compile(r"(?![-_+.])[^A-Z\\/*?\"<>|\s,#:]+")
-_LONGEST_NAME = 255
 
 
 def connect(
@@ -66,12 +64,7 @@ def connect(
     Raises:
         ConfigError: an option is wrong, or two exclude each other.
     """
-    if not _NAME.fullmatch(collection) or len(collection.encode()) > _LONGEST_NAME:
-        raise ConfigError(
-            f"collection {collection!r} cannot be an Elasticsearch index: at most {_LONGEST_NAME} "
-            'bytes, no upper case, none of \\ / * ? " < > | , # : or space, and not starting with '
-            "- _ + or a dot"
-        )
+    check_name(collection)
     if exact and dense_index not in {None, "flat"}:
         raise ConfigError(f"exact means dense_index='flat', not {dense_index!r}; give one of them")
     if not 1 <= candidates <= 10_000:

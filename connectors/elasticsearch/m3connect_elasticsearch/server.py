@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,12 +30,19 @@ class Server:
         client: the driver, its own retries switched off.
         policy: how transient failures are retried.
         timeout: seconds that one request may take.
+        closed: whether nothing may be asked any more.
+        borrowed: whether the client is another one's to close.
     """
 
     client: Elasticsearch
     policy: RetryPolicy
     timeout: float
     closed: bool = False
+    borrowed: bool = False
+
+    def shared(self) -> Server:
+        """The same server over the same connections, which stay open when this one is closed."""
+        return replace(self, borrowed=True)
 
     def ask(self, operation: str, request: Callable[[Elasticsearch], Any]) -> Answer:
         """The answer to an idempotent request, retried while its failure is transient.
@@ -64,7 +71,8 @@ class Server:
     def close(self) -> None:
         """Close the connections; closing twice is fine."""
         self.closed = True
-        self.client.close()
+        if not self.borrowed:
+            self.client.close()
 
     @cached_property
     def number(self) -> str:

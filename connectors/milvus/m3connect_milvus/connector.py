@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
+from m3connect.connecting.collection import STANDS_FOR, Place, Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.contract import (
@@ -19,7 +21,7 @@ from m3connect.contract import (
     LegSelection,
     Limits,
 )
-from m3connect.errors import TransientError
+from m3connect.errors import CollectionNotFound, SchemaMismatch, TransientError
 from m3connect.filters import AnyFilter, Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_milvus.engine.database import Database
@@ -68,9 +70,10 @@ class MilvusConnector:
     def __init__(
         self, *, collection: str, database: Database, consistency: str, options: Options
     ) -> None:
+        parts_name(collection)  # refuses what is no name
         self.collection = collection
-        self._database = database
-        self._store = Store(database, collection, parts_name(collection), consistency)
+        self._by_name = Store(database, collection, consistency)
+        self._store = self._by_name  # that the name stands for, once it was looked up
         self._options = options
         self._engine: Engine | None = None
         self._layout: Layout | None = None
@@ -90,6 +93,7 @@ class MilvusConnector:
             # Of struct arrays no server here could be asked, so theirs are scored on the client.
             scores_within=stores - {"multivector"},
             exact=layout.dense_index == "FLAT",
+            aliases=self._database.url is not None,
             limits=LIMITS,
         )
 
@@ -101,8 +105,11 @@ class MilvusConnector:
             Unsupported: this Milvus cannot hold it; says which can.
         """
         engine = self._known_engine("ensure")
+        try:
+            known = self._stored("ensure")
+        except CollectionNotFound:
+            known = None
         with self._database.writing():
-            known = self._store.stored("ensure") if self._store.exists("ensure") else None
             if known is None:
                 layout = self._planned(schema)
                 check_engine(layout, engine)
@@ -189,7 +196,8 @@ class MilvusConnector:
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
-        return self._store.count(expression(where, self._require("count")))
+        layout = self._require("count")
+        return self._store.count(expression(where, layout))
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
@@ -199,13 +207,37 @@ class MilvusConnector:
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes as Milvus holds them."""
-        self._require("describe")
-        stored = self._store.stored("describe")
-        return stored.info(self._store.place, self._known_engine().name)
+        stored = self._find("describe")
+        self._open(stored, "describe")
+        return stored.info(self._by_name.place, self._known_engine().name, self._store.records)
 
     def collections(self) -> list[str]:
         """The names of the collections in this database, or beside it where each has its own."""
-        return self._store.names("collections")
+        return self._by_name.names("collections")
+
+    def beside(self, collection: str) -> MilvusConnector:
+        """Another collection in the same database, or beside it where each has its own."""
+        return MilvusConnector(
+            collection=collection,
+            database=self._by_name.database.again().of(collection),
+            consistency=self._by_name.consistency,
+            options=self._options,
+        )
+
+    def switch(self, collection: str) -> None:
+        """Set the alias (server), or note it in the collection of this name."""
+        there = self._by_name.names("switch")
+        if collection not in there:
+            raise Place(NAME, collection).not_found("switch", lambda: there)
+        if self.collection in there:
+            noted = None if collection == self.collection else collection
+            own = self._by_name
+            with own.database.writing():
+                own.describe_as(own.stored("switch").annotated({STANDS_FOR: noted}))
+        elif self.capabilities.aliases:
+            self._by_name.set_alias(collection)
+        else:
+            raise self._by_name.place.not_found("switch", lambda: there)
 
     def size(self) -> int | None:
         """Bytes of Milvus Lite's folder, where it holds this collection alone; a server does not tell."""
@@ -214,14 +246,18 @@ class MilvusConnector:
 
     def drop(self) -> None:
         """Remove the collection; the folder of Milvus Lite goes, too, where it is this one's own."""
-        self._check_exists("drop")
+        with suppress(SchemaMismatch):  # of an older format, whose name stands for no other
+            self._find("drop")
+        if self._store is not self._by_name:
+            raise self._by_name.place.elsewhere(self._store.records)
         with self._database.writing():
             self._store.drop()
         self._layout = None
 
     def close(self) -> None:
         """Close the connection, and Milvus Lite with its lock."""
-        self._database.close()
+        for store in (self._store, self._by_name):
+            store.database.close()
 
     __repr__ = connector_repr
 
@@ -232,6 +268,10 @@ class MilvusConnector:
         self.close()
 
     # ------------------------------------------------------------------------------------ parts
+
+    @property
+    def _database(self) -> Database:
+        return self._store.database
 
     def _known_engine(self, operation: str = "connect") -> Engine:
         if self._engine is None:
@@ -252,17 +292,45 @@ class MilvusConnector:
 
     def _require(self, operation: str) -> Layout:
         """How the collection is stored; opens it when first used."""
+        return self._layout or self._open(self._find(operation), operation)
+
+    def _open(self, stored: Stored, operation: str) -> Layout:
+        """Make the collection readable that the name was found to stand for."""
         if self._layout is None:
-            self._check_exists(operation)
-            stored = self._store.stored(operation)
             stored.require(stored.schema, self._store.place, self._wanted())
             self._store.load(operation)
             self._layout = Layout.of(stored)
         return self._layout
 
-    def _check_exists(self, operation: str) -> None:
-        if not (self._database.present and self._store.exists(operation)):
-            raise self._store.place.not_found(operation, self.collections)
+    def _stored(self, operation: str) -> Stored:
+        """What the collection says of itself now; which one that is is looked up once."""
+        return self._find(operation) if self._layout is None else self._store.stored(operation)
+
+    def _find(self, operation: str) -> Stored:
+        """Look up which collection the name stands for, and what that says of itself."""
+        name = self._by_name.alias(operation)
+        if name is None:
+            if not _is_there(self._by_name, operation):
+                self._turn_to(self._by_name)
+                raise self._by_name.place.not_found(operation, self.collections)
+            stored = self._by_name.stored(operation)
+            name = stored.stands_for or self.collection
+            if name == self.collection:
+                self._turn_to(self._by_name)
+                return stored
+        if name != self._store.records:
+            database = self._by_name.database.of(name)
+            self._turn_to(replace(self._by_name, database=database, records=name))
+        if not _is_there(self._store, operation):
+            raise self._by_name.place.gone(name, operation)
+        return self._store.stored(operation)
+
+    def _turn_to(self, store: Store) -> None:
+        """Ask this collection from now on."""
+        if store is not self._store:
+            if self._store.database is not self._by_name.database:
+                self._store.database.close()
+            self._store, self._layout = store, None
 
     def _wanted(self) -> dict[str, str]:
         """What is wanted of the layout of a collection that exists."""
@@ -282,6 +350,11 @@ class MilvusConnector:
 
         unique = list(dict.fromkeys(keys))
         return self._database.retried(once)
+
+
+def _is_there(store: Store, operation: str) -> bool:
+    """Whether the collection exists; asking does not make its folder."""
+    return store.database.present and store.exists(operation)
 
 
 def _fields(legs: Sequence[Leg]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,14 @@ import pytest
 from pymilvus import MilvusClient
 
 from m3connect.contract import CollectionSchema
-from m3connect.errors import AuthError, PermanentError, RequestTooLarge, TransientError, Unsupported
+from m3connect.errors import (
+    AuthError,
+    CollectionNotFound,
+    PermanentError,
+    RequestTooLarge,
+    TransientError,
+    Unsupported,
+)
 from m3connect.filters import F, matches
 from m3connect.searching import planner
 from m3connect.stores.memory import MemoryConnector
@@ -113,6 +120,27 @@ def test_a_collection_works_as_the_oracle(opened):
     assert connector.count() == memory.count()
     assert connector.describe().notes == {"größe": [1, 2]}
     assert connector.describe().engine == "milvus 2.3.5"
+
+
+def test_a_name_may_be_an_alias(opened):
+    """It is set and moved in one step; who opened it before goes on, and a drop takes it along."""
+    one, two, name = (opened(f"shelf{suffix}") for suffix in ("_1", "_2", ""))
+    assert name.capabilities.aliases
+    for seed, each in enumerate((one, two), 1):
+        each.ensure(SCHEMA)
+        each.upsert(corpus.records(seed, 10 * seed, SCHEMA))
+    name.switch("shelf_1")
+    assert (name.describe().stands_for, name.count()) == ("shelf_1", 10)
+    name.switch("shelf_2")
+    assert name.count() == 10
+    assert (name.describe().stands_for, name.count()) == ("shelf_2", 20)
+    with pytest.raises(PermanentError, match="shelf_2"):
+        name.drop()
+    two.drop()
+    with pytest.raises(CollectionNotFound):
+        name.describe()
+    one.switch("shelf_1")
+    one.drop()
 
 
 def test_filters_match_on_the_server(opened):

@@ -13,7 +13,7 @@ from qdrant_client import models
 
 from m3connect.connecting import retry, ties
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
-from m3connect.connecting.collection import Place, Stored, closed
+from m3connect.connecting.collection import STANDS_FOR, Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.portions import portions
 from m3connect.connecting.reading import selected_legs
@@ -26,9 +26,11 @@ from m3connect.contract import (
     Limits,
 )
 from m3connect.errors import (
+    AuthError,
     CollectionNotFound,
     PermanentError,
     RequestTooLarge,
+    SchemaMismatch,
     Unsupported,
 )
 from m3connect.filters import AnyFilter, Filter
@@ -38,6 +40,7 @@ from m3connect_qdrant.engine.protocol import Engine, PayloadSelector
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
 from m3connect_qdrant.filters import compile_filter, indexes
 from m3connect_qdrant.mapping import ONLY_ID, ONLY_ROWS, WITHOUT_FACTS, MultivectorStorage, Point
+from m3connect_qdrant.naming import check_name
 from m3connect_qdrant.queries import (
     MULTIVECTOR_FLOATS,
     Answer,
@@ -83,7 +86,11 @@ class QdrantConnector:
     ) -> None:
         self.collection = collection
         self._place = Place(NAME, collection)
-        self._engine = engine
+        self._named = engine
+        self._engine = engine  # of the collection that the name stands for, once it was looked up
+        self._stands_for = collection
+        self._looked_up = False
+        self._may_be_alias = True
         self._exact = exact
         self._storage = storage
         self._policy = policy
@@ -107,6 +114,7 @@ class QdrantConnector:
             fusions=frozenset({"rrf", "weighted", "weighted_rescored"}),
             maxsim=allowed.exact,
             exact=self._exact or self._engine.exact,
+            aliases=self._engine.aliases,
             limits=self._limits,
         )
 
@@ -139,7 +147,9 @@ class QdrantConnector:
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes as the collection itself holds them."""
-        return self._stored("describe").info(self._place, self.capabilities.engine)
+        stored = self._find("describe")
+        self._known_schema = stored.schema
+        return stored.info(self._place, self.capabilities.engine, self._stands_for)
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
@@ -149,7 +159,32 @@ class QdrantConnector:
 
     def collections(self) -> list[str]:
         """The names of the collections in the same folder or server that m3connect made."""
-        return self._call("collections", self._engine.collections)
+        return self._call("collections", self._named.collections)
+
+    def beside(self, collection: str) -> QdrantConnector:
+        """Another collection in the same folder or server."""
+        check_name(collection, self._named.longest_name)
+        return QdrantConnector(
+            collection,
+            self._named.beside(collection),
+            exact=self._exact,
+            storage=self._storage,
+            policy=self._policy,
+        )
+
+    def switch(self, collection: str) -> None:
+        """Set the alias (server), or note it in the collection of this name."""
+        there = self._call("switch", self._named.collections)
+        if collection not in there:
+            raise Place(NAME, collection).not_found("switch", lambda: there)
+        if self.collection in there:
+            noted = None if collection == self.collection else collection
+            self._call("switch", self._named.note, {STANDS_FOR: json.dumps(noted)})
+        elif self._named.aliases:
+            self._call("switch", self._named.set_alias, collection)
+            self._may_be_alias = True
+        else:
+            raise self._place.not_found("switch", lambda: there)
 
     def size(self) -> int | None:
         """Bytes of the folder (embedded); a server does not tell."""
@@ -158,9 +193,13 @@ class QdrantConnector:
 
     def drop(self) -> None:
         """Remove the collection: its folder, or the server's collection of this name."""
-        self._about("drop")
-        self._call("drop", self._engine.drop)
-        self._known_schema = None
+        with suppress(SchemaMismatch):  # of an older format, whose name stands for no other
+            self._find("drop")
+        if self._stands_for != self.collection:
+            raise self._place.elsewhere(self._stands_for)
+        self._about("drop", self._named)
+        self._call("drop", self._named.drop)
+        self._known_schema, self._looked_up, self._may_be_alias = None, False, True
 
     def flush(self) -> None:
         """Write to disk and build the indexes (embedded), or wait for them (server)."""
@@ -170,7 +209,8 @@ class QdrantConnector:
     def close(self) -> None:
         """Release the folder's lock or the connections."""
         self._closed = True
-        self._engine.close()
+        for engine in (self._engine, self._named):
+            engine.close()
 
     __repr__ = connector_repr
 
@@ -309,15 +349,57 @@ class QdrantConnector:
         return self._known_schema
 
     def _stored(self, operation: str) -> Stored:
-        text, notes = self._about(operation)
+        """What the collection says of itself now; which one that is is looked up once."""
+        return self._read(operation, self._engine) if self._looked_up else self._find(operation)
+
+    def _find(self, operation: str) -> Stored:
+        """Look up which collection the name stands for, and what that says of itself."""
+        self._looked_up = False
+        name = self._alias(operation) or self.collection
+        if name == self.collection:
+            self._may_be_alias = True
+            try:
+                stored = self._read(operation, self._named)
+            except CollectionNotFound:
+                self._turn_to(name)
+                raise
+            self._may_be_alias = False  # while there is a collection of this name
+            name = stored.stands_for or name
+        self._turn_to(name)
+        if name != self.collection:
+            try:
+                stored = self._read(operation, self._engine)
+            except CollectionNotFound as error:
+                raise self._place.gone(name, operation) from error
+        self._looked_up = True
+        return stored
+
+    def _alias(self, operation: str) -> str | None:
+        """The collection that the name is an alias of, if it is one."""
+        if self._may_be_alias:
+            with suppress(AuthError):  # who may use one collection may not list all aliases
+                return self._call(operation, self._named.alias)
+        return None
+
+    def _turn_to(self, name: str) -> None:
+        """Ask the engine of this collection from now on."""
+        if name != self._stands_for:
+            if self._engine is not self._named:
+                self._engine.close()
+            own = name == self.collection
+            self._engine = self._named if own else self._named.beside(name)
+            self._stands_for, self._known_schema = name, None
+
+    def _read(self, operation: str, engine: Engine) -> Stored:
+        text, notes = self._about(operation, engine)
         stored = Stored.from_text(text, self._place, operation)
         self._known_schema = stored.schema
         return stored.annotated({key: json.loads(note) for key, note in notes.items()})
 
-    def _about(self, operation: str) -> tuple[str, Mapping[str, str]]:
+    def _about(self, operation: str, engine: Engine) -> tuple[str, Mapping[str, str]]:
         """What the collection says of itself, and the notes that came later."""
         try:
-            found = self._call(operation, self._engine.metadata)
+            found = self._call(operation, engine.metadata)
         except CollectionNotFound as error:
             if operation == "ensure":  # which is about to make it
                 raise

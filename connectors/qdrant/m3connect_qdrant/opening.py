@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import get_args
 
@@ -13,10 +12,9 @@ from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
 from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.mapping import MultivectorStorage
+from m3connect_qdrant.naming import check_name
 
 DEFAULT_PATH = ".m3connect/qdrant"
-_NAME = re.compile(r'[^<>:"/\\|?*\x00-\x1f]+')
-_LONGEST_NAME, _LONGEST_FOLDER = 255, 215  # a folder is made aside under a longer name
 
 
 def connect(
@@ -52,13 +50,7 @@ def connect(
     Raises:
         ConfigError: a bad option.
     """
-    longest = _LONGEST_NAME if url is not None else _LONGEST_FOLDER
-    fits = 0 < len(collection.encode(errors="replace")) <= longest
-    if not (fits and _NAME.fullmatch(collection) and collection.strip(".")):
-        raise ConfigError(
-            f"{collection!r} is no collection name: 1 to {longest} bytes of UTF-8, none of "
-            '< > : " / \\ | ? * and no control character'
-        )
+    check_name(collection, (EdgeEngine if url is None else ServerEngine).longest_name)
     if url is not None and path is not None:
         raise ConfigError("give url (a server) or path (embedded), not both")
     if multivector_storage not in {None, *get_args(MultivectorStorage)}:

@@ -182,6 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
 def _rest(store: Store, route: str, body: Any) -> Any:
     if route == "GET /collections":
         return store.get_collections().model_dump(mode="json")
+    if route == "GET /aliases":
+        return store.get_aliases().model_dump(mode="json")
+    if route == "POST /collections/aliases":
+        actions = models.ChangeAliasesOperation.model_validate(body).actions
+        return store.update_collection_aliases(actions)
     method, name, *rest = route.replace(" /collections/", " ").replace("/", " ", 1).split(" ")
     match method, *rest:
         case ["DELETE"]:
@@ -264,6 +269,17 @@ class _Collections(grpc.CollectionsServicer):
         names = [one.name for one in self.store.get_collections().collections]
         described = [grpc.CollectionDescription(name=name) for name in names]
         return grpc.ListCollectionsResponse(collections=described)
+
+    def ListAliases(self, request: Any, context: Any) -> Any:
+        aliases = self.store.get_aliases().aliases
+        told = [RestToGrpc.convert_alias_description(alias) for alias in aliases]
+        return grpc.ListAliasesResponse(aliases=told)
+
+    def UpdateAliases(self, request: Any, context: Any) -> Any:
+        self.store.update_collection_aliases(
+            [GrpcToRest.convert_alias_operations(action) for action in request.actions]
+        )
+        return grpc.CollectionOperationResponse(result=True)
 
     def Delete(self, request: Any, context: Any) -> Any:
         removed = self.store.remove(request.collection_name)

@@ -136,7 +136,7 @@ def test_a_foreign_collection_is_left_alone(rest: QdrantConnector, store: Any) -
     for attempt in (lambda: rest.ensure(corpus.SCHEMA), rest.describe, rest.count):
         with pytest.raises(SchemaMismatch, match="not made by m3connect"):
             attempt()
-    assert set(store.asked) == {"GET /collections/docs"}
+    assert set(store.asked) == {"GET /aliases", "GET /collections/docs"}
 
 
 def test_only_collections_of_ours_are_listed_and_dropped(rest: QdrantConnector, store: Any) -> None:

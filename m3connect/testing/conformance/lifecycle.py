@@ -211,6 +211,7 @@ class LifecycleTests:
         everything = {
             "ensure": lambda: connector.ensure(corpus.SCHEMA),
             "collections": connector.collections,
+            "switch": lambda: connector.switch(connector.collection),
             **verbs(connector),
         }
         for name, verb in everything.items():

@@ -16,6 +16,7 @@ from m3connect.testing.conformance.reading import ReadingTests
 from m3connect.testing.conformance.refusals import RefusalTests
 from m3connect.testing.conformance.searching import SearchTests
 from m3connect.testing.conformance.storage import StorageTests
+from m3connect.testing.conformance.switching import SwitchTests
 
 _OPEN = {"connector", "reopen", "XFAIL", "pytestmark"}
 """What a subclass may define."""
@@ -28,6 +29,7 @@ class ConnectorConformance(
     RefusalTests,
     FilterTests,
     SearchTests,
+    SwitchTests,
     CapabilityTests,
 ):
     """All tests of the suite; subclass it in a connector's tests.

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +57,16 @@ class Database:
     _lite: lite.Lite | None = None
     _closed: bool = False
     _opening: threading.Lock = field(default_factory=threading.Lock)
+
+    def again(self) -> Database:
+        """The same database by a connection of its own."""
+        return replace(self, _client=None, _lite=None, _closed=False, _opening=threading.Lock())
+
+    def of(self, collection: str) -> Database:
+        """Where another collection is: here, or in a Milvus Lite of its own."""
+        if self.shelf is None:
+            return self
+        return replace(self.again(), path=self.shelf / f"{collection}.db")
 
     def call(self, operation: str, method: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Make an idempotent request: ``method`` of the client, with the time-out."""

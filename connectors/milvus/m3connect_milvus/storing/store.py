@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from pymilvus import MilvusClient
 
 from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.holding import folder_bytes
-from m3connect.errors import InputError, TransientError
+from m3connect.errors import InputError, PermanentError, TransientError
 from m3connect_milvus.engine.database import Database
 from m3connect_milvus.engine.engine import Engine
 from m3connect_milvus.errors import NAME
@@ -22,6 +23,7 @@ from m3connect_milvus.storing.layout import (
     Layout,
     ours,
     parts_definition,
+    parts_name,
     records_definition,
 )
 from m3connect_milvus.storing.texts import RecordRows, Row, part_ids
@@ -45,14 +47,17 @@ class Store:
     Args:
         database: where it is.
         records: the name of the collection with one row a record.
-        parts: the name of the collection of long texts' parts.
         consistency: the consistency level of reads.
     """
 
     database: Database
     records: str
-    parts: str
     consistency: str
+
+    @property
+    def parts(self) -> str:
+        """The name of the collection of long texts' parts."""
+        return parts_name(self.records)
 
     @property
     def place(self) -> Place:
@@ -64,6 +69,22 @@ class Store:
     def exists(self, operation: str) -> bool:
         """Whether there is such a collection."""
         return self._has(operation, self.records)
+
+    def alias(self, operation: str) -> str | None:
+        """The collection that the name is an alias of; None of one that is none, and of Milvus Lite's."""
+        if self.database.url is None:
+            self.database.check_open(operation)
+            return None
+        with suppress(PermanentError):  # of a name that is none, and of a user who may not ask
+            found = self.database.call(operation, MilvusClient.describe_alias, self.records)
+            return str(found["collection_name"])
+        return None
+
+    def set_alias(self, collection: str) -> None:
+        """Make the name, which no collection has, an alias of a collection; in one step."""
+        known = self.alias("switch") is not None
+        request = MilvusClient.alter_alias if known else MilvusClient.create_alias
+        self.database.call("switch", request, collection, self.records)
 
     def names(self, operation: str) -> list[str]:
         """The collections of this database that are ours: those with both halves."""
@@ -91,6 +112,10 @@ class Store:
         """
         if not self._has("drop", self.parts):
             raise self.place.foreign("drop")
+        if self.database.url is not None:  # a server keeps a collection that has an alias
+            listed = self.database.call("drop", MilvusClient.list_aliases, self.records)
+            for alias in listed["aliases"]:
+                self.database.call("drop", MilvusClient.drop_alias, alias)
         for name in (self.records, self.parts):
             self.database.call("drop", MilvusClient.drop_collection, name)
         if self.database.shelf is not None:

@@ -8,10 +8,11 @@ import ssl
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from qdrant_client import QdrantClient, models
 
@@ -42,14 +43,33 @@ class MemoryEngine:
     embedded = True
     request_bytes = 4 * 1024 * 1024
     exact = True
+    aliases = True
+    longest_name = 255
 
     def __init__(self, collection: str, client: QdrantClient | None = None) -> None:
         self.collection = collection
         self.client = client or QdrantClient(":memory:")
         self.allowance = Allowance()
+        self.borrowed = False
 
     def version(self) -> str:
         return f"qdrant-client in memory {version('qdrant-client')}"
+
+    def beside(self, collection: str) -> Self:
+        other = copy(self)
+        other.collection, other.allowance, other.borrowed = collection, Allowance(), True
+        return other
+
+    def alias(self) -> str | None:
+        return self._aliases().get(self.collection)
+
+    def set_alias(self, collection: str) -> None:
+        alias = models.CreateAlias(collection_name=collection, alias_name=self.collection)
+        operations: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=alias)]
+        if self.collection in self._aliases():
+            gone = models.DeleteAlias(alias_name=self.collection)
+            operations.insert(0, models.DeleteAliasOperation(delete_alias=gone))
+        self.client.update_collection_aliases(operations)
 
     def create(
         self,
@@ -76,16 +96,7 @@ class MemoryEngine:
         """Neither this mode nor a server's interface tells."""
 
     def drop(self) -> None:
-        if not self.client.delete_collection(self.collection):
-            aliases = {
-                one.alias_name: one.collection_name for one in self.client.get_aliases().aliases
-            }
-            if self.collection in aliases:
-                raise PermanentError(
-                    f"{self.collection!r} is an alias; drop {aliases[self.collection]!r}",
-                    connector=NAME,
-                    operation="drop",
-                )
+        self.client.delete_collection(self.collection)
 
     def metadata(self) -> tuple[str, Mapping[str, str]] | None:
         config = self._info().config
@@ -173,7 +184,11 @@ class MemoryEngine:
         """Nothing: this mode has no index."""
 
     def close(self) -> None:
-        self.client.close()
+        if not self.borrowed:
+            self.client.close()
+
+    def _aliases(self) -> dict[str, str]:
+        return {one.alias_name: one.collection_name for one in self.client.get_aliases().aliases}
 
     def _info(self) -> models.CollectionInfo:
         return self.client.get_collection(self.collection)

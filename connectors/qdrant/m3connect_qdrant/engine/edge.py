@@ -47,6 +47,8 @@ class EdgeEngine:
     embedded = True
     request_bytes = 4 * 1024 * 1024
     exact = False
+    aliases = False
+    longest_name = 215  # a folder is made aside under a longer name
     allowance = Allowance()
 
     def __init__(self, folder: Path) -> None:
@@ -57,6 +59,15 @@ class EdgeEngine:
 
     def version(self) -> str:
         return f"qdrant-edge {version('qdrant-edge-py')}"
+
+    def beside(self, collection: str) -> EdgeEngine:
+        return EdgeEngine(self.folder.with_name(collection))
+
+    def alias(self) -> None:
+        """Folders have none."""
+
+    def set_alias(self, collection: str) -> None:
+        raise NotImplementedError(collection)
 
     def create(
         self,

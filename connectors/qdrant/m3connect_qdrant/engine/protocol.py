@@ -7,7 +7,7 @@ raises; ``errors.py`` translates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from qdrant_client import models
 
@@ -26,11 +26,24 @@ class Engine(Protocol):
     """Binary size of the records that one write request may hold."""
     exact: bool
     """Whether it always compares a dense query with every vector."""
+    aliases: bool
+    """Whether a free name can be made an alias."""
+    longest_name: int
+    """Bytes of a collection's name."""
     allowance: Allowance
     """What one request may do, as it was when the metadata was last read."""
 
     def version(self) -> str:
         """Engine and version, for people."""
+
+    def beside(self, collection: str) -> Self:
+        """Another collection of the same folder or server; closing it leaves this one open."""
+
+    def alias(self) -> str | None:
+        """The collection that the name is an alias of; None of one that is none."""
+
+    def set_alias(self, collection: str) -> None:
+        """Make the name, which no collection has, an alias of a collection; in one step."""
 
     def create(
         self,
