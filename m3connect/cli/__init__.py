@@ -38,6 +38,7 @@ from m3connect.cli.mine import mine
 from m3connect.cli.models import models
 from m3connect.cli.records import delete, fetch
 from m3connect.cli.report import report
+from m3connect.cli.retry import retry
 from m3connect.cli.running import Services, source_of
 from m3connect.cli.score import score
 from m3connect.cli.search import search
@@ -76,7 +77,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Documents to search": {"ingest": ingest, "search": search, "encode": encode},
+    "Documents to search": {
+        "ingest": ingest,
+        "retry": retry,
+        "search": search,
+        "encode": encode,
+    },
     "Collections": {
         "collections": collections,
         "info": info,

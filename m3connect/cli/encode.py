@@ -11,7 +11,7 @@ import typer
 
 from m3connect.cli import lists
 from m3connect.cli.options import Mark, ModelChoice, Output
-from m3connect.cli.reading import Reading, say
+from m3connect.cli.reading import Reading, Selecting, say
 
 if TYPE_CHECKING:
     from m3connect.ingestion import EncodeReport, Failure
@@ -50,6 +50,7 @@ def encode(
         typer.Option(help="Field with the id. Default: id or _id.", show_default=False),
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field with the text.")] = "text",
+    selected: Selecting,
     reading: Reading,
     model: ModelChoice,
     printed: Output,
@@ -72,7 +73,7 @@ def encode(
 
     chosen = lists.legs(legs)
     remarks = ingestion.Remarks()
-    files = ingestion.find(paths, reading.selection([output]), remarks)
+    files = ingestion.find(paths, selected.selection([output]), remarks)
     lines = all(file.suffix == ".txt" for file in files)
     items = (
         ingestion.read_lines(files, reading.options().encoding)
@@ -102,7 +103,8 @@ def encode(
 
 
 def _say(failure: Failure) -> None:
-    typer.echo(f"{failure.where or ascii(failure.id)}: {failure.reason}", err=True)
+    whose = "" if failure.id in {None, failure.where} else f"{failure.id!a}: "
+    typer.echo(f"{failure.where}: {whose}{failure.reason}", err=True)
 
 
 def _print(report: EncodeReport, output: FilePath, *, as_json: bool) -> None:

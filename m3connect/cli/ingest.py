@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from urllib.parse import quote
@@ -13,7 +12,15 @@ import typer
 
 from m3connect.cli import lists
 from m3connect.cli.options import Mark, ModelChoice, Output, Target
-from m3connect.cli.reading import Cutting, Reading, say
+from m3connect.cli.reading import (
+    Cutting,
+    Documents,
+    Reading,
+    Selecting,
+    Storing,
+    opener,
+    say,
+)
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 
 PARTIAL_FAILURE = 4  # exit code
 
-_SOURCE, _WORKERS = "Source", "Workers"
+_WORKERS = "Workers"
 
 
 def ingest(
@@ -33,40 +40,12 @@ def ingest(
         ),
     ],
     *,
-    id_field: Annotated[
-        str | None,
-        typer.Option(
-            help="Field with a record's id. Default: id or _id, else file:line.",
-            rich_help_panel=_SOURCE,
-            show_default=False,
-        ),
-    ] = None,
-    text_field: Annotated[
-        str, typer.Option(help="Field with a record's text.", rich_help_panel=_SOURCE)
-    ] = "text",
-    metadata_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LIST",
-            help="Fields to keep as metadata. Default: all others.",
-            rich_help_panel=_SOURCE,
-        ),
-    ] = None,
     index_field: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME:KIND,...",
             help="Metadata to index for fast filters, such as lang:keyword,year:integer.",
             rich_help_panel="Target",
-        ),
-    ] = None,
-    legs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Representations to store. Default: dense,sparse,multivector.",
-            rich_help_panel="Model",
-            show_default=False,
         ),
     ] = None,
     dead_letters: Annotated[
@@ -93,16 +72,6 @@ def ingest(
         typer.Option(
             metavar="LIST",
             help="Losses after which the exit code is 4: truncated, empty, no_lexical, images, left_out.",
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Name of the source that the documents belong to. Default: the absolute PATH or the "
-            "URL, so give a name where that changes.",
-            rich_help_panel=_SOURCE,
-            show_default=False,
         ),
     ] = None,
     take_over: Annotated[
@@ -148,8 +117,11 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
     ] = False,
+    selected: Selecting,
+    documents: Documents,
     files: Reading,
     passages: Cutting,
+    stored: Storing,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -187,20 +159,10 @@ def ingest(
     outputs = [each for each in (letters, where.path and FilePath(where.path), report) if each]
     with ingestion.LossReport(report) as losses:
         remarks = ingestion.Remarks(lost=losses.add)
-        sources = ingestion.find(paths, files.selection(outputs), remarks)
-        open_source = partial(
-            ingestion.open_source,
-            id_field=id_field,
-            text_field=text_field,
-            metadata_fields=lists.names(metadata_field) or None,
-            chunk_tokens=passages.chunk_tokens,
-            chunk_overlap=passages.chunk_overlap,
-            context=passages.contexts(),
-            reading=files.options(),
-            source_name=source,
-        )
+        sources = ingestion.find(paths, selected.selection(outputs), remarks)
+        open_source = opener(documents, files, passages)
         opened = open_source(sources, model.load, remarks=remarks)
-        chosen = lists.legs(legs) if legs is not None else None
+        chosen = stored.chosen()
         with (
             where.open() as connector,
             progress_bar(ingestion.count(sources)) as progress,
@@ -295,7 +257,8 @@ def _print_report(
         )
     if report.failed:
         typer.echo(
-            f"{report.failed} documents failed; {dead_letters} says why, in its last lines",
+            f"{report.failed} documents failed; {dead_letters} says why, in its last lines. Once that "
+            f"is mended: m3connect retry {dead_letters}",
             err=True,
         )
 

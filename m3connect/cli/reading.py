@@ -1,9 +1,10 @@
-"""How files are chosen, read and cut: options that `ingest`, `encode` and `eval` share."""
+"""How files are chosen, read, cut and stored: options that `ingest`, `retry`, `encode` and others share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,16 +13,23 @@ import typer
 from m3connect.cli import lists
 
 if TYPE_CHECKING:
-    from m3connect.ingestion import Options, Remarks, Selection
+    from m3connect.ingestion import (
+        DocumentSource,
+        EncodedSource,
+        Options,
+        Remarks,
+        Selection,
+    )
     from m3connect.ingestion.chunking import Context
+    from m3connect.types import Leg
 
 _PANEL, _CHUNKS = "Source", "Passages"
 CONTEXT = ("title", "headings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """Which files of a folder are read, and how."""
+class Selecting:
+    """Which files of a folder are read."""
 
     include: Annotated[
         list[str] | None,
@@ -42,6 +50,19 @@ class Reading:
     gitignore: Annotated[
         bool, typer.Option(help="Honour .gitignore files.", rich_help_panel=_PANEL)
     ] = True
+
+    def selection(self, outputs: Sequence[Path]) -> Selection:
+        """Which files are read; never those that are written."""
+        from m3connect.ingestion import Selection
+
+        include, exclude = lists.names(self.include), lists.names(self.exclude)
+        return Selection(include, exclude, self.gitignore, outputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How files are read."""
+
     encoding: Annotated[
         str | None,
         typer.Option(
@@ -79,13 +100,6 @@ class Reading:
         ),
     ] = ""
 
-    def selection(self, outputs: Sequence[Path]) -> Selection:
-        """Which files are read; never those that are written."""
-        from m3connect.ingestion import Selection
-
-        include, exclude = lists.names(self.include), lists.names(self.exclude)
-        return Selection(include, exclude, self.gitignore, outputs)
-
     def options(self) -> Options:
         """How they are read; the fields of records are to be added.
 
@@ -101,6 +115,41 @@ class Reading:
             seconds=self.max_seconds,
             id_prefix=self.id_prefix,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """What the fields of a record are, and whose documents they are."""
+
+    id_field: Annotated[
+        str | None,
+        typer.Option(
+            help="Field with a record's id. Default: id or _id, else file:line.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None
+    text_field: Annotated[
+        str, typer.Option(help="Field with a record's text.", rich_help_panel=_PANEL)
+    ] = "text"
+    metadata_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LIST",
+            help="Fields to keep as metadata. Default: all others.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the source that the documents belong to. Default: the absolute PATH or the "
+            "URL, so give a name where that changes.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +189,54 @@ class Cutting:
             return ()
         chosen: tuple[Context, ...] = lists.choices("--context", self.context, CONTEXT)
         return chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storing:
+    """Which representations a collection gets."""
+
+    legs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Representations to store. Default: dense,sparse,multivector.",
+            rich_help_panel="Model",
+            show_default=False,
+        ),
+    ] = None
+
+    def chosen(self) -> tuple[Leg, ...] | None:
+        """Those that are named; None is all that there are.
+
+        Raises:
+            ConfigError: something unknown.
+        """
+        return None if self.legs is None else lists.legs(self.legs)
+
+
+def opener(
+    documents: Documents, files: Reading, passages: Cutting
+) -> Callable[..., DocumentSource | EncodedSource]:
+    """How files become a source: one function for all commands, so that all cut and read alike.
+
+    It is :func:`m3connect.ingestion.open_source` of files, an encoder and ``remarks``.
+
+    Raises:
+        ConfigError: a bad option.
+    """
+    from m3connect.ingestion import open_source
+
+    return partial(
+        open_source,
+        id_field=documents.id_field,
+        text_field=documents.text_field,
+        metadata_fields=lists.names(documents.metadata_field) or None,
+        chunk_tokens=passages.chunk_tokens,
+        chunk_overlap=passages.chunk_overlap,
+        context=passages.contexts(),
+        reading=files.options(),
+        source_name=documents.source,
+    )
 
 
 def say(remarks: Remarks) -> None:

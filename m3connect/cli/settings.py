@@ -49,6 +49,10 @@ class SettingsFile:
     confirmed: bool = True
 
 
+LIKE = {"retry": "ingest", "plan": "ingest"}
+"""Commands that do over again, or foresee, what another does: its options are theirs."""
+
+
 def variable(command: str, key: str, *, shared: bool) -> str:
     """The environment variable of an option.
 
@@ -87,7 +91,7 @@ def defaults(file: SettingsFile, commands: Commands) -> dict[str, dict[str, Any]
     """The options that a settings file sets, by command and key.
 
     Keys at the top reach the options that commands share by declaration. A table named like a
-    command sets any option of that one and wins.
+    command sets any option of that one and wins; one of a command in ``LIKE`` stands in for it.
 
     Raises:
         ConfigError: a key is no option, or none that a file may set; or a value is a table.
@@ -119,6 +123,10 @@ def defaults(file: SettingsFile, commands: Commands) -> dict[str, dict[str, Any]
                 )
             _check_value(file.path, key, value)
             found[command][key] = value
+    for command in LIKE.keys() & found.keys():
+        options, like = commands[command], file.content.get(LIKE[command], {})
+        inherited = {key: value for key, value in like.items() if key in options}
+        found[command] |= inherited | file.content.get(command, {})
     return found
 
 

@@ -9,7 +9,8 @@ tables.py      tables and records in memory; values.py is the one table of conve
 documents.py   documents as a source; encoded.py records that come with their vectors
 chunking.py    documents into passages; headings.py where they stand
 ledger.py      what the collection holds, and why a run can be killed at any point
-losses.py      what documents lose though they do not fail; lines.py a list of a run as JSON lines
+losses.py      what documents lose though they do not fail; lines.py a list of a run as JSON lines;
+               replay.py dead letters again
 ownership.py   whose a document is, and what a run over one source may replace
 sink.py        the only one that writes and counts
 restoring.py   a copy of a collection comes back whole; pruning.py what the source no longer has
@@ -25,6 +26,7 @@ from m3connect.ingestion.listing import Remarks, Selection, find
 from m3connect.ingestion.losses import LOSSES, Loss, LossReport
 from m3connect.ingestion.opening import choose_legs, open_source
 from m3connect.ingestion.pipeline import ingest
+from m3connect.ingestion.replay import Replayed, replay
 from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
 from m3connect.ingestion.sources import count, read, read_files
 
@@ -41,6 +43,7 @@ __all__ = [
     "LossReport",
     "Options",
     "Remarks",
+    "Replayed",
     "Selection",
     "choose_legs",
     "count",
@@ -52,4 +55,5 @@ __all__ = [
     "read",
     "read_files",
     "read_lines",
+    "replay",
 ]

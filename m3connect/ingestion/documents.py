@@ -66,9 +66,10 @@ class DocumentSource:
             yield item if isinstance(item, Failure) else self._candidate(item)
 
     def _candidate(self, document: Document) -> Candidate[Document] | Failure:
+        where, root = document.where, document.source
         reason = _fault(document)
         if reason is not None:
-            return Failure(reason, id=document.id)
+            return Failure(reason, where, document.id, root)
         try:
             hash_ = content_hash(
                 document.text,
@@ -78,9 +79,14 @@ class DocumentSource:
                 self.encoder.info.fingerprint.weights,
             )
         except (TypeError, ValueError) as error:
-            return Failure(f"metadata that JSON cannot hold: {error}", id=document.id)
-        source, size = self.source or document.source or UNNAMED, len(document.text)
-        return Candidate(document.id, hash_, _marked(document.id), size, document, source)
+            reason = f"metadata that JSON cannot hold: {error}"
+            return Failure(reason, where, document.id, root)
+        source, size, marked = (
+            self.source or root or UNNAMED,
+            len(document.text),
+            _marked(document.id),
+        )
+        return Candidate(document.id, hash_, marked, size, document, source, where, root)
 
     def foreseen(self) -> Iterator[Candidate[None]]:
         """The documents of :attr:`pages`, of which no more than whose they are is known."""

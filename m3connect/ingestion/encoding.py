@@ -134,7 +134,7 @@ def read_lines(
         encoding: of all of them; None tells it.
     """
     for file in files:
-        yield from alone(_lines(file, encoding), file.name)
+        yield from alone(_lines(file, encoding), file)
 
 
 def _lines(file: SourceFile, encoding: str | None) -> Iterator[Document | Failure]:
@@ -160,7 +160,7 @@ def _sound(items: Iterable[Document | Failure]) -> Iterator[Document | Failure]:
         if isinstance(item, Failure):
             yield item
         elif (reason := _fault(item, seen)) is not None:
-            yield Failure(reason, id=item.id)
+            yield Failure(reason, item.where, item.id, item.source)
         else:
             seen.add(item.id)
             yield item

@@ -74,6 +74,7 @@ class Candidate(Generic[T]):
         size: how much it takes in memory, in characters of text or bytes of vectors.
         item: the document.
         source: the name of the source that it belongs to.
+        where, root: where it was read, as a :class:`m3connect.ingestion.Failure` says it.
     """
 
     id: str
@@ -82,6 +83,8 @@ class Candidate(Generic[T]):
     size: int
     item: T
     source: str
+    where: str | None = None
+    root: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,10 @@ class JsonLines:
             ConfigError: the file cannot be made.
         """
         file = self.open()
+        if not self._replace and self._is_replaced(file):
+            file.close()
+            self._file = None
+            file = self.open()
         # Escaped, because a bad id may hold lone surrogates, which UTF-8 cannot.
         file.write(json.dumps(line) + "\n")
         file.flush()
@@ -73,6 +77,13 @@ class JsonLines:
         """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()
+
+    def _is_replaced(self, file: IO[str]) -> bool:
+        """Whether another process gave the name to another file, as a replay of dead letters does."""
+        try:
+            return not os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            return True
 
     def _check(self, kind: str, keys: AbstractSet[str]) -> None:
         """Before a run, not at its first line."""

@@ -29,6 +29,7 @@ from m3connect.ingestion.losses import Loss, Lost, ignore
 Path = str | os.PathLike[str]
 
 STDIN = "-"
+_STDIN_NAME = "stdin"
 PROTOCOLS = ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "hf")
 """File systems that are read; fsspec knows many more, some of which run commands or other URLs."""
 _LOCAL = {"file", "local"}
@@ -237,7 +238,7 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 
 def _find(path: str, selection: Selection, remarks: Remarks) -> list[SourceFile]:
     if path == STDIN:
-        return [SourceFile(None, STDIN, "stdin", root="stdin")]
+        return [SourceFile(None, STDIN, _STDIN_NAME, root=_STDIN_NAME)]
     filesystem, root = _file_system(path)
     local = is_local(filesystem)
     if filesystem.isfile(root):
@@ -275,6 +276,23 @@ def root_of(filesystem: Any, path: str, *, folder: bool = False) -> str:
     """
     name = posixpath.abspath(path) if is_local(filesystem) else address(filesystem, path)
     return f"{name.rstrip('/')}/" if folder else name
+
+
+def located(root: str, name: str) -> SourceFile:
+    """A file of which only its root and its name are known, as one document or some of its source.
+
+    Raises:
+        ConfigError: it is standard input, or of a protocol that is not read.
+        InputError: it is not there any more.
+    """
+    if root == _STDIN_NAME:
+        raise ConfigError("what came on standard input cannot be read again")
+    filesystem, path = _file_system(name if "://" in name else root)
+    if is_local(filesystem) and root.endswith("/"):
+        path = posixpath.join(path, name)
+    if is_local(filesystem) and not filesystem.isfile(path):
+        raise InputError(f"{path} is not there any more")
+    return SourceFile(filesystem, path, name, root=root, part=True)
 
 
 def _file_system(path: str) -> tuple[Any, str]:

@@ -223,6 +223,7 @@ def ingest_part(
     losses: list[Loss],
     *,
     take_over: bool,
+    progress: Progress = silent,
 ) -> Part:
     """The share of a worker in a run: another process made the collection, and counts all parts.
 
@@ -231,14 +232,14 @@ def ingest_part(
         connector: the collection, which exists.
         legs: the representations to store.
         losses: what reading the source finds, to which all others are added.
-        take_over: as in :func:`ingest`.
+        take_over, progress: as in :func:`ingest`.
 
     Raises:
         as :func:`ingest`.
     """
     seen: dict[str, str] = {}
     letters = KeptLetters()
-    with Sink(connector, letters, take_over=take_over, lost=losses.append) as sink:
+    with Sink(connector, letters, progress, take_over=take_over, lost=losses.append) as sink:
         sink.write(events(source, legs, seen, sink.look_up, sink.recall))
     connector.flush()
     return Part(sink.report(), seen, letters.failures, losses, sink.borrowed)

@@ -14,7 +14,11 @@ from m3connect.ingestion.losses import Loss
 
 log = logging.getLogger(__name__)
 
-LETTER_FIELDS = frozenset({"reason", "where", "id"})
+LETTER_FIELDS = frozenset({"reason", "where", "id", "root"})
+
+
+TWICE = "another document of this run has the same id"
+"""The reason of a failure that reading one document again cannot mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +27,16 @@ class Failure:
 
     Args:
         reason: what is wrong and what to do.
-        where: file and line it was read from, None when it came from Python.
+        where: file and line it was read from, or which of those that came from Python.
         id: the document's id, None when it could not be told.
+        root: what ``where`` is relative to: the absolute path or URL that names the source of files
+            (:mod:`m3connect.ingestion.ownership`); None when it came from Python.
     """
 
     reason: str
     where: str | None = None
     id: str | None = None
+    root: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class Change:
         kept: whether nothing of it is encoded, since the collection holds its vectors.
         begun: whether any passage of this version has been written.
         failed: whether a passage was refused; the rest is then skipped.
+        where, root: where it was read, as a :class:`m3connect.ingestion.Failure` says it.
     """
 
     id: str
@@ -75,6 +76,8 @@ class Change:
     kept: bool = False
     begun: bool = False
     failed: bool = False
+    where: str | None = None
+    root: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,8 +402,9 @@ class _Writer:
             raise
         except _REFUSED as error:
             if len(batch) == 1:
-                outcome.failures.append(Failure(str(error), id=owners[0].id))
-                self._set_aside(owners[0])
+                (owner,) = owners
+                outcome.failures.append(Failure(str(error), owner.where, owner.id, owner.root))
+                self._set_aside(owner)
                 return
             half = len(batch) // 2
             self._upsert(batch[:half], owners[:half], outcome)

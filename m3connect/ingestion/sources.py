@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, Any
 
 from m3connect.errors import ConfigError
@@ -86,21 +87,24 @@ def read_files(
                 documents = _records(file, options, remarks)
             else:
                 documents = _page(file, options, converter, remarks)
-            yield from alone(documents, file.name)
+            yield from alone(documents, file)
 
 
-def alone(documents: Iterator[Document | Failure], where: str) -> Iterator[Document | Failure]:
+def alone(
+    documents: Iterator[Document | Failure], file: SourceFile
+) -> Iterator[Document | Failure]:
     """What a file gives; whatever a library raises of it is one failure, and costs no other file.
 
     What ends a run is in ``ENDS_A_RUN``: it is no file's fault. (What is no ``Exception``, such as
-    Ctrl-C, ends it too.)
+    Ctrl-C, ends it too.) Failures get the root of the file here.
     """
     try:
-        yield from documents
+        for each in documents:
+            yield replace(each, root=file.root) if isinstance(each, Failure) else each
     except ENDS_A_RUN:
         raise
     except Exception as error:  # noqa: BLE001 - that is the purpose
-        yield Failure(f"cannot be read: {explain(error)}", where, where)
+        yield Failure(f"cannot be read: {explain(error)}", file.name, file.name, file.root)
 
 
 def count(files: Sequence[SourceFile]) -> int | None:
@@ -185,6 +189,7 @@ def _document(
     id_ = identifier(given)
     if id_ is None:
         return Failure(f"field {id_field!r} is no id (a text or a whole number): {given!r}", where)
+    id_ = options.id_prefix + id_
     text = record.get(fields.text)
     if not isinstance(text, str):
         have = ", ".join(map(str, record)) or "none"
@@ -199,16 +204,17 @@ def _document(
     if fault := "the text holds NUL characters" if "\0" in text else values.fault(metadata):
         return Failure(fault, where, id_)
     text, dropped = without_images(text)
-    remarks.drop_images(options.id_prefix + id_, dropped)
-    return Document(options.id_prefix + id_, text, metadata, source=root)
+    remarks.drop_images(id_, dropped)
+    return Document(id_, text, metadata, source=root, where=where)
 
 
 def _page(
     file: SourceFile, options: Options, converter: Converter, remarks: Remarks
 ) -> Iterator[Document | Failure]:
+    id_ = options.id_prefix + file.name
     if file.suffix in NEEDS_EXTRA and not importlib.util.find_spec("markitdown"):
         reason = f'reading {file.suffix} needs an extra: pip install "m3connect[files]"'
-        yield Failure(reason, file.name, options.id_prefix + file.name)
+        yield Failure(reason, file.name, id_)
         return
     with file.open() as stream:
         page = read_page(stream, file.suffix, options, converter)
@@ -217,11 +223,11 @@ def _page(
     metadata = _page_metadata(page, file.name, options.fields)
     fault = "the text holds NUL characters" if "\0" in page.text else values.fault(metadata)
     if fault:
-        yield Failure(fault, file.name, options.id_prefix + file.name)
+        yield Failure(fault, file.name, id_)
     else:
         text, dropped = without_images(page.text)
-        remarks.drop_images(options.id_prefix + file.name, dropped)
-        yield Document(options.id_prefix + file.name, text, metadata, page.format, file.root)
+        remarks.drop_images(id_, dropped)
+        yield Document(id_, text, metadata, page.format, file.root, file.name)
 
 
 def _page_metadata(page: Page, name: str, fields: Fields) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from m3connect.contract import Encoder
 from m3connect.ingestion.chunking import Chunker, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, Stored, content_hash, step
-from m3connect.ingestion.report import Failure, Part
+from m3connect.ingestion.report import TWICE, Failure, Part
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
 from m3connect.types import Chunk, Document, Embeddings, Leg, Payload, RecordBatch
 
@@ -79,14 +79,10 @@ def admit(
         if isinstance(candidate, Failure):
             yield candidate
         elif candidate.id in seen:
-            yield _twice(candidate.id)
+            yield Failure(TWICE, candidate.where, candidate.id, candidate.root)
         else:
             seen[candidate.id] = candidate.source
             yield candidate
-
-
-def _twice(id_: str) -> Failure:
-    return Failure("another document of this run has the same id", id=id_)
 
 
 def look_up(
@@ -138,6 +134,8 @@ def cut(
             Mark(version.hash, len(chunks), bound, version.source, encoded),
             same=change.same,
             kept=stored.has_vectors_of(version.hash, encoded),
+            where=version.where,
+            root=version.root,
         )
         for chunk in [*chunks[1:], chunks[0]]:
             payload: Payload = {
@@ -262,7 +260,7 @@ def together(parts: Iterable[Part], seen: dict[str, str]) -> Iterator[Event]:
         report = replace(
             part.report, written=max(written, 0), unchanged=part.report.unchanged + min(written, 0)
         )
-        failures = [*part.failures, *map(_twice, twice)]
+        failures = [*part.failures, *(Failure(TWICE, id=id_) for id_ in twice)]
         yield replace(part, report=report, failures=failures)
         seen.update(part.seen)
 
@@ -278,7 +276,7 @@ def grouped(
     What is unchanged, empty or failed passes at once.
 
     >>> list(grouped(["a", Failure("no"), "bb", "ccc", "d"], len, most=2, size=4))
-    [Failure(reason='no', where=None, id=None), ['a', 'bb'], ['ccc', 'd']]
+    [Failure(reason='no', where=None, id=None, root=None), ['a', 'bb'], ['ccc', 'd']]
     >>> list(grouped(["a", "bbbbbb", "c"], len, most=9, size=4))
     [['a'], ['bbbbbb'], ['c']]
     """

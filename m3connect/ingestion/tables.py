@@ -131,7 +131,7 @@ def checked(document: Document, where: str) -> Document | Failure:
         else values.fault(metadata)
     ):
         return Failure(fault, where, id_)
-    return Document(id_, text, metadata, document.format, document.source)
+    return Document(id_, text, metadata, document.format, document.source, where)
 
 
 def identifier(value: object) -> str | None:

@@ -45,6 +45,7 @@ class Document:
         format: how the text is marked up; Markdown is cut at headings, lists and code blocks.
         source: the name of the source that it belongs to; None is the run's. Two documents that
             differ in this alone are equal.
+        where: the file and line that it was read from, as messages name it; likewise.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Document:
     metadata: Payload = field(default_factory=dict)
     format: Literal["text", "markdown"] = "text"
     source: str | None = field(default=None, compare=False)
+    where: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

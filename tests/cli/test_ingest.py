@@ -39,10 +39,10 @@ def run(capsys, monkeypatch, tmp_path, collection):
         loaded.append({"model": model, **choices})
         return HashEncoder(seed=len(model))
 
-    def call(*arguments, encoder=None):
+    def call(*arguments, encoder=None, command="ingest"):
         services = Services(connect, load if encoder is None else lambda *_, **__: encoder)
         with pytest.raises(SystemExit) as exit_:
-            cli.main(["ingest", *arguments], services)
+            cli.main([command, *arguments], services)
         out, err = capsys.readouterr()
         return exit_.value.code, out, err
 
@@ -112,6 +112,27 @@ def test_failed_documents_become_dead_letters_and_exit_code_4(run, collection, t
     assert "bad.jsonl says why" in err
     letters = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [letter["where"] for letter in letters] == ["x.jsonl:2", "x.jsonl:3"]
+
+
+def test_retry_says_what_became_of_dead_letters(run, collection, tmp_path):
+    """With the options of the run, which the settings of ``ingest`` give it, too; exit code 4 if some stay."""
+    (tmp_path / "m3connect.toml").write_text('[ingest]\ntext_field = "body"\nchunk_tokens = 2\n')
+    (tmp_path / "x.jsonl").write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c", "body": "t"}\n')
+    _, _, err = run("x.jsonl", "--dead-letters", "bad.jsonl")
+    assert "m3connect retry bad.jsonl" in err
+    (tmp_path / "x.jsonl").write_text('{"id": "a", "body": "one two three"}\n{"id": "b"}\n')
+    code, out, _ = run("bad.jsonl", command="retry")
+    assert (code, "held 2: 1 written" in out, "1 left in it" in out) == (4, True, True)
+    assert "  1: field 'body' is no text: None" in out
+    assert collection.count() == 3  # two passages of two tokens each
+    (tmp_path / "x.jsonl").write_text('{"id": "b", "body": "t"}\n')
+    code, out, _ = run("bad.jsonl", "--json", command="retry")
+    counts = json.loads(out)
+    assert (code, counts["letters"], counts["written"], counts["left"]) == (0, 1, 1, 0)
+    code, out, _ = run("bad.jsonl", command="retry")
+    assert (code, "nothing to do" in out) == (0, True)
+    code, _, err = run("x.jsonl", command="retry")
+    assert (code, "no list of dead letters" in err) == (2, True)
 
 
 def test_the_report_has_a_line_for_what_each_document_lost(run, tmp_path):

@@ -254,7 +254,7 @@ def test_patterns_choose_files(tmp_path):
 def test_own_output_is_never_a_source(tmp_path):
     """Files to be written are left out of folders and refused by name; old dead letters too."""
     (tmp_path / "a.jsonl").write_bytes(GOOD)
-    letter = {"reason": "r", "where": "a.jsonl:2", "id": None}
+    letter = {"reason": "r", "where": "a.jsonl:2", "id": None, "root": "/x/a.jsonl"}
     (tmp_path / "dead-letters.jsonl").write_text(json.dumps(letter) + "\n")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "x.txt").write_text("state")
