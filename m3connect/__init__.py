@@ -37,10 +37,17 @@ if TYPE_CHECKING:
     from m3connect.evaluation.run import evaluate
     from m3connect.filters import F, Filter, parse
     from m3connect.inference import M3Encoder
+    from m3connect.inference.reranking import load_reranker
     from m3connect.ingestion import ingest
     from m3connect.searching.explain import Explanation, explain
     from m3connect.searching.names import MODES, Mode
-    from m3connect.searching.search import TextHits, search, search_many
+    from m3connect.searching.search import (
+        TextHits,
+        search,
+        search_async,
+        search_many,
+        search_many_async,
+    )
     from m3connect.trainer import train
     from m3connect.transfer import copy, verify
     from m3connect.types import Document, Embeddings, Hit, Query, RecordBatch, Rrf, Weighted
@@ -90,10 +97,13 @@ _HOMES = {
     "explain": "m3connect.searching.explain:explain",
     "ingest": "m3connect.ingestion:ingest",
     "load_dataset": "m3connect.datasets.beir:load",
+    "load_reranker": "m3connect.inference.reranking:load_reranker",
     "parse": "m3connect.filters:parse",
     "read_results": "m3connect.evaluation.reports.files:read",
     "search": "m3connect.searching.search:search",
+    "search_async": "m3connect.searching.search:search_async",
     "search_many": "m3connect.searching.search:search_many",
+    "search_many_async": "m3connect.searching.search:search_many_async",
     "train": "m3connect.trainer:train",
     "verify": "m3connect.transfer:verify",
     "write_results": "m3connect.evaluation.reports.files:write",
@@ -142,10 +152,13 @@ __all__ = [
     "explain",
     "ingest",
     "load_dataset",
+    "load_reranker",
     "parse",
     "read_results",
     "search",
+    "search_async",
     "search_many",
+    "search_many_async",
     "train",
     "verify",
     "write_results",

@@ -198,6 +198,13 @@ class Encoder(Protocol):
         """The pieces behind the rows of ``text``'s multi-vector, in order."""
 
 
+class Reranker(Protocol):
+    """What reads a query and a passage together: a cross-encoder. :func:`m3connect.load_reranker`."""
+
+    def __call__(self, query: str, passages: Sequence[str]) -> Sequence[float]:
+        """A score for each passage, higher is better; on a scale of the model's own."""
+
+
 # -------------------------------------------------------------------------------- the connector
 
 

@@ -49,7 +49,9 @@ def score(
 
     by: Teacher
     if cross_encoder is not None:
-        by = teacher.load_cross_encoder(cross_encoder, model.device)
+        from m3connect.inference.reranking import CrossEncoder
+
+        by = CrossEncoder(cross_encoder, device=model.device).score
     else:
         given = leg_weights(weights)
         encoder = model.load()

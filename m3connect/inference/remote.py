@@ -10,7 +10,6 @@ service that was restarted with another model is noticed.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -20,8 +19,9 @@ from tokenizers import Tokenizer
 
 from m3connect.connecting import retry
 from m3connect.contract import Fingerprint, Kind, ModelInfo
-from m3connect.errors import ConfigError, FingerprintMismatch, InputError, TransientError
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.inference.pairs import PairScores, score_pairs
+from m3connect.inference.wire import Wire
 from m3connect.model.config import M3Config
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.types import LEGS, Embeddings, Leg
@@ -33,7 +33,6 @@ ARROW = "application/vnd.apache.arrow.stream"
 KEY = "M3CONNECT_ENCODER_KEY"
 """The environment variable with the service's key."""
 _BATCH = 64  # texts of one request
-_AGAIN = {429, 502, 503, 504}
 
 
 class RemoteEncoder:
@@ -60,9 +59,16 @@ class RemoteEncoder:
         policy: retry.RetryPolicy = retry.DEFAULT_POLICY,
         client: httpx.Client | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
-        self._policy = policy
-        self._client = client or _client(self.url, api_key or os.environ.get(KEY), timeout)
+        self._wire = Wire(
+            url,
+            what="m3connect service",
+            key=KEY,
+            api_key=api_key,
+            timeout=timeout,
+            policy=policy,
+            client=client,
+        )
+        self.url = self._wire.url
         model = self._json("GET", "/v1/m3/model")
         self.info = ModelInfo(
             model["name"],
@@ -78,7 +84,7 @@ class RemoteEncoder:
         Raises:
             FingerprintMismatch: it now runs another model.
         """
-        fetched = Tokenizer.from_str(self._request("GET", "/v1/m3/tokenizer").text)
+        fetched = Tokenizer.from_str(self._wire.request("GET", "/v1/m3/tokenizer").text)
         self._same(Fingerprint.from_json(self._json("GET", "/v1/m3/model")["fingerprint"]))
         return fetched
 
@@ -138,7 +144,7 @@ class RemoteEncoder:
 
         # The service refuses a request without texts; one text tells the widths of no rows.
         body = {"input": list(texts) or [""], "kind": kind, "legs": list(legs)}
-        answer = self._request("POST", "/v1/m3/embeddings", body, {"Accept": ARROW})
+        answer = self._wire.request("POST", "/v1/m3/embeddings", body, {"Accept": ARROW})
         table = pa.ipc.open_stream(answer.content).read_all()
         stored = (table.schema.metadata or {}).get(b"m3connect.fingerprint")
         self._same(Fingerprint.from_json(json.loads(stored)) if stored else None)
@@ -152,7 +158,7 @@ class RemoteEncoder:
             )
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
-        answer = self._request(method, path)
+        answer = self._wire.request(method, path)
         try:
             values = answer.json()
         except json.JSONDecodeError as error:
@@ -160,67 +166,3 @@ class RemoteEncoder:
         if not isinstance(values, dict) or not {"name", "config", "fingerprint"} <= set(values):
             raise ConfigError(f"{self.url} is no m3connect service with an M3 model")
         return values
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> httpx.Response:
-        """One request, retried while the service is away or full.
-
-        Raises:
-            TransientError: it still is.
-            ConfigError: a wrong key or address.
-            InputError: it refuses the texts.
-        """
-        return retry.call(lambda: self._once(method, path, body, headers), self._policy)
-
-    def _once(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None,
-        headers: dict[str, str] | None,
-    ) -> httpx.Response:
-        import httpx
-
-        def transient(message: str, wait: float | None = None) -> TransientError:
-            return TransientError(
-                message, connector="encoder service", operation=path, retry_after=wait
-            )
-
-        try:
-            answer = self._client.request(method, path, json=body, headers=headers)
-        except httpx.TransportError as error:
-            raise transient(f"{self.url} does not answer ({error})") from error
-        if answer.status_code in _AGAIN:
-            wait = answer.headers.get("retry-after", "")
-            raise transient(_message(answer), float(wait) if wait.isdigit() else None)
-        if answer.status_code in {401, 403}:
-            raise ConfigError(f"{self.url} refuses the key; set {KEY}")
-        if answer.status_code == 404:
-            raise ConfigError(f"{self.url} is no m3connect service: it has no {path}")
-        if not answer.is_success:
-            raise InputError(f"{self.url}{path}: {_message(answer)}")
-        return answer
-
-
-def _message(answer: httpx.Response) -> str:
-    """What the service says, or its status."""
-    try:
-        return str(answer.json()["error"]["message"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return f"status {answer.status_code}"
-
-
-def _client(url: str, api_key: str | None, timeout: float) -> httpx.Client:
-    try:
-        import httpx
-    except ImportError as error:
-        raise ConfigError(
-            'an encoder at a URL needs httpx: pip install "m3connect[remote]"'
-        ) from error
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    return httpx.Client(base_url=url, headers=headers, timeout=timeout)

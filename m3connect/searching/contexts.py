@@ -1,8 +1,6 @@
 """From hits to what an answer is written from: one hit a document, unlike each other, with what stands around.
 
-hits = search(connector, encoder, "how do I rotate keys?", limit=50)
-for context in contexts(by_document(hits, 5), connector, encoder, expand="neighbours"):
-    print(context.text)
+The steps behind :func:`m3connect.searching.search.search`, which takes them as options, for hits of one's own.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ import numpy as np
 
 from m3connect.contract import Connector, Encoder
 from m3connect.errors import InputError
-from m3connect.filters import F
+from m3connect.filters import AnyFilter, F, Filter, as_filter
 from m3connect.searching import scoring
-from m3connect.types import Hit, Payload
+from m3connect.types import FloatArray, Highlight, Hit, Payload
 
 Expand = Literal["nothing", "neighbours", "parent"]
 _BREAK = "\n\n"
@@ -71,8 +69,12 @@ def by_document(hits: Iterable[Hit], limit: int | None = None) -> list[Hit]:
     best: dict[str, Hit] = {}
     for hit in hits:
         best.setdefault(hit.payload.get("document_id") or hit.id, hit)
-    kept = list(best.values())[:limit]
-    return [replace(hit, rank=rank) for rank, hit in enumerate(kept, 1)]
+    return ranked(list(best.values())[:limit])
+
+
+def ranked(hits: Iterable[Hit]) -> list[Hit]:
+    """The hits with ranks from 1, in the order they have."""
+    return [replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
 
 
 def at_least(hits: Iterable[Hit], score: float = -np.inf, **legs: float) -> list[Hit]:
@@ -132,7 +134,7 @@ def diverse(
         gain[taken] = -np.inf
         taken.append(int(gain.argmax()))
         nearest = np.maximum(nearest, vectors @ vectors[taken[-1]])
-    return [replace(there[row], rank=rank) for rank, row in enumerate(taken, 1)]
+    return ranked(there[row] for row in taken)
 
 
 def contexts(
@@ -142,6 +144,7 @@ def contexts(
     *,
     expand: Expand = "neighbours",
     tokens: int = 1024,
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
 ) -> list[Context]:
     """Each hit with what stands around it in its document.
 
@@ -152,9 +155,11 @@ def contexts(
         expand: ``neighbours`` adds the passages before and after, by turns, while they fit;
             ``parent`` the whole document if it fits, else like ``neighbours``; ``nothing``.
         tokens: most tokens of one context; the hit's own passage is never cut.
+        filter: which passages may be added: who may not find a passage does not read it here.
     """
     if expand not in ("nothing", "neighbours", "parent"):
         raise InputError(f"expand is nothing, neighbours or parent, got {expand!r}")
+    allowed = as_filter(filter)
     result = []
     for hit in hits:
         position = hit.payload.get("position")
@@ -167,9 +172,8 @@ def contexts(
             result.append(Context(hit, hit.text, place, place))
             continue
         reach = None if expand == "parent" else tokens
-        result.append(
-            _around(hit, position, _passages(connector, hit, position, reach), encoder, tokens)
-        )
+        passages = _passages(connector, hit, position, reach, allowed)
+        result.append(_around(hit, position, passages, encoder, tokens))
     return result
 
 
@@ -186,45 +190,95 @@ def best_sentences(
         texts: passages or contexts.
         encoder: encodes the sentences of all texts in one pass.
         limit: how many.
+
+    Raises:
+        InputError: the model makes no multi-vectors.
     """
     where: dict[str, int] = {}
     for row, text in enumerate(texts):
-        for sentence in _sentences(text):
-            where.setdefault(sentence, row)
+        for start, stop in _sentences(text):
+            where.setdefault(" ".join(text[start:stop].split()), row)
     sentences = list(where)
     if not sentences:
         return []
-    asked = encoder.encode([query], kind="query", legs=("multivector",)).multivector
-    made = encoder.encode(sentences, legs=("multivector",)).multivector
-    if asked is None or made is None:
-        return []
-    scores = scoring.maxsim_scores(asked[0], made)
+    scores = _maxsim(query, sentences, encoder)
     best = sorted(np.argsort(-scores, kind="stable")[:limit].tolist())
     return [Sentence(sentences[row], float(scores[row]), where[sentences[row]]) for row in best]
 
 
-def _sentences(text: str) -> Iterator[str]:
-    """Each in one line. Paragraphs, items of lists and rows of tables end one, headings are none.
+def highlights(
+    query: str, texts: Sequence[str], encoder: Encoder, *, limit: int = 3
+) -> list[tuple[Highlight, ...]]:
+    """Where the best sentences of each text stand, by MaxSim with the query, in the texts' order.
 
-    >>> list(_sentences("# Title\\nWrapped\\nline. Next!\\n- an item\\n- 3.5 bar\\n| a row | 1 |"))
-    ['Wrapped line.', 'Next!', 'an item', '3.5 bar', 'a row | 1']
+    Args:
+        query: the question.
+        texts: passages or contexts.
+        encoder: encodes the sentences of all of them in one pass.
+        limit: how many of each text.
+
+    Raises:
+        InputError: the model makes no multi-vectors.
+    """
+    spans = [list(_sentences(text)) for text in texts]
+    sentences = [
+        text[start:stop] for text, own in zip(texts, spans, strict=True) for start, stop in own
+    ]
+    if not sentences:
+        return [() for _ in texts]
+    scores = iter(_maxsim(query, sentences, encoder).tolist())
+    marks = [[Highlight(start, stop, next(scores)) for start, stop in own] for own in spans]
+    best = [sorted(own, key=lambda each: -each.score)[:limit] for own in marks]
+    return [tuple(sorted(own, key=lambda each: each.start)) for own in best]
+
+
+def _maxsim(query: str, sentences: Sequence[str], encoder: Encoder) -> FloatArray:
+    asked = encoder.encode([query], kind="query", legs=("multivector",)).multivector
+    made = encoder.encode(sentences, legs=("multivector",)).multivector
+    if asked is None or made is None:
+        raise InputError(f"{encoder.info.name} makes no multi-vectors to compare sentences by")
+    return scoring.maxsim_scores(asked[0], made)
+
+
+def _sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Where each starts and stops. Paragraphs, items of lists and rows of tables end one, headings are none.
+
+    >>> text = "# Title\\nWrapped\\nline. Next!\\n- an item\\n- 3.5 bar\\n| a row | 1 |"
+    >>> [text[start:stop] for start, stop in _sentences(text)]
+    ['Wrapped\\nline.', 'Next!', 'an item', '3.5 bar', 'a row | 1']
     """
     from semantic_text_splitter import TextSplitter
 
     longest = TextSplitter(_SENTENCE_CHARACTERS)
-    for block in _BLOCK.split(text):
-        written = block.partition("\n")[2] if block.startswith("#") else _MARKER.sub("", block)
-        for part in _SENTENCE_END.split(written):
-            sentence = " ".join(part.split()).strip("| ")
+    for place, block in _between(_BLOCK, text, 0):
+        heading = block.partition("\n")[0] if block.startswith("#") else ""
+        marker = _MARKER.match(block)
+        before = len(heading) if heading else marker.end() if marker else 0
+        for start, part in _between(_SENTENCE_END, block[before:], place + before):
+            sentence = part.strip().strip("| ")
             if any(character.isalnum() for character in sentence):
-                yield from longest.chunks(sentence)
+                first = start + part.index(sentence)
+                one_line = re.sub(r"\s", " ", sentence)  # line ends outrank words in the splitter
+                for offset, piece in longest.chunk_indices(one_line):
+                    yield first + offset, first + offset + len(piece)
+
+
+def _between(separator: re.Pattern[str], text: str, place: int) -> Iterator[tuple[int, str]]:
+    """The parts of a text with their places, of which the first is ``place``."""
+    start = 0
+    for end in separator.finditer(text):
+        yield place + start, text[start : end.start()]
+        start = end.end()
+    yield place + start, text[start:]
 
 
 def _passages(
-    connector: Connector, hit: Hit, position: int, reach: int | None
+    connector: Connector, hit: Hit, position: int, reach: int | None, allowed: Filter | None
 ) -> dict[int, Payload]:
-    """The document's passages by position; with ``reach`` those so many positions around."""
-    condition = F("document_id") == hit.document_id
+    """The document's passages by position; with ``reach`` tokens those that may come into question."""
+    condition: Filter = F("document_id") == hit.document_id
+    if allowed is not None:
+        condition &= allowed
     if reach is not None:
         # A passage has at least one token, but eight are the least that ingestion leaves alone.
         distance = max(1, reach // 8)

@@ -10,16 +10,15 @@ import numpy as np
 
 from m3connect.contract import Connector, Encoder
 from m3connect.searching import planner, scoring
+from m3connect.searching.refining import read_of
 from m3connect.types import (
     FloatArray,
     Hit,
     Leg,
-    Payload,
     Query,
     Rrf,
     TokenArray,
     Weighted,
-    encoded_text,
 )
 
 
@@ -93,18 +92,12 @@ def explain(
         if query.multivector is not None and record.multivector is not None:
             names = (
                 encoder.tokens(text, kind="query"),
-                encoder.tokens(_encoded(batch.payloads[rows[hit.id]])),
+                encoder.tokens(read_of(batch.payloads[rows[hit.id]])),
             )
             tokens = _token_matches(query.multivector, record.multivector[0], *names)
         scores = {leg: _leg_score(hit, leg, computed) for leg in query.legs}
         explanations.append(Explanation(_parts(query, hit, scores, shares), terms, tokens))
     return explanations
-
-
-def _encoded(payload: Payload) -> str:
-    """What the encoder read of a passage: its context and its text."""
-    context = payload.get("_context")
-    return encoded_text(str(payload.get("text", "")), context if isinstance(context, str) else None)
 
 
 def _leg_score(hit: Hit, leg: Leg, computed: Mapping[Leg, Mapping[str, float]]) -> float:

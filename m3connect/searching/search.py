@@ -1,19 +1,26 @@
-"""From a text to hits: encode, plan, search. The other main path beside ingestion."""
+"""From a text to hits: encode, plan, search, refine. The other main path beside ingestion."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from m3connect.contract import CollectionInfo, Connector, Encoder, ModelInfo
+from m3connect.contract import CollectionInfo, Connector, Encoder, ModelInfo, Reranker
 from m3connect.errors import InputError
 from m3connect.filters import AnyFilter, as_filter
 from m3connect.searching import modes, planner
+from m3connect.searching.contexts import Expand
 from m3connect.searching.explain import Explanation, explain
 from m3connect.searching.modes import Preset
 from m3connect.searching.names import Mode, ModeName
 from m3connect.searching.planner import Hits
-from m3connect.types import Fusion, Leg, Query, shown
+from m3connect.searching.refining import GroupBy, Refinement
+from m3connect.types import Fusion, Hit, Leg, Query, shown
 
 
 class TextHits(Hits):
@@ -22,21 +29,29 @@ class TextHits(Hits):
     Their payloads are without what ingestion keeps for itself (:func:`m3connect.types.shown`).
 
     Args:
-        hits: with their query and plan.
+        hits: those to return.
+        found: what they were chosen from, with query and plan.
         text: that was asked.
         connector, encoder: which answered; :meth:`explain` asks them again.
     """
 
-    def __init__(self, hits: Hits, text: str, connector: Connector, encoder: Encoder) -> None:
+    def __init__(
+        self, hits: Sequence[Hit], found: Hits, text: str, connector: Connector, encoder: Encoder
+    ) -> None:
         clean = [replace(hit, payload=shown(hit.payload)) for hit in hits]
-        super().__init__(clean, hits.query, hits.plan)
+        super().__init__(clean, found.query, found.plan)
         self.text = text
+        self._found = {hit.id: hit for hit in found}
         self._connector = connector
         self._encoder = encoder
 
     def explain(self) -> list[Explanation]:
-        """Why each hit scores what it scores; costs a few more requests to the open collection."""
-        return explain(self._connector, self._encoder, self.text, self.query, self)
+        """Why each hit scores what it scores; costs a few more requests to the open collection.
+
+        What a reranker ordered is explained by the score that the search had given it.
+        """
+        found = [self._found[hit.id] for hit in self]
+        return explain(self._connector, self._encoder, self.text, self.query, found)
 
 
 def search(
@@ -52,6 +67,14 @@ def search(
     depth: int | None = None,
     rerank: int | None = None,
     leg_scores: bool = False,
+    min_scores: Mapping[Leg, float] | None = None,
+    reranker: Reranker | None = None,
+    group_by: GroupBy | None = None,
+    diversity: float | None = None,
+    pool: int | None = None,
+    expand: Expand = "nothing",
+    expand_tokens: int = 1024,
+    highlight: int = 0,
 ) -> TextHits:
     """Find the passages that answer a text.
 
@@ -72,6 +95,19 @@ def search(
         rerank: order the best so many by MaxSim alone, with mode ``all``.
         leg_scores: whether hits carry the score of each leg; costs a request where the engine does
             not return them.
+        min_scores: by leg, the score that a hit has at least, such as ``{"dense": 0.5}``.
+        reranker: a cross-encoder (:func:`m3connect.load_reranker`) or any function of a query and
+            passages: the last to score. Hits carry its score.
+        group_by: ``document`` for the best passage of each document alone.
+        diversity: 0 to 1, hits unlike each other: see
+            :func:`m3connect.searching.contexts.diverse`.
+        pool: how many hits the four options above choose from; default: five times ``offset +
+            limit``. Where too few of them remain, fewer than ``limit`` are returned.
+        expand: ``neighbours`` gives each hit in ``.context`` the passages around it by turns,
+            while they fit; ``parent`` its whole document if it fits. The filter holds for them.
+        expand_tokens: most tokens of a context; the hit's own passage is never cut.
+        highlight: marks so many sentences of the context or passage in ``.highlights``, those
+            nearest to the query by MaxSim; ``hit.marked()`` is the text with them.
 
     Returns:
         Hits, best first, with the query and the plan that found them; ``.explain()`` takes them
@@ -80,7 +116,7 @@ def search(
     Raises:
         FingerprintMismatch: the collection was made by another model.
         InputError: a bad option or filter, an empty text, or the collection lacks a leg that the
-            mode scores by.
+            mode or a minimum asks for.
         ConnectorError: the database failed.
     """
     return search_many(
@@ -95,6 +131,14 @@ def search(
         depth=depth,
         rerank=rerank,
         leg_scores=leg_scores,
+        min_scores=min_scores,
+        reranker=reranker,
+        group_by=group_by,
+        diversity=diversity,
+        pool=pool,
+        expand=expand,
+        expand_tokens=expand_tokens,
+        highlight=highlight,
     )[0]
 
 
@@ -111,10 +155,28 @@ def search_many(
     depth: int | None = None,
     rerank: int | None = None,
     leg_scores: bool = False,
+    min_scores: Mapping[Leg, float] | None = None,
+    reranker: Reranker | None = None,
+    group_by: GroupBy | None = None,
+    diversity: float | None = None,
+    pool: int | None = None,
+    expand: Expand = "nothing",
+    expand_tokens: int = 1024,
+    highlight: int = 0,
 ) -> list[TextHits]:
     """:func:`search` for many texts, encoded and sent together; the hits of each text."""
     if offset < 0:
         raise InputError(f"offset must be at least 0, got {offset}")
+    refine = Refinement(
+        min_scores=min_scores,
+        reranker=reranker,
+        group_by=group_by,
+        diversity=diversity,
+        pool=pool,
+        expand=expand,
+        expand_tokens=expand_tokens,
+        highlight=highlight,
+    )
     info = connector.describe()
     queries = build_queries(
         info,
@@ -123,15 +185,47 @@ def search_many(
         mode=mode,
         fusion=fusion,
         filter=filter,
-        limit=limit + offset,
+        limit=refine.pool_for(limit + offset, connector.capabilities.limits.results),
         depth=depth,
         rerank=rerank,
-        leg_scores=leg_scores,
+        leg_scores=leg_scores or bool(min_scores),
     )
-    pages = planner.run(connector, queries, schema=info.schema, offset=offset)
+    left_out = 0 if refine.chooses else offset  # by the search, and not by what chooses after it
+    page = slice(offset - left_out, offset - left_out + limit)
+    answers = planner.run(connector, queries, schema=info.schema, offset=left_out)
     return [
-        TextHits(hits, text, connector, encoder) for text, hits in zip(texts, pages, strict=True)
+        TextHits(refine(found, text, connector, encoder, page), found, text, connector, encoder)
+        for text, found in zip(texts, answers, strict=True)
     ]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_TURNS: weakref.WeakKeyDictionary[Connector, threading.Lock] = weakref.WeakKeyDictionary()
+"""A connector serves any thread, one at a time."""
+
+
+def _in_thread(
+    function: Callable[Concatenate[Connector, P], R],
+) -> Callable[Concatenate[Connector, P], Coroutine[Any, Any, R]]:
+    """The same call in a thread, beside the event loop."""
+
+    def in_turn(connector: Connector, *args: P.args, **kwargs: P.kwargs) -> R:
+        with _TURNS.setdefault(connector, threading.Lock()):
+            return function(connector, *args, **kwargs)
+
+    @functools.wraps(function)
+    async def twin(connector: Connector, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(in_turn, connector, *args, **kwargs)
+
+    name = function.__name__
+    twin.__name__ = twin.__qualname__ = f"{name}_async"
+    twin.__doc__ = f"""``await`` :func:`{name}` in a thread; calls on one connector take turns."""
+    return twin
+
+
+search_async = _in_thread(search)
+search_many_async = _in_thread(search_many)
 
 
 def build_queries(

@@ -1,4 +1,4 @@
-"""Teacher scores for training data: a cross-encoder's, or the model's own combined score.
+"""Teacher scores for training data: a cross-encoder's (``inference/reranking.py``), or the model's own.
 
 Training data are JSON lines as FlagEmbedding has them: ``query``, ``pos``, ``neg`` and, from here,
 ``pos_scores`` and ``neg_scores``.
@@ -13,7 +13,7 @@ from typing import Any
 
 from m3connect.contract import Encoder
 from m3connect.datasets import lines
-from m3connect.errors import ConfigError, InputError
+from m3connect.errors import InputError
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import vectors
 from m3connect.training_data.mining import combined
@@ -101,29 +101,5 @@ def own_score(encoder: Encoder, weights: Sequence[float]) -> Teacher:
             combined(searched[query], [passage], told[places[passage]], by_leg)[passage]
             for query, passage in pairs
         ]
-
-    return score
-
-
-def load_cross_encoder(name: str, device: str) -> Teacher:
-    """A cross-encoder as the teacher.
-
-    Args:
-        name: on the hub, or a folder.
-        device: such as ``cuda``; ``auto`` for the best there is.
-
-    Raises:
-        ConfigError: sentence-transformers is not installed.
-    """
-    try:
-        from sentence_transformers import CrossEncoder
-    except ImportError as error:
-        raise ConfigError(
-            f'a cross-encoder needs sentence-transformers ({error}): pip install "m3connect[teacher]"'
-        ) from error
-    model = CrossEncoder(name, device=None if device == "auto" else device)
-
-    def score(pairs: Sequence[tuple[str, str]]) -> list[float]:
-        return [float(value) for value in model.predict(list(pairs), show_progress_bar=False)]
 
     return score

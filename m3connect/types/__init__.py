@@ -2,10 +2,10 @@
 
 vectors.py   Embeddings of a batch of texts, as Arrow and back
 records.py   Document, Chunk (a passage), RecordBatch
-query.py     Query, the fusions, Hit
+query.py     Query, the fusions, Hit, Highlight
 """
 
-from m3connect.types.query import Fusion, Hit, LegScores, Query, Rrf, Weighted
+from m3connect.types.query import Fusion, Highlight, Hit, LegScores, Query, Rrf, Weighted
 from m3connect.types.records import (
     BOOKKEEPING,
     PASSAGE_FIELDS,
@@ -36,6 +36,7 @@ __all__ = [
     "Embeddings",
     "FloatArray",
     "Fusion",
+    "Highlight",
     "Hit",
     "Leg",
     "LegScores",

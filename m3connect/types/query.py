@@ -100,6 +100,15 @@ class LegScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Highlight:
+    """A sentence that answers the query: characters ``start`` to ``stop`` of a text, and its MaxSim."""
+
+    start: int
+    stop: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One result.
 
@@ -109,6 +118,9 @@ class Hit:
         rank: 1 for the best.
         payload: the record's payload, empty when not asked for.
         scores: each leg's own score, when asked for.
+        context: the passage with what stands around it in its document, when asked for.
+        highlights: the sentences of the context, or else of the passage, that answer best, when
+            asked for; in the order of the text.
     """
 
     id: str
@@ -116,6 +128,8 @@ class Hit:
     rank: int
     payload: Payload = field(default_factory=dict)
     scores: LegScores | None = None
+    context: str | None = None
+    highlights: tuple[Highlight, ...] = ()
 
     @property
     def text(self) -> str:
@@ -135,3 +149,16 @@ class Hit:
         {'lang': 'en'}
         """
         return {name: value for name, value in self.payload.items() if name not in PASSAGE_FIELDS}
+
+    def marked(self, before: str = "**", after: str = "**") -> str:
+        """The context, or else the passage, with the highlights between marks.
+
+        >>> hit = Hit("a#0", 0.9, 1, {"text": "One. Two."}, highlights=(Highlight(5, 9, 0.8),))
+        >>> hit.marked("<", ">")
+        'One. <Two.>'
+        """
+        text, parts, place = self.text if self.context is None else self.context, [], 0
+        for each in self.highlights:
+            parts += [text[place : each.start], before, text[each.start : each.stop], after]
+            place = each.stop
+        return "".join([*parts, text[place:]])

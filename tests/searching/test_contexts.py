@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from m3connect.errors import InputError
 from m3connect.ingestion import ingest
-from m3connect.searching.contexts import best_sentences, by_document, contexts, diverse
+from m3connect.searching.contexts import (
+    best_sentences,
+    by_document,
+    contexts,
+    diverse,
+    highlights,
+)
 from m3connect.searching.search import search
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -131,3 +137,45 @@ def test_sentences_end_in_chinese_without_a_blank(encoder):
     long = best_sentences("x", [" ".join(words)], encoder, limit=9)
     assert max(len(each.text) for each in long) <= 400
     assert " ".join(each.text for each in long).split() == words
+
+
+WRAPPED = """\
+# Keys
+
+A key is rotated every ninety days, which the service does by itself at
+night. Ask for keys at the desk!
+1. First ask.
+2. Then wait.
+
+| a table | of keys |
+
+今日は良い天気です。明日は雨です。
+"""
+
+
+def test_highlights_are_the_sentences_in_their_places(encoder):
+    """Without headings and marks of lists; wrapped lines go on."""
+    (found,) = highlights("keys", [WRAPPED], encoder, limit=99)
+    assert [WRAPPED[mark.start : mark.stop] for mark in found] == [
+        "A key is rotated every ninety days, which the service does by itself at\nnight.",
+        "Ask for keys at the desk!",
+        "First ask.",
+        "Then wait.",
+        "a table | of keys",
+        "今日は良い天気です。",
+        "明日は雨です。",
+    ]
+
+
+@given(st.lists(st.text(max_size=30), max_size=4), st.integers(0, 3))
+def test_highlights_are_disjoint_places_of_the_text(texts, limit):
+    """Whatever the text: at most so many, in order, none over another, none blank."""
+    for text, found in zip(
+        texts, highlights("a query", texts, HashEncoder(), limit=limit), strict=True
+    ):
+        assert len(found) <= limit
+        ends = [0]
+        for mark in found:
+            assert ends[-1] <= mark.start < mark.stop <= len(text)
+            assert text[mark.start : mark.stop].strip()
+            ends.append(mark.stop)

@@ -94,7 +94,7 @@ def test_a_busy_service_is_asked_again(remote, wire, local):
     wire.first = [429, 503]
     assert remote.encode(["x"]) == local.encode(["x"])
     wire.first = [503] * 3
-    with pytest.raises(TransientError, match="encoder service"):
+    with pytest.raises(TransientError, match="m3connect service"):
         remote.encode(["x"])
 
 

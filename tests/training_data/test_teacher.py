@@ -1,6 +1,7 @@
 """Teacher scores: in place, in order, streamed, and the formula's."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -11,6 +12,7 @@ from m3connect.cli.running import Services
 from m3connect.cli.score import score as score_command
 from m3connect.connecting.registry import connect
 from m3connect.errors import InputError
+from m3connect.inference import reranking
 from m3connect.searching import scoring
 from m3connect.testing.fakes import HashEncoder
 from m3connect.training_data import teacher
@@ -65,11 +67,8 @@ def test_the_models_own_score_is_the_weighted_sum(weights):
 
 def test_the_command_scores_a_file(tmp_path, monkeypatch):
     """The output has the input's lines with scores; a cross-encoder can be the teacher."""
-    monkeypatch.setattr(
-        teacher,
-        "load_cross_encoder",
-        lambda *_: lambda pairs: [7.0] * len(pairs),
-    )
+    sevens = SimpleNamespace(score=lambda pairs: [7.0] * len(pairs))
+    monkeypatch.setattr(reranking, "CrossEncoder", lambda *_, **__: sevens)
     app = typer.Typer()
     app.command()(expanded(score_command))
     services = Services(connect, lambda *_, **__: HashEncoder())
@@ -100,39 +99,3 @@ def test_bad_lines_are_named(tmp_path, line, message):
     path.write_text('{"query": "x", "pos": [], "neg": []}\n' + line + "\n")
     with pytest.raises(InputError, match=message):
         list(teacher.read(path))
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.slow
-def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path):
-    """A small random cross-encoder scores pairs one by one as it does together."""
-    pytest.importorskip("sentence_transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "blue", "sky", "green", "grass"]
-    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(tmp_path)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        num_labels=1,
-        max_position_embeddings=32,
-    )
-    BertForSequenceClassification(config).save_pretrained(tmp_path)
-    score = teacher.load_cross_encoder(str(tmp_path), "cpu")
-    pairs = [("blue sky", "sky"), ("green", "grass green"), ("blue", "blue")]
-    together = score(pairs)
-    assert len(set(together)) == 3
-    assert together == pytest.approx([score([pair])[0] for pair in pairs], abs=1e-5)
