@@ -5,12 +5,10 @@ connector.py   the contract on top of Qdrant
 mapping.py     records as points and back
 filters.py     filters as conditions on facts
 queries.py     queries as requests
-quick_import   the driver, imported in half the time
 errors.py      what the drivers raise, as ours
 engine/        embedded, in the client's memory, or a server
 """
 
-from m3connect_qdrant import quick_import  # noqa: F401 - before anything imports the driver
 from m3connect_qdrant.connector import QdrantConnector
 from m3connect_qdrant.opening import connect
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from qdrant_client import models
 
 from m3connect.connecting import retry, ties
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
@@ -36,9 +35,9 @@ from m3connect.errors import (
 from m3connect.filters import AnyFilter, Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_qdrant import mapping
-from m3connect_qdrant.engine.protocol import Engine, PayloadSelector
+from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
-from m3connect_qdrant.filters import compile_filter, indexes
+from m3connect_qdrant.filters import Json, compile_filter, indexes
 from m3connect_qdrant.mapping import ONLY_ID, ONLY_ROWS, WITHOUT_FACTS, MultivectorStorage, Point
 from m3connect_qdrant.naming import check_name
 from m3connect_qdrant.queries import (
@@ -231,7 +230,7 @@ class QdrantConnector:
             batch = batch.take(np.array([*last.values()]))
 
         def send(part: RecordBatch) -> None:
-            with translated("upsert"):
+            with translated("upsert", self._engine.translate):
                 self._engine.upsert([*mapping.points(part, schema)])
 
         retry.deliver(batch, send, self._limits, self._policy)
@@ -240,7 +239,7 @@ class QdrantConnector:
         """Delete by ids or by filter; the number is counted just before."""
         self._schema("delete")
         chosen = ids_or_filter(where)
-        selected: models.Filter | list[str]
+        selected: Json | list[str]
         if isinstance(chosen, Filter):
             selected = compile_filter(chosen)
             number = self._count("delete", selected)
@@ -459,7 +458,7 @@ class QdrantConnector:
             yield [point.id for point in outline[part]]
 
     def _retrieve(
-        self, operation: str, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
+        self, operation: str, ids: Sequence[str], payload: Json, legs: Sequence[Leg]
     ) -> Iterator[Point]:
         """Those of the points that exist."""
 
@@ -471,9 +470,9 @@ class QdrantConnector:
     def _pages(
         self,
         operation: str,
-        condition: models.Filter | None,
+        condition: Json | None,
         size: int,
-        payload: PayloadSelector,
+        payload: Json,
         legs: Sequence[Leg],
     ) -> Iterator[list[Point]]:
         """All points that match, page by page."""
@@ -488,7 +487,7 @@ class QdrantConnector:
             if offset is None:
                 return
 
-    def _count(self, operation: str, condition: models.Filter | None) -> int:
+    def _count(self, operation: str, condition: Json | None) -> int:
         """How many points match; where exact counts are not allowed, by reading all their ids."""
         if self._engine.allowance.exact:
             return self._call(operation, self._engine.count, condition)
@@ -501,7 +500,7 @@ class QdrantConnector:
             raise closed(NAME, operation)
 
         def ask() -> T:
-            with translated(operation):
+            with translated(operation, self._engine.translate):
                 return function(*args, **options)
 
         return retry.call(ask, self._policy)

@@ -19,8 +19,6 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from qdrant_client import models
-
 from m3connect.connecting.facts import token, walk
 from m3connect.contract import RESERVED_PREFIX, FieldKind
 from m3connect.errors import InputError, InvalidFilter
@@ -45,21 +43,23 @@ RESERVED = RESERVED_PREFIX
 DEEPEST = 30
 """Levels that a message to a server may nest, of a payload or a filter."""
 
+Json = dict[str, Any]
+"""A part of a request, as Qdrant's REST interface documents it."""
 Facts = dict[str, dict[str, list[Any]]]
 
-_KEYWORD = models.PayloadSchemaType.KEYWORD
+_KEYWORD = "keyword"
 _NUMBERS = {
-    "numbers": models.PayloadSchemaType.FLOAT,
-    "fine[].high": models.PayloadSchemaType.FLOAT,
+    "numbers": "float",
+    "fine[].high": "float",
     # Nothing is found by it, but a strict server wants an index on all that a filter reads.
-    "fine[].low": models.PayloadSchemaType.FLOAT,
+    "fine[].low": "float",
 }
-_INDEXED: Mapping[FieldKind, Mapping[str, models.PayloadSchemaType]] = {
+_INDEXED: Mapping[FieldKind, Mapping[str, str]] = {
     "keyword": {"values": _KEYWORD},
     "boolean": {"values": _KEYWORD},
     "integer": {"values": _KEYWORD, **_NUMBERS},
     "float": {"values": _KEYWORD, **_NUMBERS},
-    "datetime": {"values": _KEYWORD, "dates": models.PayloadSchemaType.DATETIME},
+    "datetime": {"values": _KEYWORD, "dates": "datetime"},
 }
 
 
@@ -89,7 +89,7 @@ def facts(payload: Mapping[str, Any]) -> Facts:
     return by_path
 
 
-def indexes(field: str, kind: FieldKind) -> dict[str, models.PayloadSchemaType]:
+def indexes(field: str, kind: FieldKind) -> dict[str, str]:
     """The payload indexes that make filters on a field fast, by their keys."""
     return {_key(field, fact): schema for fact, schema in _INDEXED[kind].items()}
 
@@ -135,7 +135,7 @@ def _quoted(path: str) -> str:
 # ---------------------------------------------------------------------------------- conditions
 
 
-def compile_filter(condition: AnyFilter) -> models.Filter:
+def compile_filter(condition: AnyFilter) -> Json:
     """The same condition in Qdrant's terms, on the facts.
 
     Raises:
@@ -145,7 +145,7 @@ def compile_filter(condition: AnyFilter) -> models.Filter:
     return _compile(as_filter(condition), DEEPEST)
 
 
-def _compile(condition: Filter, levels: int) -> models.Filter:
+def _compile(condition: Filter, levels: int) -> Json:
     """With so many more of and, or, not within each other."""
     if levels == 0:
         raise InvalidFilter(
@@ -159,64 +159,56 @@ def _compile(condition: Filter, levels: int) -> models.Filter:
         case In(field, values):
             return _any_of(field, values)
         case Range() if condition.is_date:
-            within = models.DatetimeRange(**condition.instants)
-            dates = models.FieldCondition(key=_key(condition.field, "dates"), range=within)
-            return models.Filter(must=[dates])
+            within = {name: moment.isoformat() for name, moment in condition.instants.items()}
+            return {"must": [{"key": _key(condition.field, "dates"), "range": within}]}
         case Range():
             return _number_within(condition.field, condition.bounds)
         case Exists(field):
-            there = models.PayloadField(key=_key(field, "values"))
-            return models.Filter(must_not=[models.IsEmptyCondition(is_empty=there)])
+            return {"must_not": [{"is_empty": {"key": _key(field, "values")}}]}
         case And(parts):
-            return models.Filter(must=[_compile(part, levels - 1) for part in parts])
+            return {"must": [_compile(part, levels - 1) for part in parts]}
         case Or(parts):
             # To Qdrant an empty `should` is no condition at all.
-            either: list[models.Condition] = [_compile(p, levels - 1) for p in parts]
-            return models.Filter(should=either) if either else _nothing()
+            either = [_compile(part, levels - 1) for part in parts]
+            return {"should": either} if either else _nothing()
         case Not(part):
-            return models.Filter(must_not=[_compile(part, levels - 1)])
+            return {"must_not": [_compile(part, levels - 1)]}
     raise InputError(f"{condition!r} is no filter")
 
 
-def _nothing() -> models.Filter:
-    return models.Filter(must=[models.HasIdCondition(has_id=[])])
+def _nothing() -> Json:
+    return {"must": [{"has_id": []}]}
 
 
-def _any_of(field: str, values: Iterable[Scalar]) -> models.Filter:
+def _any_of(field: str, values: Iterable[Scalar]) -> Json:
     tokens = [token(value) for value in values]
     if not tokens:
         return _nothing()
-    equal = models.FieldCondition(key=_key(field, "values"), match=models.MatchAny(any=tokens))
-    return models.Filter(must=[equal])
+    return {"must": [{"key": _key(field, "values"), "match": {"any": tokens}}]}
 
 
-def _number_within(field: str, bounds: Mapping[str, Any]) -> models.Filter:
+def _number_within(field: str, bounds: Mapping[str, Any]) -> Json:
     doubles = {name: _double_at(name, bound) for name, bound in bounds.items()}
     pairs = {name: _fine(bound) for name, bound in bounds.items()}
     near = {f"{name[:2]}e": high for name, (high, _) in pairs.items()}
-    beyond: list[models.Condition] = [_beyond(name, *pair) for name, pair in pairs.items()]
-    nested = models.Nested(key=_key(field, "fine"), filter=models.Filter(must=beyond))
-    fine: list[models.Condition] = [
+    beyond = [_beyond(name, *pair) for name, pair in pairs.items()]
+    fine = [
         # Follows from the other, but an index answers it, so that few payloads are read.
         _in_range(_key(field, "fine[].high"), **near),
-        models.NestedCondition(nested=nested),
+        {"nested": {"key": _key(field, "fine"), "filter": {"must": beyond}}},
     ]
-    return models.Filter(
-        should=[_in_range(_key(field, "numbers"), **doubles), models.Filter(must=fine)]
-    )
+    return {"should": [_in_range(_key(field, "numbers"), **doubles), {"must": fine}]}
 
 
-def _beyond(name: str, high: float, low: float) -> models.Filter:
+def _beyond(name: str, high: float, low: float) -> Json:
     """On one side of a bound, in the order of pairs."""
     further = _in_range("high", **{name[:2]: high})
-    tied = models.Filter(
-        must=[_in_range("high", gte=high, lte=high), _in_range("low", **{name: low})]
-    )
-    return models.Filter(should=[further, tied])
+    tied = {"must": [_in_range("high", gte=high, lte=high), _in_range("low", **{name: low})]}
+    return {"should": [further, tied]}
 
 
-def _in_range(key: str, **bounds: float) -> models.FieldCondition:
-    return models.FieldCondition(key=key, range=models.Range(**bounds))
+def _in_range(key: str, **bounds: float) -> Json:
+    return {"key": key, "range": bounds}
 
 
 def _fine(number: float) -> tuple[float, float]:

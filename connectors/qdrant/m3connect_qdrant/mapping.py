@@ -13,18 +13,17 @@ from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
-from qdrant_client import models
 
 from m3connect.connecting.reading import read_embeddings
 from m3connect.contract import CollectionSchema
 from m3connect.types import Embeddings, Leg, Payload, RecordBatch, SparseVector
-from m3connect_qdrant.filters import DEEPEST, RESERVED, facts, is_stored_exactly
+from m3connect_qdrant.filters import DEEPEST, RESERVED, Json, facts, is_stored_exactly
 
 MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"]
 
-WITHOUT_FACTS = models.PayloadSelectorExclude(exclude=[f"{RESERVED}.facts"])
-ONLY_ID = models.PayloadSelectorInclude(include=[f"{RESERVED}.id"])
-ONLY_ROWS = models.PayloadSelectorInclude(include=[f"{RESERVED}.rows"])
+WITHOUT_FACTS = {"exclude": [f"{RESERVED}.facts"]}
+ONLY_ID = {"include": [f"{RESERVED}.id"]}
+ONLY_ROWS = {"include": [f"{RESERVED}.rows"]}
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "m3connect")
 
@@ -49,33 +48,31 @@ class Point:
 
 def vector_params(
     schema: CollectionSchema, storage: MultivectorStorage | None = None
-) -> dict[str, models.VectorParams]:
+) -> dict[str, Json]:
     """The dense and multi-vector parameters of a new collection.
 
     Args:
         schema: what it will hold.
         storage: how token values are stored, if not as the schema says.
     """
-    params: dict[str, models.VectorParams] = {}
+    params: dict[str, Json] = {}
     if schema.dense_width is not None:
-        params["dense"] = models.VectorParams(size=schema.dense_width, distance=models.Distance.DOT)
+        params["dense"] = {"size": schema.dense_width, "distance": "Dot"}
     if schema.multivector_width is not None:
-        params["multivector"] = models.VectorParams(
-            size=schema.multivector_width,
-            distance=models.Distance.DOT,
-            datatype=models.Datatype(storage or schema.multivector_dtype),
-            multivector_config=models.MultiVectorConfig(
-                comparator=models.MultiVectorComparator.MAX_SIM
-            ),
+        params["multivector"] = {
+            "size": schema.multivector_width,
+            "distance": "Dot",
+            "datatype": storage or schema.multivector_dtype,
+            "multivector_config": {"comparator": "max_sim"},
             # Candidates come from the other legs, so a graph over tokens would be dead weight.
-            hnsw_config=models.HnswConfigDiff(m=0),
-        )
+            "hnsw_config": {"m": 0},
+        }
     return params
 
 
-def sparse_params(schema: CollectionSchema) -> dict[str, models.SparseVectorParams]:
+def sparse_params(schema: CollectionSchema) -> dict[str, Json]:
     """The sparse parameters of a new collection: no IDF, the weights are learned."""
-    return {"sparse": models.SparseVectorParams()} if schema.sparse else {}
+    return {"sparse": {}} if schema.sparse else {}
 
 
 # -------------------------------------------------------------------------------------- records

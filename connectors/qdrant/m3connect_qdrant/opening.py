@@ -8,8 +8,6 @@ from typing import get_args
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
 from m3connect.errors import ConfigError
 from m3connect_qdrant.connector import QdrantConnector
-from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
-from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.mapping import MultivectorStorage
 from m3connect_qdrant.naming import check_name
@@ -50,7 +48,6 @@ def connect(
     Raises:
         ConfigError: a bad option.
     """
-    check_name(collection, (EdgeEngine if url is None else ServerEngine).longest_name)
     if url is not None and path is not None:
         raise ConfigError("give url (a server) or path (embedded), not both")
     if multivector_storage not in {None, *get_args(MultivectorStorage)}:
@@ -59,7 +56,11 @@ def connect(
     if ca_certificate is not None and not Path(ca_certificate).is_file():
         raise ConfigError(f"ca_certificate: there is no file {ca_certificate}")
     engine: Engine
+    # The client takes half a second to import, of which a search of a folder needs nothing.
     if url is not None:
+        from m3connect_qdrant.engine.client import ServerEngine
+
+        check_name(collection, ServerEngine.longest_name)
         engine = ServerEngine(
             collection,
             url,
@@ -70,8 +71,14 @@ def connect(
             ca_certificate=None if ca_certificate is None else Path(ca_certificate),
         )
     elif path == ":memory:":
+        from m3connect_qdrant.engine.client import MemoryEngine
+
+        check_name(collection, MemoryEngine.longest_name)
         engine = MemoryEngine(collection)
     else:
+        from m3connect_qdrant.engine.edge import EdgeEngine
+
+        check_name(collection, EdgeEngine.longest_name)
         engine = EdgeEngine(Path(path or DEFAULT_PATH) / collection)
     return QdrantConnector(
         collection, engine, exact=exact, storage=multivector_storage, policy=retry

@@ -1,5 +1,7 @@
 """Queries as one Qdrant request each, and its answers as hits. Pure: no engine is called here.
 
+A request is the JSON that Qdrant's REST interface documents; each engine makes its own classes of it.
+
 Candidates come from prefetches, one a leg. What fuses them is a formula over the prefetches'
 scores, for Qdrant's own weighted rank fusion divides a rank by its weight, and it orders ties at
 random; a candidate that a prefetch lacks counts 0 there.
@@ -10,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qdrant_client import models
-
 from m3connect.errors import InputError
 from m3connect.types import Fusion, Hit, Leg, Query, Rrf
-from m3connect_qdrant.filters import RESERVED, compile_filter
+from m3connect_qdrant.filters import RESERVED, Json, compile_filter
 from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, point_id, user_payload
 
 MULTIVECTOR_FLOATS = 1_048_576
@@ -22,8 +22,8 @@ MULTIVECTOR_FLOATS = 1_048_576
 
 Answer = Sequence[tuple[float, Mapping[str, Any]]]
 """Scores and stored payloads, best first."""
-Searches = Mapping[Leg, models.Prefetch]
-Vectors = Mapping[Leg, models.NearestQuery]
+Searches = Mapping[Leg, Json]
+Vectors = Mapping[Leg, Json]
 
 
 _TIED = 4
@@ -48,7 +48,7 @@ def check_size(query: Query) -> None:
         )
 
 
-def request(query: Query, limit: int, *, exact: bool = False) -> models.QueryRequest | None:
+def request(query: Query, limit: int, *, exact: bool = False) -> Json | None:
     """The request that answers a query; None when no record can match.
 
     Args:
@@ -59,15 +59,7 @@ def request(query: Query, limit: int, *, exact: bool = False) -> models.QueryReq
     last = _last_stage(query, limit, exact=exact)
     if last is None:
         return None
-    return models.QueryRequest(
-        prefetch=last.prefetch,
-        query=last.query,
-        using=last.using,
-        filter=last.filter,
-        params=last.params,
-        limit=last.limit,
-        with_payload=WITHOUT_FACTS if query.payload else ONLY_ID,
-    )
+    return {**last, "with_payload": WITHOUT_FACTS if query.payload else ONLY_ID}
 
 
 def score_of(answer: tuple[float, Mapping[str, Any]]) -> float:
@@ -97,15 +89,14 @@ def hits(query: Query, answer: Answer) -> list[Hit]:
     ]
 
 
-def _last_stage(query: Query, limit: int, *, exact: bool) -> models.Prefetch | None:
+def _last_stage(query: Query, limit: int, *, exact: bool) -> Json | None:
     vectors = _vectors(query)
-    condition = _condition(query)
-    params = models.SearchParams(exact=True) if exact else None
+    how: Json = {"params": {"exact": True}} if exact else {}
+    if (condition := _condition(query)) is not None:
+        how["filter"] = condition
 
-    def search(leg: Leg, depth: int) -> models.Prefetch:
-        return models.Prefetch(
-            query=vectors[leg], using=leg, filter=condition, params=params, limit=depth
-        )
+    def search(leg: Leg, depth: int) -> Json:
+        return {"query": vectors[leg], "using": leg, **how, "limit": depth}
 
     if len(query.legs) == 1:
         (leg,) = query.legs
@@ -116,46 +107,45 @@ def _last_stage(query: Query, limit: int, *, exact: bool) -> models.Prefetch | N
         return None
     if query.rerank is None:
         return _fused(query, searches, vectors, limit)
-    return models.Prefetch(
-        prefetch=[_best(query, searches, vectors, query.rerank)],
-        query=vectors["multivector"],
-        using="multivector",
-        limit=limit,
-    )
+    return {
+        "prefetch": [_best(query, searches, vectors, query.rerank)],
+        "query": vectors["multivector"],
+        "using": "multivector",
+        "limit": limit,
+    }
 
 
-def _condition(query: Query) -> models.Filter | None:
+def _condition(query: Query) -> Json | None:
     """Which points may be found."""
     allowed = None if query.filter is None else compile_filter(query.filter)
     if query.within is None:
         return allowed
-    named = models.HasIdCondition(has_id=[point_id(id_) for id_ in query.within])
-    return models.Filter(must=[named] if allowed is None else [named, allowed])
+    named = {"has_id": [point_id(id_) for id_ in query.within]}
+    return {"must": [named] if allowed is None else [named, allowed]}
 
 
-def _vectors(query: Query) -> dict[Leg, models.NearestQuery]:
+def _vectors(query: Query) -> dict[Leg, Json]:
     """The query's vectors that can find anything: a sparse one without terms cannot."""
-    vectors: dict[Leg, models.NearestQuery] = {}
+    vectors: dict[Leg, Json] = {}
     if query.dense is not None:
-        vectors["dense"] = models.NearestQuery(nearest=query.dense.tolist())
+        vectors["dense"] = {"nearest": query.dense.tolist()}
     if query.sparse is not None and len(query.sparse):
         indices, values = query.sparse.indices.tolist(), query.sparse.values.tolist()
-        terms = models.SparseVector(indices=indices, values=values)
-        vectors["sparse"] = models.NearestQuery(nearest=terms)
+        vectors["sparse"] = {"nearest": {"indices": indices, "values": values}}
     if query.multivector is not None:
-        vectors["multivector"] = models.NearestQuery(nearest=query.multivector.tolist())
+        vectors["multivector"] = {"nearest": query.multivector.tolist()}
     return vectors
 
 
-def _best(query: Query, searches: Searches, vectors: Vectors, depth: int) -> models.Prefetch:
+def _best(query: Query, searches: Searches, vectors: Vectors, depth: int) -> Json:
     """The best of the dense and sparse legs, to be reranked."""
     if len(query.legs) == 3:
         return _fused(query, searches, vectors, depth)
     (search,) = searches.values()
-    return search.model_copy(update={"limit": min(depth, search.limit or depth)})
+    return {**search, "limit": min(depth, search["limit"])}
 
 
-def _fused(query: Query, searches: Searches, vectors: Vectors, limit: int) -> models.Prefetch:
+def _fused(query: Query, searches: Searches, vectors: Vectors, limit: int) -> Json:
     """The stages that score the candidates, and the formula over their scores."""
     how = query.fusion
     assert how is not None, "check_query saw to it"
@@ -164,38 +154,36 @@ def _fused(query: Query, searches: Searches, vectors: Vectors, limit: int) -> mo
         legs.append("multivector")
     names = [f"$score[{position}]" for position in range(len(legs))]
     terms = [_term(query, how, leg, name) for leg, name in zip(legs, names, strict=True)]
-    return models.Prefetch(
-        prefetch=[_stage(how, leg, searches, vectors) for leg in legs],
-        query=models.FormulaQuery(
-            formula=models.SumExpression(sum=terms), defaults=dict.fromkeys(names, 0.0)
-        ),
-        limit=limit,
-    )
+    return {
+        "prefetch": [_stage(how, leg, searches, vectors) for leg in legs],
+        "query": {"formula": {"sum": terms}, "defaults": dict.fromkeys(names, 0.0)},
+        "limit": limit,
+    }
 
 
-def _stage(how: Fusion, leg: Leg, searches: Searches, vectors: Vectors) -> models.Prefetch:
+def _stage(how: Fusion, leg: Leg, searches: Searches, vectors: Vectors) -> Json:
     """What gives candidates their score in a leg; for rank fusion, 1 / rank."""
     if leg in searches and (isinstance(how, Rrf) or not how.rescore):
         stage = searches[leg]
     else:
-        everyone = sum(search.limit or 0 for search in searches.values())
-        stage = models.Prefetch(
-            prefetch=[*searches.values()], query=vectors[leg], using=leg, limit=everyone
-        )
+        stage = {
+            "prefetch": [*searches.values()],
+            "query": vectors[leg],
+            "using": leg,
+            "limit": sum(search["limit"] for search in searches.values()),
+        }
     if isinstance(how, Rrf):
-        ranks = models.RrfQuery(rrf=models.Rrf(k=1))
-        return models.Prefetch(prefetch=[stage], query=ranks, limit=stage.limit)
+        return {"prefetch": [stage], "query": {"rrf": {"k": 1}}, "limit": stage["limit"]}
     return stage
 
 
-def _term(query: Query, how: Fusion, leg: Leg, score: str) -> models.Expression:
+def _term(query: Query, how: Fusion, leg: Leg, score: str) -> Json:
     """A leg's part of the sum."""
     weight: float = getattr(how, leg)
     if isinstance(how, Rrf):
         # With s = 1 / rank, weight / (k + rank) is weight * s / (1 + k * s), and 0 for s = 0.
-        below = models.SumExpression(sum=[1.0, models.MultExpression(mult=[how.k, score])])
-        above = models.MultExpression(mult=[weight, score])
-        return models.DivExpression(div=models.DivParams(left=above, right=below))
+        below = {"sum": [1.0, {"mult": [how.k, score]}]}
+        return {"div": {"left": {"mult": [weight, score]}, "right": below}}
     if leg == "multivector" and query.multivector is not None:
         weight /= len(query.multivector)
-    return models.MultExpression(mult=[weight, score])
+    return {"mult": [weight, score]}

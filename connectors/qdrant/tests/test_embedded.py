@@ -269,3 +269,14 @@ def test_a_full_disk_refuses_writes_and_leaves_what_is_there(
     with connect(collection="other", path=str(tmp_path)) as other, pytest.raises(WritesRefused):
         other.ensure(corpus.SCHEMA)
     assert [path.name for path in tmp_path.iterdir()] == ["docs"]
+
+
+def test_a_collection_in_a_folder_needs_no_client(tmp_path: Path) -> None:
+    """Its import is half of what a search would take."""
+    code = (
+        "import sys, m3connect_qdrant\n"
+        f"connector = m3connect_qdrant.connect(collection='a', path={str(tmp_path)!r})\n"
+        "connector.collections()\n"
+        "sys.exit(bool({'qdrant_client', 'grpc', 'httpx'} & {*sys.modules}))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -34,7 +34,8 @@ from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
 from m3connect_qdrant import QdrantConnector
 from m3connect_qdrant.engine.client import ServerEngine
-from m3connect_qdrant.errors import CollectionExists, translate, translated
+from m3connect_qdrant.engine.client_errors import translate
+from m3connect_qdrant.errors import CollectionExists, translated
 
 RATE = (
     "Rate limiting exceeded: Write rate limit exceeded: Operation requires 1 tokens but only 0.0 "
@@ -235,7 +236,7 @@ def test_every_exception_class_of_the_client_is_translated() -> None:
     assert len(defined) == 5
     for cls in defined:
         error = samples.get(cls) or cls("what happened")
-        with pytest.raises(ConnectorError) as caught, translated("count"):
+        with pytest.raises(ConnectorError) as caught, translated("count", translate):
             raise error
         assert caught.value.__cause__ is error
         assert caught.value.connector == "qdrant"
@@ -253,7 +254,7 @@ def test_retry_after_is_kept() -> None:
 def test_ours_pass_unchanged() -> None:
     """An error of ours is not wrapped again."""
     ours = InvalidFilter("no", connector="qdrant", operation="scan")
-    with pytest.raises(InvalidFilter) as caught, translated("count"):
+    with pytest.raises(InvalidFilter) as caught, translated("count", translate):
         raise ours
     assert caught.value is ours
 

@@ -19,9 +19,10 @@ from qdrant_client import QdrantClient, models
 from m3connect.connecting import deadline
 from m3connect.errors import PermanentError, TransientError, Unsupported
 from m3connect.types import Leg, SparseVector
-from m3connect_qdrant.engine.protocol import PayloadSelector
+from m3connect_qdrant.engine.client_errors import translate
 from m3connect_qdrant.engine.strict import Allowance
 from m3connect_qdrant.errors import NAME
+from m3connect_qdrant.filters import Json
 from m3connect_qdrant.mapping import Point
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class MemoryEngine:
     exact = True
     aliases = True
     longest_name = 255
+    translate = staticmethod(translate)
 
     def __init__(self, collection: str, client: QdrantClient | None = None) -> None:
         self.collection = collection
@@ -73,14 +75,16 @@ class MemoryEngine:
 
     def create(
         self,
-        vectors: Mapping[str, models.VectorParams],
-        sparse: Mapping[str, models.SparseVectorParams],
+        vectors: Mapping[str, Json],
+        sparse: Mapping[str, Json],
         metadata: str,
     ) -> None:
         self.client.create_collection(
             self.collection,
-            vectors_config=vectors,
-            sparse_vectors_config=sparse,
+            vectors_config={name: models.VectorParams(**one) for name, one in vectors.items()},
+            sparse_vectors_config={
+                name: models.SparseVectorParams(**one) for name, one in sparse.items()
+            },
             metadata={_METADATA: metadata},
         )
 
@@ -121,7 +125,7 @@ class MemoryEngine:
     def indexes(self) -> set[str]:
         return set()
 
-    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+    def add_index(self, key: str, schema: str) -> None:
         """Nothing: this mode reads every payload anyway."""
 
     def upsert(self, points: Sequence[Point]) -> None:
@@ -135,47 +139,44 @@ class MemoryEngine:
         ]
         _completed(self.client.upsert(self.collection, written, wait=True), "upsert")
 
-    def delete(self, where: Sequence[str] | models.Filter) -> None:
+    def delete(self, where: Sequence[str] | Json) -> None:
         selector = (
-            models.FilterSelector(filter=where)
-            if isinstance(where, models.Filter)
+            models.FilterSelector(filter=models.Filter(**where))
+            if isinstance(where, dict)
             else models.PointIdsList(points=list(where))
         )
         _completed(self.client.delete(self.collection, selector, wait=True), "delete")
 
-    def retrieve(
-        self, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
-    ) -> list[Point]:
+    def retrieve(self, ids: Sequence[str], payload: Json, legs: Sequence[Leg]) -> list[Point]:
         found = self.client.retrieve(
-            self.collection, ids, with_payload=payload, with_vectors=list(legs) or False
+            self.collection, ids, with_payload=_selector(payload), with_vectors=list(legs) or False
         )
         return [_point(record) for record in found]
 
     def scroll(
         self,
-        condition: models.Filter | None,
+        condition: Json | None,
         limit: int,
         offset: Any,
-        payload: PayloadSelector,
+        payload: Json,
         legs: Sequence[Leg],
     ) -> tuple[list[Point], Any]:
         page, following = self.client.scroll(
             self.collection,
-            scroll_filter=condition,
+            scroll_filter=_filter(condition),
             limit=limit,
             offset=offset,
-            with_payload=payload,
+            with_payload=_selector(payload),
             with_vectors=list(legs) or False,
         )
         return [_point(record) for record in page], following
 
-    def count(self, condition: models.Filter | None) -> int:
-        return self.client.count(self.collection, count_filter=condition, exact=True).count
+    def count(self, condition: Json | None) -> int:
+        return self.client.count(self.collection, count_filter=_filter(condition), exact=True).count
 
-    def query(
-        self, requests: Sequence[models.QueryRequest]
-    ) -> list[list[tuple[float, Mapping[str, Any]]]]:
-        answers = self.client.query_batch_points(self.collection, requests)
+    def query(self, requests: Sequence[Json]) -> list[list[tuple[float, Mapping[str, Any]]]]:
+        asked = [models.QueryRequest.model_validate(request) for request in requests]
+        answers = self.client.query_batch_points(self.collection, asked)
         return [
             [(point.score, point.payload or {}) for point in answer.points] for answer in answers
         ]
@@ -246,8 +247,8 @@ class ServerEngine(MemoryEngine):
 
     def create(
         self,
-        vectors: Mapping[str, models.VectorParams],
-        sparse: Mapping[str, models.SparseVectorParams],
+        vectors: Mapping[str, Json],
+        sparse: Mapping[str, Json],
         metadata: str,
     ) -> None:
         found = self.client.info().version
@@ -263,9 +264,12 @@ class ServerEngine(MemoryEngine):
     def indexes(self) -> set[str]:
         return set(self._info().payload_schema)
 
-    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+    def add_index(self, key: str, schema: str) -> None:
         result = self.client.create_payload_index(
-            self.collection, field_name=key, field_schema=schema, wait=True
+            self.collection,
+            field_name=key,
+            field_schema=models.PayloadSchemaType(schema),
+            wait=True,
         )
         _completed(result, "ensure")
 
@@ -310,6 +314,16 @@ def _trust(ca_certificate: Path | None) -> dict[str, Any]:
         "verify": ssl.create_default_context(cafile=ca_certificate),
         "grpc_options": {"root_certificates": ca_certificate.read_bytes()},
     }
+
+
+def _filter(condition: Json | None) -> models.Filter | None:
+    return None if condition is None else models.Filter.model_validate(condition)
+
+
+def _selector(payload: Json) -> models.PayloadSelector:
+    if "include" in payload:
+        return models.PayloadSelectorInclude(**payload)
+    return models.PayloadSelectorExclude(**payload)
 
 
 def _completed(result: models.UpdateResult, operation: str) -> None:

@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import qdrant_edge
-from qdrant_client import models
 
 from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.holding import Hold, check_space, folder_bytes
 from m3connect.errors import CollectionNotFound, WritesRefused
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine import edge_requests
-from m3connect_qdrant.engine.protocol import PayloadSelector
 from m3connect_qdrant.engine.strict import Allowance
-from m3connect_qdrant.errors import NAME, CollectionExists
+from m3connect_qdrant.errors import NAME, CollectionExists, of_embedded
+from m3connect_qdrant.filters import Json
 from m3connect_qdrant.mapping import Point
 
 log = logging.getLogger(__name__)
@@ -50,6 +49,7 @@ class EdgeEngine:
     aliases = False
     longest_name = 215  # a folder is made aside under a longer name
     allowance = Allowance()
+    translate = staticmethod(of_embedded)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,8 +71,8 @@ class EdgeEngine:
 
     def create(
         self,
-        vectors: Mapping[str, models.VectorParams],
-        sparse: Mapping[str, models.SparseVectorParams],
+        vectors: Mapping[str, Json],
+        sparse: Mapping[str, Json],
         metadata: str,
     ) -> None:
         # Made aside and moved into place, so that a crash leaves no half of a collection.
@@ -120,7 +120,7 @@ class EdgeEngine:
     def indexes(self) -> set[str]:
         return set(self._open().info().payload_schema)
 
-    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+    def add_index(self, key: str, schema: str) -> None:
         kind = edge_requests.INDEXES[schema]
         self._update(qdrant_edge.UpdateOperation.create_field_index(key, kind))
 
@@ -136,17 +136,15 @@ class EdgeEngine:
             )
         )
 
-    def delete(self, where: Sequence[str] | models.Filter) -> None:
+    def delete(self, where: Sequence[str] | Json) -> None:
         operation = qdrant_edge.UpdateOperation
-        if isinstance(where, models.Filter):
+        if isinstance(where, dict):
             condition = edge_requests.condition(where)
             self._update(operation.delete_points_by_filter(condition))
         else:
             self._update(operation.delete_points(list(where)))
 
-    def retrieve(
-        self, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
-    ) -> list[Point]:
+    def retrieve(self, ids: Sequence[str], payload: Json, legs: Sequence[Leg]) -> list[Point]:
         wanted = edge_requests.payload(payload)
         return [
             _point(record)
@@ -155,10 +153,10 @@ class EdgeEngine:
 
     def scroll(
         self,
-        condition: models.Filter | None,
+        condition: Json | None,
         limit: int,
         offset: Any,
-        payload: PayloadSelector,
+        payload: Json,
         legs: Sequence[Leg],
     ) -> tuple[list[Point], Any]:
         page, following = self._open().scroll(
@@ -172,13 +170,11 @@ class EdgeEngine:
         )
         return [_point(record) for record in page], following
 
-    def count(self, condition: models.Filter | None) -> int:
+    def count(self, condition: Json | None) -> int:
         wanted = edge_requests.condition(condition)
         return int(self._open().count(qdrant_edge.CountRequest(exact=True, filter=wanted)))
 
-    def query(
-        self, requests: Sequence[models.QueryRequest]
-    ) -> list[list[tuple[float, Mapping[str, Any]]]]:
+    def query(self, requests: Sequence[Json]) -> list[list[tuple[float, Mapping[str, Any]]]]:
         batch = qdrant_edge.QueryBatchRequest([edge_requests.query(one) for one in requests])
         answers = self._open().query_batch(batch)
         return [[(point.score, point.payload or {}) for point in answer] for answer in answers]

@@ -1,7 +1,7 @@
 """What the connector asks of an engine: the embedded one and the client have different interfaces.
 
-Requests are written in the classes of ``qdrant_client.models``. Engines raise what their driver
-raises; ``errors.py`` translates.
+Requests are the JSON that Qdrant's REST interface documents. Engines raise what their driver
+raises, and say what it means.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
-from qdrant_client import models
-
+from m3connect.errors import ConnectorError
 from m3connect.types import Leg
 from m3connect_qdrant.engine.strict import Allowance
+from m3connect_qdrant.filters import Json
 from m3connect_qdrant.mapping import Point
-
-PayloadSelector = models.PayloadSelectorInclude | models.PayloadSelectorExclude
 
 
 class Engine(Protocol):
@@ -33,6 +31,9 @@ class Engine(Protocol):
     allowance: Allowance
     """What one request may do, as it was when the metadata was last read."""
 
+    def translate(self, error: Exception, operation: str) -> ConnectorError:
+        """What an exception of the driver means."""
+
     def version(self) -> str:
         """Engine and version, for people."""
 
@@ -47,8 +48,8 @@ class Engine(Protocol):
 
     def create(
         self,
-        vectors: Mapping[str, models.VectorParams],
-        sparse: Mapping[str, models.SparseVectorParams],
+        vectors: Mapping[str, Json],
+        sparse: Mapping[str, Json],
         metadata: str,
     ) -> None:
         """Make the collection, whole or not at all.
@@ -78,36 +79,32 @@ class Engine(Protocol):
     def indexes(self) -> set[str]:
         """The keys of the payload indexes."""
 
-    def add_index(self, key: str, schema: models.PayloadSchemaType) -> None:
+    def add_index(self, key: str, schema: str) -> None:
         """Index a payload key."""
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points, replacing those of the same ids; durable on return."""
 
-    def delete(self, where: Sequence[str] | models.Filter) -> None:
+    def delete(self, where: Sequence[str] | Json) -> None:
         """Delete points by id or by filter."""
 
-    def retrieve(
-        self, ids: Sequence[str], payload: PayloadSelector, legs: Sequence[Leg]
-    ) -> list[Point]:
+    def retrieve(self, ids: Sequence[str], payload: Json, legs: Sequence[Leg]) -> list[Point]:
         """The points with these ids, in any order, with the vectors of some legs."""
 
     def scroll(
         self,
-        condition: models.Filter | None,
+        condition: Json | None,
         limit: int,
         offset: Any,
-        payload: PayloadSelector,
+        payload: Json,
         legs: Sequence[Leg],
     ) -> tuple[list[Point], Any]:
         """A page of points, and the offset of the next; None after the last."""
 
-    def count(self, condition: models.Filter | None) -> int:
+    def count(self, condition: Json | None) -> int:
         """How many points match; exact."""
 
-    def query(
-        self, requests: Sequence[models.QueryRequest]
-    ) -> list[list[tuple[float, Mapping[str, Any]]]]:
+    def query(self, requests: Sequence[Json]) -> list[list[tuple[float, Mapping[str, Any]]]]:
         """Scores and payloads, best first, of several queries."""
 
     def optimize(self) -> None:

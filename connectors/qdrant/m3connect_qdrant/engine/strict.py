@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from qdrant_client import models
+if TYPE_CHECKING:
+    from qdrant_client import models
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Allowance:
     def of(cls, config: models.StrictModeConfigOutput | None) -> Self:
         """From a collection's settings.
 
+        >>> from qdrant_client import models
         >>> Allowance.of(models.StrictModeConfigOutput(enabled=True, max_query_limit=100)).results
         100
         >>> Allowance.of(models.StrictModeConfigOutput(enabled=False, max_query_limit=100)).results
