@@ -34,8 +34,14 @@ from m3connect.serving.service import Service, UnknownCollection
 
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).parent / "page"
-_OPEN = {"/", "/health", "/page.js", "/page.css"}
+_OPEN = {"/", "/health", "/page.js", "/page.css", "/parts.js"}
 """Paths that need no key: they say nothing about the data."""
+_FILES = (
+    ("/", "index.html", "text/html"),
+    ("/page.js", "page.js", "text/javascript"),
+    ("/page.css", "page.css", "text/css"),
+)
+"""A page: path, file and type, since not every system knows the types."""
 _STATUS: tuple[tuple[type[M3ConnectError], int], ...] = (
     (Busy, 429),
     (NotEnabled, 403),
@@ -55,14 +61,16 @@ _SAFE_HEADERS = {
 }
 
 
-def create_app(service: Service, *, host: str = "127.0.0.1", page: bool = True) -> FastAPI:
+def create_app(service: Service, *, host: str = "127.0.0.1", page: bool | Path = True) -> FastAPI:
     """The application over a service; ``uvicorn`` or any ASGI server runs it.
 
     Args:
         service: the encoder and its collections; closed when the application stops.
         host: the address it will listen on: on the loopback address only requests for this
             machine's own names are answered, so that no foreign web page can reach it.
-        page: whether to serve the search page at ``/``.
+        page: whether to serve the search page at ``/``, or a folder with a page to serve in its place:
+            ``index.html``, ``page.css`` and ``page.js``, which may import ``/parts.js`` to draw scores and
+            explanations as the search page does.
     """
 
     @asynccontextmanager
@@ -84,7 +92,10 @@ def create_app(service: Service, *, host: str = "127.0.0.1", page: bool = True) 
     app.include_router(tei.router(service))
     app.include_router(metrics.router())
     if page:
-        _add_page(app)
+        folder = _PAGE if page is True else page
+        for path, name, kind in _FILES:
+            _add_file(app, path, folder / name, kind)
+        _add_file(app, "/parts.js", _PAGE / "parts.js", "text/javascript")
     _add_errors(app)
     guard = _Guard(service, loopback=is_loopback(host), metrics=metrics)
     app.middleware("http")(guard)
@@ -144,17 +155,11 @@ def _is_own_name(host: str) -> bool:
     return name == "testserver" or is_loopback(name)
 
 
-def _add_page(app: FastAPI) -> None:
-    for path, name, kind in (
-        ("/", "index.html", "text/html"),
-        ("/page.js", "page.js", "text/javascript"),
-        ("/page.css", "page.css", "text/css"),
-    ):
+def _add_file(app: FastAPI, path: str, file: Path, kind: str) -> None:
+    def send() -> FileResponse:  # takes nothing: what a route takes, a request can set
+        return FileResponse(file, media_type=kind)
 
-        def send(name: str = name, kind: str = kind) -> FileResponse:
-            return FileResponse(_PAGE / name, media_type=kind)
-
-        app.add_api_route(path, send, include_in_schema=False)
+    app.add_api_route(path, send, include_in_schema=False)
 
 
 def _add_errors(app: FastAPI) -> None:

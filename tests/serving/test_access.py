@@ -48,6 +48,16 @@ def test_without_a_key_nothing_is_told(guarded, headers, path):
     assert guarded.get("/health", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/parts.js"])
+def test_the_page_is_these_files_and_no_others(guarded, path):
+    """What is served without a key cannot be pointed at another file, or told another type."""
+    plain = guarded.get(path)
+    asked = guarded.get(path, params={"name": "/etc/hosts", "file": "/etc/hosts", "kind": "x/y"})
+    assert plain.status_code == asked.status_code == 200
+    assert asked.content == plain.content
+    assert asked.headers["content-type"] == plain.headers["content-type"]
+
+
 def test_a_key_sees_its_scope_and_can_only_narrow_it(guarded):
     """No filter of a request reaches what the key's filter excludes."""
     for asked in (None, 'tenant == "b"', 'tenant == "a" or tenant == "b"', 'not tenant == "x"'):

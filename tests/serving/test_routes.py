@@ -5,8 +5,11 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
+from starlette.testclient import TestClient
 
 from m3connect.searching import scoring
+from m3connect.serving.app import create_app
+from m3connect.serving.service import Service
 from m3connect.types import Embeddings
 
 
@@ -175,3 +178,14 @@ def test_metrics_count_requests_and_passes(client):
     assert 'm3connect_requests_total{route="/v1/search",status="200"} 1.0' in text
     assert "m3connect_forward_passes 1.0" in text
     assert "secret" not in text
+
+
+def test_a_page_of_ones_own_takes_the_place_of_the_search_page(encoder, collection, tmp_path):
+    """A folder's index, script and style are served, and what draws explanations beside them."""
+    for name in ("index.html", "page.js", "page.css"):
+        (tmp_path / name).write_text(f"mine: {name}", encoding="utf-8")
+    app = create_app(Service(encoder, {"notes": lambda: collection}), page=tmp_path)
+    with TestClient(app) as client:
+        assert client.get("/").text == "mine: index.html"
+        assert client.get("/page.js").headers["content-type"].startswith("text/javascript")
+        assert "export function draw" in client.get("/parts.js").text

@@ -1,21 +1,11 @@
 // The search page. Texts go into the page as text nodes only: nothing of a document is markup here.
+import { draw, element, reasons, scores } from "./parts.js";
+
 const $ = (id) => document.getElementById(id);
 const MODES = ["dense", "sparse", "multivector", "hybrid", "all"];
-const LEGS = ["dense", "sparse", "multivector"];
 let key = sessionStorage.getItem("m3connect-key") ?? "";
 let collections = [];
 let asked = 0; // only the newest search may write its answer
-
-function element(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [attribute, value] of Object.entries(attributes)) {
-    if (attribute === "style") for (const [p, v] of Object.entries(value)) node.style.setProperty(p, v);
-    else if (attribute.startsWith("on")) node.addEventListener(attribute.slice(2), value);
-    else if (value !== null) node.setAttribute(attribute, value);
-  }
-  node.append(...children.filter((child) => child !== null));
-  return node;
-}
 
 async function call(path, body) {
   const headers = { "Content-Type": "application/json" };
@@ -115,63 +105,16 @@ function card(hit, request, small) {
   );
 }
 
-function scores(hit) {
-  const given = LEGS.filter((leg) => typeof hit.scores[leg] === "number");
-  return element(
-    "div",
-    { class: "scores" },
-    ...given.flatMap((leg) => [
-      element("span", {}, leg),
-      element("span", { class: `bar ${leg}`, style: { width: `${Math.max(0, Math.min(1, hit.scores[leg])) * 100}%` } }),
-      element("span", {}, hit.scores[leg].toFixed(3)),
-    ]),
-  );
-}
-
 async function explain(hit, request, text, why) {
   try {
     const answer = await call("v1/explain", request);
     const same = answer.hits.find(({ id }) => id === hit.id);
     if (!same?.explanation) return why.replaceChildren("This passage is no longer among the hits.");
-    const { parts, terms, tokens } = same.explanation;
-    draw(text, hit.text ?? "", terms, tokens);
-    why.replaceChildren(
-      list("Adds up from", Object.entries(parts).map(([leg, part]) => `${leg} ${part.toFixed(3)}`)),
-      list("Shared terms", terms.map(([term, part]) => `${plain(term)} ${part.toFixed(3)}`)),
-      list("Tokens that met", tokens.slice(0, 12).map(([query, passage, part]) => `${plain(query)} → ${plain(passage)} ${part.toFixed(3)}`)),
-    );
+    draw(text, hit.text ?? "", same.explanation);
+    why.replaceChildren(...reasons(same.explanation));
   } catch (error) {
     why.replaceChildren(error.message);
   }
-}
-
-const plain = (piece) => piece.replaceAll("▁", "");
-
-function list(title, items) {
-  return items.length ? element("div", {}, element("strong", {}, title), element("ul", {}, ...items.map((item) => element("li", { dir: "auto" }, item)))) : "";
-}
-
-/** Mark in the text the terms that matched and the tokens that query tokens met. */
-function draw(node, text, terms, tokens) {
-  const weights = new Map();
-  const add = (pieces, kind) => {
-    const most = Math.max(...pieces.map(([, weight]) => weight), 1e-9);
-    for (const [piece, weight] of pieces) {
-      const word = plain(piece).toLowerCase();
-      if (word.length > 1 && !weights.has(word)) weights.set(word, [Math.max(0, weight / most), kind]);
-    }
-  };
-  if (terms.length) add(terms, "");
-  if (tokens.length) add(tokens.map(([, passage, weight]) => [passage, weight]), "met");
-  if (!weights.size) return;
-  const escaped = [...weights.keys()].sort((a, b) => b.length - a.length).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  const pieces = text.split(new RegExp(`(${escaped.join("|")})`, "giu"));
-  node.replaceChildren(
-    ...pieces.map((piece) => {
-      const [weight, kind] = weights.get(piece.toLowerCase()) ?? [0, ""];
-      return weight ? element("mark", { class: kind || null, style: { "--weight": weight.toFixed(2) } }, piece) : piece;
-    }),
-  );
 }
 
 async function open(hit, collection) {
