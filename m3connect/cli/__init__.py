@@ -4,7 +4,7 @@ Results go to stdout, progress and logs to stderr. One file a command; each impo
 inside the command, so that ``--help`` stays quick. What they share:
 
 options.py groups.py   options as objects, and how they become a command's; reading.py eval_options.py more of them
-lists.py queries.py    values between commas; queries from arguments, files and stdin
+lists.py queries.py    values between commas; queries from files and stdin; refining.py: what search does with its hits
 settings.py running.py the settings file; the running command and where its options came from
 console.py hits.py progress.py   what is printed: masked texts and tables, hits, bars
 """

@@ -50,7 +50,7 @@ class Declared:
 
     @property
     def service(self) -> bool:
-        """Whether its value may be the address of an encoder's service."""
+        """Whether its value may be the address of an encoder's or a reranker's service."""
         return Mark.SERVICE in self.marks
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,6 +11,8 @@ import typer
 from m3connect.cli.console import json_line, visible
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from m3connect.searching.explain import Explanation
     from m3connect.searching.planner import Plan
     from m3connect.types import Hit
@@ -31,7 +33,7 @@ def hit_json(hit: Hit) -> dict[str, Any]:
     """A hit as a JSON object, without its query's id."""
     from m3connect.types import LEGS
 
-    return {
+    values = {
         "rank": hit.rank,
         "id": hit.id,
         "document_id": hit.document_id,
@@ -40,6 +42,14 @@ def hit_json(hit: Hit) -> dict[str, Any]:
         "text": hit.payload.get("text"),
         "metadata": hit.metadata,
     }
+    if hit.context is not None:
+        values["context"] = hit.context
+    if hit.highlights:
+        text = hit.text if hit.context is None else hit.context
+        values["highlights"] = [
+            {**asdict(each), "text": text[each.start : each.stop]} for each in hit.highlights
+        ]
+    return values
 
 
 def print_json(
@@ -74,7 +84,7 @@ def print_hits(hits: Sequence[Hit], why: Why | None) -> None:
             f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(visible(hit.id))}[/]  "
             f"[dim]{_leg_text(hit)}[/]"
         )
-        console.print(f"    {escape(visible(_snippet(hit)))}")
+        console.print(f"    {_text(hit, console)}")
         if why is not None:
             _print_explanation(console, why.hits[row])
 
@@ -124,6 +134,22 @@ def _leg_text(hit: Hit) -> str:
 
     scores = {leg: getattr(hit.scores, leg, None) for leg in LEGS}
     return " ".join(f"{leg} {score:.3f}" for leg, score in scores.items() if score is not None)
+
+
+def _text(hit: Hit, console: Console) -> str:
+    """Markup: the beginning of the passage, or all of what a context or highlights were asked for."""
+    from rich.markup import escape
+
+    if hit.context is None and not hit.highlights:
+        return escape(visible(_snippet(hit)))
+    seen = console.is_terminal and not console.no_color
+    before, after = ("[bold yellow]", "[/]") if seen else ("**", "**")
+    text, parts, place = hit.text if hit.context is None else hit.context, [], 0
+    for each in hit.highlights:
+        between, marked = text[place : each.start], text[each.start : each.stop]
+        parts += [escape(visible(between)), before, escape(visible(marked)), after]
+        place = each.stop
+    return "".join([*parts, escape(visible(text[place:]))]).replace("\n", "\n    ")
 
 
 def _snippet(hit: Hit) -> str:

@@ -41,7 +41,7 @@ class Mark(Enum):
     ADDRESS = "address"
     """Decides who receives documents and keys: shown, and kept away from keys of other origin."""
     SERVICE = "service"
-    """May be an encoder's address: then as ADDRESS, its key in ``ENCODER_KEY``."""
+    """May be the address of an encoder or a reranker: then as ADDRESS, its key in ``SERVICE_KEYS``."""
     SECRET = "secret"
     """May hold a password or key: never shown."""
     WRITES = "writes"

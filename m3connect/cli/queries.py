@@ -1,4 +1,4 @@
-"""Queries from a file or from stdin: JSON lines with an id and a text."""
+"""Queries from a file or from stdin: JSON lines with an id and a text, or plain lines as they are typed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, cast
+
+import typer
 
 from m3connect.errors import InputError
 
@@ -45,6 +49,43 @@ def read_queries(path: Path) -> Iterator[tuple[str, str]]:
         raise InputError(f"--queries {path}: no such file") from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"--queries {path}: {error}") from error
+
+
+def read_lines() -> Iterator[tuple[str, str]]:
+    """Each line of stdin that is not blank, under its number; ends with it, or with Ctrl-D.
+
+    Raises:
+        InputError: a pipe that is not UTF-8.
+    """
+    numbers = count(1)
+    while True:
+        try:
+            line = _line()
+        except UnicodeError as error:
+            raise InputError(f"stdin: {error}") from error
+        if line is None:
+            return
+        number = str(next(numbers))
+        if line.strip():
+            yield number, line.strip()
+
+
+def is_interactive() -> bool:
+    """Whether somebody types the lines."""
+    return sys.stdin.isatty()
+
+
+def _line() -> str | None:
+    if not is_interactive():
+        return sys.stdin.readline() or None
+    with suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401 - gives input() editing and a history
+    try:
+        return input("> " if sys.stdout.isatty() else "")
+    except EOFError:
+        if sys.stdout.isatty():
+            typer.echo()  # the shell's prompt begins a line of its own
+        return None
 
 
 def _queries(name: str, source: IO[bytes]) -> Iterator[tuple[str, str]]:

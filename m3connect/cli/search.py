@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli.console import visible
+from m3connect.cli.console import show_error, visible
 from m3connect.cli.hits import Why, print_comparison, print_hits, print_json
-from m3connect.cli.options import FusionChoice, ModelChoice, Output, Target
-from m3connect.cli.queries import read_queries
+from m3connect.cli.options import FusionChoice, Mark, ModelChoice, Output, Target
+from m3connect.cli.queries import is_interactive, read_lines, read_queries
+from m3connect.cli.refining import Refining, load_reranker
+from m3connect.errors import M3ConnectError
 from m3connect.searching.names import ModeName
 
 if TYPE_CHECKING:
@@ -32,6 +34,13 @@ def search(
         FilePath | None,
         typer.Option(help="JSONL file of queries, objects with id and text; - for stdin."),
     ] = None,
+    repl: Annotated[
+        bool,
+        typer.Option(
+            "--repl", help="Read queries line by line, from the keyboard or a pipe, until Ctrl-D."
+        ),
+        Mark.FLAG_ONLY,
+    ] = False,
     mode: Annotated[
         ModeName,
         typer.Option(help="hybrid is dense+sparse; multivector and all score the same candidates."),
@@ -60,6 +69,7 @@ def search(
         int, typer.Option(help="Leave out so many of the best first, for the next page.", min=0)
     ] = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Show why.")] = False,
+    refining: Refining,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -69,9 +79,11 @@ def search(
     - `m3connect search "how do I rotate keys?"`
     - `m3connect search "ffmpeg -ss" --mode sparse --filter 'lang == "en"' --limit 3`
     - `m3connect search "wie entpacke ich ein Archiv?" --mode all --explain`
+    - `m3connect search "how do I rotate keys?" --group-by document --expand neighbours --highlight 2`
     - `m3connect search --queries questions.jsonl --json > hits.jsonl`
+    - `m3connect search --repl` loads the model once for many queries
     """
-    asked = _asked(text, queries)
+    asked = _asked(text, queries, repl=repl)
     if compare and (explain or rerank is not None):
         raise typer.BadParameter("--compare goes with neither --explain nor --rerank")
     from m3connect.filters import as_filter
@@ -82,56 +94,78 @@ def search(
 
     condition = as_filter(filter)  # a mistake in it is said before the model is loaded
     fusion.parsed_weights()
+    min_scores = refining.min_scores()
+    reranker = load_reranker(refining.reranker, model.device)
     encoder = model.load()
     chosen = _fusion(fusion, encoder.info)
     modes: tuple[Mode, ...] = MODES if compare else (parse_mode(mode),)
     told = False
+
+    def answer(connector: Connector, batch: Sequence[tuple[str, str]]) -> None:
+        nonlocal told
+        results = {
+            name: search_many(
+                connector,
+                encoder,
+                [text for _, text in batch],
+                mode=name,
+                fusion=chosen,
+                filter=filter,
+                limit=limit,
+                offset=offset,
+                depth=depth,
+                rerank=rerank,
+                leg_scores=True,
+                min_scores=min_scores,
+                reranker=reranker,
+                group_by=refining.group_by,
+                diversity=refining.diversity,
+                pool=refining.pool,
+                expand=refining.expand,
+                expand_tokens=refining.expand_tokens,
+                highlight=refining.highlight,
+            )
+            for name in modes
+        }
+        for row, (query_id, query_text) in enumerate(batch):
+            hits = {name: answers[row] for name, answers in results.items()}
+            why = {name: _why(listed) if explain else None for name, listed in hits.items()}
+            if printed.as_json:
+                print_json(query_id, hits, why)
+            elif compare:
+                print_comparison(query_text, hits)
+            else:
+                print_hits(hits[modes[0]], why[modes[0]])
+            seen = [hit for listed in hits.values() for hit in listed]
+            if not seen:
+                typer.echo(why_no_hits(connector, condition, offset=offset), err=printed.as_json)
+            if condition is not None and not told:
+                told = True
+                _note_unknown_fields(connector, condition, seen)
+
     with where.open() as connector:
-        while batch := list(islice(asked, _BATCH)):
-            results = {
-                name: search_many(
-                    connector,
-                    encoder,
-                    [text for _, text in batch],
-                    mode=name,
-                    fusion=chosen,
-                    filter=filter,
-                    limit=limit,
-                    offset=offset,
-                    depth=depth,
-                    rerank=rerank,
-                    leg_scores=True,
-                )
-                for name in modes
-            }
-            for row, (query_id, query_text) in enumerate(batch):
-                hits = {name: answers[row] for name, answers in results.items()}
-                why = {name: _why(listed) if explain else None for name, listed in hits.items()}
-                if printed.as_json:
-                    print_json(query_id, hits, why)
-                elif compare:
-                    print_comparison(query_text, hits)
-                else:
-                    print_hits(hits[modes[0]], why[modes[0]])
-                seen = [hit for listed in hits.values() for hit in listed]
-                if not seen:
-                    typer.echo(
-                        why_no_hits(connector, condition, offset=offset), err=printed.as_json
-                    )
-                if condition is not None and not told:
-                    told = True
-                    _note_unknown_fields(connector, condition, seen)
+        while batch := list(islice(asked, 1 if repl else _BATCH)):
+            try:
+                answer(connector, batch)
+            except M3ConnectError as error:
+                if not (repl and is_interactive()):
+                    raise
+                show_error(error, str(error), 1, as_json=printed.as_json)  # and the next line
+            if repl and not printed.as_json:
+                typer.echo()
 
 
-def _asked(text: str | None, queries: FilePath | None) -> Iterator[tuple[str, str]]:
-    """The one query, under an empty id, or those of the file."""
-    if text is not None and queries is None:
-        if not text.strip():
-            raise typer.BadParameter("the query is blank")
-        return iter([("", text)])
-    if text is None and queries is not None:
+def _asked(text: str | None, queries: FilePath | None, *, repl: bool) -> Iterator[tuple[str, str]]:
+    """The one query, under an empty id, those of the file, or line by line under their numbers."""
+    if [text is not None, queries is not None, repl].count(True) != 1:
+        raise typer.BadParameter("give one of a text, --queries FILE and --repl")
+    if repl:
+        return read_lines()
+    if queries is not None:
         return read_queries(queries)
-    raise typer.BadParameter("give either a text or --queries FILE")
+    if text is None or not text.strip():
+        raise typer.BadParameter("the query is blank")
+    return iter([("", text)])
 
 
 def _note_unknown_fields(connector: Connector, condition: Filter, hits: Sequence[Hit]) -> None:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "m3connect.toml"
 FILE_VARIABLE = "M3CONNECT_CONFIG"
-ENCODER_KEY = "M3CONNECT_ENCODER_KEY"
-"""The variable with the key of an encoder's service, which no option has."""
+SERVICE_KEYS = {"model": "M3CONNECT_ENCODER_KEY", "reranker": "M3CONNECT_RERANKER_KEY"}
+"""The variables with the keys of services, which no option has, by the option with the address."""
 _PREFIX = "M3CONNECT_"
 
 Commands = Mapping[str, Mapping[str, "Declared"]]
@@ -209,8 +209,8 @@ def guard(
     addresses = [option.name for option in options if option.address]
     keys = [option.name for option in elsewhere if option.secret]
     services = [option.name for option in options if _is_service(option, values)]
-    if services and os.environ.get(ENCODER_KEY):
-        addresses, keys = services, [ENCODER_KEY]
+    if sent := [name for name in services if os.environ.get(SERVICE_KEYS[name])]:
+        addresses, keys = sent, [SERVICE_KEYS[name] for name in sent]
     if addresses and keys:
         raise Refused(
             f"{file.path} in this folder sets {', '.join(addresses)}, and {', '.join(keys)} comes "
@@ -227,5 +227,5 @@ def guard(
 
 
 def _is_service(option: Declared, values: Mapping[str, Any]) -> bool:
-    """Whether it names an encoder's service by its address."""
+    """Whether it names the service of an encoder or a reranker by its address."""
     return option.service and "://" in str(values[option.name])

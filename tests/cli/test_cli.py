@@ -1,5 +1,6 @@
 """The command line: options from every place, exit codes, output for people and machines."""
 
+import io
 import json
 from dataclasses import replace
 from functools import cache
@@ -12,7 +13,9 @@ from m3connect.cli.options import open_connector
 from m3connect.cli.running import Services
 from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema
-from m3connect.inference import M3Encoder
+from m3connect.errors import TransientError
+from m3connect.inference import M3Encoder, reranking
+from m3connect.searching import search as search_module
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector
 from m3connect.types import RecordBatch
@@ -141,6 +144,67 @@ def test_output_for_people(run, collection):
         assert err == ""
 
 
+def test_hits_come_with_what_an_answer_needs(run, collection, monkeypatch):
+    """Contexts, marked sentences, a reranker's order, least scores: each by its option."""
+    place = ["--target", "parquet", "--path", collection]
+    more = ["--group-by", "document", "--expand", "neighbours", "--highlight", "1"]
+    code, out, _ = run("search", "tar archive", *place, *more, "--json", "-n", "1")
+    hit = json.loads(out)
+    assert (code, hit["context"]) == (0, TEXTS["en"])
+    assert [mark["text"] for mark in hit["highlights"]] == [TEXTS["en"]]
+    assert f"**{TEXTS['en']}**" in run("search", "tar archive", *place, *more)[1]
+
+    loaded = []
+    monkeypatch.setattr(
+        reranking,
+        "load_reranker",
+        lambda *given, **more: (
+            loaded.append((given, more)) or (lambda _, texts: ["marché" in each for each in texts])
+        ),
+    )
+    code, out, _ = run("search", "tar", *place, "--reranker", "any", "--device", "cpu", "--json")
+    first = json.loads(out.splitlines()[0])
+    assert (first["id"], first["score"]) == ("doc-fr#0", 1.0)
+    assert loaded == [(("any",), {"device": "cpu"})]
+
+    out = run("search", "tar archive", *place, "--min-score", "sparse=0.01", "--json")[1]
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ["doc-en#0"]
+
+
+def test_many_queries_of_one_session(run, collection, monkeypatch):
+    """Lines of a pipe are queries under their numbers; blank ones are none; an error ends it."""
+    place = ["--target", "parquet", "--path", collection, "--repl", "-n", "1"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("tar archive\n\nKatze\n"))
+    code, out, _ = run("search", *place, "--json")
+    found = [(json.loads(line)["query_id"], json.loads(line)["id"]) for line in out.splitlines()]
+    assert (code, found) == (0, [("1", "doc-en#0"), ("3", "doc-de#0")])
+    monkeypatch.setattr("sys.stdin", io.StringIO("tar archive\n"))
+    code, _, err = run("search", *place, "--min-score", "multivector=1")
+    assert (code, "min_scores names multivector" in err) == (2, True)
+
+
+def test_a_session_at_the_keyboard_goes_on_after_an_error(run, collection, monkeypatch):
+    """Ctrl-D ends it; what fails is said, and the next line is read."""
+
+    class Keyboard(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Keyboard("tar\nKatze\n"))
+    away = TransientError("away", connector="parquet", operation="search")
+    failing = iter([away, None])
+    search_many = search_module.search_many
+
+    def fail_once(*args, **options):
+        if error := next(failing):
+            raise error
+        return search_many(*args, **options)
+
+    monkeypatch.setattr(search_module, "search_many", fail_once)
+    code, out, err = run("search", "--target", "parquet", "--path", collection, "--repl")
+    assert (code, "doc-de#0" in out, "parquet search: away" in err) == (0, True, True)
+
+
 def test_flag_beats_environment_beats_file_beats_default(run, collection, tmp_path, monkeypatch):
     """The four places of an option in their order."""
     config = f'target = "parquet"\npath = "{collection}"\njson = true\n[search]\nlimit = 3\n'
@@ -161,7 +225,10 @@ def test_flag_beats_environment_beats_file_beats_default(run, collection, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["search"], 2, "either a text or --queries"),
+        (["search"], 2, "one of a text, --queries FILE and --repl"),
+        (["search", "x", "--repl"], 2, "one of a text, --queries FILE and --repl"),
+        (["search", "x", "--min-score", "dense"], 2, "--min-score takes"),
+        (["search", "x", "--min-score", "dense=nan"], 2, "--min-score takes"),
         (["search", "x", "--target", "nowhere"], 2, "there is no connector 'nowhere'"),
         (["search", "x", "--target", "memory"], 1, "no collection"),
         (["search", "x", "--target", "memory", "--url", "y"], 2, "unexpected keyword"),

@@ -16,7 +16,7 @@ from m3connect.cli.running import Services
 from m3connect.cli.settings import SettingsFile
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError
-from m3connect.inference import remote
+from m3connect.inference import remote, reranking
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
@@ -308,7 +308,7 @@ def test_a_language_models_key_stays_with_its_address(run, dataset, listener):
 
 def test_an_encoders_key_stays_with_its_address(run):
     """A service of a folder's file is shown, and gets no key; a model's name is neither."""
-    assert settings.ENCODER_KEY == remote.KEY
+    assert settings.SERVICE_KEYS == {"model": remote.KEY, "reranker": reranking.KEY}
 
     def connect(*_, **__):
         return MemoryConnector(collection="x")
@@ -322,6 +322,16 @@ def test_an_encoders_key_stays_with_its_address(run):
     write(service)
     code, _, err = run("doctor", connect=connect)
     assert (code, "M3CONNECT_ENCODER_KEY comes from elsewhere" in err) == (6, True)
+
+
+def test_a_rerankers_key_stays_with_its_address(run):
+    """Neither passages nor a key go to a reranker of a folder's file; a model's name is no address."""
+    key = {reranking.KEY: "SECRET"}
+    write('[search]\nreranker = "http://127.0.0.1:9"\n')
+    code, _, err = run("search", "x", environment=key)
+    assert (code, "M3CONNECT_RERANKER_KEY comes from elsewhere" in err) == (6, True)
+    write('model = "http://127.0.0.1:9"\n')  # which gets the encoder's key alone
+    assert run("doctor", environment=key)[0] != 6
 
 
 @pytest.mark.parametrize("place", ["/elsewhere/x", "../x", "a/../../x"])
