@@ -36,6 +36,7 @@ from m3connect.cli.ingest import ingest
 from m3connect.cli.merge import merge
 from m3connect.cli.mine import mine
 from m3connect.cli.models import models
+from m3connect.cli.plan import plan
 from m3connect.cli.records import delete, fetch
 from m3connect.cli.report import report
 from m3connect.cli.retry import retry
@@ -78,6 +79,7 @@ app = typer.Typer(
 )
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Documents to search": {
+        "plan": plan,
         "ingest": ingest,
         "retry": retry,
         "search": search,

@@ -55,13 +55,13 @@ def _is_control(character: str) -> bool:
     )
 
 
-def counted(records: int) -> str:
-    """A number of records in words.
+def counted(number: int, noun: str = "record") -> str:
+    """A number of things in words.
 
-    >>> counted(1), counted(1200)
-    ('1 record', '1,200 records')
+    >>> counted(1), counted(1200), counted(0, "document")
+    ('1 record', '1,200 records', '0 documents')
     """
-    return f"{records:,} record" + "s" * (records != 1)
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def json_line(data: object) -> str:

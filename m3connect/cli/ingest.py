@@ -1,4 +1,4 @@
-"""``m3connect ingest``: documents into a collection, or an estimate of what that would take."""
+"""``m3connect ingest``: documents into a collection."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from m3connect.cli.reading import (
     Cutting,
     Documents,
     Reading,
+    Replacing,
     Selecting,
     Storing,
     opener,
@@ -25,7 +26,7 @@ from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.contract import FieldKind
-    from m3connect.ingestion import IngestEstimate, IngestReport
+    from m3connect.ingestion import IngestReport
 
 PARTIAL_FAILURE = 4  # exit code
 
@@ -74,30 +75,6 @@ def ingest(
             help="Losses after which the exit code is 4: truncated, empty, no_lexical, images, left_out.",
         ),
     ] = None,
-    take_over: Annotated[
-        bool,
-        typer.Option(
-            "--take-over",
-            help="Replace documents of other sources that have the same ids, which is refused "
-            "otherwise.",
-        ),
-        Mark.FLAG_ONLY,
-    ] = False,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="Delete documents of this source that it no longer has; those of other sources "
-            "stay.",
-        ),
-        Mark.FLAG_ONLY,
-    ] = False,
-    max_delete_ratio: Annotated[
-        float,
-        typer.Option(
-            help="The largest part of this source's documents that --prune deletes.", min=0, max=1
-        ),
-    ] = 0.1,
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
@@ -114,14 +91,12 @@ def ingest(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count and estimate; write nothing.")
-    ] = False,
     selected: Selecting,
     documents: Documents,
     files: Reading,
     passages: Cutting,
     stored: Storing,
+    replacing: Replacing,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -129,6 +104,7 @@ def ingest(
     """Read documents, cut them into passages, encode them and write them to a collection.
 
     Run it again at any time: what is unchanged is skipped, and what was interrupted is completed.
+    `m3connect plan` tells before what a run would do.
     Formats: jsonl, json, csv, tsv, parquet; txt, md, html, rst, eml, log, source code; pdf, docx,
     pptx, xlsx, epub, ipynb, odt, xml with `pip install "m3connect[files]"`; each also compressed. A
     Parquet file of `m3connect encode` is stored as it is.
@@ -137,7 +113,7 @@ def ingest(
     - `m3connect ingest docs/ --prune`
     - `m3connect ingest corpus.jsonl.gz --text-field body --index-field lang:keyword`
     - `cat corpus.jsonl | m3connect ingest - --url http://localhost:6333 --collection handbook`
-    - `m3connect ingest "s3://bucket/docs/**/*.md" --target milvus --model BAAI/bge-m3 --dry-run`
+    - `m3connect ingest "s3://bucket/docs/**/*.md" --target milvus --model BAAI/bge-m3`
     - `m3connect ingest "s3://bucket/docs/" --engine ray --ray-address auto --url http://qdrant:6333`
 
     Exit code 4: some documents failed and are listed in --dead-letters, or lost what --fail-on names;
@@ -148,10 +124,6 @@ def ingest(
 
     if ray_address is not None and engine != "ray":
         raise ConfigError("--ray-address needs --engine ray")
-    if (report is not None or fail_on) and dry_run:
-        raise ConfigError(
-            "--report and --fail-on are of a run, and --dry-run is none: leave it out"
-        )
     grave = lists.choices("--fail-on", fail_on, ingestion.LOSSES)
     letters = dead_letters or _letters(where)
     if report is not None and report.absolute() == letters.absolute():
@@ -167,42 +139,28 @@ def ingest(
             where.open() as connector,
             progress_bar(ingestion.count(sources)) as progress,
         ):
-            if dry_run:
-                estimated = ingestion.estimate(
-                    opened,
-                    connector,
-                    legs=chosen,
-                    take_over=take_over,
-                    prune=prune,
-                    max_delete_ratio=max_delete_ratio,
-                    progress=progress,
-                )
-            else:
-                if engine == "ray":
-                    from m3connect.integrations import ray_files
+            if engine == "ray":
+                from m3connect.integrations import ray_files
 
-                    chosen = ingestion.choose_legs(chosen, opened, connector)
-                    work = ray_files.Work(
-                        open_source, where.open, model.model, model.how(), chosen, take_over
-                    )
-                    opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
-                done = ingestion.ingest(
-                    opened,
-                    None,
-                    connector,
-                    legs=chosen,
-                    index_fields=_index_fields(lists.names(index_field)),
-                    take_over=take_over,
-                    prune=prune,
-                    max_delete_ratio=max_delete_ratio,
-                    dead_letters=letters,
-                    lost=losses.add,
-                    progress=progress,
+                chosen = ingestion.choose_legs(chosen, opened, connector)
+                work = ray_files.Work(
+                    open_source, where.open, model.model, model.how(), chosen, replacing.take_over
                 )
+                opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
+            done = ingestion.ingest(
+                opened,
+                None,
+                connector,
+                legs=chosen,
+                index_fields=_index_fields(lists.names(index_field)),
+                take_over=replacing.take_over,
+                prune=replacing.prune,
+                max_delete_ratio=replacing.max_delete_ratio,
+                dead_letters=letters,
+                lost=losses.add,
+                progress=progress,
+            )
     say(remarks)
-    if dry_run:
-        _print_estimate(estimated, as_json=printed.as_json)
-        return
     _print_report(done, where.collection, letters, as_json=printed.as_json)
     counts = {**done.to_json(), "images": remarks.images, "left_out": remarks.unread}
     lost = ", ".join(f"{counts[kind]} {kind}" for kind in grave if counts[kind])
@@ -261,18 +219,6 @@ def _print_report(
             f"is mended: m3connect retry {dead_letters}",
             err=True,
         )
-
-
-def _print_estimate(estimated: IngestEstimate, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(estimated.to_json()))
-        return
-    typer.echo(
-        f"{estimated.read} documents read: {estimated.unchanged} unchanged, {estimated.failed} "
-        f"would fail, {estimated.pruned} would be pruned; {estimated.chunks} passages to encode, "
-        f"{estimated.tokens:,} tokens, about {estimated.seconds:.0f} s and "
-        f"{estimated.bytes / 1e6:.1f} MB of texts and vectors. Nothing was written."
-    )
 
 
 def _index_fields(fields: Sequence[str]) -> dict[str, FieldKind]:

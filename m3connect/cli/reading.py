@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from m3connect.cli import lists
+from m3connect.cli.options import Mark
 
 if TYPE_CHECKING:
     from m3connect.ingestion import (
@@ -212,6 +213,36 @@ class Storing:
             ConfigError: something unknown.
         """
         return None if self.legs is None else lists.legs(self.legs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacing:
+    """What of a collection a run may replace and delete."""
+
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Replace documents of other sources that have the same ids, which is refused "
+            "otherwise.",
+        ),
+        Mark.FLAG_ONLY,
+    ] = False
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Delete documents of this source that it no longer has; those of other sources "
+            "stay.",
+        ),
+        Mark.FLAG_ONLY,
+    ] = False
+    max_delete_ratio: Annotated[
+        float,
+        typer.Option(
+            help="The largest part of this source's documents that --prune deletes.", min=0, max=1
+        ),
+    ] = 0.1
 
 
 def opener(

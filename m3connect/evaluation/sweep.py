@@ -27,7 +27,7 @@ from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.evaluation.significance import Interval, compare, interval
 from m3connect.evaluation.tune import MINIMUM, Scorer, TuningSet, cross_validate, gather
 from m3connect.ingestion.chunking import Chunker
-from m3connect.ingestion.estimate import SAMPLE, cost_per_token
+from m3connect.ingestion.planning import SAMPLE, cost_of
 from m3connect.pages import Table
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import (
@@ -250,7 +250,8 @@ class _Cut:
         self.sizes = compression.bytes_per_document(store.shards, len(dataset.ids), "float16")
         texts = made.encoded() if made else (each.text for each in dataset.documents())
         sample = [text for text, _ in zip(texts, range(SAMPLE), strict=False)]
-        self.encoding = _tokens(store) * cost_per_token(encoder, sample, legs)[0]
+        cost = cost_of(encoder, sample, legs)
+        self.encoding = _tokens(store) * cost.seconds / cost.tokens
 
     def trials(
         self, modes: Sequence[Mode], fusions: Sequence[FusionKind], depths: Sequence[int]

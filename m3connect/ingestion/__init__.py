@@ -10,24 +10,24 @@ documents.py   documents as a source; encoded.py records that come with their ve
 chunking.py    documents into passages; headings.py where they stand
 ledger.py      what the collection holds, and why a run can be killed at any point
 losses.py      what documents lose though they do not fail; lines.py a list of a run as JSON lines;
-               replay.py dead letters again
+               replaying.py dead letters again
 ownership.py   whose a document is, and what a run over one source may replace
 sink.py        the only one that writes and counts
 restoring.py   a copy of a collection comes back whole; pruning.py what the source no longer has
-encoding.py    documents to a Parquet file; estimate.py what a run would do; report.py what it did
+encoding.py    documents to a Parquet file; planning.py what a run would do; report.py what it did
 """
 
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.encoding import EncodeReport, encode_to_parquet, read_lines
-from m3connect.ingestion.estimate import estimate
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Remarks, Selection, find
 from m3connect.ingestion.losses import LOSSES, Loss, LossReport
 from m3connect.ingestion.opening import choose_legs, open_source
 from m3connect.ingestion.pipeline import ingest
-from m3connect.ingestion.replay import Replayed, replay
-from m3connect.ingestion.report import Failure, IngestEstimate, IngestReport
+from m3connect.ingestion.planning import IngestPlan, plan
+from m3connect.ingestion.replaying import Replayed, replay
+from m3connect.ingestion.report import Failure, IngestReport
 from m3connect.ingestion.sources import count, read, read_files
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "EncodedSource",
     "Failure",
     "Fields",
-    "IngestEstimate",
+    "IngestPlan",
     "IngestReport",
     "Loss",
     "LossReport",
@@ -48,10 +48,10 @@ __all__ = [
     "choose_legs",
     "count",
     "encode_to_parquet",
-    "estimate",
     "find",
     "ingest",
     "open_source",
+    "plan",
     "read",
     "read_files",
     "read_lines",

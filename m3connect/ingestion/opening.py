@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from m3connect.connecting.collection import Place, Stored
 from m3connect.contract import CollectionSchema, Connector, Encoder, Fingerprint
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
 from m3connect.ingestion import tables
@@ -168,15 +169,17 @@ def choose_legs(
 
 
 def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
-    """Whether the collection exists, made by the same model.
+    """Whether the collection exists, made by the same model and of the same shape.
 
     Raises:
         FingerprintMismatch: it was made by another model, or cut in another way.
+        SchemaMismatch: it holds other representations.
     """
     try:
-        stored = connector.describe().schema.fingerprint
+        held = connector.describe().schema
     except CollectionNotFound:
         return False
+    stored = held.fingerprint
     if stored is not None and schema.fingerprint is None:
         raise FingerprintMismatch(
             f"collection {connector.collection!r} was made by {stored.model!r}; these embeddings "
@@ -190,4 +193,5 @@ def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
             writing=True,
             cut_alike=options_of(stored.chunker),
         )
+    Stored(held).require(schema, Place(connector.name, connector.collection))
     return True

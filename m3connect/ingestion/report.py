@@ -126,35 +126,6 @@ class Part:
     borrowed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class IngestEstimate:
-    """What a run would do, without having written anything.
-
-    Args:
-        read: documents that the source gave, bad ones included.
-        unchanged: documents that the collection already holds as they are.
-        pruned: documents that would be removed because the source no longer has them.
-        failed: documents that could not be taken.
-        chunks: passages cut from the documents that changed.
-        tokens: tokens to encode, special ones included.
-        seconds: wall time to encode them, by the speed of a sample.
-        bytes: size of texts and vectors, by the size of a sample; indexes come on top.
-    """
-
-    read: int
-    unchanged: int
-    pruned: int
-    failed: int
-    chunks: int
-    tokens: int
-    seconds: float
-    bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
-
-
 class DeadLetters:
     """Failures as JSON lines in a file that is made by the first of them; else in the log.
 

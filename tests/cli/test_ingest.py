@@ -8,6 +8,7 @@ import pytest
 
 from m3connect import cli
 from m3connect.cli.running import Services
+from m3connect.connecting.registry import connect
 from m3connect.datasets.beir import read_corpus
 from m3connect.errors import TransientError
 from m3connect.stores.memory import MemoryConnector
@@ -153,8 +154,6 @@ def test_the_report_has_a_line_for_what_each_document_lost(run, tmp_path):
     assert (code, "1 reports of losses" in err) == (0, True)
     code, _, err = run("docs", "--report", "x.jsonl", "--dead-letters", "x.jsonl")
     assert (code, "name the same file" in err) == (2, True)
-    code, _, err = run("docs", "--report", "lost.jsonl", "--dry-run")
-    assert (code, "--report" in err, (tmp_path / "lost.jsonl").exists()) == (2, True, False)
 
 
 def test_fail_on_names_the_losses_that_count(run, tmp_path):
@@ -172,7 +171,6 @@ def test_fail_on_names_the_losses_that_count(run, tmp_path):
         assert (code, f"--fail-on: 1 {kind}\n" in err, "2 documents read" in out) == (4, True, True)
     (tmp_path / "docs" / "signs.txt").write_text("?!")
     assert run("docs", "--fail-on", "no_lexical")[0] == 4
-    assert run("docs", "--fail-on", "empty", "--dry-run")[0] == 2
 
 
 def test_own_dead_letters_are_never_a_source(run, collection, tmp_path):
@@ -252,16 +250,31 @@ def test_titles_are_encoded_as_test_collections_encode_them(run, tmp_path, colle
     assert np.array_equal(stored.embeddings.dense, expected.dense)
 
 
-def test_a_dry_run_writes_nothing(run, corpus, collection):
-    """It counts and estimates, for people and machines."""
-    code, out, _ = run("corpus.jsonl", "--dry-run")
-    assert (code, "3 passages to encode" in out, "Nothing was written" in out) == (0, True, True)
-    code, out, _ = run("corpus.jsonl", "--dry-run", "--json")
-    guess = json.loads(out)
-    expected = "read unchanged pruned failed chunks tokens seconds bytes"
-    assert list(guess) == expected.split()
-    assert (guess["read"], guess["chunks"], guess["tokens"]) == (3, 3, 12)
+def test_a_plan_says_what_would_be_done(run, corpus, collection):
+    """It counts and estimates, for people and machines, and writes nothing."""
+    with corpus.open("a") as lines:
+        lines.write("no json\n")
+    code, out, _ = run("corpus.jsonl", command="plan")
+    assert (code, out.endswith("Nothing was written.\n")) == (0, True)
+    assert "4 documents: 3 to write, 0 unchanged, 0 empty, 1 would fail\n" in out
+    assert "  1 would fail: not JSON" in out
+    assert "3 passages to write, 0 to delete; 3 to encode: 12 tokens" in out
+    assert "numpy stores dense, sparse, multivector\n" in out
+    code, out, _ = run("corpus.jsonl", "--json", "--legs", "dense", command="plan")
+    found = json.loads(out)
+    assert (found["read"], found["chunks"], found["tokens"]) == (4, 3, 12)
+    assert set(found["bytes"]) == {"payload", "dense"}
+    assert (found["engine"], found["legs"]) == ("numpy", ["dense"])
     assert collection._records == {}
+
+
+def test_a_plan_leaves_no_trace_in_an_embedded_engine(corpus, monkeypatch, tmp_path, capsys):
+    """Neither a folder of its state nor dead letters."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["plan", "corpus.jsonl"], Services(connect, lambda *_, **__: HashEncoder()))
+    assert (exit_.value.code, "3 to write" in capsys.readouterr().out) == (0, True)
+    assert [each.name for each in tmp_path.iterdir()] == ["corpus.jsonl"]
 
 
 def test_embeddings_need_no_model(run, tmp_path, collection):
@@ -329,7 +342,7 @@ def test_an_interrupt_is_exit_code_130(run, corpus, collection, monkeypatch):
 
 
 def test_prune_follows_the_source(run, corpus):
-    """A document that left the source is deleted and said to be; a dry run tells it before."""
+    """A document that left the source is deleted and said to be; a plan tells it before."""
     run("corpus.jsonl")
     lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
     corpus.write_text("".join(lines[1:]), encoding="utf-8")
@@ -338,7 +351,7 @@ def test_prune_follows_the_source(run, corpus):
     assert code == 6
     assert "--max-delete-ratio 0.34" in err
     allowed = ("--prune", "--max-delete-ratio", "0.34")
-    assert "1 would be pruned" in run("corpus.jsonl", *allowed, "--dry-run")[1]
+    assert "1 in the collection to prune" in run("corpus.jsonl", *allowed, command="plan")[1]
     code, out, _ = run("corpus.jsonl", *allowed)
     assert code == 0
     assert "1 documents pruned" in out
@@ -354,7 +367,7 @@ def test_equal_names_of_two_folders_are_told_apart(run, tmp_path, collection):
     assert code == 6
     assert "'README.md'" in err
     assert "--id-prefix" in err
-    assert run("b", "--dry-run")[0] == 6
+    assert run("b", command="plan")[0] == 6
     assert collection.count() == 1
     assert run("b", "--id-prefix", "b/")[0] == 0
     assert collection.count() == 2

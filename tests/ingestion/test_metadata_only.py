@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3connect.ingestion import estimate, ingest, open_source, steps
+from m3connect.ingestion import ingest, open_source, plan, steps
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document
@@ -83,8 +83,8 @@ def test_the_report_says_so(connector):
     """In a count of its own, beside documents of which the text changed."""
     run([Document("a", "one two."), Document("b", "one two.")], connector)
     docs = [Document("a", "one two.", {"n": 1}), Document("b", "three.")]
-    estimated = estimate(open_source(docs, Counting(), chunk_tokens=4), connector)
-    assert (estimated.chunks, estimated.tokens) == (1, 4)
+    estimated = plan(open_source(docs, Counting(), chunk_tokens=4), connector)
+    assert (estimated.encoded, estimated.metadata_only, estimated.tokens) == (1, 1, 4)
     report, encoded = run(docs, connector)
     assert (report.written, report.metadata_only, encoded) == (2, 1, ["three."])
     assert connector.fetch(["a#0"]).payloads[0]["n"] == 1

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from m3connect.errors import Refused
-from m3connect.ingestion import Options, estimate, ingest, open_source
+from m3connect.ingestion import Options, ingest, open_source, plan
 from m3connect.ingestion.ledger import FIELD
 from m3connect.ingestion.ownership import UNNAMED
 from m3connect.integrations.arrow import Sink
@@ -42,7 +42,7 @@ def test_a_folder_does_not_replace_what_another_brought(two, encoder, connector)
     with pytest.raises(Refused, match=rf"'{two}/a/': 'README.md'\..*--id-prefix.*--take-over"):
         ingest("two/b", encoder, connector)
     with pytest.raises(Refused):
-        estimate(open_source("two/b", encoder), connector)
+        plan(open_source("two/b", encoder), connector)
     assert texts(connector) == before
 
 
@@ -127,7 +127,7 @@ def test_what_older_versions_wrote_belongs_to_who_reads_it_first(encoder, connec
         for payload in batch.payloads:
             del payload[FIELD]["source"], payload[FIELD]["encoded"]
         connector.upsert(RecordBatch(batch.ids, batch.payloads, batch.embeddings))
-    assert estimate(open_source("two/a", encoder), connector).unchanged == 1
+    assert plan(open_source("two/a", encoder), connector).unchanged == 1
     report = ingest("two/a", encoder, connector)
     assert (report.unchanged, report.written, report.tokens) == (1, 0, 0)
     assert texts(connector)["README.md"] == ("the words of a", f"{two}/a/")

@@ -19,7 +19,7 @@ from m3connect.errors import (
     SchemaMismatch,
     TransientError,
 )
-from m3connect.ingestion import Failure, estimate, ingest, open_source, steps
+from m3connect.ingestion import Failure, ingest, steps
 from m3connect.ingestion.sink import PENDING
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -486,32 +486,3 @@ def test_documents_need_an_encoder(connector):
     """Only embeddings go without."""
     with pytest.raises(ConfigError, match="need an encoder"):
         ingest(docs(1), None, connector)
-
-
-# -------------------------------------------------------------------------------------- estimates
-
-
-def test_an_estimate_counts_and_writes_nothing(encoder):
-    """Chunks and tokens are those of a real run; what is unchanged is not counted again."""
-    connector = Watched()
-    source = [*docs(30, words=7), Document("blank", "")]
-    guess = estimate(open_source(source, encoder, chunk_tokens=3), connector)
-    assert "upsert" not in connector.calls
-    report = ingest(source, encoder, connector, chunk_tokens=3)
-    assert (guess.read, guess.failed, guess.unchanged) == (31, 0, 0)
-    assert (guess.chunks, guess.tokens) == (report.chunks, report.tokens)
-    assert guess.seconds > 0
-    vectors = sum(batch.embeddings.nbytes for batch in connector.scan(vectors=True))
-    assert vectors / 2 < guess.bytes < vectors * 2
-    again = estimate(open_source(source, encoder, chunk_tokens=3), connector)
-    assert (again.unchanged, again.chunks, again.tokens, again.bytes) == (30, 0, 0, 0)
-
-
-def test_an_estimate_deletes_nothing_either(encoder):
-    """Not even what a killed run left behind."""
-    connector = Watched()
-    ingest([Document("a", "one two three")], encoder, connector, chunk_tokens=1)
-    ingest([Document("a", "one")], encoder, connector, chunk_tokens=1)
-    connector.calls.clear()
-    estimate(open_source([Document("a", "one")], encoder, chunk_tokens=1), connector)
-    assert connector.calls == ["fetch"]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from m3connect.errors import Refused
-from m3connect.ingestion import estimate, ingest, open_source
+from m3connect.ingestion import ingest, open_source, plan
 from m3connect.ingestion.ledger import FIELD
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document, RecordBatch
@@ -78,15 +78,15 @@ def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, sou
     assert stored(connector) == before
 
 
-def test_the_estimate_counts_what_would_go(encoder, connector):
-    """A dry run counts the same documents and deletes none."""
+def test_the_plan_counts_what_would_go(encoder, connector):
+    """The same documents, and deletes none."""
     fill(connector, encoder, docs("a", "b", "c"))
     before = stored(connector)
     source = open_source(docs("b"), encoder, chunk_tokens=8)
-    found = estimate(source, connector, prune=True, max_delete_ratio=0.7)
+    found = plan(source, connector, prune=True, max_delete_ratio=0.7)
     assert (found.pruned, found.unchanged) == (2, 1)
     with pytest.raises(Refused, match="2 of the 3 documents"):
-        estimate(open_source(docs("b"), encoder, chunk_tokens=8), connector, prune=True)
+        plan(open_source(docs("b"), encoder, chunk_tokens=8), connector, prune=True)
     assert stored(connector) == before
 
 
@@ -192,7 +192,7 @@ def test_single_files_of_a_folder_do_not_prune_it(encoder, connector, tmp_path):
     with pytest.raises(Refused, match=rf"single files of '{tmp_path}/'.*--source NAME"):
         fill(connector, encoder, page, prune=True)
     with pytest.raises(Refused, match="single files"):
-        estimate(open_source(page, encoder), connector, prune=True)
+        plan(open_source(page, encoder), connector, prune=True)
     assert stored(connector) == {"x.txt#0", "y.txt#0"}
     own = type(connector)(collection="own")
     fill(own, encoder, [page, tmp_path / "y.txt"], source_name="chosen")

@@ -1,0 +1,128 @@
+"""``m3connect plan``: what ``ingest`` would do."""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from m3connect.cli.console import counted
+from m3connect.cli.options import ModelChoice, Output, Target
+from m3connect.cli.reading import (
+    Cutting,
+    Documents,
+    Reading,
+    Replacing,
+    Selecting,
+    Storing,
+    opener,
+    say,
+)
+
+if TYPE_CHECKING:
+    from m3connect.contract import Capabilities
+    from m3connect.ingestion import IngestPlan
+
+SHOWN = 5  # reasons
+_LIMITS = {
+    "id_bytes": "bytes of an id",
+    "payload_bytes": "bytes of a payload",
+    "multivector_floats": "numbers of a multi-vector (--chunk-tokens)",
+}
+
+
+def plan(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Files, folders, globs or URLs, as for ingest."),
+    ],
+    *,
+    selected: Selecting,
+    documents: Documents,
+    files: Reading,
+    passages: Cutting,
+    stored: Storing,
+    replacing: Replacing,
+    where: Target,
+    model: ModelChoice,
+    printed: Output,
+) -> None:
+    """Tell what `m3connect ingest` would do with the same options, and write nothing.
+
+    Everything is read, cut and looked up in the collection; a sample of the passages is encoded to
+    tell time and bytes.
+
+    - `m3connect plan docs/`
+    - `m3connect plan "s3://bucket/docs/**/*.md" --target milvus --model BAAI/bge-m3`
+    - `m3connect plan docs/ --prune --json`
+    """
+    from m3connect import ingestion
+    from m3connect.cli.progress import progress_bar
+
+    remarks = ingestion.Remarks()
+    outputs = [FilePath(where.path)] if where.path else []
+    sources = ingestion.find(paths, selected.selection(outputs), remarks)
+    opened = opener(documents, files, passages)(sources, model.load, remarks=remarks)
+    with where.open() as connector, progress_bar(ingestion.count(sources)) as progress:
+        planned = ingestion.plan(
+            opened,
+            connector,
+            legs=stored.chosen(),
+            take_over=replacing.take_over,
+            prune=replacing.prune,
+            max_delete_ratio=replacing.max_delete_ratio,
+            progress=progress,
+        )
+        backend = connector.capabilities
+    say(remarks)
+    facts = {
+        "engine": backend.engine,
+        "searched_by_engine": sorted(backend.legs),
+        "fused_by_engine": sorted(backend.fusions),
+    }
+    text = "\n".join([*_documents(planned), *_work(planned), *_engine(planned, backend)])
+    printed.show(planned.to_json() | facts, f"{text}\nNothing was written.")
+
+
+def _documents(planned: IngestPlan) -> list[str]:
+    pruned = f", {planned.pruned:,} in the collection to prune" if planned.pruned else ""
+    alone = f" ({planned.metadata_only:,} in their metadata alone)" if planned.metadata_only else ""
+    counts = (
+        f"{counted(planned.read, 'document')}: {planned.written:,} to write{alone}, "
+        f"{planned.unchanged:,} unchanged, {planned.empty:,} empty, {planned.failed:,} would fail{pruned}"
+    )
+    reasons = sorted(planned.reasons.items(), key=lambda each: -each[1])
+    lines = [counts, *(f"  {count:,} would fail: {reason}" for reason, count in reasons[:SHOWN])]
+    if len(reasons) > SHOWN:
+        lines.append(f"  and for {counted(len(reasons) - SHOWN, 'more reason')}")
+    return lines
+
+
+def _work(planned: IngestPlan) -> list[str]:
+    lines = [f"{counted(planned.chunks, 'passage')} to write, {planned.deleted:,} to delete"]
+    if planned.encoded:
+        lines[0] += (
+            f"; {planned.encoded:,} to encode: {counted(planned.tokens, 'token')}, about "
+            f"{planned.seconds:.0f} s here, by a sample of {planned.sample}"
+        )
+    if planned.truncated:
+        lines.append(f"  {counted(planned.truncated, 'passage')} longer than the model takes")
+    if planned.bytes:
+        sizes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in planned.bytes.items())
+        total = sum(planned.bytes.values()) / 1e6
+        lines.append(f"about {total:.1f} MB more in the collection, and indexes: {sizes}")
+    return lines
+
+
+def _engine(planned: IngestPlan, backend: Capabilities) -> list[str]:
+    """What the database does of it, by its version and licence, and what it would refuse."""
+    ours = [leg for leg in planned.legs if leg not in backend.legs]
+    lines = [
+        f"{backend.engine} stores {', '.join(planned.legs)}"
+        + (f" and leaves the search by {', '.join(ours)} to m3connect" if ours else "")
+    ]
+    for name, count in planned.beyond.items():
+        limit = f"{getattr(backend.limits, name):,} {_LIMITS[name]}"
+        lines.append(f"  {counted(count, 'passage')} would be refused: more than {limit}")
+    return lines
