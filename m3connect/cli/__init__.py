@@ -131,7 +131,7 @@ def root(
     m3connect.toml: flag > environment > file > default.
     """
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[console.Counting(sys.stderr)],
         level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )

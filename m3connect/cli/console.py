@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -18,6 +20,8 @@ import typer
 from m3connect.errors import without_secrets
 
 _HIDDEN = "***"
+SILENT = 60.0
+"""Seconds in which a warning is not repeated."""
 _SHORTEST = 4  # shorter secrets would hide half of every message; patterns still catch them
 _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|credential|auth|sig", re.IGNORECASE)
 _PAIR = re.compile(r"(?:^|[?&\s])([\w.-]+)=([^&\s]+)")
@@ -180,6 +184,58 @@ def guarded(mask: Callable[[str], str]) -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     with redirect_stderr(cast("TextIO", _Masked(sys.stderr, mask))):
         yield
+
+
+# ------------------------------------------------------------------------------------- warnings
+
+
+class Counting(logging.StreamHandler[TextIO]):
+    """Writes log lines; of equal warnings the first, and their number once a minute and at the end.
+
+    Args:
+        stream: where to.
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or count it."""
+        if record.levelno < logging.WARNING:
+            super().emit(record)
+            return
+        now, key = self._clock(), (record.name, record.getMessage())
+        said, held = self._said.get(key, (now - SILENT, 0))
+        if now - said < SILENT:
+            self._said[key] = said, held + 1
+            return
+        self._said = {
+            key: (at, count)
+            for key, (at, count) in self._said.items()
+            if count or now - at < SILENT
+        }
+        self._said[key] = now, 0
+        super().emit(_times(record, held))
+
+    def close(self) -> None:
+        """Write what was counted since it was last said."""
+        for (name, message), (_, held) in self._said.items():
+            if held:
+                text = (message, (), None)
+                record = logging.LogRecord(name, logging.WARNING, "", 0, *text)
+                super().emit(_times(record, held))
+        self._said = {}
+        super().close()
+
+
+def _times(record: logging.LogRecord, held: int) -> logging.LogRecord:
+    if held:
+        again = "once" if held == 1 else f"{held:,} times"
+        record.msg, record.args = f"({again} more) {record.getMessage()}", ()
+    return record
 
 
 # --------------------------------------------------------------------------------------- errors

@@ -19,6 +19,7 @@ from m3connect.cli.reading import (
     Replacing,
     Selecting,
     Storing,
+    Waiting,
     opener,
     say,
 )
@@ -97,6 +98,7 @@ def ingest(
     passages: Cutting,
     stored: Storing,
     replacing: Replacing,
+    waiting: Waiting,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -144,7 +146,13 @@ def ingest(
 
                 chosen = ingestion.choose_legs(chosen, opened, connector)
                 work = ray_files.Work(
-                    open_source, where.open, model.model, model.how(), chosen, replacing.take_over
+                    open_source,
+                    where.open,
+                    model.model,
+                    model.how(),
+                    chosen,
+                    replacing.take_over,
+                    waiting.patience,
                 )
                 opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
             done = ingestion.ingest(
@@ -156,6 +164,7 @@ def ingest(
                 take_over=replacing.take_over,
                 prune=replacing.prune,
                 max_delete_ratio=replacing.max_delete_ratio,
+                patience=waiting.patience,
                 dead_letters=letters,
                 lost=losses.add,
                 progress=progress,

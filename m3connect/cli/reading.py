@@ -245,6 +245,21 @@ class Replacing:
     ] = 0.1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """How patiently a run waits for its database."""
+
+    patience: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that a run which has begun waits for a database that is away; it goes on "
+            "by itself.",
+            rich_help_panel="Target",
+            min=0,
+        ),
+    ] = 300.0
+
+
 def opener(
     documents: Documents, files: Reading, passages: Cutting
 ) -> Callable[..., DocumentSource | EncodedSource]:

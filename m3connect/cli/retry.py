@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3connect.cli.options import ModelChoice, Output, Target
-from m3connect.cli.reading import Cutting, Documents, Reading, Storing, opener, say
+from m3connect.cli.reading import Cutting, Documents, Reading, Storing, Waiting, opener, say
 
 if TYPE_CHECKING:
     from m3connect.ingestion import Replayed
@@ -33,6 +33,7 @@ def retry(
     files: Reading,
     passages: Cutting,
     stored: Storing,
+    waiting: Waiting,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -59,6 +60,7 @@ def retry(
             partial(open_source, encoder=model.load, remarks=remarks),
             connector,
             legs=stored.chosen(),
+            patience=waiting.patience,
             progress=progress,
         )
     say(remarks)

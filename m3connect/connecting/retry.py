@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 
 import tenacity
+from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_base
 
 from m3connect.connecting.portions import portions
@@ -20,6 +23,8 @@ log = logging.getLogger(__name__)
 
 RECORDS = 1000
 """Records of one write request, at most."""
+PAUSE, PAUSES = 1.0, 10.0
+"""Seconds between two looks at a database that is away: at first, and at most."""
 
 T = TypeVar("T")
 
@@ -93,6 +98,42 @@ def call(operation: Callable[[], T], policy: RetryPolicy = DEFAULT_POLICY) -> T:
         reraise=True,
     )
     return retrying(operation)
+
+
+def persist(operation: Callable[[], T], patience: float, given_up: Event) -> T:
+    """Run an idempotent operation of a long work, waiting for a database that is away.
+
+    Longer than :func:`call`, of which ``operation`` may consist: that bridges a restart, this a repair.
+
+    Args:
+        operation: raises TransientError while the database is away.
+        patience: seconds after which its error is raised; 0 raises it at once.
+        given_up: set by another thread, it ends the waiting.
+
+    Raises:
+        whatever ``operation`` raised last.
+    """
+    if patience <= 0:
+        return operation()
+    started = time.monotonic()
+
+    def report(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1:
+            error = state.outcome.exception() if state.outcome else None
+            log.warning("paused, for up to %.0f s, until the database is back: %s", patience, error)
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TransientError),
+        stop=tenacity.stop_before_delay(patience) | tenacity.stop_when_event_set(given_up),
+        wait=tenacity.wait_exponential(min=PAUSE, max=PAUSES),
+        sleep=sleep_using_event(given_up),
+        before_sleep=report,
+        reraise=True,
+    )
+    done = retrying(operation)
+    if retrying.statistics["attempt_number"] > 1:
+        log.warning("the database is back after %.0f s: going on", time.monotonic() - started)
+    return done
 
 
 def deliver(

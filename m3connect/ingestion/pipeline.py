@@ -58,6 +58,7 @@ def ingest(
     take_over: bool = False,
     prune: bool = False,
     max_delete_ratio: float = pruning.MAX_DELETE_RATIO,
+    patience: float = 0.0,
     dead_letters: str | Path | None = None,
     lost: Lost = ignore,
     progress: Progress = silent,
@@ -91,6 +92,8 @@ def ingest(
         prune: at the end, delete the documents of this source that it did not give; those of other
             sources stay.
         max_delete_ratio: the largest part of this source's documents that pruning deletes.
+        patience: seconds that a run which has begun waits for a database that is away, longer than
+            its connector does; reading pauses meanwhile.
         dead_letters: a JSONL file to which documents that fail are added; without it they are logged.
         lost: told what each document lost (:class:`m3connect.ingestion.Loss`), such as ``losses.append``.
         progress: told how many documents are through.
@@ -124,20 +127,23 @@ def ingest(
     seen: dict[str, str] = {}
     with DeadLetters(dead_letters) as letters:
         try:
-            with Sink(connector, letters, progress, take_over=take_over, lost=lost) as sink:
+            with Sink(
+                connector, letters, progress, take_over=take_over, patience=patience, lost=lost
+            ) as sink:
                 sink.write(events(opened, chosen, seen, sink.look_up, sink.recall, held=held))
         except KeyboardInterrupt:
             connector.flush()
             raise
-        connector.flush()
+        sink.persist(connector.flush)
         if isinstance(opened, EncodedSource) and opened.restores and not sink.failed:
             restoring.finish(connector, opened.contents)
         if prune:
             pruning.prune(opened, seen, sink, most=max_delete_ratio)
-            connector.flush()
+            sink.persist(connector.flush)
         elif opened.whole and not sink.failed:
             present = sink.unchanged - sink.borrowed + sink.written
-            sink.left_over = pruning.left_over(connector, set(seen.values()), present)
+            names = set(seen.values())
+            sink.left_over = sink.persist(lambda: pruning.left_over(connector, names, present))
     _require_any(sink, dead_letters)
     return sink.report()
 
@@ -223,6 +229,7 @@ def ingest_part(
     losses: list[Loss],
     *,
     take_over: bool,
+    patience: float = 0.0,
     progress: Progress = silent,
 ) -> Part:
     """The share of a worker in a run: another process made the collection, and counts all parts.
@@ -232,14 +239,16 @@ def ingest_part(
         connector: the collection, which exists.
         legs: the representations to store.
         losses: what reading the source finds, to which all others are added.
-        take_over, progress: as in :func:`ingest`.
+        take_over, patience, progress: as in :func:`ingest`.
 
     Raises:
         as :func:`ingest`.
     """
     seen: dict[str, str] = {}
     letters = KeptLetters()
-    with Sink(connector, letters, progress, take_over=take_over, lost=losses.append) as sink:
+    with Sink(
+        connector, letters, progress, take_over=take_over, patience=patience, lost=losses.append
+    ) as sink:
         sink.write(events(source, legs, seen, sink.look_up, sink.recall))
-    connector.flush()
+    sink.persist(connector.flush)
     return Part(sink.report(), seen, letters.failures, losses, sink.borrowed)

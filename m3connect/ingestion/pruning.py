@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -46,14 +47,18 @@ def prune(
             would be deleted.
     """
     try:
-        gone = vanished(sink.connector, source, seen, read=sink.read, failed=sink.failed, most=most)
+        gone = sink.persist(
+            lambda: vanished(
+                sink.connector, source, seen, read=sink.read, failed=sink.failed, most=most
+            )
+        )
     except Refused as refusal:  # there is no report of such a run, so this tells what it wrote
         counts = f"{sink.written} written, {sink.unchanged} unchanged, {sink.failed} failed"
         raise Refused(f"{counts}; {refusal}") from refusal
     sink.pruned = len(gone)
     ids = chain.from_iterable(gone.values())
     while group := list(islice(ids, AT_ONCE)):
-        sink.deleted += sink.connector.delete(group)
+        sink.deleted += sink.persist(partial(sink.connector.delete, group))
 
 
 def require_whole(source: DocumentSource | EncodedSource) -> None:

@@ -58,6 +58,7 @@ def replay(
     *,
     legs: Sequence[Leg] | None = None,
     index_fields: Mapping[str, FieldKind] | None = None,
+    patience: float = 0.0,
     progress: Progress = silent,
 ) -> Replayed:
     """Ingest what dead letters name, and leave those in the file that fail again or cannot be read.
@@ -71,7 +72,7 @@ def replay(
             options of the run that left the letters bound to it, so that all is cut alike. It is not
             called if no file is left to read.
         connector: the collection.
-        legs, index_fields, progress: as in ``ingest``.
+        legs, index_fields, patience, progress: as in ``ingest``.
 
     Raises:
         ConfigError: there is no such file, or it holds something else.
@@ -94,6 +95,7 @@ def replay(
             chosen,
             losses,
             take_over=False,
+            patience=patience,
             progress=progress,
         )
         report = part.report

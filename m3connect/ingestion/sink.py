@@ -7,17 +7,19 @@ a commit never overtakes what it commits.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3connect.connecting import retry
 from m3connect.contract import Connector
 from m3connect.errors import (
     AuthError,
@@ -37,6 +39,8 @@ from m3connect.ingestion.losses import Loss, LossKind, Lost, ignore
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport, KeptLetters, Part
 from m3connect.progress import Progress, silent
 from m3connect.types import Leg, RecordBatch
+
+T = TypeVar("T")
 
 PENDING = 2  # pieces of work that may wait for the database while the next is encoded
 TELL_SECONDS = 0.1  # between two calls of ``progress`` while nothing is written
@@ -141,6 +145,7 @@ class Sink:
         progress: told how many documents are through.
         exists: whether the collection exists; if not, it holds nothing to look up.
         take_over: whether documents of other sources may be replaced.
+        patience: seconds to wait for a database that is away.
         lost: told of each document that lost something.
     """
 
@@ -152,6 +157,7 @@ class Sink:
         *,
         exists: bool = True,
         take_over: bool = False,
+        patience: float = 0.0,
         lost: Lost = ignore,
     ) -> None:
         self.connector = connector
@@ -162,21 +168,28 @@ class Sink:
         self.first_failure: Failure | None = None
         self._exists = exists
         self._take_over = take_over
+        self._patience = patience
+        self._given_up = threading.Event()
         self._lost = lost
         # Of documents of which not all passages have come.
         self._losing: dict[str, Counter[LossKind]] = {}
         self._letters = letters
         self._progress = progress
         self._started = self._told = time.perf_counter()
-        self._writer = _Writer(connector)
+        self._writer = _Writer(connector, self.persist)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="m3connect-writer")
         self._pending: deque[Future[_Outcome]] = deque()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """Wait for what is queued: on Ctrl-C too, what was encoded is not thrown away."""
+    def __exit__(self, kind: object, *exception: object) -> None:
+        """Wait for what is queued: on Ctrl-C too, what was encoded is not thrown away.
+
+        But for a database that is away nobody waits then.
+        """
+        if kind is not None:
+            self._given_up.set()
         self._thread.shutdown()
 
     @property
@@ -212,7 +225,16 @@ class Sink:
 
     def recall(self, ids: Sequence[str], legs: Sequence[Leg]) -> Future[RecordBatch]:
         """Those of these records that the collection holds, with their vectors."""
-        return self._thread.submit(self.connector.fetch, ids, vectors=legs)
+        return self._thread.submit(
+            lambda: self.persist(lambda: self.connector.fetch(ids, vectors=legs))
+        )
+
+    def persist(self, operation: Callable[[], T]) -> T:
+        """Ask the database, and wait for it with the patience that this run has.
+
+        While this waits, no more than :data:`PENDING` pieces of work are encoded, and nothing is read.
+        """
+        return retry.persist(operation, self._patience, self._given_up)
 
     def write(self, events: Iterable[Event]) -> None:
         """Take all that the pipeline gives, and wait until it is acknowledged.
@@ -314,7 +336,9 @@ class Sink:
     def _stored(self, documents: Sequence[Candidate[Any]]) -> list[Stored]:
         if not self._exists:
             return [Stored()] * len(documents)
-        return ledger.look_up(self.connector, documents, take_over=self._take_over)
+        return self.persist(
+            lambda: ledger.look_up(self.connector, documents, take_over=self._take_over)
+        )
 
     def _tell(self) -> None:
         self._told = time.perf_counter()
@@ -342,10 +366,12 @@ class _Writer:
 
     Args:
         connector: the collection, which exists.
+        persist: runs what asks it.
     """
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: Connector, persist: Callable[[Callable[[], Any]], Any]) -> None:
         self.connector = connector
+        self._persist = persist
         self._broken: BaseException | None = None
 
     def write(self, work: Work) -> _Outcome:
@@ -364,7 +390,7 @@ class _Writer:
 
     def delete(self, ids: Sequence[str]) -> _Outcome:
         """Delete passages that only other versions had."""
-        return _Outcome(deleted=self.connector.delete(ids) if ids else 0)
+        return _Outcome(deleted=self._persist(lambda: self.connector.delete(ids)) if ids else 0)
 
     def _write(self, work: Work) -> _Outcome:
         outcome = _Outcome()
@@ -397,7 +423,7 @@ class _Writer:
         if len(sound) < len(owners):
             batch, owners = batch.take(np.array(sound)), [owners[row] for row in sound]
         try:
-            self.connector.upsert(batch)
+            self._persist(lambda: self.connector.upsert(batch))
         except _FATAL:
             raise
         except _REFUSED as error:

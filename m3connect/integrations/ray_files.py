@@ -48,7 +48,7 @@ class Work:
         model: its name.
         model_options: of :meth:`m3connect.M3Encoder.load`.
         legs: the representations to store.
-        take_over: as in :func:`m3connect.ingest`.
+        take_over, patience: as in :func:`m3connect.ingest`.
     """
 
     open_source: Callable[..., DocumentSource | EncodedSource]
@@ -57,6 +57,7 @@ class Work:
     model_options: Mapping[str, Any]
     legs: Sequence[Leg]
     take_over: bool = False
+    patience: float = 0.0
 
     def __call__(self, files: Sequence[SourceFile]) -> tuple[Part, Remarks]:
         """One task: some of the files."""
@@ -66,7 +67,14 @@ class Work:
         source = self.open_source(files, encoder, remarks=remarks)
         assert isinstance(source, DocumentSource), "which the process that started the run has seen"
         with self.connect() as connector:
-            part = ingest_part(source, connector, self.legs, losses, take_over=self.take_over)
+            part = ingest_part(
+                source,
+                connector,
+                self.legs,
+                losses,
+                take_over=self.take_over,
+                patience=self.patience,
+            )
         return part, replace(remarks, lost=ignore)
 
 

@@ -1,7 +1,9 @@
 """What reaches the terminal: no secret, nothing alive, no traceback, JSON errors."""
 
 import base64
+import io
 import json
+import logging
 import os
 import random
 import subprocess
@@ -20,6 +22,30 @@ from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
 
 SECRET = "hunter2-" + "x9"
+
+
+def test_equal_warnings_become_one_counted_line():
+    """Once a minute, and the rest at the end; other lines are as they were."""
+    out, now = io.StringIO(), [0.0]
+    handler = console.Counting(out, lambda: now[0])
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+
+    def warn(message, *values, level=logging.WARNING):
+        handler.handle(logging.LogRecord("x", level, "", 0, message, values, None))
+
+    for at in range(5):
+        warn("away: %s", "host")
+        warn("read %d", at, level=logging.INFO)
+        warn("other %d", at)
+    now[0] = 61.0
+    warn("away: %s", "host")
+    warn("away: %s", "host")
+    warn("other 0")
+    lines = [f"INFO read {at}\nWARNING other {at}\n" for at in range(5)]
+    before = "WARNING away: host\n" + "".join(lines)
+    assert out.getvalue() == f"{before}WARNING (4 times more) away: host\nWARNING other 0\n"
+    handler.close()
+    assert out.getvalue().endswith("WARNING other 0\nWARNING (once more) away: host\n")
 
 
 @pytest.fixture
