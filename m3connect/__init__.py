@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from m3connect.inference import M3Encoder
     from m3connect.inference.reranking import load_reranker
     from m3connect.ingestion import ingest
+    from m3connect.reembedding import reembed, rollback
     from m3connect.searching.explain import Explanation, explain
     from m3connect.searching.names import MODES, Mode
     from m3connect.searching.search import (
@@ -100,6 +101,8 @@ _HOMES = {
     "load_reranker": "m3connect.inference.reranking:load_reranker",
     "parse": "m3connect.filters:parse",
     "read_results": "m3connect.evaluation.reports.files:read",
+    "reembed": "m3connect.reembedding:reembed",
+    "rollback": "m3connect.reembedding:rollback",
     "search": "m3connect.searching.search:search",
     "search_async": "m3connect.searching.search:search_async",
     "search_many": "m3connect.searching.search:search_many",
@@ -155,6 +158,8 @@ __all__ = [
     "load_reranker",
     "parse",
     "read_results",
+    "reembed",
+    "rollback",
     "search",
     "search_async",
     "search_many",

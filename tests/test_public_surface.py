@@ -56,6 +56,8 @@ PUBLIC = [
     "load_reranker",
     "parse",
     "read_results",
+    "reembed",
+    "rollback",
     "search",
     "search_async",
     "search_many",

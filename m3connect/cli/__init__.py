@@ -38,6 +38,7 @@ from m3connect.cli.mine import mine
 from m3connect.cli.models import models
 from m3connect.cli.plan import plan
 from m3connect.cli.records import delete, fetch
+from m3connect.cli.reembed import reembed
 from m3connect.cli.report import report
 from m3connect.cli.retry import retry
 from m3connect.cli.running import Services, source_of
@@ -91,6 +92,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "fetch": fetch,
         "delete": delete,
         "drop": drop,
+        "reembed": reembed,
         "copy": copy,
         "verify": verify,
     },

@@ -13,6 +13,7 @@ from m3connect.errors import ConnectorError, Refused
 
 if TYPE_CHECKING:
     from m3connect.connecting.overview import Overview
+    from m3connect.contract import CollectionInfo
 
 
 def collections(*, database: Database, printed: Output) -> None:
@@ -106,7 +107,7 @@ def _print_table(seen: dict[str, Overview | ConnectorError]) -> None:
     for column in (1, 2):
         table.columns[column].justify = "right"
     for name, shape in seen.items():
-        shown = escape(visible(name))
+        shown = escape(visible(name if isinstance(shape, ConnectorError) else _named(shape.info)))
         if isinstance(shape, ConnectorError):
             table.add_row(shown, "?", "?", "?", f"[yellow]{escape(visible(str(shape)))}[/]")
         else:
@@ -116,10 +117,15 @@ def _print_table(seen: dict[str, Overview | ConnectorError]) -> None:
     Console(highlight=False).print(table)
 
 
+def _named(info: CollectionInfo) -> str:
+    """The name, and what it stands for if that is another collection."""
+    return info.name if info.name == info.stands_for else f"{info.name} -> {info.stands_for}"
+
+
 def _lines(seen: Overview) -> list[tuple[str, str]]:
     schema, made_by = seen.info.schema, seen.info.schema.fingerprint
     lines = [
-        ("collection", seen.info.name),
+        ("collection", _named(seen.info)),
         ("engine", seen.info.engine),
         ("records", f"{seen.records:,}"),
         ("MB on disk", _megabytes(seen)),

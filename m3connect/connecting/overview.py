@@ -33,6 +33,7 @@ class Overview:
         """As JSON values."""
         return {
             "name": self.info.name,
+            "stands_for": self.info.stands_for,
             "engine": self.info.engine,
             "records": self.records,
             "bytes": self.bytes,

@@ -225,6 +225,16 @@ def _mark(payload: Mapping[str, Any]) -> Mark | None:
     return Mark(**stored) if stored else None
 
 
+def encoded_hash(weights: str, texts: Sequence[str]) -> str:
+    """A hash of what a document's vectors were made of, for :attr:`Mark.encoded`.
+
+    Args:
+        weights: of the model.
+        texts: what was encoded, passage by passage.
+    """
+    return content_hash(weights, *texts)
+
+
 def content_hash(*parts: Any) -> str:
     """A hash of JSON values that is the same in every run and on every machine.
 

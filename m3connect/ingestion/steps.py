@@ -17,7 +17,7 @@ import numpy as np
 from m3connect.contract import Encoder
 from m3connect.ingestion.chunking import Chunker, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, Stored, content_hash, step
+from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, Stored, encoded_hash, step
 from m3connect.ingestion.report import TWICE, Failure, Part
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
 from m3connect.types import Chunk, Document, Embeddings, Leg, Payload, RecordBatch
@@ -128,7 +128,7 @@ def cut(
         version, stored = change.candidate, change.stored
         bound = max(len(chunks), stored.bound)
         made_by = chunker.encoder.info.fingerprint.weights
-        encoded = content_hash(made_by, *[chunk.encoded for chunk in chunks])
+        encoded = encoded_hash(made_by, [chunk.encoded for chunk in chunks])
         owner = Change(
             document.id,
             Mark(version.hash, len(chunks), bound, version.source, encoded),

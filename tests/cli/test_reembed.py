@@ -1,0 +1,65 @@
+"""``m3connect reembed``: what is printed, JSON, and back."""
+
+import json
+
+import pytest
+
+from m3connect import Document, cli, ingest
+from m3connect.cli.running import Services
+from m3connect.stores.memory import MemoryConnector
+from m3connect.testing.fakes import HashEncoder
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command on a database in memory, where ``documents`` was ingested with another model."""
+    monkeypatch.chdir(tmp_path)
+    first = MemoryConnector(collection="documents")
+    ingest([Document(f"d{at}", f"text {at}") for at in range(3)], HashEncoder(), first)
+
+    def load(model, **_):
+        return HashEncoder(seed=len(model))
+
+    def call(*arguments):
+        services = Services(lambda _, collection, **__: first.beside(collection), load)
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([*arguments], services)
+        out, err = capsys.readouterr()
+        return exit_.value.code or 0, out, err
+
+    return call
+
+
+def test_people_are_told_what_the_name_stands_for(run):
+    """Before, after, again and back; info and the list say it, too."""
+    code, out, _ = run("reembed", "--model", "x", "--no-switch")
+    assert (code, "'documents' stands for 'documents' as before" in out) == (0, True)
+    code, out, _ = run("reembed", "--model", "x")
+    assert (code, "'documents_2' holds all 3 passages" in out) == (0, True)
+    assert "'documents' stands for 'documents_2' now" in out
+    assert "documents -> documents_2" in run("info")[1]
+    assert "documents -> documents_2" in run("collections")[1]
+    assert "hash-1" in run("info")[1]
+    assert run("drop", "--name", "documents")[0] == 1
+    code, out, _ = run("reembed", "--rollback")
+    assert (code, out) == (0, "'documents' stands for 'documents' again\n")
+    assert "hash-0" in run("info")[1]
+
+
+def test_json_is_the_report(run):
+    """On stdout alone."""
+    code, out, _ = run("reembed", "--model", "xx", "--into", "other", "--json")
+    report = json.loads(out)
+    assert (code, report["new"], report["encoded"], report["switched"]) == (0, "other", 3, True)
+    code, out, _ = run("reembed", "--rollback", "--json")
+    assert (code, json.loads(out)["left"]) == (0, "other")
+
+
+def test_what_contradicts_itself_is_refused(run):
+    """Before anything is opened."""
+    code, _, err = run("reembed", "--rollback", "--into", "other")
+    assert (code, "--rollback goes with neither" in err) == (2, True)
+    code, _, err = run("reembed", "--rollback")
+    assert (code, "nothing to go back to" in err) == (2, True)
+    code, _, err = run("reembed", "--collection", "unknown")
+    assert (code, "there is no collection 'unknown'" in err) == (1, True)
