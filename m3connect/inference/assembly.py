@@ -19,8 +19,8 @@ from m3connect.types import Embeddings, FloatArray, Leg, MultiVectors, SparseVec
 class Assembly:
     """Where the outputs of the batches come together, in the order of the texts.
 
-    Content is what a text gets weights and token vectors for: all but padding, the first special
-    token and the prefix. Arrays are made once, at their final size.
+    Content is what a text gets weights and token vectors for: all but the first special token and
+    the prefix. Arrays are made once, at their final size.
 
     Args:
         config: widths and special ids.
@@ -39,11 +39,17 @@ class Assembly:
         multivector_dtype: np.dtype[Any],
     ) -> None:
         self.tokens = tokens
-        self.leading = leading
         self.special_ids = config.special_ids
+        # Two texts of 5 and 3 tokens, one leading mark:
+        #
+        #   token      <s>  a   b   c  </s> <s>  d  </s>
+        #   content    -    x   x   x   x    -   x   x
+        #   place           0   1   2   3        4   5
+        self.content = _places(tokens) >= leading
+        self.places = np.cumsum(self.content) - 1
         self.offsets = np.concatenate([[0], np.cumsum(tokens.lengths - leading)])
         total = int(self.offsets[-1])
-        self.terms = np.empty(total, np.int64)
+        self.terms = tokens.ids[self.content]
         self.dense: FloatArray | None = None
         self.weights: FloatArray | None = None
         self.vectors: TokenArray | None = None
@@ -54,24 +60,17 @@ class Assembly:
         if "multivector" in legs:
             self.vectors = np.empty((total, config.multivector_width), multivector_dtype)
 
-    def put(self, rows: NDArray[np.intp], ids: NDArray[np.int64], outputs: Outputs) -> None:
-        """Write a batch: ``rows`` are its texts' positions, ``ids`` their tokens ``[B, L]``."""
-        # A row of 5 tokens in a batch 7 wide, one leading mark; the text's rows begin at offset 40:
-        #
-        #   column     0    1   2   3   4    5    6
-        #   token      <s>  a   b   c  </s>  pad  pad
-        #   content    -    x   x   x   x    -    -
-        #   place           40  41  42  43
-        columns = np.arange(ids.shape[1])
-        content = (columns >= self.leading) & (columns < self.tokens.lengths[rows, None])
-        places = (self.offsets[:-1][rows, None] + columns - self.leading)[content]
-        self.terms[places] = ids[content]
+    def put(self, rows: NDArray[np.intp], outputs: Outputs) -> None:
+        """Write a batch; ``rows`` are its texts' positions, in its order."""
+        positions = self.tokens.positions(rows)
+        kept = np.flatnonzero(self.content[positions])
+        places = self.places[positions[kept]]
         if self.dense is not None:
             self.dense[rows] = outputs.dense
         if self.weights is not None and outputs.sparse is not None:
-            self.weights[places] = outputs.sparse[content]
+            self.weights[places] = outputs.sparse[kept]
         if self.vectors is not None and outputs.multivector is not None:
-            self.vectors[places] = outputs.multivector[content]
+            self.vectors[places] = outputs.multivector[kept]
 
     def embeddings(self, fold: CaseFolding | None) -> Embeddings:
         """Everything that was put."""
@@ -88,3 +87,8 @@ class Assembly:
         terms = self.terms if fold is None else fold(self.terms).astype(np.int64)
         rows = np.repeat(np.arange(len(self.tokens)), np.diff(self.offsets))
         return lexical_weights(rows, terms, weights, len(self.tokens))
+
+
+def _places(tokens: TokenIds) -> NDArray[np.int64]:
+    """How many tokens of its own text precede each."""
+    return np.arange(len(tokens.ids)) - np.repeat(tokens.offsets[:-1], tokens.lengths)

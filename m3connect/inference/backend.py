@@ -6,24 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from m3connect.inference.precision import Choice
+from m3connect.model.tokenize import TokenIds
 from m3connect.types import FloatArray, Leg, TokenArray
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the network makes of a padded batch of B texts and L tokens.
+    """What the network makes of a batch of B texts with T tokens.
 
-    Every token is still there, padding and special tokens included. A representation that was
-    not asked for is None.
+    Every token is still there, special tokens included, one text after the other. A representation
+    that was not asked for is None.
 
     Args:
         dense: ``float32 [B, D]``, normalised.
-        sparse: ``float32 [B, L]``, the lexical weight of each token.
-        multivector: ``float16 or float32 [B, L, C]``, the normalised vector of each token.
+        sparse: ``float32 [T]``, the lexical weight of each token.
+        multivector: ``float16 or float32 [T, C]``, the normalised vector of each token.
     """
 
     dense: FloatArray | None
@@ -45,27 +43,25 @@ class Backend(Protocol):
     batch_tokens: int
     """The token budget of a batch that suits the device."""
 
+    pads: bool
+    """Whether texts are padded to the longest of their batch, which counts against the budget."""
+
     @property
     def at_once(self) -> int:
         """Batches that it works on at the same time."""
 
-    def run(
-        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
-    ) -> Outputs:
+    def run(self, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
         """One forward pass.
 
         Args:
-            ids: ``[B, L]`` token ids, padded on the right.
-            lengths: ``[B]`` tokens of each text; at least 1, the largest is L.
+            texts: a batch, at least one text; those of equal length stand together.
             legs: the representations to return.
         """
 
-    def run_all(
-        self, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], legs: Sequence[Leg]
-    ) -> Iterator[Outputs]:
+    def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:
         """One forward pass for each batch, in order; read ahead a little.
 
         Args:
-            batches: ``ids`` and ``lengths`` of each, as for :meth:`run`.
+            batches: each as for :meth:`run`.
             legs: the representations to return.
         """

@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def plan(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.intp]]:
-    """Cut texts into batches of at most ``budget`` tokens, padding included.
+def plan(
+    lengths: NDArray[np.int64], budget: int, *, pads: bool = False
+) -> list[NDArray[np.intp]]:
+    """Cut texts into batches of at most ``budget`` tokens.
 
     Texts of like length share a batch, so little is padded; the longest come first, so the most
     memory is taken at once or never. A text longer than the budget goes alone.
@@ -15,18 +17,40 @@ def plan(lengths: NDArray[np.int64], budget: int) -> list[NDArray[np.intp]]:
     Args:
         lengths: tokens of each text.
         budget: tokens a batch may hold.
+        pads: whether texts are padded to the longest of the batch, and that counts.
 
     Returns:
         for each batch the positions of its texts; each text is in one batch.
 
-    >>> [batch.tolist() for batch in plan(np.array([2, 9, 3, 3]), 6)]
-    [[1], [2, 3], [0]]
+    >>> [batch.tolist() for batch in plan(np.array([2, 9, 3, 4]), 7, pads=True)]
+    [[1], [3], [2, 0]]
+    >>> [batch.tolist() for batch in plan(np.array([2, 9, 3, 4]), 7)]
+    [[1], [3, 2], [0]]
     """
     order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
     batches = []
     start = 0
     while start < len(order):
-        size = max(1, budget // int(lengths[order[start]]))
-        batches.append(order[start : start + size])
-        start += size
+        longest = int(lengths[order[start]])
+        if pads:
+            end = start + budget // longest
+        else:
+            end = int(np.searchsorted(ends, ends[start] - longest + budget, "right"))
+        end = max(start + 1, end)
+        batches.append(order[start:end])
+        start = end
     return batches
+
+
+def halves(lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """A batch of two texts or more in two, of about as many tokens each.
+
+    >>> [half.tolist() for half in halves(np.array([4, 2, 1, 1]))]
+    [[0], [1, 2, 3]]
+    """
+    ends = np.cumsum(lengths)
+    middle = int(np.searchsorted(ends, ends[-1] / 2)) + 1
+    rows = np.arange(len(lengths))
+    middle = min(middle, len(lengths) - 1)
+    return [rows[:middle], rows[middle:]]

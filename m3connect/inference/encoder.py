@@ -314,11 +314,10 @@ class M3Encoder:
         target = Assembly(
             self.config, tokens, self._text.leading(kind), legs, self._multivector_dtype
         )
-        batches = plan(tokens.lengths, self.batch_tokens)
-        padding = self.config.body.pad_token_id
-        inputs = ((tokens.padded(rows, padding), tokens.lengths[rows]) for rows in batches)
+        batches = plan(tokens.lengths, self.batch_tokens, pads=self.backend.pads)
+        inputs = (tokens.take(rows) for rows in batches)
         for rows, outputs in zip(batches, self.backend.run_all(inputs, legs), strict=True):
-            target.put(rows, tokens.padded(rows, padding), outputs)
+            target.put(rows, outputs)
         return target.embeddings(self._fold)
 
 

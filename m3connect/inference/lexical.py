@@ -30,7 +30,7 @@ def lexical_weights(
     """
     kept = weights > 0
     keys = rows[kept] << 32 | terms[kept]
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     keys, weights = keys[order], weights[kept][order]
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     values = np.maximum.reduceat(weights, starts) if len(starts) else weights

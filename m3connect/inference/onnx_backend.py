@@ -19,6 +19,7 @@ from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint, read_packe
 from m3connect.model.mapped import read_safetensors
 from m3connect.model.packed import PackedTensors
 from m3connect.model.tensors import WORD_EMBEDDINGS
+from m3connect.model.tokenize import TokenIds
 from m3connect.types import LEGS, Leg
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -40,6 +41,7 @@ class OnnxBackend:
 
     name = "onnx"
     at_once = 1
+    pads = True
 
     def __init__(
         self, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None
@@ -58,6 +60,7 @@ class OnnxBackend:
             flags=cpu_flags(),
         )
         self.batch_tokens = 1024 if device == "cpu" else 16384
+        self._padding = checkpoint.config.body.pad_token_id
         self._packed = read_packed(checkpoint) if checkpoint.layout == "packed" else None
         self._session = self._open(checkpoint, threads)
 
@@ -82,24 +85,24 @@ class OnnxBackend:
 
         return prepared.session(checkpoint, graph, precision, make, reopen)
 
-    def run(
-        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
-    ) -> Outputs:
+    def run(self, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
         """See :class:`m3connect.inference.backend.Backend`."""
-        mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        ids = texts.padded(np.arange(len(texts)), self._padding)
+        present = np.arange(ids.shape[1]) < texts.lengths[:, None]
+        inputs: dict[str, Any] = {"attention_mask": present.astype(np.int64)}
         if self._packed is None:
-            inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+            inputs["input_ids"] = ids
         else:
-            inputs = {"rows": self._packed.rows(WORD_EMBEDDINGS, ids), "attention_mask": mask}
+            inputs["rows"] = self._packed.rows(WORD_EMBEDDINGS, ids)
         wanted = [leg for leg in LEGS if leg in legs]
         found = dict(zip(wanted, self._session.run(wanted, inputs), strict=True))
+        for leg in set(wanted) - {"dense"}:
+            found[leg] = found[leg][present]
         return Outputs(found.get("dense"), found.get("sparse"), found.get("multivector"))
 
-    def run_all(
-        self, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], legs: Sequence[Leg]
-    ) -> Iterator[Outputs]:
+    def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:
         """See :class:`m3connect.inference.backend.Backend`."""
-        return (self.run(ids, lengths, legs) for ids, lengths in batches)
+        return (self.run(texts, legs) for texts in batches)
 
 
 def _whole(packed: PackedTensors) -> dict[str, NDArray[Any]]:

@@ -1,9 +1,16 @@
-"""The network on torch: any checkpoint, GPUs, other precisions."""
+"""The network on torch: any checkpoint, GPUs, other precisions.
+
+Texts run end to end, without padding (``model/ragged.py``). On a GPU a batch is copied out while the next
+one is computed.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +18,10 @@ from numpy.typing import NDArray
 
 from m3connect.errors import ConfigError
 from m3connect.inference.backend import Outputs
+from m3connect.inference.batching import halves
 from m3connect.inference.precision import Choice, cpu_flags, on_torch
 from m3connect.model.checkpoint import Checkpoint
+from m3connect.model.tokenize import TokenIds
 from m3connect.types import Leg
 
 try:
@@ -24,11 +33,18 @@ except ImportError as error:
     ) from error
 
 from m3connect.model.m3 import M3Model
+from m3connect.model.ragged import RaggedTexts, represent
 from m3connect.model.weights import load_model
+
+_OUT_OF_MEMORY = (torch.cuda.OutOfMemoryError, MemoryError)
+
+_log = logging.getLogger(__name__)
 
 
 class TorchBackend:
     """Runs a model on torch.
+
+    A batch that memory does not hold is done in halves, and no later batch is larger than they were.
 
     Args:
         model: in evaluation mode, on its device and in its precision.
@@ -37,6 +53,7 @@ class TorchBackend:
 
     name = "torch"
     at_once = 1
+    pads = False
 
     def __init__(self, model: M3Model, choice: Choice) -> None:
         self._model = model
@@ -45,6 +62,7 @@ class TorchBackend:
         self.device = str(self._device)
         self._process = os.getpid()
         self.batch_tokens = 1024 if self._device.type == "cpu" else 16384
+        self._most = sys.maxsize  # tokens that memory holds, as far as is known
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None) -> Self:
@@ -69,35 +87,104 @@ class TorchBackend:
         model = load_model(checkpoint, dtype=getattr(torch, choice.precision), device=place)
         return cls(model, choice)
 
-    @torch.inference_mode()
-    def run(
-        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
-    ) -> Outputs:
-        """See :class:`m3connect.inference.backend.Backend`."""
+    def run(self, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
+        """See :class:`m3connect.inference.backend.Backend`.
+
+        Raises:
+            ConfigError: memory does not hold half of the texts, or one alone.
+        """
+        return _joined(self._passes(texts, legs))
+
+    def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:
+        """See :class:`m3connect.inference.backend.Backend`; raises as :meth:`run`."""
+        ahead = 1 if self._device.type == "cuda" else 0
+        started: deque[list[_Leaving]] = deque()
+        for texts in batches:
+            started.append(self._passes(texts, legs))
+            if len(started) > ahead:
+                yield _joined(started.popleft())
+        yield from map(_joined, started)
+
+    def _passes(
+        self, texts: TokenIds, legs: Sequence[Leg], *, may_halve: bool = True
+    ) -> list[_Leaving]:
+        """Start a batch: in one forward pass, or in as many as memory needs."""
+        size = len(texts.ids)
+        if size <= self._most or len(texts) == 1:
+            try:
+                return [self._forward(texts, legs)]
+            except _OUT_OF_MEMORY as error:
+                if len(texts) == 1 or not may_halve:
+                    raise ConfigError(
+                        f"{self.device} is out of memory with {len(texts)} texts, {size} tokens: "
+                        "take a smaller --batch-tokens or --max-length"
+                    ) from error
+            # Not within "except": the error holds on to what the pass had allocated.
+            self._most = size // 2
+            may_halve = False
+            _log.warning(
+                "%s is out of memory with %d tokens; from now on a batch has at most %d",
+                self.device,
+                size,
+                self._most,
+            )
+        parts = [texts.take(half) for half in halves(texts.lengths)]
+        return [one for part in parts for one in self._passes(part, legs, may_halve=may_halve)]
+
+    @torch.no_grad()  # inference_mode does not know nested tensors
+    def _forward(self, texts: TokenIds, legs: Sequence[Leg]) -> _Leaving:
         if os.getpid() != self._process:
             # Forked: the threads that torch waits for stayed behind. On a GPU torch says so itself.
             torch.set_num_threads(1)
             self._process = os.getpid()
-        mask = None
-        if lengths.min() < ids.shape[1]:
-            mask = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None]).to(self._device)
-        found = self._model(torch.from_numpy(ids).to(self._device), mask)
-        return Outputs(
-            _numpy(found.dense.float()) if "dense" in legs else None,
-            _numpy(found.sparse.float()) if "sparse" in legs else None,
-            _numpy(found.multivector) if "multivector" in legs else None,
-        )
+        ids, offsets = (self._arriving(array) for array in (texts.ids, texts.offsets))
+        given = RaggedTexts(ids, offsets, texts.lengths.tolist())
+        return _Leaving(represent(self._model, given, legs))
 
-    def run_all(
-        self, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], legs: Sequence[Leg]
-    ) -> Iterator[Outputs]:
-        """See :class:`m3connect.inference.backend.Backend`."""
-        return (self.run(ids, lengths, legs) for ids, lengths in batches)
+    def _arriving(self, array: NDArray[np.int64]) -> torch.Tensor:
+        """On the device, without waiting for it."""
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor.to(self._device)
 
 
-def _numpy(tensor: torch.Tensor) -> Any:
-    """To the host; numpy knows no bfloat16."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+class _Leaving:
+    """Representations on their way from the device, which works on meanwhile."""
+
+    def __init__(self, found: Mapping[Leg, torch.Tensor]) -> None:
+        self._host = {leg: _host(_readable(leg, tensor)) for leg, tensor in found.items()}
+        self._copied: torch.cuda.Event | None = None
+        for device in {tensor.device for tensor in found.values() if tensor.is_cuda}:
+            self._copied = torch.cuda.current_stream(device).record_event()
+
+    def arrays(self) -> dict[Leg, NDArray[Any]]:
+        """What arrived."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return {leg: tensor.numpy() for leg, tensor in self._host.items()}
+
+
+def _readable(leg: Leg, tensor: torch.Tensor) -> torch.Tensor:
+    """In float32; token vectors also in float16, which halves what is copied."""
+    return tensor if leg == "multivector" and tensor.dtype == torch.float16 else tensor.float()
+
+
+def _host(tensor: torch.Tensor) -> torch.Tensor:
+    """Start copying to the host: from CUDA into pinned memory, which does not wait."""
+    if not tensor.is_cuda:
+        return tensor.cpu()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def _joined(passes: Sequence[_Leaving]) -> Outputs:
+    """A batch of the passes that it took."""
+    parts = [one.arrays() for one in passes]
+    whole = parts[0]
+    if len(parts) > 1:
+        whole = {leg: np.concatenate([part[leg] for part in parts]) for leg in whole}
+    return Outputs(whole.get("dense"), whole.get("sparse"), whole.get("multivector"))
 
 
 def _device(name: str) -> torch.device:

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
-import numpy as np
-from numpy.typing import NDArray
-
 from m3connect.errors import M3ConnectError
 from m3connect.inference.backend import Backend, Outputs
 from m3connect.inference.opening import open_backend
 from m3connect.inference.precision import Choice
 from m3connect.model.checkpoint import Checkpoint
+from m3connect.model.tokenize import TokenIds
 from m3connect.types import Leg
 
 
@@ -47,12 +45,13 @@ class Ready:
     """The network is loaded.
 
     Args:
-        name, choice, batch_tokens: see :class:`m3connect.inference.backend.Backend`.
+        name, choice, batch_tokens, pads: see :class:`m3connect.inference.backend.Backend`.
     """
 
     name: str
     choice: Choice
     batch_tokens: int
+    pads: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,7 @@ class Batch:
     """Arguments of ``Backend.run``, and the number of the batch."""
 
     number: int
-    ids: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    texts: TokenIds
     legs: Sequence[Leg]
 
 
@@ -116,13 +114,13 @@ def _load(connection: Connection) -> Backend | None:
     except Exception as error:  # noqa: BLE001 - it is raised again where it was asked for
         connection.send(_failed(None, error))
         return None
-    connection.send(Ready(backend.name, backend.choice, backend.batch_tokens))
+    connection.send(Ready(backend.name, backend.choice, backend.batch_tokens, backend.pads))
     return backend
 
 
 def _answer(backend: Backend, batch: Batch) -> Done | Failed:
     try:
-        return Done(batch.number, backend.run(batch.ids, batch.lengths, batch.legs))
+        return Done(batch.number, backend.run(batch.texts, batch.legs))
     except Exception as error:  # noqa: BLE001 - it is raised again where it was asked for
         return _failed(batch.number, error)
 

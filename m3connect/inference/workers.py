@@ -24,13 +24,11 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from m3connect.errors import ConfigError, M3ConnectError
 from m3connect.inference.backend import Outputs
 from m3connect.inference.worker import Batch, Done, Failed, Job, Ready
 from m3connect.model.checkpoint import Checkpoint
+from m3connect.model.tokenize import TokenIds
 from m3connect.types import Leg
 
 _IN_HAND = 2
@@ -74,6 +72,7 @@ class Workers:
     ) -> None:
         if os.name != "posix":
             raise ConfigError(f"device {device!r}: several devices need Linux or macOS")
+        _check_count(device, names.count("cpu"))
         self.device = device
         self._owner = os.getpid()
         self._lock = threading.Lock()
@@ -93,6 +92,7 @@ class Workers:
             raise
         self.name, self.choice = ready[0].name, ready[0].choice
         self.batch_tokens = min(each.batch_tokens for each in ready)
+        self.pads = any(each.pads for each in ready)
         if len({each.choice.precision for each in ready}) > 1:
             self.close()
             raise ConfigError(
@@ -114,15 +114,11 @@ class Workers:
         """End the workers; what is called afterwards fails."""
         self._finalizer()
 
-    def run(
-        self, ids: NDArray[np.int64], lengths: NDArray[np.int64], legs: Sequence[Leg]
-    ) -> Outputs:
+    def run(self, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
         """See :class:`m3connect.inference.backend.Backend`."""
-        return next(self.run_all([(ids, lengths)], legs))
+        return next(self.run_all([texts], legs))
 
-    def run_all(
-        self, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]], legs: Sequence[Leg]
-    ) -> Iterator[Outputs]:
+    def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:
         """See :class:`m3connect.inference.backend.Backend`.
 
         Raises:
@@ -201,13 +197,12 @@ class _Call:
         self,
         workers: list[_Worker],
         numbers: Iterator[int],
-        batches: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]],
+        batches: Iterable[TokenIds],
         legs: Sequence[Leg],
     ) -> None:
         self.workers = workers
         self.source = (
-            Batch(number, ids, lengths, legs)
-            for number, (ids, lengths) in zip(numbers, batches, strict=False)
+            Batch(number, texts, legs) for number, texts in zip(numbers, batches, strict=False)
         )
         self.again: deque[Batch] = deque()
         self.order: deque[int] = deque()
@@ -274,8 +269,8 @@ class _Call:
             self.deaths[number] = self.deaths.get(number, 0) + 1
             if self.deaths[number] >= _DEADLY or not self.workers:
                 raise M3ConnectError(
-                    f"the worker on {worker.device} {how} with {len(batch.lengths)} texts of up to "
-                    f"{batch.ids.shape[1]} tokens in hand, and {len(self.workers)} are left; if "
+                    f"the worker on {worker.device} {how} with {len(batch.texts)} texts of up to "
+                    f"{batch.texts.lengths.max()} tokens in hand, and {len(self.workers)} are left; if "
                     "memory ran out, take fewer workers or a smaller --batch-tokens"
                 )
             self.again.append(batch)
@@ -289,10 +284,28 @@ def _raised(device: str, failed: Failed) -> M3ConnectError:
     return M3ConnectError(f"the worker on {device} failed:\n{failed.trace}")
 
 
+def _check_count(device: str, workers: int) -> None:
+    """Warn of more CPU workers than cores: each takes memory, and none makes the others faster."""
+    cores = len(_there()) or os.cpu_count() or 1
+    if workers > cores:
+        _log.warning(
+            "device %r: %d CPU workers for %d cores; more than cpu:%d only takes memory",
+            device,
+            workers,
+            cores,
+            cores,
+        )
+
+
+def _there() -> list[int]:
+    """The cores that this process may use; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def _cores(names: Sequence[str]) -> list[frozenset[int]]:
     """The cores of each worker: equal shares of those that there are, none where that is not known."""
     workers = names.count("cpu")
-    there = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    there = _there()
     share = len(there) // workers if workers else 0
     parts = iter(frozenset(there[at * share : (at + 1) * share]) for at in range(workers))
     return [next(parts) if name == "cpu" else frozenset() for name in names]

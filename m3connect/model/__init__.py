@@ -3,6 +3,7 @@
 the model      config.py     what a checkpoint is: body, heads, how text is prepared
                m3.py         body and three heads together: start here
                backbone.py   the BERT encoder       heads.py    from hidden states to representations
+               ragged.py     the model over texts without padding, for inference
                scores.py     the three scores, for losses and for evaluation on a GPU
 its text       tokenize.py   text to token ids      folding.py  case folding of term ids
 its files      hub.py        a name to a folder     inventory.py    those on this machine

@@ -1,17 +1,24 @@
 """The BERT encoder that BERT and XLM-R checkpoints share.
 
 Modules are nested and named as in transformers, so that tensors load and save under their published
-names.
+names. All but attention knows tokens alone; which of them belong to one text is what an
+:data:`Attention` knows: of padded texts here, of texts end to end in ``ragged.py``.
 
-Shapes: B texts, L tokens, H hidden width, N attention heads.
+Shapes: B texts, L tokens, H hidden width, N attention heads, h the width of one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m3connect.model.config import BodyConfig
+
+Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""Query, key and value ``[..., N, h]`` of each token, and the share of weights to drop, to the mixture of
+values for each token, alike."""
 
 
 class Backbone(nn.Module):
@@ -23,12 +30,13 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BodyConfig) -> None:
         super().__init__()
+        self.head_width = config.hidden_size // config.num_attention_heads
         self.embeddings = InputEmbeddings(config)
         layers = [Layer(config) for _ in range(config.num_hidden_layers)]
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Last hidden states.
+        """Last hidden states of padded texts.
 
         Args:
             ids: ``int64 [B, L]``, padded on the right.
@@ -37,11 +45,25 @@ class Backbone(nn.Module):
         Returns:
             ``[B, L, H]``; what stands at padding has no meaning.
         """
-        states: Tensor = self.embeddings(ids)
-        attendable = None if mask is None else mask[:, None, None, :]
+        return self.through_layers(self.embeddings(ids), _of_padded(mask))
+
+    def through_layers(self, states: Tensor, attend: Attention) -> Tensor:
+        """Embeddings ``[..., H]`` to last hidden states."""
         for layer in self.encoder["layer"].children():
-            states = layer(states, attendable)
+            states = layer(states, attend)
         return states
+
+
+def _of_padded(mask: Tensor | None) -> Attention:
+    """Attention of texts beside each other, ``[B, L, N, h]``; the mask as of :class:`Backbone`."""
+    attendable = None if mask is None else mask[:, None, None, :]
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value, attendable, dropout)
+        return mixed.transpose(1, 2)
+
+    return attend
 
 
 class InputEmbeddings(nn.Module):
@@ -57,14 +79,14 @@ class InputEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """``[B, L]`` to ``[B, L, H]``."""
-        end = self.first_position + ids.shape[1]
-        states = (
-            self.word_embeddings(ids)
-            + self.position_embeddings.weight[self.first_position : end]
-            + self.token_type_embeddings.weight[0]
-        )
+    def forward(self, ids: Tensor, places: Tensor | None = None) -> Tensor:
+        """``[..., L]`` to ``[..., L, H]``; ``places`` of tokens in their text, None for 0, 1, ..."""
+        if places is None:
+            end = self.first_position + ids.shape[-1]
+            positions = self.position_embeddings.weight[self.first_position : end]
+        else:
+            positions = self.position_embeddings(self.first_position + places)
+        states = self.word_embeddings(ids) + positions + self.token_type_embeddings.weight[0]
         embedded: Tensor = self.dropout(self.LayerNorm(states))
         return embedded
 
@@ -88,25 +110,17 @@ class Layer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, inner)})
         self.output = Residual(inner, config)
 
-    def forward(self, states: Tensor, attendable: Tensor | None) -> Tensor:
-        """``[B, L, H]`` to the same; ``attendable`` is ``bool [B, 1, 1, L]`` or None."""
-        states = self.attention["output"](self._attend(states, attendable), states)
-        changed: Tensor = self.output(F.gelu(self.intermediate["dense"](states)), states)
-        return changed
-
-    def _attend(self, states: Tensor, attendable: Tensor | None) -> Tensor:
-        query_BNLh, key_BNLh, value_BNLh = (
-            projection(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def forward(self, states: Tensor, attend: Attention) -> Tensor:
+        """``[..., H]`` to the same."""
+        query, key, value = (
+            projection(states).unflatten(-1, (self.heads, -1))
             for projection in self.attention["self"].children()
         )
-        mixed_BNLh = F.scaled_dot_product_attention(
-            query_BNLh,
-            key_BNLh,
-            value_BNLh,
-            attn_mask=attendable,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
-        return mixed_BNLh.transpose(1, 2).flatten(2)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = attend(query, key, value, dropout).flatten(-2)
+        states = self.attention["output"](mixed, states)
+        changed: Tensor = self.output(F.gelu(self.intermediate["dense"](states)), states)
+        return changed
 
 
 class Residual(nn.Module):
@@ -119,6 +133,6 @@ class Residual(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, change: Tensor, states: Tensor) -> Tensor:
-        """``[B, L, inputs]`` and ``[B, L, H]`` to ``[B, L, H]``."""
+        """``[..., inputs]`` and ``[..., H]`` to ``[..., H]``."""
         normed: Tensor = self.LayerNorm(states + self.dropout(self.dense(change)))
         return normed

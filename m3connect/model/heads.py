@@ -46,11 +46,16 @@ class Heads(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor | None) -> Representations:
         """``[B, L, H]`` to the three; ``mask`` is ``bool [B, L]``, None without padding."""
-        return Representations(
-            F.normalize(self.pool(states, mask), dim=-1),
-            F.relu(self.sparse_linear(states)).squeeze(-1),
-            F.normalize(self.colbert_linear(states), dim=-1),
-        )
+        dense = F.normalize(self.pool(states, mask), dim=-1)
+        return Representations(dense, self.lexical(states), self.vectors(states))
+
+    def lexical(self, states: Tensor) -> Tensor:
+        """``[..., H]`` to ``[...]``, the lexical weight of each token."""
+        return F.relu(self.sparse_linear(states)).squeeze(-1)
+
+    def vectors(self, states: Tensor) -> Tensor:
+        """``[..., H]`` to ``[..., C]``, the vector of each token."""
+        return F.normalize(self.colbert_linear(states), dim=-1)
 
     def pool(self, states: Tensor, mask: Tensor | None) -> Tensor:
         """``[B, H]``: the first state, or the mean of the tokens' states."""

@@ -48,6 +48,20 @@ class TokenIds:
         """Tokens of each text."""
         return np.diff(self.offsets)
 
+    def positions(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """Where the tokens of some texts stand, one text after the other."""
+        starts, lengths = self.offsets[:-1][rows], self.lengths[rows]
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+    def take(self, rows: NDArray[np.intp]) -> TokenIds:
+        """Some texts, in the order of ``rows``."""
+        return TokenIds(
+            np.cumsum([0, *self.lengths[rows]], dtype=np.int64),
+            self.ids[self.positions(rows)],
+            self.truncated[rows],
+        )
+
     def padded(self, rows: NDArray[np.intp], padding: int) -> NDArray[np.int64]:
         """Some texts as ``int64 [B, L]``, padded on the right to the longest."""
         lengths = self.lengths[rows]

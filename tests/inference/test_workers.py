@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from m3connect.errors import ConfigError, M3ConnectError
-from m3connect.inference import M3Encoder, opening
+from m3connect.inference import M3Encoder, opening, workers
+from m3connect.model.tokenize import TokenIds
 
 TEXTS = [f"The river {number} rises in the hills. " * (1 + number % 7) for number in range(40)]
 PROGRAM = """
@@ -52,6 +53,12 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found.multivector.vectors, expected.multivector.vectors)
 
 
+def batch(*texts):
+    """Texts of these tokens."""
+    offsets = np.cumsum([0, *map(len, texts)])
+    return TokenIds(offsets, np.concatenate(texts), np.zeros(len(texts), np.bool_))
+
+
 def runs(pid):
     """Whether there is such a process; one that ended and was not waited for is none."""
     try:
@@ -80,9 +87,9 @@ def test_workers_give_what_one_process_gives(encoder, expected):
 
 def test_a_call_that_is_given_up_does_not_disturb_the_next(encoder, expected):
     """Answers that nobody waits for are dropped."""
-    ids, lengths = np.full((2, 50), 7), np.array([50, 50])
+    texts = batch([7] * 50, [7] * 50)
     for _ in range(2):
-        results = encoder.backend.run_all(((ids, lengths) for _ in range(9)), ["dense"])
+        results = encoder.backend.run_all((texts for _ in range(9)), ["dense"])
         next(results)
         results.close()
     assert_same(encoder.encode(TEXTS), expected)
@@ -90,9 +97,9 @@ def test_a_call_that_is_given_up_does_not_disturb_the_next(encoder, expected):
 
 def test_what_a_worker_raises_is_raised_here(encoder, expected):
     """With its traceback; the worker goes on."""
-    ids = np.full((1, 4), 10**9)
+    texts = batch([10**9] * 4)
     with pytest.raises(M3ConnectError, match=r"(?s)worker on cpu failed:\nTraceback.*onnx_backend"):
-        encoder.backend.run(ids, np.array([4]), ["dense"])
+        encoder.backend.run(texts, ["dense"])
     assert len(encoder.backend.pids) == 2
     assert_same(encoder.encode(TEXTS), expected)
 
@@ -141,6 +148,15 @@ def test_the_others_do_what_a_dead_worker_leaves(tiny_m3, expected, seed):
     with pytest.raises(M3ConnectError, match="no worker is left"):
         encoder.encode(TEXTS)
     assert gone(pids)
+
+
+def test_more_workers_than_cores_are_warned_of(caplog):
+    """Ninety-nine of them would fill the memory; as many as there are cores are fine."""
+    workers._check_count("cpu:9999", 9999)
+    assert "9999 CPU workers for" in caplog.text
+    caplog.clear()
+    workers._check_count("cpu:1", 1)
+    assert not caplog.text
 
 
 @pytest.mark.slow
