@@ -31,6 +31,10 @@ FusionKind = Literal["rrf", "weighted", "weighted_rescored"]
 Kind = Literal["query", "passage"]
 Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-7bit"]
 """In which a network computes; ``int8-7bit`` is int8 for CPUs where 8 bits of weight overflow."""
+LongMode = Literal["truncate", "chunk", "mcls"]
+"""What becomes of a text that is longer than the model reads at once (``model/long_texts.py``)."""
+MCLS_EVERY = 256
+"""Tokens of text for each CLS of ``mcls``."""
 LegSelection = bool | Sequence[Leg]
 """Which vectors a read brings: all, none, or those of some legs."""
 RESERVED_PREFIX = "_m3"
@@ -55,6 +59,7 @@ class Fingerprint:
         chunker: how documents were cut, empty when records came ready-made.
         precision: in which the network computed. Vectors of two precisions differ by rounding and
             may be mixed, so a difference is logged and not refused (``docs/precision.md``).
+        long_mode: what became of passages longer than that.
         format_version: of the stored records.
     """
 
@@ -68,6 +73,7 @@ class Fingerprint:
     pooling: str
     chunker: str = ""
     precision: Precision = "float32"
+    long_mode: LongMode = "truncate"
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -76,11 +82,12 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """From what :meth:`to_json` gave.
+        """From what :meth:`to_json` gave; long texts were truncated before there was a choice.
 
         Raises:
             InputError: a key is missing or unknown.
         """
+        values = {"long_mode": "truncate", **values}
         known = {field.name for field in fields(cls)}
         if set(values) != known:
             raise InputError(
@@ -94,8 +101,8 @@ class Fingerprint:
         """Check that a collection made with ``stored`` can be used with this model.
 
         Reading needs the same model and dense and multi-vector widths; writing also the same
-        chunker and maximum length, so that the collection stays of one piece. Another precision is
-        logged as a warning.
+        chunker, maximum length and way with long texts, so that the collection stays of one piece.
+        Another precision is logged as a warning.
 
         Args:
             stored: the collection's.
@@ -108,7 +115,7 @@ class Fingerprint:
         """
         matters = {"weights", "tokenizer", "dense_width", "multivector_width", "pooling"}
         if writing:
-            matters |= {"max_length", "chunker", "format_version"}
+            matters |= {"max_length", "long_mode", "chunker", "format_version"}
         differs = [
             name
             for name in (field.name for field in fields(self))
@@ -119,7 +126,7 @@ class Fingerprint:
                 f"{name}: collection {getattr(stored, name)!r}, now {getattr(self, name)!r}"
                 for name in differs
             )
-            if set(differs) <= {"chunker", "max_length"}:
+            if set(differs) <= {"chunker", "max_length", "long_mode"}:
                 what, way = "with other settings", stored._way_to_cut(differs, cut_alike)
             else:
                 what, way = f"and cannot be used with {self.model!r}", self._way_to_model(stored)
@@ -139,6 +146,7 @@ class Fingerprint:
     def _way_to_cut(self, differs: Collection[str], cut_alike: str) -> str:
         """What to pass to cut documents as with this one."""
         ways = [f"--max-length {self.max_length}"] if "max_length" in differs else []
+        ways += [f"--long-mode {self.long_mode}"] if "long_mode" in differs else []
         ways += [cut_alike] if "chunker" in differs and cut_alike else []
         return f"Pass {' '.join(ways)}" if ways else "Cut documents alike"
 

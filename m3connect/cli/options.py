@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BackendName = Literal["auto", "onnx", "torch"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "int8", "int8-7bit"]
+LongModeName = Literal["truncate", "chunk", "mcls"]
 FusionName = Literal["rrf", "weighted"]
 
 
@@ -161,6 +162,13 @@ class ModelChoice:
             show_default=False,
         ),
     ] = None
+    long_mode: Annotated[
+        LongModeName,
+        typer.Option(
+            help="Longer texts: cut, in windows, or cut with a CLS every 256 tokens (MCLS).",
+            rich_help_panel="Model",
+        ),
+    ] = "truncate"
     batch_tokens: Annotated[
         int | None,
         typer.Option(
@@ -188,6 +196,7 @@ class ModelChoice:
             "device": self.device,
             "dtype": self.dtype,
             "max_length": self.max_length,
+            "long_mode": self.long_mode,
             "batch_tokens": self.batch_tokens,
         }
 

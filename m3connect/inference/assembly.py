@@ -45,11 +45,12 @@ class Assembly:
         #   token      <s>  a   b   c  </s> <s>  d  </s>
         #   content    -    x   x   x   x    -   x   x
         #   place           0   1   2   3        4   5
-        self.content = _places(tokens) >= leading
+        self.content = tokens.content(leading)
         self.places = np.cumsum(self.content) - 1
-        self.offsets = np.concatenate([[0], np.cumsum(tokens.lengths - leading)])
-        total = int(self.offsets[-1])
+        self.owners = np.arange(len(tokens)) if tokens.owners is None else tokens.owners
+        self.rows = np.repeat(self.owners, tokens.lengths)[self.content]
         self.terms = tokens.ids[self.content]
+        total = len(self.terms)
         self.dense: FloatArray | None = None
         self.weights: FloatArray | None = None
         self.vectors: TokenArray | None = None
@@ -73,22 +74,37 @@ class Assembly:
             self.vectors[places] = outputs.multivector[kept]
 
     def embeddings(self, fold: CaseFolding | None) -> Embeddings:
-        """Everything that was put."""
+        """Everything that was put, a row for each text.
+
+        Of several windows it is the mean dense vector, each term's largest weight, and the token
+        vectors of all.
+        """
+        count = self.tokens.texts
+        starts = np.searchsorted(self.owners, np.arange(count))
+        offsets = np.searchsorted(self.rows, np.arange(count + 1))
         return Embeddings(
-            self.dense,
+            None if self.dense is None else _means(self.dense, starts),
             None if self.weights is None else self._sparse(self.weights, fold),
-            None if self.vectors is None else MultiVectors(self.offsets, self.vectors),
-            self.tokens.lengths.astype(np.int32),
-            self.tokens.truncated,
+            None if self.vectors is None else MultiVectors(offsets, self.vectors),
+            _totals(self.tokens.lengths, starts).astype(np.int32),
+            self.tokens.truncated[starts],
         )
 
     def _sparse(self, weights: FloatArray, fold: CaseFolding | None) -> SparseVectors:
         weights = np.where(np.isin(self.terms, self.special_ids), 0, weights)
         terms = self.terms if fold is None else fold(self.terms).astype(np.int64)
-        rows = np.repeat(np.arange(len(self.tokens)), np.diff(self.offsets))
-        return lexical_weights(rows, terms, weights, len(self.tokens))
+        return lexical_weights(self.rows, terms, weights, self.tokens.texts)
 
 
-def _places(tokens: TokenIds) -> NDArray[np.int64]:
-    """How many tokens of its own text precede each."""
-    return np.arange(len(tokens.ids)) - np.repeat(tokens.offsets[:-1], tokens.lengths)
+def _totals(values: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
+    """The sum of each text's windows; texts begin at ``starts``, and each has one or more."""
+    return values if len(starts) == len(values) else np.add.reduceat(values, starts)
+
+
+def _means(dense: FloatArray, starts: NDArray[np.int64]) -> FloatArray:
+    """The mean direction of each text's windows."""
+    if len(starts) == len(dense):
+        return dense
+    sums = _totals(dense, starts)
+    means: FloatArray = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return means

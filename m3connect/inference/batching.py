@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def plan(
-    lengths: NDArray[np.int64], budget: int, *, pads: bool = False
-) -> list[NDArray[np.intp]]:
+def plan(lengths: NDArray[np.int64], budget: int, *, pads: bool = False) -> list[NDArray[np.intp]]:
     """Cut texts into batches of at most ``budget`` tokens.
 
     Texts of like length share a batch, so little is padded; the longest come first, so the most
@@ -33,11 +31,8 @@ def plan(
     start = 0
     while start < len(order):
         longest = int(lengths[order[start]])
-        if pads:
-            end = start + budget // longest
-        else:
-            end = int(np.searchsorted(ends, ends[start] - longest + budget, "right"))
-        end = max(start + 1, end)
+        filled = int(np.searchsorted(ends, ends[start] - longest + budget, "right"))
+        end = max(start + 1, start + budget // longest if pads else filled)
         batches.append(order[start:end])
         start = end
     return batches

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from tokenizers import Tokenizer
 
-from m3connect.contract import Fingerprint, Kind, ModelInfo
+from m3connect.contract import Fingerprint, Kind, LongMode, ModelInfo
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
@@ -54,12 +54,14 @@ class M3Encoder:
         tokenizer: its tokenizer, with neither truncation nor padding.
         tokenizer_hash: identity of the tokenizer.
         backend: the loaded network.
-        max_length: tokens after which a text is cut, None for the model's own limit.
+        max_length: the most tokens of a text, None for the model's own limit.
+        long_mode: what becomes of a longer text, see :meth:`load`.
         batch_tokens: token budget of a batch, None for what suits the device.
         multivector_dtype: how token vectors are returned.
 
     Raises:
-        ConfigError: ``max_length`` or ``batch_tokens`` is out of range.
+        ConfigError: ``max_length`` or ``batch_tokens`` is out of range, or ``long_mode`` is not
+            possible.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class M3Encoder:
         backend: Backend,
         *,
         max_length: int | None = None,
+        long_mode: LongMode = "truncate",
         batch_tokens: int | None = None,
         multivector_dtype: Literal["float16", "float32"] = "float16",
     ) -> None:
@@ -80,8 +83,9 @@ class M3Encoder:
         if self.batch_tokens < 1:
             raise ConfigError(f"batch_tokens must be at least 1, got {batch_tokens}")
         self._text = TextTokenizer(
-            tokenizer, config, config.max_length if max_length is None else max_length
+            tokenizer, config, config.max_length if max_length is None else max_length, long_mode
         )
+        _check_long_mode(long_mode, config, backend.name)
         self._tokenizer_hash = tokenizer_hash
         self._fold = CaseFolding(tokenizer) if config.fold_case else None
         self._multivector_dtype = np.dtype(multivector_dtype)
@@ -117,6 +121,7 @@ class M3Encoder:
         dtype: Dtype = "auto",
         revision: str | None = None,
         max_length: int | None = None,
+        long_mode: LongMode = "truncate",
         batch_tokens: int | None = None,
         multivector_dtype: Literal["float16", "float32"] = "float16",
         threads: int | None = None,
@@ -137,7 +142,11 @@ class M3Encoder:
                 that it has instructions for and whose cost was measured for this checkpoint, else
                 float32. ``int8`` is for ONNX Runtime, ``float16`` and ``bfloat16`` for torch.
             revision: branch, tag or commit on the hub.
-            max_length: tokens after which a text is cut; None for the model's own limit.
+            max_length: the most tokens of a text; None for the model's own limit.
+            long_mode: what becomes of a longer text. ``truncate`` cuts it. ``chunk`` encodes windows of
+                it: its dense vector is the mean of theirs, a term has its largest weight, and all token
+                vectors are kept. ``mcls`` cuts it, too, but takes the mean of a CLS every 256 tokens
+                for its dense vector (M3 paper, appendix B.2); for models with CLS pooling, on torch.
             batch_tokens: token budget of a batch; None for what suits the device.
             multivector_dtype: how token vectors are returned.
             threads: threads to compute with (in torch a setting of the whole process), of each
@@ -151,18 +160,22 @@ class M3Encoder:
         if str(name).startswith(("http://", "https://")):
             from m3connect.inference.remote import RemoteEncoder
 
-            if {backend, device, dtype} != {"auto"} or max_length or batch_tokens or revision:
+            chosen = {backend, device, dtype, long_mode} != {"auto", "truncate"}
+            if chosen or max_length or batch_tokens or revision:
                 raise ConfigError(f"{name} runs elsewhere: how it runs is the service's choice")
             return RemoteEncoder(str(name))
         path = resolve(str(name), revision=revision, cache_dir=cache_dir)
         checkpoint = open_checkpoint(path, str(name))
         tokenizer, tokenizer_hash = open_tokenizer(checkpoint.path)
+        if long_mode == "mcls" and backend == "auto":
+            backend = "torch"
         encoder = cls(
             checkpoint.config,
             tokenizer,
             tokenizer_hash,
             _network(checkpoint, backend, device, dtype, threads),
             max_length=max_length,
+            long_mode=long_mode,
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
         )
@@ -174,6 +187,7 @@ class M3Encoder:
             dtype=dtype,
             revision=revision,
             max_length=max_length,
+            long_mode=long_mode,
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
             threads=threads,
@@ -187,7 +201,7 @@ class M3Encoder:
         """The same network, not loaded again, with other limits.
 
         Args:
-            max_length: tokens after which a text is cut; None for the model's own limit.
+            max_length: the most tokens of a text; None for the model's own limit.
             batch_tokens: token budget of a batch; None for what suits the device.
 
         Raises:
@@ -199,6 +213,7 @@ class M3Encoder:
             self._tokenizer_hash,
             self.backend,
             max_length=max_length,
+            long_mode=self._text.long_mode,
             batch_tokens=batch_tokens,
             multivector_dtype="float16" if self._multivector_dtype == np.float16 else "float32",
         )
@@ -225,6 +240,7 @@ class M3Encoder:
             max_length=self._text.max_length,
             pooling=self.config.pooling,
             precision=self.backend.choice.precision,
+            long_mode=self._text.long_mode,
         )
         return ModelInfo(self.config.name, fingerprint, self.config.fusion_weights)
 
@@ -306,7 +322,8 @@ class M3Encoder:
 
     def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
         """The pieces behind the rows of ``text``'s multi-vector, in order."""
-        ids = self._text([text], kind).ids[self._text.leading(kind) :]
+        found = self._text([text], kind)
+        ids = found.ids[found.content(self._text.leading(kind))]
         return [self.term(id_) for id_ in ids.tolist()]
 
     def _encode(self, tokens: TokenIds, kind: Kind, legs: Sequence[Leg]) -> Embeddings:
@@ -331,6 +348,7 @@ class _Loaded:
     dtype: Dtype
     revision: str | None
     max_length: int | None
+    long_mode: LongMode
     batch_tokens: int | None
     multivector_dtype: Literal["float16", "float32"]
     threads: int | None
@@ -347,6 +365,7 @@ def _load_again(loaded: _Loaded, weights: str, tokenizer: str) -> M3Encoder | Re
         dtype=loaded.dtype,
         revision=loaded.revision,
         max_length=loaded.max_length,
+        long_mode=loaded.long_mode,
         batch_tokens=loaded.batch_tokens,
         multivector_dtype=loaded.multivector_dtype,
         threads=loaded.threads,
@@ -371,6 +390,19 @@ def _network(
     from m3connect.inference.workers import Workers
 
     return Workers(checkpoint, backend, device, names, dtype, threads)
+
+
+def _check_long_mode(mode: str, config: M3Config, backend: str) -> None:
+    """Refuse what the model or the backend cannot do."""
+    if mode not in get_args(LongMode):
+        raise ConfigError(f"long_mode {mode!r} is none of {get_args(LongMode)}")
+    if mode == "mcls" and config.pooling != "cls":
+        raise ConfigError(
+            f"--long-mode mcls is for models with CLS pooling; {config.name} takes the mean of all "
+            "tokens already: use truncate or chunk"
+        )
+    if mode == "mcls" and backend == "onnx":
+        raise ConfigError("--long-mode mcls runs on torch: ONNX Runtime's graph has one CLS a text")
 
 
 def _check(texts: object, kind: str, legs: Sequence[str]) -> None:

@@ -90,7 +90,8 @@ class RemoteEncoder:
 
     @cached_property
     def _text(self) -> TextTokenizer:
-        return TextTokenizer(self.tokenizer, self.config, self.info.max_length)
+        made_by = self.info.fingerprint
+        return TextTokenizer(self.tokenizer, self.config, made_by.max_length, made_by.long_mode)
 
     def __repr__(self) -> str:
         return f"RemoteEncoder({self.info.name!r} at {self.url})"
@@ -136,7 +137,8 @@ class RemoteEncoder:
 
     def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
         """See :meth:`M3Encoder.tokens`."""
-        ids = self._text([text], kind).ids[self._text.leading(kind) :]
+        found = self._text([text], kind)
+        ids = found.ids[found.content(self._text.leading(kind))]
         return [self.term(id_) for id_ in ids.tolist()]
 
     def _encode(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Embeddings:

@@ -137,8 +137,12 @@ class TorchBackend:
             # Forked: the threads that torch waits for stayed behind. On a GPU torch says so itself.
             torch.set_num_threads(1)
             self._process = os.getpid()
-        ids, offsets = (self._arriving(array) for array in (texts.ids, texts.offsets))
-        given = RaggedTexts(ids, offsets, texts.lengths.tolist())
+        ids, offsets = self._arriving(texts.ids), self._arriving(texts.offsets)
+        marks = None
+        if texts.marks is not None:
+            counts = np.add.reduceat(texts.marks, texts.offsets[:-1], dtype=np.int64)
+            marks = self._arriving(np.flatnonzero(texts.marks)), self._arriving(counts)
+        given = RaggedTexts(ids, offsets, texts.lengths.tolist(), marks)
         return _Leaving(represent(self._model, given, legs))
 
     def _arriving(self, array: NDArray[np.int64]) -> torch.Tensor:

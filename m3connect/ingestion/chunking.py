@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-from m3connect.contract import Encoder
+from m3connect.contract import MCLS_EVERY, Encoder
 from m3connect.errors import ConfigError
 from m3connect.ingestion.headings import Sections
 from m3connect.types import Chunk, Document, encoded_text
@@ -118,6 +118,8 @@ class Chunker:
         context: Sequence[Context] = CONTEXT,
     ) -> None:
         limit = encoder.info.max_length - added_tokens(encoder)
+        if encoder.info.fingerprint.long_mode == "mcls":
+            limit -= limit // (MCLS_EVERY + 1)  # of the inserted tokens
         self.tokens = min(DEFAULT_TOKENS, limit) if tokens is None else tokens
         if not 1 <= self.tokens <= limit:
             raise ConfigError(

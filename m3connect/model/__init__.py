@@ -6,6 +6,7 @@ the model      config.py     what a checkpoint is: body, heads, how text is prep
                ragged.py     the model over texts without padding, for inference
                scores.py     the three scores, for losses and for evaluation on a GPU
 its text       tokenize.py   text to token ids      folding.py  case folding of term ids
+               long_texts.py longer than the model reads: cut, in windows, with a CLS every 256 tokens
 its files      hub.py        a name to a folder     inventory.py    those on this machine
                checkpoint.py                        opening a folder (without torch)
                weights.py    tensors into torch     published.py    the files of BAAI/bge-m3

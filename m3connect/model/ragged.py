@@ -38,11 +38,14 @@ class RaggedTexts:
         offsets: ``int64 [B + 1]``; text i owns ``ids[offsets[i]:offsets[i + 1]]``.
         lengths: the same in Python, as tokens of each text: shapes are known without asking the
             device. Texts of equal length that stand together are attended to together.
+        marks: ``int64 [M]`` rising, where further first tokens stand (MCLS), and ``int64 [B]``, how
+            many each text has; None without any.
     """
 
     ids: Tensor
     offsets: Tensor
     lengths: Sequence[int]
+    marks: tuple[Tensor, Tensor] | None = None
 
     @property
     def sizes(self) -> Tensor:
@@ -81,10 +84,16 @@ def represent(model: M3Model, texts: RaggedTexts, legs: Sequence[Leg]) -> dict[L
 
 
 def _pooled(model: M3Model, states: Tensor, texts: RaggedTexts) -> Tensor:
-    """``float32 [B, H]``: each text's first state, or the mean of its states."""
-    if model.heads.pooling == "cls":
-        return states.index_select(0, texts.offsets[:-1]).float()
-    return torch.segment_reduce(states.float(), "mean", lengths=texts.sizes, unsafe=True)
+    """``float32 [B, H]``: each text's first state, or the mean of its first tokens' or all states."""
+    if model.heads.pooling == "mean":
+        return torch.segment_reduce(states.float(), "mean", lengths=texts.sizes, unsafe=True)
+    first = states.index_select(0, texts.offsets[:-1]).float()
+    if texts.marks is None:
+        return first
+    places, counts = texts.marks
+    rest = states.index_select(0, places).float()
+    sums = first + torch.segment_reduce(rest, "sum", lengths=counts, unsafe=True)
+    return sums / (1 + counts).unsqueeze(1)
 
 
 def attention(texts: RaggedTexts, states: Tensor, head_width: int) -> Attention:
