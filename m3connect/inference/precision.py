@@ -22,9 +22,10 @@ INT8 = ("int8", "int8-7bit")
 
 INT8_DOTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 """Flags of CPUs that multiply 8-bit integers and add them in 32 bits."""
-BFLOAT16_DOTS = ("amx_bf16", "avx512_bf16", "bf16")
-"""Flags of CPUs that multiply bfloat16 and add in float32."""
-_WORTH_NAMING = ("avx2", "avx512f", *INT8_DOTS, *BFLOAT16_DOTS)
+BFLOAT16_DOTS = ("amx_bf16", "bf16")
+"""Flags of CPUs that are faster in bfloat16. ``avx512_bf16`` alone tells nothing: on a Xeon with it bfloat16
+took 1.5 times as long as float32 (``docs/precision.md``)."""
+_WORTH_NAMING = ("avx2", "avx512f", *INT8_DOTS, "avx512_bf16", *BFLOAT16_DOTS)
 
 
 @dataclass(frozen=True, slots=True)

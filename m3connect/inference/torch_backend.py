@@ -131,7 +131,6 @@ class TorchBackend:
         parts = [texts.take(half) for half in halves(texts.lengths)]
         return [one for part in parts for one in self._passes(part, legs, may_halve=may_halve)]
 
-    @torch.no_grad()  # inference_mode does not know nested tensors
     def _forward(self, texts: TokenIds, legs: Sequence[Leg]) -> _Leaving:
         if os.getpid() != self._process:
             # Forked: the threads that torch waits for stayed behind. On a GPU torch says so itself.
@@ -143,7 +142,10 @@ class TorchBackend:
             counts = np.add.reduceat(texts.marks, texts.offsets[:-1], dtype=np.int64)
             marks = self._arriving(np.flatnonzero(texts.marks)), self._arriving(counts)
         given = RaggedTexts(ids, offsets, texts.lengths.tolist(), marks)
-        return _Leaving(represent(self._model, given, legs))
+        # The fastest way to do without gradients does not know nested tensors.
+        nested = self._device.type == "cuda"
+        with torch.no_grad() if nested else torch.inference_mode():
+            return _Leaving(represent(self._model, given, legs))
 
     def _arriving(self, array: NDArray[np.int64]) -> torch.Tensor:
         """On the device, without waiting for it."""

@@ -122,19 +122,28 @@ def _by_length(texts: RaggedTexts) -> Attention:
     groups = [(length, len(list(same))) for length, same in groupby(texts.lengths)]
 
     def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        if len(groups) == 1:
+            return _of_one_length(groups[0][0], query, key, value, dropout)
         mixed = torch.empty_like(query)
         end = 0
         for length, count in groups:
             start, end = end, end + length * count
-            own_query, own_key, own_value = (
-                part[start:end].view(count, length, *part.shape[1:]).transpose(1, 2)
-                for part in (query, key, value)
+            mixed[start:end] = _of_one_length(
+                length, query[start:end], key[start:end], value[start:end], dropout
             )
-            found = F.scaled_dot_product_attention(own_query, own_key, own_value, None, dropout)
-            mixed[start:end] = found.transpose(1, 2).flatten(0, 1)
         return mixed
 
     return attend
+
+
+def _of_one_length(
+    length: int, query: Tensor, key: Tensor, value: Tensor, dropout: float
+) -> Tensor:
+    query, key, value = (
+        part.view(-1, length, *part.shape[1:]).transpose(1, 2) for part in (query, key, value)
+    )
+    found = F.scaled_dot_product_attention(query, key, value, None, dropout)
+    return found.transpose(1, 2).flatten(0, 1)
 
 
 def _nested(texts: RaggedTexts) -> Attention:
