@@ -7,6 +7,7 @@ import torch
 
 from m3connect.errors import ConfigError
 from m3connect.inference import M3Encoder, torch_backend
+from m3connect.model.ragged import represent
 
 TEXTS = [f"The river {number} rises in the hills. " * (1 + number % 7) for number in range(20)]
 
@@ -23,10 +24,7 @@ class Memory:
         self.asked.append(len(texts.ids))
         if len(texts.ids) > self.tokens:
             raise self.error
-        return REPRESENT(model, texts, legs)
-
-
-REPRESENT = torch_backend.represent
+        return represent(model, texts, legs)
 
 
 @pytest.fixture

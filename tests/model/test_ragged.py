@@ -61,7 +61,7 @@ def texts_of(lengths):
 
 def padded(theirs, model, texts):
     """What transformers' body and our heads make of the texts, 64 in a padded batch."""
-    rows = torch.split(texts.ids, texts.lengths)
+    rows = list(torch.split(texts.ids, texts.lengths))
     for start in range(0, len(rows), 64):
         ids = torch.nn.utils.rnn.pad_sequence(rows[start : start + 64], batch_first=True)
         lengths = torch.tensor(texts.lengths[start : start + 64])
