@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, Kind
-from m3connect.ingestion.encodings import SAMPLE, codec_for
+from m3connect.conversion.encodings import SAMPLE, codec_for
 from m3connect.ingestion.ledger import FIELD, content_hash
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import SourceFile, alone

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from m3connect.conversion.converter import CONVERTED, Converter, Page, explain
+from m3connect.conversion.encodings import SAMPLE, codec_for, codec_of, decode, undecodable
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion.conversion import CONVERTED, Converter, Page, explain
-from m3connect.ingestion.encodings import SAMPLE, codec_for, codec_of, decode, undecodable
 from m3connect.ingestion.separated import CsvTypes, Row, read_csv, read_tsv
 from m3connect.ingestion.values import json_value
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, Any, Literal
 
+from m3connect.conversion.encodings import SAMPLE, codec_for
 from m3connect.errors import InputError
-from m3connect.ingestion.encodings import SAMPLE, codec_for
 
 CsvTypes = Literal["infer", "string"]
 Row = tuple[int, Mapping[str, Any] | str]

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO, Any
 
+from m3connect.conversion.converter import NEEDS_EXTRA, Converter, Page, explain
 from m3connect.errors import ConfigError
 from m3connect.ingestion import values
-from m3connect.ingestion.conversion import NEEDS_EXTRA, Converter, Page, explain
 from m3connect.ingestion.formats import PAGES, RECORDS, Fields, Options, read_page, without_images
 from m3connect.ingestion.listing import Path, Remarks, Selection, SourceFile, find, is_local
 from m3connect.ingestion.losses import LOSS_KEYS

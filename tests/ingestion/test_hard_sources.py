@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from m3connect.conversion.converter import Converter
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion import conversion, formats
-from m3connect.ingestion.conversion import Converter
+from m3connect.ingestion import formats
 from m3connect.ingestion.encoding import read_lines
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Remarks, Selection, find
@@ -571,7 +571,7 @@ def test_what_unpacks_to_too_much_is_refused(tmp_path):
 
 def test_a_conversion_that_never_ends_is_ended(tmp_path, monkeypatch):
     """The next one gets a new child."""
-    monkeypatch.setattr(conversion, "_CODE", "while True: pass")
+    monkeypatch.setattr("m3connect.conversion.converter._CODE", "while True: pass")
     with Converter(0.3, 1000) as converter:
         with pytest.raises(InputError, match=r"took more than 0\.3 s"):
             converter.convert(b"<p>x", ".html", None)
@@ -582,7 +582,7 @@ def test_a_conversion_that_never_ends_is_ended(tmp_path, monkeypatch):
 
 def test_a_converter_that_dies_costs_its_file(monkeypatch):
     """It says how it ended."""
-    monkeypatch.setattr(conversion, "_CODE", "import os; os.abort()")
+    monkeypatch.setattr("m3connect.conversion.converter._CODE", "import os; os.abort()")
     died = pytest.raises(InputError, match=r"the converter died of it \(exit -6\)")
     with Converter(60, 1000) as converter, died:
         converter.convert(b"<p>x", ".html", None)
@@ -592,8 +592,8 @@ def test_a_converter_that_dies_costs_its_file(monkeypatch):
 def test_a_conversion_may_not_fill_the_memory(monkeypatch):
     """The child has a limit of its own; what exceeds it is that file's failure."""
     greedy = "c.convert = lambda *_: c.Page(str(len(bytearray(c.MEMORY + 1))))"
-    code = f"import sys; from m3connect.ingestion import conversion as c; {greedy}; c.serve(60)"
-    monkeypatch.setattr(conversion, "_CODE", code)
+    code = f"import sys; from m3connect.conversion import converter as c; {greedy}; c.serve(60)"
+    monkeypatch.setattr("m3connect.conversion.converter._CODE", code)
     with Converter(60, 1000) as converter, pytest.raises(InputError, match="more memory than"):
         converter.convert(b"x", ".html", None)
 

@@ -10,8 +10,8 @@ import zipfile
 from functools import cache
 from typing import Any
 
+from m3connect.conversion.html import html_to_markdown
 from m3connect.errors import InputError
-from m3connect.ingestion.html import html_to_markdown
 
 CELLS = 2_000_000
 """Most cells of a sheet, the empty ones between included: a converter writes each of them."""

@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup
 from bs4.dammit import EncodingDetector
 from markdownify import MarkdownConverter
 
-from m3connect.ingestion.encodings import decode
+from m3connect.conversion.encodings import decode
 
 _LEFT_OUT = (
     "head, script, style, template, noscript, nav, [role=navigation], [hidden], "

@@ -26,7 +26,7 @@ MEMORY = 4 << 30
 """Bytes that the child may have, where the system can limit it."""
 RECURSION = 5000  # pages are nested deeper than Python's default of 1,000 allows for
 
-_CODE = "import sys; from m3connect.ingestion.conversion import serve; serve(float(sys.argv[1]))"
+_CODE = "import sys; from m3connect.conversion.converter import serve; serve(float(sys.argv[1]))"
 
 NEEDS_EXTRA = frozenset({".pdf", ".docx", ".pptx", ".xlsx", ".epub", ".ipynb", ".odt", ".xml"})
 CONVERTED = NEEDS_EXTRA | {".html", ".htm", ".xhtml", ".eml"}
@@ -53,7 +53,7 @@ class Page:
 
 def convert(content: bytes, suffix: str, encoding: str | None, limit: int) -> Page:
     """Convert in this process; arguments as :meth:`Converter.convert` takes them."""
-    from m3connect.ingestion import html, office
+    from m3connect.conversion import html, office
 
     if suffix == ".eml":
         text, title, metadata = office.mail_to_text(content)
