@@ -5,6 +5,7 @@ Both ways give the oracle's result. The choice is made from the declared capabil
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +30,8 @@ from m3connect.types import (
 
 _NAMED_AT_ONCE = 1000
 """Candidates whose scores one search asks for."""
+_ROUNDING = 1e-5
+"""By which two ways to compute a score may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +245,7 @@ class _Candidates:
         self.scores.setdefault(leg, {}).update(scores)
 
     def forget(self, gone: Collection[str]) -> None:
-        """Drop candidates that were deleted since a leg found them."""
+        """Drop candidates: those deleted since a leg found them, or that cannot come among the best."""
         self.rankings = {
             leg: [id_ for id_ in ids if id_ not in gone] for leg, ids in self.rankings.items()
         }
@@ -260,6 +263,8 @@ def _compose(
     wanted: list[_Wanted] = []
     for one in found:
         legs = _rescored(one.query)
+        if "sparse" in legs:
+            _infer_sparse(one)
         if one.query.rerank is not None:  # only the best of the others meet the multi-vector
             legs = tuple(leg for leg in legs if leg != "multivector")
         wanted.append((one, legs, fusion.union(one.rankings.values())))
@@ -278,6 +283,33 @@ def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Candida
         one.rankings[leg] = [hit.id for hit in hits]
         one.learn(leg, {hit.id: hit.score for hit in hits})
     return found
+
+
+def _infer_sparse(one: _Candidates) -> None:
+    """What the lexical ranking says of the candidates that it lacks, without asking.
+
+    It has all records that share a term, up to its depth. So whom it lacks scores 0, or no more than its
+    last: who cannot come among the best even with that is no candidate.
+    """
+    query, ranking = one.query, one.rankings["sparse"]
+    unknown = one.without("sparse", one.rankings["dense"])
+    if len(ranking) < query.sparse_depth:
+        one.learn("sparse", dict.fromkeys(unknown, 0.0))
+        return
+    if query.multivector is not None and query.rerank is None:
+        return  # any other leg may still lift anyone
+    assert isinstance(query.fusion, Weighted), "it rescores"
+    dense, sparse, weights = one.scores["dense"], one.scores["sparse"], query.fusion
+    wanted = query.limit if query.rerank is None else query.rerank
+    least = {
+        id_: weights.dense * dense[id_] + weights.sparse * sparse.get(id_, 0.0)
+        for id_ in one.rankings["dense"]
+    }
+    if len(least) < wanted:
+        return
+    bar = heapq.nlargest(wanted, least.values())[-1] - _ROUNDING
+    most = weights.sparse * sparse[ranking[-1]]
+    one.forget({id_ for id_ in unknown if least[id_] + most < bar})
 
 
 def _unscored_late(found: Sequence[_Candidates]) -> list[_Wanted]:

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from m3connect.contract import Capabilities, CollectionSchema, Limits
 from m3connect.errors import InputError
@@ -11,7 +13,17 @@ from m3connect.filters import F
 from m3connect.searching import planner
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import LEGS, Query, RecordBatch, Rrf, SparseVector, Weighted
+from m3connect.types import (
+    LEGS,
+    Embeddings,
+    MultiVectors,
+    Query,
+    RecordBatch,
+    Rrf,
+    SparseVector,
+    SparseVectors,
+    Weighted,
+)
 
 FULL = MemoryConnector.capabilities
 BASIC = Capabilities("basic", embedded=False, legs=frozenset({"dense", "sparse"}))
@@ -130,9 +142,9 @@ def _vectors_read(connector):
         (Query(dense=dense), [], []),
         (Query(sparse=sparse), [], []),
         (HYBRID, [], [["sparse"]]),
-        (replace(HYBRID, fusion=Weighted()), [("sparse",)], []),  # the dense leg found everyone
+        (replace(HYBRID, fusion=Weighted()), [], []),  # whom the lexical leg lacks shares no term
         (replace(ALL, fusion=Rrf()), [("multivector",)], [["sparse"]]),
-        (ALL, [("sparse", "multivector")], []),
+        (ALL, [("multivector",)], []),
         (replace(ALL, sparse=None), [("multivector",)], []),
         (Query(dense=dense, multivector=late, rerank=5), [("multivector",)], []),
     ],
@@ -203,6 +215,90 @@ def test_candidates_are_scored_by_the_engine_where_it_can(query, by_engine, name
     (right,) = oracle.search([query])
     assert [hit.id for hit in hits] == [hit.id for hit in right]
     assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in right], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rerank", "named"), [(None, "b c"), (1, ""), (2, "b c"), (4, "b c d"), (9, "b c d")]
+)
+def test_who_cannot_come_among_the_best_is_not_asked_about(rerank, named):
+    """Whom the cut lexical ranking lacks scores no more there than its last; others are named."""
+    connector = Reads(collection="c")
+    connector.capabilities = replace(connector.capabilities, scores_within=frozenset(LEGS))
+    similar = np.float32([[1.0, 0], [0.9, 0], [0.8, 0], [0.7, 0], [0.0, 0]])  # to the query
+    weights = [{1: 0.4}, {1: 0.1}, {1: 0.4}, {1: 0.4}, {1: 0.5}]
+    batch = RecordBatch(
+        list("abcde"),
+        [{}] * 5,
+        Embeddings(
+            similar,
+            SparseVectors.from_rows(weights),
+            MultiVectors.from_rows([row[None] for row in similar]),
+            np.ones(5, np.int32),
+            np.zeros(5, np.bool_),
+        ),
+    )
+    schema = CollectionSchema(2, True, 2, "float32")
+    oracle = MemoryConnector(collection="c")
+    for each in (connector, oracle):
+        each.ensure(schema)
+        each.upsert(batch)
+    query = Query(
+        dense=np.float32([1.0, 0.0]),
+        sparse=sparse,
+        multivector=None if rerank is None else np.float32([[1.0, 0.0]]),
+        fusion=Weighted(dense=1.0, sparse=0.3),
+        rerank=rerank,
+        sparse_depth=2,  # e and a; the others score 0.4 at most, weighted 0.12
+        dense_depth=4,
+        limit=2,
+    )
+    (hits,) = planner.run(connector, [query])
+    asked = [" ".join(within) for legs, within in connector.named if legs == ("sparse",)]
+    assert asked == ([named] if named else [])
+    (right,) = oracle.search([query])
+    assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in right]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_fewer_questions_give_the_same_answer(seed):
+    """Composed from legs that are cut anywhere, a weighted search is the oracle's, ties included."""
+    rng = np.random.default_rng(seed)
+    n = 8
+    batch = RecordBatch(
+        [f"{row}" for row in range(n)],
+        [{}] * n,
+        Embeddings(
+            rng.integers(-2, 3, (n, 2)).astype(np.float32),
+            SparseVectors.from_rows([_few_terms(rng) for _ in range(n)]),
+            MultiVectors.from_rows([rng.integers(-2, 3, (1, 2)).astype(np.float32)] * n),
+            np.ones(n, np.int32),
+            np.zeros(n, np.bool_),
+        ),
+    )
+    composing, oracle = Reads(collection="c"), MemoryConnector(collection="c")
+    composing.capabilities = replace(composing.capabilities, scores_within=frozenset({"dense"}))
+    for each in (composing, oracle):
+        each.ensure(CollectionSchema(2, True, 2, "float32"))
+        each.upsert(batch)
+    query = Query(
+        dense=rng.integers(-2, 3, 2).astype(np.float32),
+        sparse=SparseVectors.from_rows([_few_terms(rng)])[0],
+        multivector=np.float32([[1, 0]]) if rng.random() < 0.5 else None,
+        rerank=int(rng.integers(1, 6)),
+        fusion=Weighted(*(float(weight) for weight in rng.integers(0, 3, 3))),
+        dense_depth=int(rng.integers(1, 9)),
+        sparse_depth=int(rng.integers(1, 5)),
+        limit=int(rng.integers(1, 4)),
+    )
+    if query.multivector is None or rng.random() < 0.5:
+        query = replace(query, rerank=None)
+    (hits,), (right,) = planner.run(composing, [query]), oracle.search([query])
+    assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in right]
+
+
+def _few_terms(rng):
+    terms = rng.permutation(4)[: rng.integers(1, 4)]
+    return {int(term): float(rng.integers(1, 4)) for term in terms}
 
 
 class Forgetful(MemoryConnector):
