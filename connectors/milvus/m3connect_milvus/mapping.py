@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pybase64  # ten times as fast as the standard library's
 
 from m3connect.connecting.reading import read_embeddings
 from m3connect.errors import InputError
@@ -154,13 +154,13 @@ def stored_tokens(tokens: TokenArray, layout: Layout) -> TokenArray:
 def tokens_text(tokens: TokenArray, layout: Layout) -> str:
     """Token vectors as text: little-endian values in base64."""
     values = stored_tokens(tokens, layout)
-    return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
+    return pybase64.b64encode_as_string(values.astype(values.dtype.newbyteorder("<")).tobytes())
 
 
 def tokens_of(text: str, layout: Layout) -> TokenArray:
     """What :func:`tokens_text` made into text, ``[tokens, C]``."""
     stored = np.dtype(layout.schema.multivector_dtype)
-    flat = np.frombuffer(base64.b64decode(text), stored.newbyteorder("<"))
+    flat = np.frombuffer(pybase64.b64decode(text, validate=True), stored.newbyteorder("<"))
     return flat.astype(stored, copy=False).reshape(-1, layout.schema.multivector_width or 1)
 
 
