@@ -36,7 +36,7 @@ from m3connect_elasticsearch.filters import compile_filter
 from m3connect_elasticsearch.index import Index
 from m3connect_elasticsearch.mapping import Body, Layout
 from m3connect_elasticsearch.naming import check_name
-from m3connect_elasticsearch.queries import RESULTS, read_hits, search_body
+from m3connect_elasticsearch.queries import RESULTS, Dialect, read_hits, search_body, wider
 
 LIMITS = Limits(
     # A half more as JSON. A node of version 9 with 512 MB of heap still takes it: see errors.py.
@@ -278,15 +278,10 @@ class ElasticsearchConnector:
         legs = selected_legs(vectors, schema)
         unique = list(dict.fromkeys(ids))
         size = mapping.page_size(schema, legs)
+        read = self._with_multivectors if "multivector" in legs else self._named
         hits: list[Body] = []
         for start in range(0, len(unique), size):
-            page = unique[start : start + size]
-            if "multivector" in legs:
-                outline = self._named("fetch", page, mapping.OUTLINE)
-                for part in mapping.readable(outline, size):
-                    hits += self._named("fetch", part, mapping.returned(legs))
-            else:
-                hits += self._named("fetch", page, mapping.returned(legs))
+            hits += read("fetch", unique[start : start + size], legs)
         rows = {mapping.id_of(hit): row for row, hit in enumerate(hits)}
         wanted = [rows[id_] for id_ in ids if id_ in rows]
         return mapping.records([hits[row] for row in wanted], schema, legs)
@@ -313,14 +308,23 @@ class ElasticsearchConnector:
             return
         for outline in self._index.pages("scan", query | mapping.OUTLINE, size):
             for part in mapping.readable(outline, batch_size):
-                if hits := self._named("scan", part, mapping.returned(legs)):
+                if hits := self._named("scan", part, legs):
                     yield mapping.records(hits, schema, legs)
 
-    def _named(self, operation: str, ids: Sequence[str], returned: Body) -> list[Body]:
+    def _named(self, operation: str, ids: Sequence[str], legs: Sequence[Leg]) -> list[Body]:
         """The hits of the records with these ids that exist, in no particular order."""
-        keys = [mapping.key(id_) for id_ in ids]
-        body = {"query": {"ids": {"values": keys}}, "size": len(keys)}
-        return list(self._index.search(operation, body | returned)["hits"]["hits"])
+        body = mapping.named(ids) | mapping.returned(legs)
+        return list(self._index.search(operation, body)["hits"]["hits"])
+
+    def _with_multivectors(
+        self, operation: str, ids: Sequence[str], legs: Sequence[Leg]
+    ) -> list[Body]:
+        """As :meth:`_named`: small ones in one request, in parts that the server reads side by side."""
+        *light, heavy = self._index.search_many(operation, mapping.by_weight(ids, legs))
+        hits = [hit for answer in light for hit in answer["hits"]["hits"]]
+        for part in mapping.readable(heavy["hits"]["hits"], len(ids)):
+            hits += self._named(operation, part, legs)
+        return hits
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
@@ -334,14 +338,25 @@ class ElasticsearchConnector:
         for query in queries:
             check_query(query, schema)
             self._check_native(query)
-        bodies = [
-            search_body(
-                query, candidates=self._options.candidates, weighs_rrf=self._server.weighs_rrf
-            )
-            for query in queries
-        ]
-        answers = self._index.search_many("search", bodies)
-        return [read_hits(query, found) for query, found in zip(queries, answers, strict=True)]
+        dialect = Dialect(
+            self._options.candidates, self._server.packs_queries, self._server.weighs_rrf
+        )
+        bodies = [search_body(query, dialect) for query in queries]
+        return self._answers(list(zip(queries, bodies, strict=True)))
+
+    def _answers(self, asked: Sequence[tuple[Query, Body]]) -> list[list[Hit]]:
+        """The hits of searches; those that were too narrow are asked again, together."""
+        answers = self._index.search_many("search", [body for _, body in asked])
+        hits, again = [], {}
+        for row, ((query, body), answer) in enumerate(zip(asked, answers, strict=True)):
+            found = answer["hits"]["hits"]
+            hits.append(read_hits(query, found))
+            if more := wider(query, body, found, hits[row]):
+                again[row] = (query, more)
+        if again:
+            for row, better in zip(again, self._answers(list(again.values())), strict=True):
+                hits[row] = better
+        return hits
 
     def _check_native(self, query: Query) -> None:
         able = self.capabilities

@@ -1,23 +1,23 @@
 """Queries as bodies of ``_search``, and answers as hits. No I/O.
 
-A leg is sorted by score and then by id, so that the server settles ties as the contract wants
+A dense leg is sorted by score and then by id, so that the server settles ties as the contract wants
 them, also where the list is cut.
 
 Scores come back as the contract defines them. ``max_inner_product`` makes 1 + s of an inner
 product s, or 1 / (1 - s) of a negative one, because Lucene has no negative scores; that is undone.
 A ``sparse_vector`` field keeps 9 significant bits of a weight, so a few more records are taken than
-are wanted, and scored again by the weights that are kept exactly beside it.
+are wanted, and scored again by the weights that are kept exactly beside it. Where the best may still not
+be among them, more are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from m3connect.errors import Unsupported
 from m3connect.searching import scoring
-from m3connect.types import FloatArray, Hit, Query, Rrf, SparseVector, SparseVectors, TokenArray
+from m3connect.types import Hit, Query, Rrf, SparseVector, TokenArray
 from m3connect_elasticsearch.errors import NAME
 from m3connect_elasticsearch.filters import compile_filter
 from m3connect_elasticsearch.mapping import (
@@ -25,13 +25,17 @@ from m3connect_elasticsearch.mapping import (
     exact,
     id_of,
     key,
+    lexical_weights,
+    pack_dense,
     payload_of,
     small,
-    unpack_sparse,
 )
 
 RESULTS = 10_000
 """The most that a search returns: ``index.max_result_window``, and the largest ``k``."""
+_ROUNDED = 1 + 2**-8 + 1e-5
+"""The most by which a lexical score exceeds the server's, which cuts weights off and adds in float32."""
+_WIDER = 8
 _BY_SCORE_AND_ID = [{"_score": "desc"}, {"id": "asc"}]
 _MAXSIM = (
     "double s = maxSimDotProduct(params.query, 'tokens') / params.n;"
@@ -39,13 +43,27 @@ _MAXSIM = (
 )
 
 
-def search_body(query: Query, *, candidates: int, weighs_rrf: bool) -> Body:
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a server takes in the body of a search.
+
+    Args:
+        candidates: how many records a dense search considers in each shard, at least.
+        packed: whether it takes the dense vector of a query as base64; otherwise it goes as a list.
+        weighs_rrf: whether its RRF takes weights.
+    """
+
+    candidates: int
+    packed: bool
+    weighs_rrf: bool
+
+
+def search_body(query: Query, dialect: Dialect) -> Body:
     """The body of ``_search`` that answers a query.
 
     Args:
         query: a checked one, with one leg, or with dense and sparse and an :class:`Rrf`.
-        candidates: how many records a dense search considers in each shard, at least.
-        weighs_rrf: whether the server's RRF takes weights.
+        dialect: of the server.
 
     Raises:
         Unsupported: the server's RRF cannot mean what the query's does.
@@ -55,14 +73,31 @@ def search_body(query: Query, *, candidates: int, weighs_rrf: bool) -> Body:
         fields.append(exact("sparse"))
     returned = small(*fields) | {"track_total_hits": False}
     if len(query.legs) > 1:
-        return _rrf(query, candidates, weighs_rrf=weighs_rrf) | returned
-    ranked = _leg(query, candidates)
-    return ranked | {"size": _size(query)} | returned
+        return _rrf(query, dialect) | returned
+    if query.sparse is not None:
+        return _lexical(query, query.limit + query.limit // 16 + 16) | returned
+    return _leg(query, dialect) | {"size": query.limit} | returned
 
 
-def read_hits(query: Query, answer: Mapping[str, Any]) -> list[Hit]:
-    """The hits of an answer, best first, with the contract's scores."""
-    found = answer["hits"]["hits"]
+def wider(query: Query, body: Body, found: Sequence[Body], hits: Sequence[Hit]) -> Body | None:
+    """The body that asks for more records, where one that was not found may be among the best.
+
+    Args:
+        query: what is asked.
+        body: what was sent.
+        found: what came back.
+        hits: those made of it.
+    """
+    size = body["size"]
+    if query.legs != ("sparse",) or len(found) < size or size == RESULTS:
+        return None
+    if len(hits) == query.limit and hits[-1].score > found[-1]["_score"] * _ROUNDED:
+        return None
+    return body | _lexical(query, size * _WIDER)
+
+
+def read_hits(query: Query, found: Sequence[Body]) -> list[Hit]:
+    """What was found as hits, best first, with the contract's scores."""
     scores = _scores(query, found)
     rows = [
         (-score, id_of(hit), row)
@@ -79,17 +114,30 @@ def read_hits(query: Query, answer: Mapping[str, Any]) -> list[Hit]:
 # ------------------------------------------------------------------------------------------ legs
 
 
-def _leg(query: Query, candidates: int) -> Body:
+def _leg(query: Query, dialect: Dialect) -> Body:
     """One leg as ``query`` and ``sort``."""
+    conditions = _conditions(query)
     if query.dense is not None:
-        considered = min(max(candidates, 2 * query.limit), RESULTS)
-        found = _dense(query.dense, _conditions(query), considered)
+        considered = min(max(dialect.candidates, 2 * query.limit), RESULTS)
+        if query.within is not None:
+            considered = min(considered, max(1, len(query.within)))
+        vector = pack_dense(query.dense) if dialect.packed else query.dense.tolist()
+        found = _dense(vector, conditions, considered)
     elif query.sparse is not None:
-        found = _sparse(query.sparse, _conditions(query))
+        found = _sparse(query.sparse, conditions)
     else:
         assert query.multivector is not None
-        found = _multivector(query.multivector, _conditions(query))
+        found = _multivector(query.multivector, conditions)
     return {"query": found, "sort": _BY_SCORE_AND_ID}
+
+
+def _lexical(query: Query, size: int) -> Body:
+    """The best records of the lexical leg; in the server's order, for sorting by id costs it a third."""
+    assert query.sparse is not None
+    body: Body = {"query": _sparse(query.sparse, _conditions(query)), "size": min(size, RESULTS)}
+    if size < RESULTS:
+        return body
+    return body | {"sort": _BY_SCORE_AND_ID}  # no more can be asked for: it settles ties itself
 
 
 def _conditions(query: Query) -> list[Body]:
@@ -100,10 +148,10 @@ def _conditions(query: Query) -> list[Body]:
     return allowed
 
 
-def _dense(vector: FloatArray, conditions: list[Body], candidates: int) -> Body:
+def _dense(vector: str | list[float], conditions: list[Body], candidates: int) -> Body:
     knn: Body = {
         "field": "dense",
-        "query_vector": vector.tolist(),
+        "query_vector": vector,
         "k": candidates,
         "num_candidates": candidates,
         # All candidates are scored again by their full vectors, so that scores are exact.
@@ -133,17 +181,10 @@ def _multivector(tokens: TokenArray, conditions: list[Body]) -> Body:
     }
 
 
-def _size(query: Query) -> int:
-    """How many records to ask for, so that the best ``limit`` are among them."""
-    if query.sparse is None:
-        return query.limit
-    return min(query.limit + query.limit // 4 + 16, RESULTS)
-
-
 # ---------------------------------------------------------------------------------------- fusion
 
 
-def _rrf(query: Query, candidates: int, *, weighs_rrf: bool) -> Body:
+def _rrf(query: Query, dialect: Dialect) -> Body:
     """RRF by the server, for the paid licences that have it."""
     fusion = query.fusion
     assert isinstance(fusion, Rrf)
@@ -153,11 +194,11 @@ def _rrf(query: Query, candidates: int, *, weighs_rrf: bool) -> Body:
     if fusion.k != int(fusion.k):
         raise _unsupported("a whole k")
     weights = (fusion.dense, fusion.sparse)
-    if weights != (1.0, 1.0) and not weighs_rrf:
+    if weights != (1.0, 1.0) and not dialect.weighs_rrf:
         raise _unsupported("weights from version 9.2 on")
     dense = replace(query, sparse=None, limit=window)
     sparse = replace(query, dense=None, limit=window)
-    retrievers: Sequence[Body] = [{"standard": _leg(leg, candidates)} for leg in (dense, sparse)]
+    retrievers: Sequence[Body] = [{"standard": _leg(leg, dialect)} for leg in (dense, sparse)]
     if weights != (1.0, 1.0):
         retrievers = [
             {"retriever": retriever, "weight": weight}
@@ -186,8 +227,8 @@ def _scores(query: Query, found: Sequence[Body]) -> list[float]:
     if len(query.legs) > 1:
         return [float(hit["_score"]) for hit in found]
     if query.sparse is not None:
-        stored = SparseVectors.from_rows([unpack_sparse(hit) for hit in found])
-        return [float(score) for score in scoring.sparse_scores(query.sparse, stored)]
+        scores = scoring.sparse_scores(query.sparse, lexical_weights(found))
+        return [float(score) for score in scores]
     return [_inner_product(hit["_score"]) for hit in found]
 
 

@@ -18,6 +18,7 @@ from m3connect_elasticsearch.errors import NAME, translated
 Answer = Mapping[str, Any]
 OLDEST = (8, 19)
 _PACKED_VECTORS = (9, 3)
+_PACKED_QUERIES = (9, 4)
 _WEIGHTED_RRF = (9, 2)
 _PAID_LICENCES = frozenset({"enterprise", "trial"})
 
@@ -92,8 +93,13 @@ class Server:
 
     @property
     def packs_vectors(self) -> bool:
-        """Whether dense vectors may be sent as base64 rather than as lists."""
+        """Whether the dense vectors of documents may be sent as base64 rather than as lists."""
         return _version(self.number) >= _PACKED_VECTORS
+
+    @property
+    def packs_queries(self) -> bool:
+        """Whether the dense vector of a query may be sent as base64, too."""
+        return _version(self.number) >= _PACKED_QUERIES
 
     @property
     def weighs_rrf(self) -> bool:

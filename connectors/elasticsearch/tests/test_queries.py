@@ -10,7 +10,7 @@ from m3connect.errors import Unsupported
 from m3connect.filters import F
 from m3connect.types import Query, Rrf, SparseVector
 from m3connect_elasticsearch.mapping import key
-from m3connect_elasticsearch.queries import read_hits, search_body
+from m3connect_elasticsearch.queries import Dialect, read_hits, search_body, wider
 
 DENSE = np.array([0.5, -1.0], np.float32)
 SPARSE = SparseVector(np.array([7, 4_000_000_000], np.uint32), np.array([0.5, 2.0], np.float32))
@@ -33,8 +33,8 @@ TERMS = {
 }
 
 
-def body(query, *, candidates=1000, weighs_rrf=True):
-    return search_body(query, candidates=candidates, weighs_rrf=weighs_rrf)
+def body(query, *, candidates=1000, packed=False, weighs_rrf=True):
+    return search_body(query, Dialect(candidates, packed, weighs_rrf))
 
 
 def test_a_dense_search():
@@ -60,18 +60,50 @@ def test_a_dense_search_considers_more_than_it_returns(limit, candidates, consid
     assert knn["k"] == knn["num_candidates"] == considered
 
 
+def test_a_query_vector_is_packed_for_servers_that_take_it():
+    """As base64 of big-endian float32."""
+    knn = body(Query(dense=DENSE), packed=True)["query"]["knn"]
+    assert base64.b64decode(knn["query_vector"]) == DENSE.astype(">f4").tobytes()
+
+
 def test_a_sparse_search():
-    """Pruning is off, the filter does not score, and the exact weights come along."""
+    """Pruning is off, the filter does not score, the exact weights come along; the server does not sort."""
     assert body(Query(sparse=SPARSE, filter=F("lang") == "de", payload=False)) == {
         "query": {"bool": {"must": [TERMS], "filter": [FILTER]}},
-        "sort": ORDER,
-        "size": 28,
+        "size": 26,
         "_source": False,
         "stored_fields": "_none_",
         "docvalue_fields": ["id", "exact.sparse"],
         "track_total_hits": False,
     }
-    assert body(Query(sparse=SPARSE, limit=10_000))["size"] == 10_000
+    widest = body(Query(sparse=SPARSE, limit=10_000))
+    assert (widest["size"], widest["sort"]) == (10_000, ORDER)
+
+
+@pytest.mark.parametrize(
+    ("limit", "scores", "size"),
+    [
+        (2, [9.0, 8.0, 7.9], None),  # 7.9 may stand for up to 7.93
+        (2, [9.0, 8.0, 7.98], 24),  # another record with 7.98 may score 8.01
+        (2, [9.0, 8.0], None),  # there are no more records
+        (3, [9.0, 8.0, 7.0], 24),
+        (10_000, [9.0] * 10_000, None),
+    ],
+)
+def test_more_are_asked_for_where_the_best_may_be_missing(limit, scores, size):
+    """A record that was not found scores at most what the last one's rounded weights may stand for."""
+    query = Query(sparse=SparseVector(np.uint32([7]), np.float32([1.0])), limit=limit)
+    found = [hit(f"{row:05}", score, sparse={7: score}) for row, score in enumerate(scores)]
+    sent = body(query) | {"size": 3 if limit < 10 else limit}
+    again = wider(query, sent, found, read_hits(query, found))
+    assert again == (None if size is None else {**sent, "size": size})
+
+
+def test_more_are_asked_for_of_the_lexical_leg_alone():
+    """The dense leg's ties are settled by the server."""
+    query = Query(dense=DENSE, limit=1)
+    found = [hit("a", 1.5)]
+    assert wider(query, body(query), found, read_hits(query, found)) is None
 
 
 def test_a_multivector_search_is_the_mean_made_positive():
@@ -90,7 +122,8 @@ def test_a_search_within_named_records():
     named = {"ids": {"values": [key("a"), key("b")]}}
     tokens = np.array([[1.0, 0.0]], np.float32)
     asked = Query(within=("a", "b"), filter=F("lang") == "de")
-    assert body(replace(asked, dense=DENSE))["query"]["knn"]["filter"] == [FILTER, named]
+    knn = body(replace(asked, dense=DENSE))["query"]["knn"]
+    assert (knn["filter"], knn["k"]) == ([FILTER, named], 2)
     assert body(replace(asked, sparse=SPARSE))["query"]["bool"]["filter"] == [FILTER, named]
     script = body(replace(asked, multivector=tokens))["query"]["script_score"]
     assert script["query"]["bool"]["filter"] == [FILTER, named]
@@ -154,13 +187,9 @@ def hit(id_, score, *, sparse=None, payload="{}"):
     return {"_score": score, "fields": fields}
 
 
-def answer(*hits):
-    return {"hits": {"hits": list(hits)}}
-
-
 def test_inner_products_come_back():
     """1 + s and 1 / (1 - s) are undone, and the payload is read."""
-    found = answer(hit("b", 1.75, payload='{"n": 1}'), hit("a", 1.0), hit("c", 0.2))
+    found = [hit("b", 1.75, payload='{"n": 1}'), hit("a", 1.0), hit("c", 0.2)]
     hits = read_hits(Query(dense=DENSE), found)
     assert [(h.id, h.score, h.rank, h.payload) for h in hits] == [
         ("b", 0.75, 1, {"n": 1}),
@@ -171,11 +200,11 @@ def test_inner_products_come_back():
 
 def test_sparse_hits_are_scored_by_their_exact_weights():
     """The engine's order of nearly equal scores is put right, and the limit holds."""
-    found = answer(
+    found = [
         hit("a", 9.0, sparse={7: 1.0}),
         hit("b", 8.9, sparse={7: 1.002}),
         hit("c", 8.8, sparse={4_000_000_000: 0.2503, 9: 5.0}),
-    )
+    ]
     hits = read_hits(Query(sparse=SPARSE, limit=2), found)
     assert [(h.id, h.rank) for h in hits] == [("b", 1), ("c", 2)]
     assert [h.score for h in hits] == pytest.approx([0.501, 0.5006], rel=1e-6)
@@ -183,6 +212,6 @@ def test_sparse_hits_are_scored_by_their_exact_weights():
 
 def test_fused_ties_are_ordered_by_id_and_cut():
     """The server settles ties in its own order; hits come by score and id, to the limit."""
-    found = answer(hit("b", 0.5), hit("a", 0.5), hit("c", 0.25))
+    found = [hit("b", 0.5), hit("a", 0.5), hit("c", 0.25)]
     hits = read_hits(replace(BOTH, limit=2), found)
     assert [(h.id, h.score, h.rank) for h in hits] == [("a", 0.5, 1), ("b", 0.5, 2)]

@@ -1,5 +1,6 @@
 """What is sent, how failures are answered, and that nothing paid is sent uninvited."""
 
+import base64
 from dataclasses import replace
 from functools import partial
 
@@ -18,8 +19,8 @@ from m3connect.errors import (
 from m3connect.filters import F
 from m3connect.searching import planner
 from m3connect.testing import corpus
-from m3connect.types import Rrf
-from m3connect_elasticsearch.mapping import Layout, key
+from m3connect.types import Rrf, SparseVectors
+from m3connect_elasticsearch.mapping import Layout, key, pack_sparse
 
 BULK = ("PUT", "/test/_bulk")
 SEARCH = ("POST", "/test/_search")
@@ -206,6 +207,50 @@ def test_batches_are_cut_by_searches_and_by_hits(fake, to_fake):
     assert [len(lines) // 2 for lines in fake.bodies(*MSEARCH)] == [64, 2, 2, 1, 1]
 
 
+def test_a_lexical_search_that_was_too_narrow_is_asked_again(fake, to_fake):
+    """Records that tie with the last one found may be better by id; the other search is not repeated."""
+    ties = [stored(f"{row:02}", sparse=True) for row in range(40, 0, -1)]
+    answers = [{"hits": {"hits": ties[:17]}}, NO_HITS]
+    fake.says(
+        *MSEARCH, (200, {"responses": answers}), (200, {"responses": [{"hits": {"hits": ties}}]})
+    )
+    sparse = replace(QUERY, dense=None, limit=1, payload=False)
+    found, none = to_fake().search([sparse, replace(QUERY, sparse=None)])
+    assert ([hit.id for hit in found], none) == (["01"], [])
+    sizes = [[body["size"] for body in lines[1::2]] for lines in fake.bodies(*MSEARCH)]
+    assert sizes == [[17, 5], [136]]
+
+
+def stored(id_, *, sparse=False, tokens=None):
+    """A hit as the server gives it, with what is asked for of it."""
+    weights = SparseVectors(np.array([0, 1]), QUERY.sparse.indices[:1], np.ones(1, np.float32))
+    fields = {"id": [id_], "payload": ["e30="], "n_tokens": [1], "truncated": [False]}
+    if sparse:
+        fields["exact.sparse"] = [pack_sparse(weights[0])]
+    if tokens is None:
+        return {"_score": 1.0, "fields": fields}
+    text = base64.b64encode(tokens.astype("<f2").tobytes()).decode()
+    fields["multivector_bytes"] = [len(text)]
+    return {"fields": fields, "_source": {"exact": {"multivector": text}}}
+
+
+def test_small_multivectors_come_at_once(fake, to_fake):
+    """In parts that are searched side by side; of the others the sizes, and then by pages."""
+    tokens = corpus.records(1, 1).embeddings.multivector[0]
+    ids = [f"{row:03}" for row in range(70)]
+    parts = [[stored(id_, tokens=tokens) for id_ in part] for part in (ids[:64], ids[64:69])]
+    heavy = [stored(ids[69], tokens=tokens)]
+    answers = [{"hits": {"hits": hits}} for hits in (*parts, heavy)]
+    fake.says(*MSEARCH, (200, {"responses": answers}))
+    fake.says(*SEARCH, (200, {"hits": {"hits": heavy}}))
+    found = to_fake().fetch(ids, vectors=["multivector"])
+    assert found.ids == ids
+    assert np.array_equal(found.embeddings.multivector[69], tokens.astype(np.float16))
+    ((*_, outline),), (page,) = fake.bodies(*MSEARCH), fake.bodies(*SEARCH)
+    assert outline["_source"] is False
+    assert page["query"] == {"ids": {"values": [key(ids[69])]}}
+
+
 def test_deletions_of_a_failed_attempt_are_counted(fake, to_fake):
     """What went before the node was too busy is counted, though the request is repeated."""
     went, left = {"status": 200, "result": "deleted"}, {"status": 404, "result": "not_found"}
@@ -235,7 +280,7 @@ def test_reads_refresh_at_first_and_after_own_writes(fake, to_fake):
     assert len(fake.bodies(*REFRESH)) == 1
     connector.upsert(BATCH)
     connector.count()
-    connector.fetch(["a"])
+    connector.fetch(["a"], vectors=False)
     assert len(fake.bodies(*REFRESH)) == 2
     connector.flush()
     assert len(fake.bodies(*REFRESH)) == 3
