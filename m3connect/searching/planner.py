@@ -75,12 +75,12 @@ def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Pl
         native: False forbids native fusion and reranking, to compare the two ways.
 
     Raises:
-        InputError: the query wants more results than the backend returns.
+        InputError: a leg is to bring more results than the backend returns.
     """
-    _check_results(query, capabilities)
     missing_legs = [leg for leg in _searched(query) if leg not in capabilities.legs]
     if missing_legs:
         return _exhaustive(f"the engine cannot search {missing_legs}")
+    _check_results(query, capabilities)
     reason = _why_composed(query, capabilities)
     if len(query.legs) > 1 and not reason and not native:
         reason = "native fusion was switched off"
@@ -170,6 +170,8 @@ def _why_composed(query: Query, capabilities: Capabilities) -> str:
     together = sum(_depth(query, leg) for leg in _searched(query))
     if limits.candidates is not None and together > limits.candidates:
         return f"the engine fuses at most {limits.candidates} candidates, not {together}"
+    if limits.results is not None and query.limit > limits.results:
+        return f"the engine returns at most {limits.results} hits, not {query.limit}"
     if limits.results is not None and (query.rerank or 0) > limits.results:
         return f"the engine reranks at most {limits.results} candidates, not {query.rerank}"
     fused = len(query.legs) if query.rerank is None else len(_searched(query))
@@ -186,9 +188,13 @@ def _exhaustive(reason: str) -> Plan:
 
 def _check_results(query: Query, capabilities: Capabilities) -> None:
     most = capabilities.limits.results
-    asked = max(query.limit, *(_depth(query, leg) for leg in _searched(query)))
-    if most is not None and asked > most:
-        raise InputError(f"{capabilities.engine} returns at most {most} results, not {asked}")
+    for leg in _searched(query):
+        depth = _depth(query, leg)
+        if most is not None and depth > most:
+            name = "limit" if len(query.legs) == 1 else f"{leg}_depth"
+            raise InputError(
+                f"{name} is {depth:,}, and a search of {capabilities.engine} returns at most {most:,}"
+            )
 
 
 def _depth(query: Query, leg: Leg) -> int:

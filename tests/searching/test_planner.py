@@ -74,12 +74,29 @@ def test_native_fusion_can_be_switched_off():
     assert planner.plan(Query(dense=dense), FULL, native=False).native
 
 
-@pytest.mark.parametrize("query", [replace(HYBRID, limit=11), replace(HYBRID, dense_depth=11)])
-def test_more_results_than_the_backend_returns_are_refused(query):
-    """Nothing is truncated silently."""
-    small = replace(FULL, limits=Limits(results=10))
-    with pytest.raises(InputError, match="at most 10 results"):
-        planner.plan(replace(query, sparse_depth=5, dense_depth=min(query.dense_depth, 11)), small)
+SMALL = replace(FULL, limits=Limits(results=10))
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        (Query(dense=dense, limit=11), "limit is 11"),
+        (replace(HYBRID, dense_depth=11, sparse_depth=10), "dense_depth is 11"),
+        (replace(HYBRID, dense_depth=10, sparse_depth=1_000), "sparse_depth is 1,000"),
+    ],
+)
+def test_more_results_than_the_backend_returns_are_refused(query, named):
+    """Nothing is truncated silently, and the message names what is too large."""
+    with pytest.raises(InputError, match=f"{named}, and a search .* at most 10"):
+        planner.plan(query, SMALL)
+
+
+def test_more_hits_than_the_backend_returns_are_composed():
+    """Two legs that it returns whole may make more hits together; a scan has no such limit."""
+    chosen = planner.plan(replace(HYBRID, dense_depth=10, sparse_depth=10, limit=15), SMALL)
+    assert (chosen.native, chosen.reason) == (False, "the engine returns at most 10 hits, not 15")
+    blind = replace(SMALL, legs=frozenset())
+    assert planner.plan(Query(multivector=late, limit=15), blind).exhaustive
 
 
 class Vanishing(MemoryConnector):
@@ -224,7 +241,9 @@ def test_who_cannot_come_among_the_best_is_not_asked_about(rerank, named):
     """Whom the cut lexical ranking lacks scores no more there than its last; others are named."""
     connector = Reads(collection="c")
     connector.capabilities = replace(connector.capabilities, scores_within=frozenset(LEGS))
-    similar = np.float32([[1.0, 0], [0.9, 0], [0.8, 0], [0.7, 0], [0.0, 0]])  # to the query
+    similar = np.array(
+        [[1.0, 0], [0.9, 0], [0.8, 0], [0.7, 0], [0.0, 0]], np.float32
+    )  # to the query
     weights = [{1: 0.4}, {1: 0.1}, {1: 0.4}, {1: 0.4}, {1: 0.5}]
     batch = RecordBatch(
         list("abcde"),
@@ -243,9 +262,9 @@ def test_who_cannot_come_among_the_best_is_not_asked_about(rerank, named):
         each.ensure(schema)
         each.upsert(batch)
     query = Query(
-        dense=np.float32([1.0, 0.0]),
+        dense=np.array([1.0, 0.0], np.float32),
         sparse=sparse,
-        multivector=None if rerank is None else np.float32([[1.0, 0.0]]),
+        multivector=None if rerank is None else np.array([[1.0, 0.0]], np.float32),
         fusion=Weighted(dense=1.0, sparse=0.3),
         rerank=rerank,
         sparse_depth=2,  # e and a; the others score 0.4 at most, weighted 0.12
@@ -280,12 +299,13 @@ def test_fewer_questions_give_the_same_answer(seed):
     for each in (composing, oracle):
         each.ensure(CollectionSchema(2, True, 2, "float32"))
         each.upsert(batch)
+    dense_weight, sparse_weight, late_weight = map(float, rng.integers(0, 3, 3))
     query = Query(
         dense=rng.integers(-2, 3, 2).astype(np.float32),
         sparse=SparseVectors.from_rows([_few_terms(rng)])[0],
-        multivector=np.float32([[1, 0]]) if rng.random() < 0.5 else None,
+        multivector=np.array([[1, 0]], np.float32) if rng.random() < 0.5 else None,
         rerank=int(rng.integers(1, 6)),
-        fusion=Weighted(*(float(weight) for weight in rng.integers(0, 3, 3))),
+        fusion=Weighted(dense_weight, sparse_weight, late_weight),
         dense_depth=int(rng.integers(1, 9)),
         sparse_depth=int(rng.integers(1, 5)),
         limit=int(rng.integers(1, 4)),

@@ -361,7 +361,10 @@ class ElasticsearchConnector:
     def _check_native(self, query: Query) -> None:
         able = self.capabilities
         if query.limit > RESULTS:
-            raise InputError(f"{able.engine} returns at most {RESULTS} results, not {query.limit}")
+            raise InputError(
+                f"limit is {query.limit:,}, and a search of {able.engine} returns at most {RESULTS:,} "
+                "(index.max_result_window, and the largest k)"
+            )
         if len(query.legs) == 1 and query.legs[0] in able.legs:
             return
         fusion = query.fusion and fusion_kind(query.fusion)

@@ -190,7 +190,7 @@ def _rrf(query: Query, dialect: Dialect) -> Body:
     assert isinstance(fusion, Rrf)
     window = query.dense_depth
     if query.sparse_depth != window or query.limit > window:
-        raise _unsupported("legs of equal depth, and no more hits than that")
+        raise _unsupported("legs of equal depth, and no more hits than that (rank_window_size)")
     if fusion.k != int(fusion.k):
         raise _unsupported("a whole k")
     weights = (fusion.dense, fusion.sparse)

@@ -92,7 +92,9 @@ def test_a_sparse_search():
 )
 def test_more_are_asked_for_where_the_best_may_be_missing(limit, scores, size):
     """A record that was not found scores at most what the last one's rounded weights may stand for."""
-    query = Query(sparse=SparseVector(np.uint32([7]), np.float32([1.0])), limit=limit)
+    query = Query(
+        sparse=SparseVector(np.array([7], np.uint32), np.array([1.0], np.float32)), limit=limit
+    )
     found = [hit(f"{row:05}", score, sparse={7: score}) for row, score in enumerate(scores)]
     sent = body(query) | {"size": 3 if limit < 10 else limit}
     again = wider(query, sent, found, read_hits(query, found))

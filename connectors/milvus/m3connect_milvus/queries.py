@@ -72,8 +72,10 @@ def shape_of(query: Query, layout: Layout, native: frozenset[str]) -> Shape | No
         InputError: it wants more results than Milvus gives.
     """
     searches = _wanted(query, layout, native)
-    if max(query.limit, *(depth for _, depth, _ in searches)) > RESULTS:
-        raise InputError(f"Milvus returns at most {RESULTS} results")
+    if (most := max(query.limit, *(depth for _, depth, _ in searches))) > RESULTS:
+        raise InputError(
+            f"a search of Milvus returns at most {RESULTS:,} results (topK), not {most:,}"
+        )
     asked = [each for each in searches if each[0] != "sparse" or _sparse(query)]
     if not asked or query.within == ():
         return None

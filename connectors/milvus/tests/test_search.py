@@ -217,7 +217,7 @@ def test_more_than_milvus_gives_is_refused(lite):
         corpus.query(7, "dense", limit=16_385),
         corpus.query(7, "dense", "sparse", fusion=RAW, sparse_depth=16_385),
     ):
-        with pytest.raises(InputError, match="16384"):
+        with pytest.raises(InputError, match="16,384"):
             lite.search([query])
 
 

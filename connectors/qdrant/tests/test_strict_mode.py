@@ -97,7 +97,7 @@ def test_the_users_own_limit_is_reached(server: QdrantConnector, store: Any) -> 
     assert [hit.id for hit in most] == [
         hit.id for hit in memory.search([replace(corpus.query(70, "dense"), limit=30)])[0]
     ]
-    with pytest.raises(InputError, match="at most 30 results, not 31"):
+    with pytest.raises(InputError, match=r"limit is 31, and a search .* at most 30"):
         planner.run(server, [replace(corpus.query(70, "dense"), limit=31)])
 
 
