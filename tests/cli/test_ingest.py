@@ -321,7 +321,7 @@ def test_an_unreachable_target_is_exit_code_5(run, corpus, collection, monkeypat
         raise TransientError("no answer", connector="memory", operation="upsert")
 
     monkeypatch.setattr(collection, "upsert", gone)
-    code, _, err = run("corpus.jsonl")
+    code, _, err = run("corpus.jsonl", "--patience", "0")
     assert (code, "no answer" in err) == (5, True)
 
 
