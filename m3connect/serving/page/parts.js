@@ -1,4 +1,5 @@
 // What pages over the service share. Texts go into a page as text nodes only: nothing of a document is markup here.
+const NOT_WITHIN = "(?<![\\p{Script=Latin}\\p{Script=Greek}\\p{Script=Cyrillic}\\p{Script=Arabic}\\p{Script=Hebrew}])"; // scripts that part words
 const LEGS = ["dense", "sparse", "multivector"];
 
 /** An element; a value whose name begins with "on" listens, and children may be texts, elements or null. */
@@ -45,18 +46,24 @@ function list(title, items) {
 /** Mark in the text of a node the terms that matched and the tokens that query tokens met. */
 export function draw(node, text, { terms, tokens }) {
   const weights = new Map();
+  const starts = new Set(); // words of which every piece begins a word: they are not marked within others
   const add = (pieces, kind) => {
     const most = Math.max(...pieces.map(([, weight]) => weight), 1e-9);
     for (const [piece, weight] of pieces) {
       const word = plain(piece).toLowerCase();
-      if (word.length > 1 && !weights.has(word)) weights.set(word, [Math.max(0, weight / most), kind]);
+      if (word.length < 2) continue;
+      if (!weights.has(word)) {
+        weights.set(word, [Math.max(0, weight / most), kind]);
+        if (piece.startsWith("▁")) starts.add(word);
+      } else if (!piece.startsWith("▁")) starts.delete(word);
     }
   };
-  if (terms.length) add(terms, "");
-  if (tokens.length) add(tokens.map(([, passage, weight]) => [passage, weight]), "met");
+  add(terms, "");
+  add(tokens.map(([, passage, weight]) => [passage, weight]), "met");
   if (!weights.size) return;
-  const escaped = [...weights.keys()].sort((a, b) => b.length - a.length).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  const pieces = text.split(new RegExp(`(${escaped.join("|")})`, "giu"));
+  const escape = (word) => `${starts.has(word) ? NOT_WITHIN : ""}${word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}`;
+  const longest = [...weights.keys()].sort((a, b) => b.length - a.length).map(escape);
+  const pieces = text.split(new RegExp(`(${longest.join("|")})`, "giu"));
   node.replaceChildren(
     ...pieces.map((piece) => {
       const [weight, kind] = weights.get(piece.toLowerCase()) ?? [0, ""];

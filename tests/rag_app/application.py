@@ -1,0 +1,103 @@
+"""The example application over the fake encoder and an in-memory collection, and a scripted chat model."""
+
+import asyncio
+import http.server
+import json
+import threading
+import time
+
+import uvicorn
+
+from examples.rag_app import web
+from examples.rag_app.answering import Assistant
+from examples.rag_app.library import Library
+from m3connect.serving.service import Service
+from m3connect.stores.memory import MemoryConnector
+from m3connect.testing.fakes import HashEncoder
+
+DOCUMENTS = {
+    "battery.md": "---\nlang: en\n---\n# Battery\n\nCharging the battery takes four hours. Store it at 60 percent.",
+    "depot.txt": "The hill depot opens at ten.",
+}
+THRESHOLD = 0.55
+
+
+class Scripted(http.server.ThreadingHTTPServer):
+    """An OpenAI-compatible endpoint that streams what it is told, or fails as it is told.
+
+    ``script`` holds answers in order, each a list of pieces, a status, or both: pieces and then ``None``
+    for a connection that breaks off. Before the last piece it waits for ``gate``.
+    """
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.script, self.asked, self.gate = [], [], threading.Event()
+        self.gate.set()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """One request to :class:`Scripted`."""
+
+    server: Scripted
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.path, body))
+        pieces = self.server.script.pop(0)
+        if isinstance(pieces, int):
+            self.send_error(pieces)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for row, piece in enumerate(pieces):
+            if row == len(pieces) - 1:
+                self.server.gate.wait(20)
+            if piece is None:
+                self.wfile.write(b"data: {broken\n\n")
+                return
+            delta = piece if isinstance(piece, dict) else {"content": piece}
+            chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "tiny"}
+            chunk["choices"] = [{"index": 0, "delta": delta, "finish_reason": None}]
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            self.wfile.flush()
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+class App:
+    """The application's parts, over a folder of two documents."""
+
+    def __init__(self, home):
+        self.home = home
+        self.collection = MemoryConnector(collection="documents")
+        self.service = Service(HashEncoder(width=256), {"documents": lambda: self.collection})
+        self.library = Library(home / "documents", self.service)
+        for name, text in DOCUMENTS.items():
+            (self.library.folder / name).write_text(text, encoding="utf-8")
+        self.library.sync(lambda added: None)
+        self.assistant = Assistant(self.service, THRESHOLD, None)
+        self.web = web.create(self.service, self.library, self.assistant, home)
+
+    def ask(self, question, *before, condition=None):
+        """The events of an answer."""
+
+        async def events():
+            return [event async for event in self.assistant.answer(question, before, condition)]
+
+        return asyncio.run(events())
+
+    def serve(self):
+        """Run it on a free port; gives the server and its address."""
+        server = uvicorn.Server(uvicorn.Config(self.web, port=0, log_level="error"))
+        threading.Thread(target=server.run, daemon=True).start()
+        while not server.started:
+            time.sleep(0.01)
+        return server, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
