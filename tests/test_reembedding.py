@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from m3connect import Document, connect, ingest, reembed, reembedding, rollback, search
@@ -26,6 +27,7 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.ingestion.ledger import FIELD
+from m3connect.integrations import arrow
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector
 from m3connect.testing.fakes import HashEncoder
@@ -273,6 +275,36 @@ def test_who_never_pauses_is_told(docs):
     docs.before = lambda *_: None
     assert docs.describe().stands_for == "docs"
     assert reembed(docs, NEW).encoded < 10
+
+
+@pytest.mark.parametrize("legs", [None, ["dense"]], ids=["another-model", "other-legs"])
+def test_a_run_that_outlives_the_switch_is_told(docs, legs):
+    """What it wrote last is in the old collection alone; also where the model is the same."""
+    someone = docs.undisturbed()
+
+    def once(connector, operation):
+        someone.before = lambda *_: None
+        reembed(docs, OLD if legs else NEW, legs=legs)
+
+    someone.before = once
+    with pytest.raises(FingerprintMismatch, match="was switched from 'docs' to 'docs_2' while"):
+        fill(someone, source(1))
+    assert "version" in docs.fetch(["a#0"]).payloads[0]
+
+
+def test_a_sink_that_outlives_the_switch_is_told(docs, monkeypatch):
+    """When it is flushed; and it writes nothing of its model into the new collection."""
+    monkeypatch.setattr(arrow, "connect", lambda *_, **__: docs.undisturbed())
+    table = pa.table({"id": ["z"], "text": ["one two"]})
+    sink = arrow.Sink("memory", "docs", encoder=OLD, chunk_tokens=8)
+    assert sink.write(table).written == 1
+    sink.flush()
+    reembed(docs, HashEncoder(width=4, seed=1))
+    with pytest.raises(FingerprintMismatch, match="was switched"):
+        sink.flush()
+    with pytest.raises(FingerprintMismatch, match="made by 'hash-1'"):
+        sink.write(table)
+    sink.close()
 
 
 # ---------------------------------------------------------------------------------------------- kills

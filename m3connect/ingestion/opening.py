@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from m3connect.connecting.collection import Place, Stored
-from m3connect.contract import CollectionSchema, Connector, Encoder, Fingerprint
+from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Encoder, Fingerprint
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
 from m3connect.ingestion import tables
 from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, options_of
@@ -176,9 +176,43 @@ def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
         SchemaMismatch: it holds other representations.
     """
     try:
-        held = connector.describe().schema
+        info = connector.describe()
     except CollectionNotFound:
         return False
+    _require_alike(connector, info, schema)
+    return True
+
+
+def written_to(connector: Connector, schema: CollectionSchema) -> str:
+    """Which collection all is written to from now on: what the name stands for is looked up once more.
+
+    Raises:
+        as :func:`collection_exists`, and CollectionNotFound.
+    """
+    info = connector.describe()
+    _require_alike(connector, info, schema)
+    return info.stands_for
+
+
+def require_unswitched(connector: Connector, collection: str) -> None:
+    """At the end of a run: the name still stands for the collection that was written to.
+
+    Raises:
+        FingerprintMismatch: it was switched meanwhile.
+    """
+    info = connector.describe()
+    if info.stands_for != collection:
+        made_by = info.schema.fingerprint
+        model = "its model" if made_by is None else f"--model {made_by.model}"
+        raise FingerprintMismatch(
+            f"{info.name!r} was switched from {collection!r} to {info.stands_for!r} while this run wrote "
+            f"into the former: what it wrote last may be missing now. Run it again with {model}."
+        )
+
+
+def _require_alike(connector: Connector, info: CollectionInfo, schema: CollectionSchema) -> None:
+    """Raises as :func:`collection_exists`."""
+    held = info.schema
     stored = held.fingerprint
     if stored is not None and schema.fingerprint is None:
         raise FingerprintMismatch(
@@ -194,4 +228,3 @@ def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
             cut_alike=options_of(stored.chunker),
         )
     Stored(held).require(schema, Place(connector.name, connector.collection))
-    return True

@@ -19,7 +19,14 @@ from m3connect.ingestion.formats import Options
 from m3connect.ingestion.ledger import INDEXED
 from m3connect.ingestion.listing import Remarks
 from m3connect.ingestion.losses import Loss, Lost, ignore
-from m3connect.ingestion.opening import Source, choose_legs, collection_exists, open_source
+from m3connect.ingestion.opening import (
+    Source,
+    choose_legs,
+    collection_exists,
+    open_source,
+    require_unswitched,
+    written_to,
+)
 from m3connect.ingestion.report import DeadLetters, IngestReport, KeptLetters, Part
 from m3connect.ingestion.sink import Event, Sink
 from m3connect.ingestion.steps import (
@@ -104,7 +111,8 @@ def ingest(
         Refused: documents would replace those of another source, and nothing of them was written; or
             nothing was pruned, because documents failed, there were none, or too many would go; or
             nothing was read, because only single files of a folder were given to prune it by.
-        FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind.
+        FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind, or the name
+            was switched to such a one while this run wrote.
         TransientError: the database stayed unreachable; run again to continue.
         ConnectorError: the database refused for a reason that is no document's.
     """
@@ -123,7 +131,7 @@ def ingest(
     )
     if prune:
         pruning.require_whole(opened)
-    chosen, held = prepare(opened, connector, legs, index_fields or {})
+    chosen, held, collection = prepare(opened, connector, legs, index_fields or {})
     seen: dict[str, str] = {}
     with DeadLetters(dead_letters) as letters:
         try:
@@ -144,6 +152,7 @@ def ingest(
             present = sink.unchanged - sink.borrowed + sink.written
             names = set(seen.values())
             sink.left_over = sink.persist(lambda: pruning.left_over(connector, names, present))
+    require_unswitched(connector, collection)
     _require_any(sink, dead_letters)
     return sink.report()
 
@@ -153,11 +162,12 @@ def prepare(
     connector: Connector,
     legs: Sequence[Leg] | None,
     index_fields: Mapping[str, FieldKind],
-) -> tuple[tuple[Leg, ...], bool]:
+) -> tuple[tuple[Leg, ...], bool, str]:
     """Make the collection for a source, or see that it fits.
 
     Returns:
-        the representations to store, and whether the collection holds all of a copy already.
+        the representations to store, whether the collection holds all of a copy already, and the
+        collection that the name stands for.
 
     Raises:
         as :func:`ingest`, before anything is written.
@@ -170,9 +180,11 @@ def prepare(
     collection_exists(connector, schema)
     connector.ensure(schema)
     if isinstance(source, EncodedSource) and source.restores:
-        return chosen, restoring.begin(connector, source.contents)
-    restoring.leave(connector)
-    return chosen, False
+        held = restoring.begin(connector, source.contents)
+    else:
+        held = False
+        restoring.leave(connector)
+    return chosen, held, written_to(connector, schema)
 
 
 def _require_any(sink: Sink, dead_letters: str | Path | None) -> None:

@@ -23,6 +23,7 @@ from m3connect.ingestion.formats import RECORDS
 from m3connect.ingestion.lines import has_keys
 from m3connect.ingestion.listing import SourceFile, located
 from m3connect.ingestion.losses import Loss
+from m3connect.ingestion.opening import require_unswitched
 from m3connect.ingestion.pipeline import ingest_part, prepare
 from m3connect.ingestion.report import LETTER_FIELDS, TWICE, Failure, IngestReport
 from m3connect.progress import Progress, silent
@@ -87,7 +88,7 @@ def replay(
         if not isinstance(opened, DocumentSource):
             raise ConfigError(f"{path}: these files hold embeddings now; ingest them")
         wanted = _Wanted.of(letters, files)
-        chosen, _ = prepare(opened, connector, legs, index_fields or {})
+        chosen, _, collection = prepare(opened, connector, legs, index_fields or {})
         losses: list[Loss] = []
         part = ingest_part(
             replace(opened, items=wanted.only(opened.items), pages=()),
@@ -98,6 +99,7 @@ def replay(
             patience=patience,
             progress=progress,
         )
+        require_unswitched(connector, collection)
         report = part.report
         left += [*part.failures, *wanted.missed(letters)]
     _put(path, content, [*others, *(json.dumps(asdict(each)).encode() for each in left)])

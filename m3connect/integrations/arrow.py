@@ -29,6 +29,7 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
 from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
+from m3connect.ingestion.opening import require_unswitched
 from m3connect.ingestion.pipeline import events, prepare
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
@@ -211,11 +212,12 @@ class Sink:
         self._letters = DeadLetters(self.dead_letters)
         self._chosen: tuple[Leg, ...] | None = None
         self._schema: CollectionSchema | None = None
+        self._written_to = ""
         # Passages of documents of which not all have come: by document, by position.
         self._parts: dict[str, dict[int, Candidate[RecordBatch]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        mine = {"_connector", "_letters", "_chosen", "_schema", "_parts"}
+        mine = {"_connector", "_letters", "_chosen", "_schema", "_written_to", "_parts"}
         return {name: value for name, value in self.__dict__.items() if name not in mine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -278,7 +280,9 @@ class Sink:
         source = self._source(batch)
         schema = source.schema(source.legs, {})
         if self._chosen is None or schema != self._schema:  # of another model, too, is told here
-            self._chosen, _ = prepare(source, self._connector, self.legs, self.index_fields)
+            self._chosen, _, self._written_to = prepare(
+                source, self._connector, self.legs, self.index_fields
+            )
             self._schema = schema
         with Writer(self._connector, self._letters, take_over=self.take_over) as writer:
             if isinstance(source, DocumentSource):
@@ -293,10 +297,15 @@ class Sink:
         """Make all that was written findable.
 
         Raises:
+            FingerprintMismatch: the collection's name was switched since the first write.
             InputError: of some documents not all passages came; nothing of them was written.
         """
         if self._connector is not None:
             self._connector.flush()
+            if self._chosen is not None:
+                chosen, self._chosen = self._chosen, None  # after a switch, a write is checked anew
+                require_unswitched(self._connector, self._written_to)
+                self._chosen = chosen
         if self._parts:
             names = ", ".join(list(self._parts)[:3])
             count, self._parts = len(self._parts), {}
