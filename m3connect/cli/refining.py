@@ -110,8 +110,9 @@ def load_reranker(name: str | None, device: str) -> Reranker | None:
     if name is None:
         return None
     from m3connect.inference import reranking
+    from m3connect.inference.opening import devices
 
-    return reranking.load_reranker(name, device=device)
+    return reranking.load_reranker(name, device=devices(device)[0])
 
 
 def _number(text: str) -> float | None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +15,7 @@ import typer
 
 from m3connect.cli.lists import names
 from m3connect.cli.options import Mark, ModelChoice, Output, Target, open_connector
+from m3connect.cli.refining import RerankerName, load_reranker
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +58,15 @@ def serve(
     writable: Writable = False,
     page: Annotated[bool, typer.Option(help="Serve the search page at /.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds for one request.", min=0.1)] = 60.0,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Encoder processes on the CPU: --device cpu:N. Devices are named there.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    reranker: RerankerName = None,
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -80,7 +91,13 @@ def serve(
 
     access = _access(key_file, scope)
     require_keys(host, access)
-    with _service(where, model, access=access, writable=writable, timeout=timeout) as service:
+    if workers is not None:
+        if model.device not in ("auto", "cpu"):
+            raise ConfigError("--workers is --device cpu:N; give one of the two")
+        model = replace(model, device=f"cpu:{workers}")
+    with _service(
+        where, model, access=access, writable=writable, timeout=timeout, reranker=reranker
+    ) as service:
         app = create_app(service, host=host, page=page)
         url = f"http://{host}:{port}/"
         said = {"url": url, "collections": service.names}
@@ -130,6 +147,7 @@ def _service(
     access: Access | None = None,
     writable: bool = False,
     timeout: float = 60.0,
+    reranker: str | None = None,
 ) -> Iterator[Service]:
     from m3connect.serving.service import Limits, Service
 
@@ -146,7 +164,12 @@ def _service(
         for name in names(where.collection)
     }
     service = Service(
-        model.load(), collections, access=access, writable=writable, limits=Limits(seconds=timeout)
+        model.load(),
+        collections,
+        access=access,
+        writable=writable,
+        limits=Limits(seconds=timeout),
+        reranker=load_reranker(reranker, model.device),
     )
     try:
         yield service

@@ -7,6 +7,7 @@ rerank = load_reranker("https://api.cohere.com/v2/rerank?model=rerank-v3.5")
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -61,6 +62,7 @@ class CrossEncoder:
                 f"a cross-encoder needs sentence-transformers ({error}): "
                 'pip install "m3connect[rerank]"'
             ) from error
+        self._one_at_a_time = threading.Lock()  # tokenizers that pad are not for two threads
         try:
             self._model = sentence_transformers.CrossEncoder(
                 name, device=None if device == "auto" else device
@@ -74,7 +76,9 @@ class CrossEncoder:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """A score for each (query, passage)."""
-        return [float(value) for value in self._model.predict(list(pairs), show_progress_bar=False)]
+        with self._one_at_a_time:
+            scores = self._model.predict(list(pairs), show_progress_bar=False)
+        return [float(score) for score in scores]
 
 
 class RerankService:

@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from m3connect.errors import (
@@ -30,6 +31,7 @@ from m3connect.serving.access import is_loopback
 from m3connect.serving.batching import Busy
 from m3connect.serving.metrics import Metrics
 from m3connect.serving.operations import NotEnabled
+from m3connect.serving.schemas import ErrorDetail, ErrorResponse
 from m3connect.serving.service import Service, UnknownCollection
 
 _LOG = logging.getLogger(__name__)
@@ -87,10 +89,11 @@ def create_app(service: Service, *, host: str = "127.0.0.1", page: bool | Path =
         redoc_url=None,
     )
     metrics = Metrics(service)
-    app.include_router(native.router(service))
-    app.include_router(openai.router(service))
+    failed: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse}}
+    app.include_router(native.router(service), responses=failed)
+    app.include_router(openai.router(service), responses=failed)
     app.include_router(tei.router(service))
-    app.include_router(metrics.router())
+    app.include_router(metrics.router(), responses=failed)
     if page:
         folder = _PAGE if page is True else page
         for path, name, kind in _FILES:
@@ -193,12 +196,12 @@ def _add_errors(app: FastAPI) -> None:
 def _error(request: Request, status: int, message: str) -> JSONResponse:
     """In the shape that the route's clients read."""
     kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    body: dict[str, Any]
+    body: BaseModel
     if request.url.path in tei.PATHS:
-        body = {"error": message, "error_type": tei.ERROR_TYPES.get(status, "Backend")}
+        body = tei.ErrorResponse(error=message, error_type=tei.ERROR_TYPES.get(status, "Backend"))
     else:  # OpenAI's shape: its clients show nothing else
-        body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
-    return JSONResponse(body, status)
+        body = ErrorResponse(error=ErrorDetail(message=message, type=kind))
+    return JSONResponse(body.model_dump(), status)
 
 
 _KINDS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,8 +11,6 @@ from typing import Any
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import F, Filter, parse
 from m3connect.ingestion import ingest as ingest_documents
-from m3connect.searching.contexts import by_document, contexts, diverse
-from m3connect.searching.explain import explain
 from m3connect.searching.modes import parse_mode
 from m3connect.searching.search import search as search_collection
 from m3connect.serving.access import narrowed
@@ -24,15 +22,13 @@ from m3connect.serving.schemas import (
     IngestResponse,
     Passage,
     PassagesRequest,
+    SearchHighlight,
     SearchHit,
     SearchRequest,
     SearchResponse,
 )
 from m3connect.serving.service import Service
 from m3connect.types import LEGS, Document, Hit
-
-_CHOICE = 5
-"""Hits that are searched for each one that is kept when documents or unlike ones are chosen."""
 
 
 class NotEnabled(InputError):
@@ -54,53 +50,42 @@ def require_writable(service: Service, scope: Filter | None) -> None:
 def search(service: Service, body: SearchRequest, scope: Filter | None) -> SearchResponse:
     """Find passages within a scope; with explanations where asked for."""
     service.limits.check([body.query], "query")
-    if max(body.limit, body.depth or 0) > service.limits.hits:
-        raise InputError(f"limit and depth go up to {service.limits.hits} here")
+    if max(body.offset + body.limit, body.depth or 0, body.pool or 0) > service.limits.hits:
+        raise InputError(f"offset + limit, depth and pool go up to {service.limits.hits} here")
     condition = narrowed(scope, parse(body.filter) if body.filter else None)
-    chosen = body.group_by_document or body.diversity is not None
+    if body.rerank and service.reranker is None:
+        raise NotEnabled("this service has no cross-encoder; start it with --reranker NAME")
     with service.collection(body.collection) as connector:
-        answer = search_collection(
+        hits = search_collection(
             connector,
             service.encoder,
             body.query,
             mode=body.mode,
             filter=condition,
-            limit=min(body.limit * _CHOICE, service.limits.hits) if chosen else body.limit,
+            limit=body.limit,
             depth=body.depth,
             offset=body.offset,
             leg_scores=True,
-        )
-        hits: Sequence[Hit] = answer
-        if body.group_by_document:
-            hits = by_document(hits)
-        if body.diversity is not None:
-            hits = diverse(hits, connector, body.limit, diversity=body.diversity)
-        kept = hits[: body.limit]
-        reasons: Sequence[dict[str, Any] | None] = [None] * len(kept)
-        if body.explain:
-            explained = explain(connector, service.encoder, body.query, answer.query, kept)
-            reasons = [reason.to_json() for reason in explained]
-        around = contexts(
-            kept,
-            connector,
-            service.encoder,
+            min_scores=body.min_scores,
+            reranker=service.reranker if body.rerank else None,
+            group_by="document" if body.group_by_document else None,
+            diversity=body.diversity,
+            pool=body.pool,
             expand=body.expand,
-            tokens=body.expand_tokens,
+            expand_tokens=body.expand_tokens,
+            highlight=body.highlight,
         )
+        reasons = [why.to_json() for why in hits.explain()] if body.explain else [None] * len(hits)
         return SearchResponse(
             collection=connector.collection,
             mode=parse_mode(body.mode),
-            hits=[
-                _hit(context.hit, reason).model_copy(
-                    update={"context": None if body.expand == "nothing" else context.text}
-                )
-                for context, reason in zip(around, reasons, strict=True)
-            ],
+            hits=[_hit(hit, reason) for hit, reason in zip(hits, reasons, strict=True)],
         )
 
 
 def _hit(hit: Hit, explanation: dict[str, Any] | None) -> SearchHit:
     scores = hit.scores
+    read = hit.text if hit.context is None else hit.context
     return SearchHit(
         id=hit.id,
         score=hit.score,
@@ -110,6 +95,11 @@ def _hit(hit: Hit, explanation: dict[str, Any] | None) -> SearchHit:
         metadata=dict(hit.metadata),
         scores={} if scores is None else {leg: getattr(scores, leg) for leg in LEGS},
         explanation=explanation,
+        context=hit.context,
+        highlights=[
+            SearchHighlight(**asdict(mark), text=read[mark.start : mark.stop])
+            for mark in hit.highlights
+        ],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from m3connect.searching.names import Mode, ModeName
 from m3connect.types import Leg
@@ -18,38 +18,66 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ErrorDetail(_Model):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(_Model):
+    """An error as OpenAI's clients read it."""
+
+    error: ErrorDetail
+
+
 class EmbeddingsRequest(_Model):
     """Texts to encode, in one pass for all three representations."""
 
-    input: str | list[str]
-    kind: Kind = "passage"
+    input: str | list[str] = Field(description="One text, or several.")
+    kind: Kind = Field(
+        default="passage",
+        description="Whether the texts ask or answer; some models tell them apart.",
+    )
     legs: list[Leg] | None = Field(
-        default=None, description="Representations to return; all by default."
+        default=None, description="Representations to return; all that the model makes by default."
     )
 
 
 class SparseWeights(_Model):
-    """Lexical weights: a weight for each term id."""
+    """Lexical weights: a positive weight for each term id of the model's tokenizer, ids once each."""
 
-    indices: list[int]
-    values: list[float]
+    indices: list[Annotated[int, Field(ge=0)]]
+    values: list[float] = Field(description="As many as indices.")
 
 
 class TextEmbeddings(_Model):
     """The representations of one text; one that was not asked for is null."""
 
-    dense: list[float] | None
-    sparse: SparseWeights | None
-    multivector: list[list[float]] | None = Field(description="One vector a token.")
-    n_tokens: int
-    truncated: bool
+    dense: list[float] | None = Field(description="Of length 1; compared by inner product.")
+    sparse: SparseWeights | None = Field(
+        description="Compared by the inner product of shared terms."
+    )
+    multivector: list[list[float]] | None = Field(
+        description="A vector of length 1 for each token; compared by MaxSim, the mean over the "
+        "query's tokens of the best inner product."
+    )
+    n_tokens: Annotated[int, Field(ge=0)] = Field(
+        description="Tokens that were encoded: special ones and the model's prefix included."
+    )
+    truncated: bool = Field(description="Whether the text was longer than the model takes.")
 
 
 class EmbeddingsResponse(_Model):
-    """One entry a text, in order."""
+    """One entry a text, in the order of the request."""
 
     model: str
-    fingerprint: dict[str, Any]
+    fingerprint: dict[str, Any] = Field(
+        description="Identity of the model. Vectors of equal weights, tokenizer, pooling and widths "
+        "may be compared, others not."
+    )
     data: list[TextEmbeddings]
 
 
@@ -76,6 +104,29 @@ class SearchRequest(_Model):
     diversity: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="Hits unlike each other (maximal marginal relevance)."
     )
+    min_scores: dict[Leg, FiniteFloat] | None = Field(
+        default=None, description="Least score of a hit, leg by leg."
+    )
+    rerank: bool = Field(
+        default=False, description="Order by the cross-encoder that the service was started with."
+    )
+    pool: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Hits that group_by_document, diversity, min_scores and rerank choose from; "
+        "five times offset + limit by default.",
+    )
+    highlight: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=0, description="So many sentences of each context or text, the nearest by MaxSim."
+    )
+
+
+class SearchHighlight(_Model):
+    """A sentence: characters (code points) start to stop of the context, or else of the text."""
+
+    start: int
+    stop: int
+    score: float = Field(description="MaxSim with the query.")
+    text: str
 
 
 class SearchHit(_Model):
@@ -90,6 +141,7 @@ class SearchHit(_Model):
     scores: dict[Leg, float | None]
     explanation: dict[str, Any] | None = None
     context: str | None = Field(default=None, description="The passage with what stands around it.")
+    highlights: list[SearchHighlight] = []
 
 
 class SearchResponse(_Model):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from m3connect.contract import Connector, Encoder
+from m3connect.contract import Connector, Encoder, Reranker
 from m3connect.errors import InputError
 from m3connect.serving.access import Access
 from m3connect.serving.batching import BatchingEncoder
@@ -70,7 +70,8 @@ class Service:
         access: who may call.
         limits: what a request may ask for.
         writable: whether documents may be added and deleted.
-        encoding: options of the :class:`~m3connect.serving.batching.BatchingEncoder`.
+        reranker: orders the hits of the searches that ask for it.
+        window, queue_tokens: of the :class:`~m3connect.serving.batching.BatchingEncoder`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Service:
         access: Access | None = None,
         limits: Limits | None = None,
         writable: bool = False,
+        reranker: Reranker | None = None,
         window: float = 0.003,
         queue_tokens: int = 262_144,
     ) -> None:
@@ -88,6 +90,7 @@ class Service:
         self.access = access or Access()
         self.limits = limits or Limits()
         self.writable = writable
+        self.reranker = reranker
         self._factories = dict(collections)
         self._open: dict[str, _Open] = {}
         self._opening = threading.Lock()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from m3connect.errors import InputError
 from m3connect.searching import modes, scoring
+from m3connect.serving import schemas
 from m3connect.serving.openai import narrowed
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of
@@ -21,6 +22,13 @@ from m3connect.types import LEGS, Embeddings, FloatArray
 
 PATHS = {"/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity", "/info"}
 ERROR_TYPES = {413: "Validation", 422: "Validation", 400: "Validation", 429: "Overloaded"}
+
+
+class ErrorResponse(BaseModel):
+    """An error as its clients read it."""
+
+    error: str
+    error_type: str
 
 
 class Embed(BaseModel):
@@ -74,7 +82,8 @@ class CohereRerank(BaseModel):
 
 def router(service: Service) -> APIRouter:
     """The routes over one service."""
-    routes = APIRouter(tags=["text-embeddings-inference"])
+    failed: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse}}
+    routes = APIRouter(tags=["text-embeddings-inference"], responses=failed)
 
     async def encoded(
         request: Request,
@@ -139,7 +148,7 @@ def router(service: Service) -> APIRouter:
         assert result.dense is not None
         return scoring.dense_scores(result.dense[0], result.dense[1:]).tolist()  # type: ignore[no-any-return]
 
-    @routes.post("/v1/rerank")
+    @routes.post("/v1/rerank", responses={"default": {"model": schemas.ErrorResponse}})
     async def cohere(body: CohereRerank, request: Request) -> dict[str, Any]:
         """The same for Cohere's and Jina's clients."""
         texts = [_document_text(row, given) for row, given in enumerate(body.documents)]

@@ -5,6 +5,7 @@ import pytest
 from m3connect.errors import ConfigError
 from m3connect.serving.access import Access, require_keys
 from m3connect.serving.service import Limits
+from m3connect.types import RecordBatch
 
 KEY_A, KEY_B, MASTER = "a" * 20, "b" * 20, "m" * 20
 SCOPES = {KEY_A: 'tenant == "a"', KEY_B: 'tenant == "b"', MASTER: None}
@@ -74,6 +75,22 @@ def test_a_key_sees_its_scope_and_can_only_narrow_it(guarded):
     body = {"document_id": "holidays"}
     assert guarded.post("/v1/passages", json=body, headers=bearer(KEY_A)).json() == []
     assert len(guarded.post("/v1/passages", json=body, headers=bearer(KEY_B)).json()) == 1
+
+
+def test_what_stands_around_a_hit_is_within_the_scope_too(guarded, collection, encoder):
+    """A neighbour that the key may not find is not read through its neighbour."""
+    texts = ["zebras are striped", "and the password is hunter2"]
+    payloads = [
+        {"text": text, "document_id": "z", "position": row, "tenant": tenant}
+        for row, (text, tenant) in enumerate(zip(texts, "ab", strict=True))
+    ]
+    collection.upsert(RecordBatch(["z#0", "z#1"], payloads, encoder.encode(texts)))
+    body = {"query": "zebras", "mode": "sparse", "expand": "parent"}
+    seen = {
+        key: guarded.post("/v1/search", json=body, headers=bearer(key)).json()["hits"][0]["context"]
+        for key in (KEY_A, MASTER)
+    }
+    assert seen == {KEY_A: texts[0], MASTER: "\n\n".join(texts)}
 
 
 def test_a_bound_key_cannot_write(guarded):

@@ -25,12 +25,12 @@ def port():
 
 @pytest.mark.slow
 def test_it_serves_until_it_is_interrupted(tmp_path, port):
-    """Ingested documents are found over HTTP; Ctrl-C ends it without a traceback."""
+    """Ingested documents are found over HTTP, by two workers; Ctrl-C ends it without a traceback."""
     (tmp_path / "keys.md").write_text("# Keys\n\nKeys are rotated every ninety days.\n")
     target = ["--path", str(tmp_path / "data")]
     main_module = [sys.executable, "-m", "m3connect"]
     subprocess.run([*main_module, "ingest", "keys.md", *target], cwd=tmp_path, check=True)
-    command = [*main_module, "serve", "--port", str(port), *target]
+    command = [*main_module, "serve", "--port", str(port), "--workers", "2", *target]
     service = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         address = f"http://127.0.0.1:{port}"
@@ -57,6 +57,7 @@ def test_it_serves_until_it_is_interrupted(tmp_path, port):
     [
         (["--host", "0.0.0.0"], "needs a key"),
         (["--scope", 'a == "b"'], "binds keys"),
+        (["--workers", "2", "--device", "cuda:0"], "give one of the two"),
     ],
 )
 def test_unsafe_options_are_refused(capsys, monkeypatch, options, words):

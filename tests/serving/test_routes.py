@@ -76,9 +76,39 @@ def test_hits_are_grouped_unlike_and_expanded(serve):
     assert grouped[0]["context"] is None
 
 
+def test_the_cross_encoder_orders_where_there_is_one(serve):
+    """Asked for, it scores last; a service without one says how to get it."""
+    body = {"query": "keys", "rerank": True, "limit": 2}
+    answer = serve().post("/v1/search", json=body)
+    assert answer.status_code == 403
+    assert "--reranker" in answer.json()["error"]["message"]
+
+    def holidays(query, passages):
+        return ["portal" in passage for passage in passages]
+
+    client = serve(reranker=holidays)
+    hits = client.post("/v1/search", json=body | {"pool": 3, "explain": True}).json()["hits"]
+    assert (hits[0]["document_id"], hits[0]["score"]) == ("holidays", 1.0)
+    assert sum(hits[0]["explanation"]["parts"].values()) < 1  # the search's own score
+    plain = client.post("/v1/search", json={"query": "keys", "limit": 1}).json()["hits"]
+    assert plain[0]["document_id"] == "keys"
+
+
+def test_hits_have_least_scores_and_marked_sentences(client):
+    """Sentences come with their places in the text."""
+    body = {"query": "rotated keys", "min_scores": {"sparse": 0.01}, "highlight": 1}
+    (hit,) = client.post("/v1/search", json=body).json()["hits"]
+    (mark,) = hit["highlights"]
+    assert mark["text"] == hit["text"][mark["start"] : mark["stop"]] == hit["text"]
+    assert hit["context"] is None
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
+        ({"query": "x", "offset": 1000}, 400, "offset + limit, depth and pool go up to 1000"),
+        ({"query": "x", "pool": 20}, 400, "nothing chooses from it"),
+        ({"query": "x", "min_scores": {"multivector": 0.1}}, 400, "min_scores names multivector"),
         ({"query": "x", "filter": "year >"}, 400, "character"),
         ({"query": "x", "collection": "none"}, 404, "this service has: notes"),
         ({"query": "x", "mode": "best"}, 422, "body.mode"),
