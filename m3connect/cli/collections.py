@@ -13,7 +13,7 @@ from m3connect.errors import ConnectorError, Refused
 
 if TYPE_CHECKING:
     from m3connect.connecting.overview import Overview
-    from m3connect.contract import CollectionInfo
+    from m3connect.contract import CollectionInfo, Connector
 
 
 def collections(*, database: Database, printed: Output) -> None:
@@ -41,17 +41,42 @@ def collections(*, database: Database, printed: Output) -> None:
         typer.echo("no collections; m3connect ingest PATH makes one", err=True)
 
 
-def info(*, where: Target, printed: Output) -> None:
+def info(
+    *,
+    sources: Annotated[
+        bool,
+        typer.Option(
+            "--sources",
+            help="List the sources of its documents, too: reads a record of each document.",
+        ),
+    ] = False,
+    where: Target,
+    printed: Output,
+) -> None:
     """Say what a collection holds: records, bytes, model, representations, fields, tuned settings.
 
     - `m3connect info`
+    - `m3connect info --sources`
     - `m3connect info --collection handbook --json`
     """
     from m3connect.connecting.overview import overview
 
     with where.open() as connector:
         seen = overview(connector)
-    printed.show(seen.to_json(), "\n".join(f"{name:<16}{text}" for name, text in _lines(seen)))
+        listed = _sources(connector) if sources else []
+    lines = [
+        *_lines(seen),
+        *(("source", f"{name}, {counted(count, 'document')}") for name, count in listed),
+    ]
+    data = seen.to_json() | ({"sources": dict(listed)} if sources else {})
+    printed.show(data, "\n".join(f"{name:<16}{text}" for name, text in lines))
+
+
+def _sources(connector: Connector) -> list[tuple[str, int]]:
+    from m3connect.ingestion import ledger
+
+    found = ledger.sources(connector)
+    return [(name or "not known", count) for name, count in found.most_common()]
 
 
 def drop(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from m3connect.cli import lists
+from m3connect.cli.console import counted
 from m3connect.cli.options import Mark, ModelChoice, Output, Target
 from m3connect.cli.reading import (
     Cutting,
@@ -137,6 +138,7 @@ def ingest(
         open_source = opener(documents, files, passages)
         opened = open_source(sources, model.load, remarks=remarks)
         chosen = stored.chosen()
+        refusal: Exception | None = None
         with (
             where.open() as connector,
             progress_bar(ingestion.count(sources)) as progress,
@@ -155,26 +157,31 @@ def ingest(
                     waiting.patience,
                 )
                 opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
-            done = ingestion.ingest(
-                opened,
-                None,
-                connector,
-                legs=chosen,
-                index_fields=_index_fields(lists.names(index_field)),
-                take_over=replacing.take_over,
-                prune=replacing.prune,
-                max_delete_ratio=replacing.max_delete_ratio,
-                patience=waiting.patience,
-                dead_letters=letters,
-                lost=losses.add,
-                progress=progress,
-            )
+            try:
+                done = ingestion.ingest(
+                    opened,
+                    None,
+                    connector,
+                    legs=chosen,
+                    index_fields=_index_fields(lists.names(index_field)),
+                    take_over=replacing.take_over,
+                    prune=replacing.prune,
+                    max_delete_ratio=replacing.max_delete_ratio,
+                    patience=waiting.patience,
+                    dead_letters=letters,
+                    lost=losses.add,
+                    progress=progress,
+                )
+            except ingestion.NotPruned as error:  # after all was written
+                done, refusal = error.report, error
     say(remarks)
     _print_report(done, where.collection, letters, as_json=printed.as_json)
     counts = {**done.to_json(), "images": remarks.images, "left_out": remarks.unread}
     lost = ", ".join(f"{counts[kind]} {kind}" for kind in grave if counts[kind])
     if lost:
         typer.echo(f"--fail-on: {lost}", err=True)
+    if refusal is not None:
+        raise refusal
     if done.failed or lost:
         raise typer.Exit(PARTIAL_FAILURE)
 
@@ -188,45 +195,52 @@ def _letters(where: Target) -> FilePath:
 def _print_report(
     report: IngestReport, collection: str, dead_letters: FilePath, *, as_json: bool
 ) -> None:
-    if as_json:
-        typer.echo(json.dumps(report.to_json()))
-    elif not report.read:
-        typer.echo("0 documents read: there are none in the files")
-    elif report.read == report.unchanged and not report.pruned:
-        typer.echo(
-            f"{report.read} documents read, all unchanged in {collection!r}: nothing to do "
-            f"({report.seconds:.1f} s)"
-        )
+    """The counts on stdout; on stderr what to look after."""
+    typer.echo(
+        json.dumps(report.to_json()) if as_json else "\n".join(_done(report, f"{collection!r}"))
+    )
+    for line in _cares(report, f"{collection!r}", dead_letters):
+        typer.echo(line, err=True)
+
+
+def _done(report: IngestReport, collection: str) -> Iterator[str]:
+    read = f"{counted(report.read, 'document')} read"
+    if not report.read:
+        yield f"{read}: there are none in the files"
+    elif report.read == report.unchanged:
+        nothing = ": nothing to do" if not report.pruned and not report.taken_over else ""
+        yield f"{read}, all unchanged in {collection}{nothing} ({report.seconds:.1f} s)"
     else:
-        typer.echo(
-            f"{report.read} documents read: {report.written} written to {collection!r} as "
-            f"{report.chunks} passages, {report.unchanged} unchanged, {report.failed} failed "
-            f"({report.tokens:,} tokens, {report.seconds:.1f} s)"
+        yield (
+            f"{read}: {report.written:,} written to {collection} as "
+            f"{counted(report.chunks, 'passage')}, {report.unchanged:,} unchanged, "
+            f"{report.failed:,} failed ({counted(report.tokens, 'token')}, {report.seconds:.1f} s)"
         )
-    if report.metadata_only and not as_json:
-        typer.echo(f"{report.metadata_only} of them changed in their metadata alone")
+    if report.taken_over:
+        yield f"{report.taken_over:,} of the unchanged are this source's now"
+    if report.metadata_only:
+        yield f"{report.metadata_only:,} of the written changed in their metadata alone"
+    if report.pruned:
+        yield f"{counted(report.pruned, 'document')} pruned that the source no longer has"
+
+
+def _cares(report: IngestReport, collection: str, dead_letters: FilePath) -> Iterator[str]:
     if report.empty:
-        typer.echo(f"{report.empty} documents are empty", err=True)
-    if report.pruned and not as_json:
-        typer.echo(f"{report.pruned} documents pruned that the source no longer has")
+        yield f"{counted(report.empty, 'document')} without text"
     if report.left_over:
-        typer.echo(
-            f"{collection!r} still holds {report.left_over} documents of this source that this run "
-            "did not find: if they are gone, --prune deletes them",
-            err=True,
+        yield (
+            f"{collection} still holds {counted(report.left_over, 'document')} of this source that "
+            "this run did not find: if they are gone, --prune deletes them"
         )
     if report.truncated:
-        typer.echo(f"{report.truncated} passages were longer than the model takes", err=True)
+        yield f"{counted(report.truncated, 'passage')} longer than the model takes"
     if report.no_lexical:
-        typer.echo(
-            f"{report.no_lexical} passages have no lexical weights: no lexical search finds them",
-            err=True,
-        )
+        passages = counted(report.no_lexical, "passage")
+        yield f"{passages} without lexical weights: no lexical search finds them"
     if report.failed:
-        typer.echo(
-            f"{report.failed} documents failed; {dead_letters} says why, in its last lines. Once that "
-            f"is mended: m3connect retry {dead_letters}",
-            err=True,
+        yield (
+            f"{counted(report.failed, 'document')} failed; {dead_letters} says why, in its last lines. "
+            f"Once that is mended: m3connect retry {dead_letters}"
         )
 
 

@@ -88,9 +88,10 @@ def plan(
 def _documents(planned: IngestPlan) -> list[str]:
     pruned = f", {planned.pruned:,} in the collection to prune" if planned.pruned else ""
     alone = f" ({planned.metadata_only:,} in their metadata alone)" if planned.metadata_only else ""
+    taken = f" ({planned.taken_over:,} to take over)" if planned.taken_over else ""
     counts = (
         f"{counted(planned.read, 'document')}: {planned.written:,} to write{alone}, "
-        f"{planned.unchanged:,} unchanged, {planned.empty:,} empty, {planned.failed:,} would fail{pruned}"
+        f"{planned.unchanged:,} unchanged{taken}, {planned.empty:,} empty, {planned.failed:,} would fail{pruned}"
     )
     reasons = sorted(planned.reasons.items(), key=lambda each: -each[1])
     lines = [counts, *(f"  {count:,} would fail: {reason}" for reason, count in reasons[:SHOWN])]

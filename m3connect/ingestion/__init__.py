@@ -26,6 +26,7 @@ from m3connect.ingestion.losses import LOSSES, Loss, LossReport
 from m3connect.ingestion.opening import choose_legs, open_source
 from m3connect.ingestion.pipeline import ingest
 from m3connect.ingestion.planning import IngestPlan, plan
+from m3connect.ingestion.pruning import NotPruned
 from m3connect.ingestion.replaying import Replayed, replay
 from m3connect.ingestion.report import Failure, IngestReport
 from m3connect.ingestion.sources import count, read, read_files
@@ -41,6 +42,7 @@ __all__ = [
     "IngestReport",
     "Loss",
     "LossReport",
+    "NotPruned",
     "Options",
     "Remarks",
     "Replayed",

@@ -25,7 +25,7 @@ class DocumentSource:
         whole: whether they are all that their source has.
         pages: the ids and sources that are known before anything is read: of files that are documents.
         parts: what other processes do with the documents, in place of ``items``.
-        piece_of: the folder of which single files were given; None if they were named a source.
+        piece_of: the folder of which some files were chosen; None if they were named a source.
     """
 
     items: Iterable[Document | Failure]

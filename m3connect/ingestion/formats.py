@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -118,11 +119,18 @@ def _json_object(line: bytes) -> Mapping[str, Any] | str:
         return f"{undecodable(error)} (--encoding)"
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at column {error.colno}"
-    except (RecursionError, ValueError) as error:  # nesting; integers of thousands of digits
-        return f"not JSON that can be read: {explain(error).partition(';')[0]}"
+    except (RecursionError, ValueError) as error:
+        return _unreadable(error)
     if not isinstance(record, dict):
         return f"a line must be a JSON object, this one is {type(record).__name__}"
     return record
+
+
+def _unreadable(error: RecursionError | ValueError) -> str:
+    """Why JSON that is none by fault cannot be read: Python refuses integers of thousands of digits."""
+    if isinstance(error, RecursionError):
+        return "JSON that is nested too deeply to be read"
+    return f"JSON with a whole number of more than {sys.get_int_max_str_digits():,} digits"
 
 
 def read_json(stream: IO[bytes], options: Options) -> Iterator[Row]:
@@ -138,6 +146,8 @@ def read_json(stream: IO[bytes], options: Options) -> Iterator[Row]:
         raise InputError(
             f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from error
+    except (RecursionError, ValueError) as error:
+        raise InputError(_unreadable(error)) from error
     for number, record in enumerate(content if isinstance(content, list) else [content], start=1):
         if isinstance(record, dict):
             yield number, record

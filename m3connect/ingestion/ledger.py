@@ -29,13 +29,14 @@ whatever runs left behind, the next one repairs.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from m3connect.contract import Connector, FieldKind
-from m3connect.filters import In
+from m3connect.filters import Eq, In
 from m3connect.ingestion.chunking import chunk_id
 from m3connect.ingestion.ownership import may_replace, refused
 from m3connect.types import Payload
@@ -157,6 +158,18 @@ class Stored:
         """The source whose document this is, if a run over ``source`` may not replace it."""
         owners = (mark.source for mark in (self.first, self.second) if mark is not None)
         return next((owner for owner in owners if not may_replace(source, owner)), None)
+
+
+def sources(connector: Connector) -> Counter[str | None]:
+    """How many documents a collection holds of each source, by reading what it holds of every one.
+
+    None stands for those of which it was not kept, and of records that ingestion did not write.
+    """
+    found = Counter[str | None]()
+    for batch in connector.scan(Eq("position", 0), batch_size=AT_ONCE):
+        marks = map(_mark, batch.payloads)
+        found.update(None if mark is None else mark.source for mark in marks)
+    return found
 
 
 def look_up(

@@ -124,7 +124,8 @@ class SourceFile:
             local files.
         fault: why it cannot be read, if that is known already.
         root: the name of the source that it belongs to: see :func:`root_of`.
-        part: whether it was named alone, as one document of that source.
+        part: whether it was chosen, and others of that source may not be: by its name, a glob or
+            ``include``. (What is excluded or ignored is none of the source's.)
     """
 
     filesystem: Any
@@ -352,8 +353,9 @@ def _within(
     exclude = GitIgnoreSpec.from_lines(selection.exclude)
     files = []
     whole = root_of(filesystem, root, folder=True)
+    part = pattern is not None or include is not None
     for each in sorted(listed, key=lambda file: file.name):
-        file = SourceFile(filesystem, each.path, each.name, each.fault, whole)
+        file = SourceFile(filesystem, each.path, each.name, each.fault, whole, part)
         if pattern is not None and not pattern.match(file.path):
             continue
         if file.fault is None and file.suffix not in RECORDS and file.suffix not in PAGES:

@@ -109,8 +109,9 @@ def ingest(
         ConfigError: a bad path or option; nothing was written.
         InputError: every document failed.
         Refused: documents would replace those of another source, and nothing of them was written; or
-            nothing was pruned, because documents failed, there were none, or too many would go; or
-            nothing was read, because only single files of a folder were given to prune it by.
+            nothing was pruned, because documents failed, there were none, or too many would go (a
+            :class:`m3connect.ingestion.NotPruned`, which has the report); or nothing was read, because
+            only some files of a folder were chosen to prune it by.
         FingerprintMismatch, SchemaMismatch: the collection is another model's or another kind, or the name
             was switched to such a one while this run wrote.
         TransientError: the database stayed unreachable; run again to continue.

@@ -32,7 +32,7 @@ class IngestPlan:
     """What a run would do; ``read == unchanged + written + empty + failed``.
 
     Args:
-        read, unchanged, written, metadata_only, deleted, pruned, empty, failed, chunks: as an
+        read, unchanged, taken_over, written, metadata_only, deleted, pruned, empty, failed, chunks: as an
             :class:`m3connect.ingestion.IngestReport` would count them. A document that the database
             refuses is among ``written`` here.
         encoded: of the passages those that would be encoded.
@@ -49,6 +49,7 @@ class IngestPlan:
 
     read: int
     unchanged: int
+    taken_over: int
     written: int
     metadata_only: int
     deleted: int
@@ -113,10 +114,11 @@ def plan(
         gone = vanished(
             connector, source, seen, read=read, failed=done.failed, most=max_delete_ratio
         )
-    unchanged = done.unchanged + tally.unchanged
+    unchanged = done.unchanged + tally.taken_over
     return IngestPlan(
         read=read,
         unchanged=unchanged,
+        taken_over=tally.taken_over,
         written=read - unchanged - done.empty - done.failed,
         metadata_only=tally.metadata_only,
         deleted=tally.deleted + sum(map(len, gone.values())),
@@ -138,9 +140,9 @@ def plan(
 
 @dataclass(slots=True)
 class _Tally:
-    """What is to be done with documents that changed; ``unchanged`` of them but for whose they are."""
+    """What is to be done with documents that changed, if only whose they are."""
 
-    unchanged: int = 0
+    taken_over: int = 0
     metadata_only: int = 0
     deleted: int = 0
     chunks: int = 0
@@ -190,7 +192,7 @@ def _documents(
             continue
         tally.chunks += len(group)
         for owner in (each.owner for each in group if not each.chunk.position):
-            tally.unchanged += owner.same
+            tally.taken_over += owner.same
             tally.metadata_only += owner.kept and not owner.same
             stale = chunk_ids(owner.id, owner.mark.chunks, owner.mark.bound)
             tally.deleted += len(sink.recall(stale, ()).result()) if exists and stale else 0

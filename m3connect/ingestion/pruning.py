@@ -20,11 +20,25 @@ from m3connect.ingestion.ownership import covers
 
 if TYPE_CHECKING:
     from m3connect.ingestion.encoded import EncodedSource
+    from m3connect.ingestion.report import IngestReport
     from m3connect.ingestion.sink import Sink
 
 MAX_DELETE_RATIO = 0.1
 """More of a source's documents are not deleted unasked: most such runs read the wrong folder."""
 AT_ONCE = 1000  # deletions a request
+
+
+class NotPruned(Refused):
+    """Documents were written, and none was deleted.
+
+    Args:
+        message: why.
+        report: what the run did.
+    """
+
+    def __init__(self, message: str, report: IngestReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def prune(
@@ -43,7 +57,7 @@ def prune(
         most: the largest part of the source's documents that may be deleted.
 
     Raises:
-        Refused: the source was not read as a whole (it gave nothing, or documents failed), or more
+        NotPruned: the source was not read as a whole (it gave nothing, or documents failed), or more
             would be deleted.
     """
     try:
@@ -52,9 +66,8 @@ def prune(
                 sink.connector, source, seen, read=sink.read, failed=sink.failed, most=most
             )
         )
-    except Refused as refusal:  # there is no report of such a run, so this tells what it wrote
-        counts = f"{sink.written} written, {sink.unchanged} unchanged, {sink.failed} failed"
-        raise Refused(f"{counts}; {refusal}") from refusal
+    except Refused as refusal:
+        raise NotPruned(str(refusal), sink.report()) from refusal
     sink.pruned = len(gone)
     ids = chain.from_iterable(gone.values())
     while group := list(islice(ids, AT_ONCE)):
@@ -62,16 +75,16 @@ def prune(
 
 
 def require_whole(source: DocumentSource | EncodedSource) -> None:
-    """Files given one by one do not tell what their folder no longer has.
+    """Files chosen of a folder do not tell what it no longer has.
 
     Raises:
         Refused: the source is some files of a folder.
     """
     if isinstance(source, DocumentSource) and source.piece_of is not None:
         raise Refused(
-            f"nothing was read: single files of {source.piece_of!r} are given, and --prune would delete what "
-            "the collection holds of all others in it. Give the folder, or make these files a "
-            "source of their own: --source NAME"
+            f"nothing was read: only some files of {source.piece_of!r} are chosen (by their names, a glob or "
+            "--include), and --prune would delete what the collection holds of all others in it. Give "
+            "the folder, or make these files a source of their own: --source NAME"
         )
 
 

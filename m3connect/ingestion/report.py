@@ -46,6 +46,8 @@ class IngestReport:
     Args:
         read: documents that the source gave, bad ones included.
         unchanged: documents that the collection already held as they are.
+        taken_over: of these, documents of another source, or of one that was not kept, that are this
+            one's now.
         chunks: passages cut from the documents that changed.
         written: documents that were written and acknowledged.
         metadata_only: of these, documents of which the metadata alone changed: none of their passages
@@ -65,6 +67,7 @@ class IngestReport:
 
     read: int = 0
     unchanged: int = 0
+    taken_over: int = 0
     chunks: int = 0
     written: int = 0
     metadata_only: int = 0

@@ -163,7 +163,7 @@ class Sink:
         self.connector = connector
         self.unchanged = self.chunks = self.written = self.deleted = self.pruned = 0
         self.empty = self.failed = self.tokens = self.truncated = 0
-        self.metadata_only = self.no_lexical = self.borrowed = 0
+        self.metadata_only = self.no_lexical = self.borrowed = self.taken_over = 0
         self.left_over: int | None = None
         self.first_failure: Failure | None = None
         self._exists = exists
@@ -202,6 +202,7 @@ class Sink:
         return IngestReport(
             read=self.read,
             unchanged=self.unchanged,
+            taken_over=self.taken_over,
             chunks=self.chunks,
             written=self.written,
             metadata_only=self.metadata_only,
@@ -283,6 +284,7 @@ class Sink:
                     self.count(failure)
                 self.borrowed += event.borrowed
                 self.unchanged += done.unchanged
+                self.taken_over += done.taken_over
                 self.chunks += done.chunks
                 self.written += done.written
                 self.metadata_only += done.metadata_only
@@ -326,6 +328,7 @@ class Sink:
     def _settle(self) -> None:
         outcome = self._pending.popleft().result()
         self.unchanged += outcome.same
+        self.taken_over += outcome.same
         self.written += outcome.written
         self.metadata_only += outcome.metadata_only
         self.deleted += outcome.deleted

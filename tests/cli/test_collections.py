@@ -13,7 +13,9 @@ import pytest
 from m3connect import cli
 from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema
-from m3connect.types import Embeddings, RecordBatch
+from m3connect.ingestion import ingest
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document, Embeddings, RecordBatch
 
 Run = Callable[..., tuple[int, str, str]]
 SCHEMA = CollectionSchema(dense_width=4, sparse=False, multivector_width=None)
@@ -58,6 +60,25 @@ def records() -> RecordBatch:
     vectors = np.eye(4, dtype=np.float32)
     embeddings = Embeddings(vectors, None, None, np.full(4, 3, np.int32), np.zeros(4, bool))
     return RecordBatch([f"{document}#{at}" for document, at in names], payloads, embeddings)
+
+
+def test_the_sources_of_a_collection_are_counted(run: Run, tmp_path: Path) -> None:
+    """By documents, not by passages; what ingestion did not write has none that is known."""
+    encoder = HashEncoder()
+    (tmp_path / "docs").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "docs" / name).write_text("one two three four")
+    with connect("qdrant", collection="handbook") as connector:
+        ingest(tmp_path / "docs", encoder, connector, chunk_tokens=2)
+        ingest([Document("x", "words")], encoder, connector, chunk_tokens=2)
+    code, out, _ = run("info", "--sources", "--collection", "handbook")
+    lines = [line.split(maxsplit=1)[1] for line in out.splitlines() if line.startswith("source ")]
+    assert (code, lines) == (0, [f"{tmp_path}/docs/, 2 documents", "unnamed, 1 document"])
+    found = json.loads(run("info", "--sources", "--collection", "handbook", "--json")[1])
+    assert found["sources"] == {f"{tmp_path}/docs/": 2, "unnamed": 1}
+    assert "sources" not in json.loads(run("info", "--collection", "handbook", "--json")[1])
+    fill("faq")
+    assert "not known, 2 documents" in run("info", "--sources", "--collection", "faq")[1]
 
 
 def count(collection: str) -> int:

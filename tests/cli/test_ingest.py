@@ -15,7 +15,7 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
 KEYS = [
-    "read", "unchanged", "chunks", "written", "metadata_only", "deleted", "pruned",
+    "read", "unchanged", "taken_over", "chunks", "written", "metadata_only", "deleted", "pruned",
     "left_over", "empty", "failed", "tokens", "truncated", "no_lexical", "seconds",
 ]  # fmt: skip
 
@@ -147,8 +147,8 @@ def test_the_report_has_a_line_for_what_each_document_lost(run, tmp_path):
         code, _, err = run("docs", "--report", "docs/lost.jsonl")
         lines = map(json.loads, (tmp_path / "docs/lost.jsonl").read_text().splitlines())
         assert {(line["id"], line["loss"], line["count"]) for line in lines} == every_time | once
-        assert (code, "1 documents are empty" in err) == (0, True)
-        assert ("1 passages have no lexical weights" in err) == bool(once)
+        assert (code, "1 document without text" in err) == (0, True)
+        assert ("1 passage without lexical weights" in err) == bool(once)
     assert "1 own output" in err
     code, _, err = run("docs")  # where it lies beside the documents, and is not said to be ours
     assert (code, "1 reports of losses" in err) == (0, True)
@@ -235,7 +235,7 @@ def test_empty_documents_are_counted(run, tmp_path, collection):
     (tmp_path / "a.md").write_text("")
     code, _, err = run(".", "--prune")
     assert (code, collection.count()) == (0, 0)
-    assert "1 documents are empty" in err
+    assert "1 document without text" in err
 
 
 def test_titles_are_encoded_as_test_collections_encode_them(run, tmp_path, collection):
@@ -346,15 +346,22 @@ def test_prune_follows_the_source(run, corpus):
     run("corpus.jsonl")
     lines = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
     corpus.write_text("".join(lines[1:]), encoding="utf-8")
-    assert "still holds 1 documents of this source" in run("corpus.jsonl")[2]
-    code, _, err = run("corpus.jsonl", "--prune")
-    assert code == 6
-    assert "--max-delete-ratio 0.34" in err
+    assert "still holds 1 document of this source" in run("corpus.jsonl")[2]
+    with corpus.open("a", encoding="utf-8") as more:
+        more.write('{"id": "new", "text": "new"}\n')
+    code, out, err = run("corpus.jsonl", "--prune")
+    assert (code, "3 documents read: 1 written" in out) == (
+        6,
+        True,
+    )  # what was done is said all the same
+    code, out, _ = run("corpus.jsonl", "--prune", "--json")
+    assert (code, json.loads(out)["unchanged"]) == (6, 3)
+    assert "--max-delete-ratio 0.26" in err
     allowed = ("--prune", "--max-delete-ratio", "0.34")
     assert "1 in the collection to prune" in run("corpus.jsonl", *allowed, command="plan")[1]
     code, out, _ = run("corpus.jsonl", *allowed)
     assert code == 0
-    assert "1 documents pruned" in out
+    assert "1 document pruned" in out
 
 
 def test_equal_names_of_two_folders_are_told_apart(run, tmp_path, collection):
@@ -371,6 +378,14 @@ def test_equal_names_of_two_folders_are_told_apart(run, tmp_path, collection):
     assert collection.count() == 1
     assert run("b", "--id-prefix", "b/")[0] == 0
     assert collection.count() == 2
-    assert run("b", "--take-over")[0] == 0
+    (tmp_path / "b" / "README.md").write_text("words of a\n")
+    assert "1 unchanged (1 to take over)" in run("b", "--take-over", command="plan")[1]
+    code, out, _ = run("b", "--take-over")
+    assert (code, "nothing to do" in out, "1 of the unchanged are this source's" in out) == (
+        0,
+        False,
+        True,
+    )
+    assert "nothing to do" in run("b")[1]
     assert run("a", "--source", f"{tmp_path}/b/")[0] == 0
     assert collection.fetch(["README.md#0"]).payloads[0]["text"] == "words of a"

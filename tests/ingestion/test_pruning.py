@@ -1,12 +1,13 @@
 """Documents that the source no longer has."""
 
+import pickle
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from m3connect.errors import Refused
-from m3connect.ingestion import ingest, open_source, plan
+from m3connect.ingestion import NotPruned, Selection, find, ingest, open_source, plan
 from m3connect.ingestion.ledger import FIELD
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document, RecordBatch
@@ -62,20 +63,22 @@ def test_records_of_other_hands_stay(encoder, connector):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ([], "0 written, 0 unchanged, 0 failed; nothing was deleted: of 0 documents read 0 failed"),
+        ([], "nothing was deleted: of 0 documents read 0 failed"),
         (
             [Document("a", None), *docs("b")],
-            "0 written, 1 unchanged, 1 failed; nothing was deleted: of 2 documents read 1 failed",
+            "nothing was deleted: of 2 documents read 1 failed",
         ),
     ],
 )
 def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, source, message):
-    """No documents, or a failed one: an error says so and what was written, and everything stays."""
+    """No documents, or a failed one: an error says so, with the report, and everything stays."""
     fill(connector, encoder, docs("a", "b"))
     before = stored(connector)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(NotPruned, match=message) as refused:
         fill(connector, encoder, source, prune=True)
     assert stored(connector) == before
+    report = pickle.loads(pickle.dumps(refused.value)).report
+    assert (report.read, report.unchanged) == (len(source), len(source) // 2)
 
 
 def test_the_plan_counts_what_would_go(encoder, connector):
@@ -183,17 +186,22 @@ def test_what_is_left_over_is_counted_when_a_file_inside_was_read_alone(
     assert fill(connector, encoder, tmp_path).left_over == 0
 
 
-def test_single_files_of_a_folder_do_not_prune_it(encoder, connector, tmp_path):
-    """They do not tell what else is in it; as a source of their own they may."""
+def test_some_files_of_a_folder_do_not_prune_it(encoder, connector, tmp_path):
+    """They do not tell what else is in it; as a source of their own they may. What is excluded is gone."""
     for name in ("x", "y"):
         (tmp_path / f"{name}.txt").write_text(f"words of {name}")
     fill(connector, encoder, tmp_path)
     page = tmp_path / "x.txt"
-    with pytest.raises(Refused, match=rf"single files of '{tmp_path}/'.*--source NAME"):
-        fill(connector, encoder, page, prune=True)
-    with pytest.raises(Refused, match="single files"):
-        plan(open_source(page, encoder), connector, prune=True)
+    glob, included = str(tmp_path / "x*"), find([tmp_path], Selection(include=["x.*"]))
+    for some in (page, glob, included):
+        with pytest.raises(Refused, match=rf"only some files of '{tmp_path}/'.*--source NAME"):
+            fill(connector, encoder, some, prune=True)
+        with pytest.raises(Refused, match="only some files"):
+            plan(open_source(some, encoder), connector, prune=True)
+        assert fill(connector, encoder, some).left_over is None
     assert stored(connector) == {"x.txt#0", "y.txt#0"}
     own = type(connector)(collection="own")
     fill(own, encoder, [page, tmp_path / "y.txt"], source_name="chosen")
-    assert fill(own, encoder, page, source_name="chosen", prune=True).pruned == 1
+    assert fill(own, encoder, glob, source_name="chosen", prune=True).pruned == 1
+    excluded = find([tmp_path], Selection(exclude=["y.txt"]))
+    assert fill(connector, encoder, excluded, prune=True).pruned == 1
