@@ -86,7 +86,7 @@ def encode(
     )
     total = None if lines else ingestion.count(files)
     encoder = model.load()
-    with progress_bar(total) as progress:
+    with progress_bar({"texts": total}) as progress:
         report = ingestion.encode_to_parquet(
             items,
             encoder,

@@ -141,7 +141,7 @@ def ingest(
         refusal: Exception | None = None
         with (
             where.open() as connector,
-            progress_bar(ingestion.count(sources)) as progress,
+            progress_bar({"documents": ingestion.count(sources)}) as progress,
         ):
             if engine == "ray":
                 from m3connect.integrations import ray_files

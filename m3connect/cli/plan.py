@@ -64,7 +64,8 @@ def plan(
     outputs = [FilePath(where.path)] if where.path else []
     sources = ingestion.find(paths, selected.selection(outputs), remarks)
     opened = opener(documents, files, passages)(sources, model.load, remarks=remarks)
-    with where.open() as connector, progress_bar(ingestion.count(sources)) as progress:
+    totals = {"documents": ingestion.count(sources)}
+    with where.open() as connector, progress_bar(totals) as progress:
         planned = ingestion.plan(
             opened,
             connector,

@@ -103,7 +103,7 @@ def ingest(
             its connector does; reading pauses meanwhile.
         dead_letters: a JSONL file to which documents that fail are added; without it they are logged.
         lost: told what each document lost (:class:`m3connect.ingestion.Loss`), such as ``losses.append``.
-        progress: told how many documents are through.
+        progress: told how many ``documents`` are through, and how many ``tokens`` were encoded.
 
     Raises:
         ConfigError: a bad path or option; nothing was written.

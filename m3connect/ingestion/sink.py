@@ -346,6 +346,8 @@ class Sink:
     def _tell(self) -> None:
         self._told = time.perf_counter()
         self._progress("documents", self.read, None)
+        if self.tokens:
+            self._progress("tokens", self.tokens, None)
 
 
 # ------------------------------------------------------------------------- in the writing thread

@@ -175,11 +175,13 @@ def test_an_empty_source_makes_the_collection_and_no_record(encoder, connector):
 
 
 def test_progress_ends_with_all_documents(encoder, connector):
-    """The callback sees a growing count of documents; how many there are nobody knows."""
-    seen = []
+    """The callback sees growing counts of documents and tokens; how many there are nobody knows."""
+    seen: list[tuple[str, int, int | None]] = []
     report = ingest(docs(300), encoder, connector, progress=lambda *told: seen.append(told))
-    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
-    assert seen[-1] == ("documents", 300, None)
+    for stage, last in (("documents", 300), ("tokens", report.tokens)):
+        counts = [done for name, done, _ in seen if name == stage]
+        assert (counts, counts[-1]) == (sorted(counts), last)
+    assert {total for _, _, total in seen} == {None}
     assert report.written == 300
     assert report.seconds > 0
 
