@@ -5,13 +5,18 @@
         [--elasticsearch-url URL]
 
 Qdrant and Milvus are the embedded engines; without a URL an Elasticsearch node of the tests is
-started. A cell of a mode is p50 and p99 of one query at a time in milliseconds, and the share of
-the exact top 10 that was found, where whoever scores no less than the tenth counts. ``rrf`` and
+started. A cell of a mode is p50 and p99 of one query at a time in milliseconds, those of processor time a
+query in this process and the server together, and the share of the exact top 10 that was found, where
+whoever scores no less than the tenth counts. ``rrf`` and
 ``hybrid`` fuse dense and sparse, by ranks and by weights; ``multivector`` and ``all`` add MaxSim.
 Writing counts from the vectors to an answered search; bytes are those on disk afterwards.
 
-With peers, a second table has m3connect's figures divided by theirs, of the same run: below 1 it is
-faster, or smaller. ``hybrid / legs`` is our hybrid over the peer's dense and sparse added up.
+The second table has queries a second, asked one at a time and in batches of 8 and 64 as one call. Of the
+peers only the databases' own clients take batches.
+
+With peers, a third table has m3connect's figures divided by theirs, of the same run, the modes' by p50 and
+by processor time: below 1 it is faster, or smaller. ``hybrid / legs`` is our hybrid over the peer's dense
+and sparse added up.
 
 The peers hold fewer representations, so m3connect is measured with those alone as well, on as many
 records as they. "-" is what the representations held, or the peer, cannot do. A peer's ``hybrid`` is its
@@ -32,7 +37,7 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import numpy as np
-from timing import timed
+from timing import rates, timed
 from workload import MODES, queries, query, records, schema
 
 from m3connect import connect
@@ -60,6 +65,9 @@ PEERS: dict[str, dict[str, tuple[Leg, ...]]] = {
 PEER_STORE = Path(__file__).with_name("peer_store.py")
 REPOSITORY = Path(__file__).parents[1]
 ROUNDING = 1e-6
+BATCHES = (1, 8, 64)
+BATCHED = ("dense", "hybrid", "all")
+"""The modes that are asked in batches, too."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +87,23 @@ class Work:
 
 @dataclass(frozen=True)
 class Mode:
-    """How one mode did: milliseconds, and the share of the exact top 10 that was found."""
+    """How one mode did: milliseconds, those of processor time, and the share of the exact top 10 that was found."""
 
     p50: float
     p99: float
+    work: float
     overlap: float
 
+    def __str__(self) -> str:
+        return f"{self.p50:.1f} / {self.p99:.1f} / {self.work:.1f}, {self.overlap:.3f}"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Row:
-    """One row of the table; ``size`` is in bytes, ``seconds`` are those of writing."""
+    """One row of the table; ``size`` is in bytes, ``seconds`` are those of writing.
+
+    ``rates`` are queries a second by mode, for each of :data:`BATCHES`.
+    """
 
     engine: str
     client: str
@@ -97,6 +112,13 @@ class Row:
     seconds: float
     size: int
     modes: Mapping[str, Mode]
+    rates: Mapping[str, Sequence[float]]
+
+    def batched(self) -> Iterator[str]:
+        """Its rows of the table of batches."""
+        for mode, found in self.rates.items():
+            cells = [self.engine, self.client, f"{self.records:,}", mode]
+            yield f"| {' | '.join([*cells, *(f'{rate:,.1f}' for rate in found)])} |"
 
     def __str__(self) -> str:
         cells = [
@@ -109,7 +131,7 @@ class Row:
         ]
         for name in MODES:
             mode = self.modes.get(name)
-            cells.append(f"{mode.p50:.1f} / {mode.p99:.1f}, {mode.overlap:.3f}" if mode else "-")
+            cells.append(str(mode or "-"))
         return f"| {' | '.join(cells)} |"
 
 
@@ -131,13 +153,21 @@ class Ratio:
         ]
         for name in MODES:
             both = name in mine.modes and name in theirs.modes
-            cells.append(f"{mine.modes[name].p50 / theirs.modes[name].p50:.2f}" if both else "-")
+            cells.append(over(mine.modes[name], theirs.modes[name]) if both else "-")
         if {"dense", "sparse"} <= theirs.modes.keys() and "hybrid" in mine.modes:
-            legs = theirs.modes["dense"].p50 + theirs.modes["sparse"].p50
-            cells.append(f"{mine.modes['hybrid'].p50 / legs:.2f}")
+            cells.append(over(mine.modes["hybrid"], theirs.modes["dense"], theirs.modes["sparse"]))
         else:
             cells.append("-")
         return f"| {' | '.join(cells)} |"
+
+
+def over(mine: Mode, *theirs: Mode) -> str:
+    """Our time over the sum of theirs, and our processor time over theirs."""
+    time_, work = (
+        mine.p50 / sum(one.p50 for one in theirs),
+        mine.work / sum(one.work for one in theirs),
+    )
+    return f"{time_:.2f}, {work:.2f}"
 
 
 def main() -> None:
@@ -160,17 +190,28 @@ def main() -> None:
     shared = min(options.records, options.peer_records)
     columns = ["engine", "through", "holds", "records", "records/s", "bytes/record", *MODES]
     print(heading(columns), flush=True)
+    rows: list[Row] = []
     ratios: list[Ratio] = []
     for target in options.targets.split(","):
         try:
             with server(target, options.elasticsearch_url) as url:
-                print(ours(target, url, LEGS, options.records, work), flush=True)
+                rows.append(ours(target, url, LEGS, options.records, work))
+                print(rows[-1], flush=True)
                 if options.peer_python:
                     ratios += compare(target, url, options.peer_python, shared, work)
         except ConfigError as error:
             print(f"{target} is left out: {error}", file=sys.stderr)
         except subprocess.CalledProcessError as error:
             print(f"{PEER_STORE.name} {target} failed:\n{error.stderr[-2000:]}", file=sys.stderr)
+    rows += dict.fromkeys(row for ratio in ratios for row in (ratio.ours, ratio.peer))
+    columns = [
+        "engine",
+        "through",
+        "records",
+        "mode",
+        *(f"{n} at once, queries/s" for n in BATCHES),
+    ]
+    print("", heading(columns), *(line for row in rows for line in row.batched()), sep="\n")
     if ratios:
         columns = ["engine", "m3connect over", "records", "records/s", "bytes/record", *MODES]
         print("", heading([*columns, "hybrid / legs"]), *ratios, sep="\n")
@@ -246,11 +287,20 @@ def ours(target: str, url: str | None, legs: Sequence[Leg], n: int, work: Work) 
             modes = {}
             for mode in [mode for mode, needed in MODES.items() if set(needed) <= set(legs)]:
                 asked = [query(one, mode) for one in work.vectors]
-                found, p50, p99 = timed(lambda one: planner.run(connector, [one])[0], asked)
-                ids = [[hit.id for hit in hits] for hits in found]
-                modes[mode] = Mode(p50, p99, overlap(ids, mode, n, work))
+                did = timed(lambda one: planner.run(connector, [one])[0], asked, url)
+                ids = [[hit.id for hit in hits] for hits in did.found]
+                modes[mode] = Mode(did.p50, did.p99, did.work, overlap(ids, mode, n, work))
+            batched = {
+                mode: rates(
+                    lambda part: planner.run(connector, part),
+                    [query(one, mode) for one in work.vectors],
+                    BATCHES,
+                )
+                for mode in BATCHED
+                if mode in modes
+            }
             engine = connector.capabilities.engine
-        return Row(engine, "m3connect", legs, n, seconds, size(), modes)
+        return Row(engine, "m3connect", legs, n, seconds, size(), modes, batched)
 
 
 def compare(target: str, url: str | None, python: str, n: int, work: Work) -> Iterator[Ratio]:
@@ -274,14 +324,17 @@ def peer(target: str, name: str, url: str | None, python: str, n: int, work: Wor
         asked_dense = np.stack([one["dense"] for one in work.vectors])
         write(Path(folder, "passages.npz"), passages.dense, passages.sparse)
         write(Path(folder, "queries.npz"), asked_dense, asked_sparse)
-        command = [python, PEER_STORE, name, collection, where, folder]
+        command = [python, PEER_STORE, name, collection, where, folder, *map(str, BATCHES)]
         subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(Path(folder, "answers.json").read_text())
         modes = {
-            mode: Mode(each["p50"], each["p99"], overlap(each["found"], mode, n, work))
+            mode: Mode(
+                each["p50"], each["p99"], each["work"], overlap(each["found"], mode, n, work)
+            )
             for mode, each in answers["modes"].items()
         }
-        return Row(target, answers["client"], legs, n, answers["seconds"], size(), modes)
+        seconds, found = answers["seconds"], answers["rates"]
+        return Row(target, answers["client"], legs, n, seconds, size(), modes, found)
 
 
 def write(path: Path, dense: FloatArray, sparse: SparseVectors) -> None:

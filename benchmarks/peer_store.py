@@ -1,6 +1,6 @@
 """A peer at the work of databases.py, in the environment where it is installed.
 
-    python benchmarks/peer_store.py PEER COLLECTION PLACE FOLDER
+    python benchmarks/peer_store.py PEER COLLECTION PLACE FOLDER BATCH...
 
 PEER is the distribution's name: LangChain's store for a database, or the database's own client as
 one would use it for what that store cannot do.
@@ -9,13 +9,15 @@ PLACE is a path, or the URL of an Elasticsearch node. FOLDER holds passages.npz 
 vectors that m3connect gets; answers.json is written there. Texts stand for their vectors, so no
 model runs. What has an option is set as m3connect has it: 100 candidates a leg, the same weights,
 the same index. langchain-qdrant always takes as many candidates as it returns, and langchain-milvus
-has its weighted ranker squash the scores before it adds them.
+has its weighted ranker squash the scores before it adds them. BATCH are sizes in which the clients that
+take many queries at once are asked, too.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache, partial
 from importlib.metadata import version
 from itertools import pairwise
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from timing import timed
+from timing import rates, timed
 
 LIMIT, DEPTH = 10, 100
 WEIGHTS = (1.0, 0.3)
@@ -33,8 +35,10 @@ WEIGHTS = (1.0, 0.3)
 
 Write = Callable[[list[str]], object]
 Ask = Callable[[str], list[str]]
-Open = Callable[[str, str, dict, dict], tuple[Write, dict[str, Ask]]]
-"""Collection, place, dense and sparse vectors by text; how to write texts, searches by mode."""
+AskMany = Callable[[Sequence[str]], object]
+Open = Callable[[str, str, dict, dict], tuple[Write, dict[str, Ask], dict[str, AskMany]]]
+"""Collection, place, dense and sparse vectors by text; how to write texts, searches by mode, one query at
+a time and many at once."""
 
 
 class Precomputed:
@@ -68,7 +72,7 @@ def langchain(search: Callable[..., list[Document]], **options: Any) -> Ask:
 
 def langchain_qdrant(
     collection: str, place: str, dense: dict, sparse: dict
-) -> tuple[Write, dict[str, Ask]]:
+) -> tuple[Write, dict[str, Ask], dict[str, AskMany]]:
     """LangChain's store on the client's local mode."""
     from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings
     from langchain_qdrant.sparse_embeddings import SparseVector
@@ -111,12 +115,12 @@ def langchain_qdrant(
     def write(texts: list[str]) -> None:
         stores["rrf"].add_texts(texts, topics(texts), ids=range(len(texts)))
 
-    return write, {name: langchain(store.similarity_search) for name, store in stores.items()}
+    return write, {name: langchain(store.similarity_search) for name, store in stores.items()}, {}
 
 
 def qdrant_client(
     collection: str, place: str, dense: dict, sparse: dict
-) -> tuple[Write, dict[str, Ask]]:
+) -> tuple[Write, dict[str, Ask], dict[str, AskMany]]:
     """The client's local mode: legs, its rank fusion, and the weighted sum as a formula."""
     from qdrant_client import QdrantClient, models
 
@@ -160,17 +164,34 @@ def qdrant_client(
         formula=models.SumExpression(sum=products), defaults=dict.fromkeys(scores, 0.0)
     )
     ranks = models.RrfQuery(rrf=models.Rrf(k=61))  # it counts from 0
-    return write, {
-        "dense": lambda text: ask(dense[text], using="dense"),
-        "sparse": lambda text: ask(terms(text), using="sparse"),
-        "rrf": lambda text: ask(ranks, legs(text)),
-        "hybrid": lambda text: ask(weighted, legs(text)),
-    }
+
+    def ask_many(question: Callable[[str], dict]) -> AskMany:
+        return lambda texts: client.query_batch_points(
+            collection,
+            [
+                models.QueryRequest(**question(text), limit=LIMIT, with_payload=True)
+                for text in texts
+            ],
+        )
+
+    return (
+        write,
+        {
+            "dense": lambda text: ask(dense[text], using="dense"),
+            "sparse": lambda text: ask(terms(text), using="sparse"),
+            "rrf": lambda text: ask(ranks, legs(text)),
+            "hybrid": lambda text: ask(weighted, legs(text)),
+        },
+        {
+            "dense": ask_many(lambda text: {"query": dense[text], "using": "dense"}),
+            "hybrid": ask_many(lambda text: {"query": weighted, "prefetch": legs(text)}),
+        },
+    )
 
 
 def langchain_milvus(
     collection: str, place: str, dense: dict, sparse: dict
-) -> tuple[Write, dict[str, Ask]]:
+) -> tuple[Write, dict[str, Ask], dict[str, AskMany]]:
     """LangChain's store on Milvus Lite."""
     from langchain_milvus import Milvus
     from langchain_milvus.utils.sparse import BaseSparseEmbedding
@@ -209,17 +230,18 @@ def langchain_milvus(
         ]
 
     fused = partial(langchain, both.similarity_search, fetch_k=DEPTH)
-    return write, {
+    asks = {
         "dense": alone("dense"),
         "sparse": alone("sparse"),
         "rrf": fused(ranker_type="rrf"),
         "hybrid": fused(ranker_type="weighted", ranker_params={"weights": list(WEIGHTS)}),
     }
+    return write, asks, {}
 
 
 def langchain_elasticsearch(
     collection: str, place: str, dense: dict, sparse: dict
-) -> tuple[Write, dict[str, Ask]]:
+) -> tuple[Write, dict[str, Ask], dict[str, AskMany]]:
     """LangChain's store, which takes no sparse vectors and fuses only with its BM25."""
     from langchain_elasticsearch import DenseVectorStrategy, ElasticsearchStore
 
@@ -235,12 +257,12 @@ def langchain_elasticsearch(
     def write(texts: list[str]) -> None:
         store.add_texts(texts, topics(texts), ids=[str(row) for row in range(len(texts))])
 
-    return write, {"dense": langchain(store.similarity_search)}
+    return write, {"dense": langchain(store.similarity_search)}, {}
 
 
 def elasticsearch(
     collection: str, place: str, dense: dict, sparse: dict
-) -> tuple[Write, dict[str, Ask]]:
+) -> tuple[Write, dict[str, Ask], dict[str, AskMany]]:
     """The client: legs, and their weighted sum as a boolean query, which the free licence has."""
     from elasticsearch import Elasticsearch, helpers
 
@@ -280,22 +302,35 @@ def elasticsearch(
         vector = {"field": "sparse", "query_vector": terms(text), "boost": boost}
         return {"sparse_vector": {**vector, "prune": False}}
 
+    returned = {"size": LIMIT, "_source": False, "fields": ["text"]}
+
     def ask(question: dict) -> list[str]:
-        found = client.search(
-            index=collection, query=question, size=LIMIT, source=False, fields=["text"]
-        )
+        found = client.search(index=collection, body={"query": question, **returned})
         return [hit["fields"]["text"][0] for hit in found["hits"]["hits"]]
+
+    def ask_many(question: Callable[[str], dict]) -> AskMany:
+        def asked(texts: Sequence[str]) -> object:
+            bodies = [{"query": question(text), **returned} for text in texts]
+            return client.msearch(
+                index=collection, searches=[line for body in bodies for line in ({}, body)]
+            )
+
+        return asked
 
     def both(text: str) -> dict:
         # It scores by (1 + dot product) / 2.
         legs = [near(text, DEPTH, 2 * WEIGHTS[0]), shared(text, WEIGHTS[1])]
         return {"bool": {"should": legs}}
 
-    return write, {
-        "dense": lambda text: ask(near(text, LIMIT)),
-        "sparse": lambda text: ask(shared(text)),
-        "hybrid": lambda text: ask(both(text)),
-    }
+    return (
+        write,
+        {
+            "dense": lambda text: ask(near(text, LIMIT)),
+            "sparse": lambda text: ask(shared(text)),
+            "hybrid": lambda text: ask(both(text)),
+        },
+        {"dense": ask_many(lambda text: near(text, LIMIT)), "hybrid": ask_many(both)},
+    )
 
 
 OPEN: dict[str, Open] = {
@@ -320,18 +355,26 @@ def read(path: Path, name: str) -> tuple[dict, dict]:
 
 def main() -> None:
     """Write all records in one call, ask every query in every mode."""
-    peer, collection, place, folder = sys.argv[1:]
+    peer, collection, place, folder, *sizes = sys.argv[1:]
     dense, sparse = read(Path(folder, "passages.npz"), "record")
     asked_dense, asked_sparse = read(Path(folder, "queries.npz"), "query")
-    write, asks = OPEN[peer](collection, place, dense | asked_dense, sparse | asked_sparse)
+    write, asks, many = OPEN[peer](collection, place, dense | asked_dense, sparse | asked_sparse)
     start = time.perf_counter()
     write(list(dense))
     seconds = time.perf_counter() - start
+    server = place if place.startswith("http") else None
     modes = {}
     for mode, ask in asks.items():
-        found, p50, p99 = timed(ask, list(asked_dense))
-        modes[mode] = {"p50": p50, "p99": p99, "found": found}
-    answers = {"client": f"{peer} {version(peer)}", "seconds": seconds, "modes": modes}
+        modes[mode] = asdict(timed(ask, list(asked_dense), server))
+    answers = {
+        "client": f"{peer} {version(peer)}",
+        "seconds": seconds,
+        "modes": modes,
+        "rates": {
+            mode: rates(ask, list(asked_dense), [int(size) for size in sizes])
+            for mode, ask in many.items()
+        },
+    }
     Path(folder, "answers.json").write_text(json.dumps(answers))
 
 

@@ -40,8 +40,8 @@ def main() -> None:
         vectors = queries(options.queries, width=options.width)
         for mode in MODES:
             asked = [query(one, mode) for one in vectors]
-            _, p50, p99 = timed(lambda one: planner.run(collection, [one]), asked)
-            print(f"| {mode} | {p50:.1f} | {p99:.1f} |")
+            did = timed(lambda one: planner.run(collection, [one]), asked, None)
+            print(f"| {mode} | {did.p50:.1f} | {did.p99:.1f} |")
 
 
 if __name__ == "__main__":

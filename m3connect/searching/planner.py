@@ -263,7 +263,7 @@ _Wanted = tuple[_Candidates, tuple[Leg, ...], list[str]]
 
 def _compose(
     connector: Connector, queries: Sequence[Query], chosen: Sequence[int]
-) -> Iterator[list[Hit]]:
+) -> list[list[Hit]]:
     """Search every leg of every chosen query in one batch, then put them together."""
     found = _candidates(connector, [queries[row] for row in chosen])
     wanted: list[_Wanted] = []
@@ -277,7 +277,7 @@ def _compose(
     _complete(connector, wanted)
     while late := _unscored_late(found):  # again where a candidate was deleted meanwhile
         _complete(connector, late)
-    return (_combine(connector, one) for one in found)
+    return _combine(connector, found)
 
 
 def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Candidates]:
@@ -393,16 +393,26 @@ def maxsim_alone(query: Query) -> Query:
     )
 
 
-def _combine(connector: Connector, one: _Candidates) -> list[Hit]:
-    query = one.query
-    final = fusion.combine(query, one.rankings, one.scores)
-    best = fusion.top(final, query.limit)
-    unread = [id_ for id_ in best if id_ not in one.payloads]
-    if query.payload and unread:
-        late = connector.fetch(unread, vectors=False)
-        one.payloads |= zip(late.ids, late.payloads, strict=True)
-    hits = _hits(query, best, final, one.payloads)
-    return [replace(hit, scores=_scores_of(hit.id, one.scores)) for hit in hits]
+def _combine(connector: Connector, found: Sequence[_Candidates]) -> list[list[Hit]]:
+    """The hits of each query; the payloads that no answer held yet are read for all at once."""
+    finals = [fusion.combine(one.query, one.rankings, one.scores) for one in found]
+    best = [fusion.top(final, one.query.limit) for one, final in zip(found, finals, strict=True)]
+    unread = fusion.union(
+        [id_ for id_ in ids if id_ not in one.payloads]
+        for one, ids in zip(found, best, strict=True)
+        if one.query.payload
+    )
+    late: dict[str, Payload] = {}
+    if unread:
+        batch = connector.fetch(unread, vectors=False)
+        late = dict(zip(batch.ids, batch.payloads, strict=True))
+    return [
+        [
+            replace(hit, scores=_scores_of(hit.id, one.scores))
+            for hit in _hits(one.query, ids, final, late | one.payloads)
+        ]
+        for one, ids, final in zip(found, best, finals, strict=True)
+    ]
 
 
 def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:

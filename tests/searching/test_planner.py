@@ -234,6 +234,23 @@ def test_candidates_are_scored_by_the_engine_where_it_can(query, by_engine, name
     assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in right], rel=1e-6)
 
 
+def test_the_payloads_of_a_batch_are_read_at_once():
+    """However many queries are composed; each hit has its own, and none where none is asked for."""
+    encoder = HashEncoder()
+    connector = Reads(collection="c")
+    connector.ensure(CollectionSchema(16, True, 16))
+    texts = ["one", "two", "three"]
+    payloads = [{"text": text} for text in texts]
+    connector.upsert(RecordBatch(texts, payloads, encoder.encode(texts)))
+    found = planner.run(connector, [HYBRID, replace(HYBRID, payload=False), HYBRID])
+    assert [[hit.text for hit in hits] for hits in found] == [
+        [hit.id for hit in found[0]],
+        [""] * 3,
+        [hit.id for hit in found[2]],
+    ]
+    assert connector.read == [False]
+
+
 @pytest.mark.parametrize(
     ("rerank", "named"), [(None, "b c"), (1, ""), (2, "b c"), (4, "b c d"), (9, "b c d")]
 )
