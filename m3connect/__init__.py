@@ -51,7 +51,16 @@ if TYPE_CHECKING:
     )
     from m3connect.trainer import train
     from m3connect.transfer import copy, verify
-    from m3connect.types import Document, Embeddings, Hit, Query, RecordBatch, Rrf, Weighted
+    from m3connect.types import (
+        Compression,
+        Document,
+        Embeddings,
+        Hit,
+        Query,
+        RecordBatch,
+        Rrf,
+        Weighted,
+    )
 
 # Loaded on first use: `import m3connect` stays cheap. No submodule may have one of these names,
 # or importing it would hide the function; hence ingestion, searching and trainer.
@@ -61,6 +70,7 @@ _HOMES = {
     "CollectionInfo": "m3connect.contract:CollectionInfo",
     "CollectionNotFound": "m3connect.errors:CollectionNotFound",
     "CollectionSchema": "m3connect.contract:CollectionSchema",
+    "Compression": "m3connect.types:Compression",
     "ConfigError": "m3connect.errors:ConfigError",
     "Connector": "m3connect.contract:Connector",
     "ConnectorError": "m3connect.errors:ConnectorError",
@@ -119,6 +129,7 @@ __all__ = [
     "CollectionInfo",
     "CollectionNotFound",
     "CollectionSchema",
+    "Compression",
     "ConfigError",
     "Connector",
     "ConnectorError",

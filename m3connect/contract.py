@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 from m3connect.errors import FingerprintMismatch, InputError
-from m3connect.types import LEGS, Leg, Rrf
+from m3connect.types import LEGS, Compression, Leg, Rrf, TokenDtype
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -53,7 +53,7 @@ class Fingerprint:
         weights: hash of the weights.
         tokenizer: hash of the tokenizer.
         legs: representations that are stored.
-        dense_width, multivector_width: D and C, 0 where the head is absent.
+        dense_width, multivector_width: D and C as they are stored, 0 where the head is absent.
         max_length: tokens after which a passage was cut.
         pooling: how the dense vector is made, ``cls`` or ``mean``.
         chunker: how documents were cut, empty when records came ready-made.
@@ -61,6 +61,7 @@ class Fingerprint:
             may be mixed, so a difference is logged and not refused (``docs/precision.md``).
         long_mode: what became of passages longer than that.
         format_version: of the stored records.
+        compression: what was kept of the representations.
     """
 
     model: str
@@ -75,10 +76,24 @@ class Fingerprint:
     precision: Precision = "float32"
     long_mode: LongMode = "truncate"
     format_version: int = FORMAT_VERSION
+    compression: Compression = field(default_factory=Compression)
+
+    def compressed(self, compression: Compression) -> Fingerprint:
+        """The same model with smaller representations."""
+        dense, multi = compression.dense_width, compression.multivector_width
+        return replace(
+            self,
+            dense_width=min(self.dense_width, dense or self.dense_width),
+            multivector_width=min(self.multivector_width, multi or self.multivector_width),
+            compression=compression,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; :meth:`from_json` reads them back."""
-        return asdict(self) | {"legs": list(self.legs)}
+        values = asdict(self) | {"legs": list(self.legs)}
+        del values["compression"]  # where nothing is left out, nothing is said
+        kept = self.compression.to_json()
+        return values | ({"compression": kept} if kept else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -89,20 +104,21 @@ class Fingerprint:
         """
         values = {"long_mode": "truncate", **values}
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        if set(values) | {"compression"} != known:
             raise InputError(
                 f"a fingerprint has the keys {sorted(known)}, this one {sorted(values)}"
             )
-        return cls(**{**values, "legs": tuple(values["legs"])})
+        kept = Compression.from_json(values.get("compression", {}))
+        return cls(**{**values, "legs": tuple(values["legs"]), "compression": kept})
 
     def require(
         self, stored: Fingerprint, *, collection: str, writing: bool, cut_alike: str = ""
     ) -> None:
         """Check that a collection made with ``stored`` can be used with this model.
 
-        Reading needs the same model and dense and multi-vector widths; writing also the same
-        chunker, maximum length and way with long texts, so that the collection stays of one piece.
-        Another precision is logged as a warning.
+        Reading needs the same model and vectors at least as wide, which are made as narrow; writing
+        also the same compression, chunker, maximum length and way with long texts, so that the
+        collection stays of one piece. Another precision is logged as a warning.
 
         Args:
             stored: the collection's.
@@ -113,21 +129,25 @@ class Fingerprint:
         Raises:
             FingerprintMismatch: names what differs and the ways out.
         """
-        matters = {"weights", "tokenizer", "dense_width", "multivector_width", "pooling"}
+        matters = {"weights", "tokenizer", "pooling"}
         if writing:
-            matters |= {"max_length", "long_mode", "chunker", "format_version"}
+            matters |= _SETTINGS | {"format_version"}
+        if not writing or self.compression == stored.compression:  # else that is what differs
+            matters |= {"dense_width", "multivector_width"}
+        now = replace(self.compressed(stored.compression), compression=self.compression)
         differs = [
             name
             for name in (field.name for field in fields(self))
-            if name in matters and getattr(stored, name) != getattr(self, name)
+            if name in matters and getattr(stored, name) != getattr(now, name)
         ]
         if differs:
             told = "; ".join(
-                f"{name}: collection {getattr(stored, name)!r}, now {getattr(self, name)!r}"
+                f"{name}: collection {_shown(getattr(stored, name))}, now {_shown(getattr(now, name))}"
                 for name in differs
             )
-            if set(differs) <= {"chunker", "max_length", "long_mode"}:
-                what, way = "with other settings", stored._way_to_cut(differs, cut_alike)
+            if set(differs) <= _SETTINGS:
+                what = "with other settings"
+                way = stored._way_to_make(differs, cut_alike, self.compression)
             else:
                 what, way = f"and cannot be used with {self.model!r}", self._way_to_model(stored)
             raise FingerprintMismatch(
@@ -143,18 +163,39 @@ class Fingerprint:
                 self.precision,
             )
 
-    def _way_to_cut(self, differs: Collection[str], cut_alike: str) -> str:
-        """What to pass to cut documents as with this one."""
+    def _way_to_make(
+        self, differs: Collection[str], cut_alike: str, compression: Compression
+    ) -> str:
+        """What to pass, and what not, to cut and store documents as with this one."""
         ways = [f"--max-length {self.max_length}"] if "max_length" in differs else []
         ways += [f"--long-mode {self.long_mode}"] if "long_mode" in differs else []
         ways += [cut_alike] if "chunker" in differs and cut_alike else []
-        return f"Pass {' '.join(ways)}" if ways else "Cut documents alike"
+        mine, others = self.compression.to_json(), compression.to_json()
+        ways += [
+            f"{_flag(name)} {value}" for name, value in mine.items() if others.get(name) != value
+        ]
+        without = " and ".join(_flag(name) for name in others if name not in mine)
+        told = [f"Pass {' '.join(ways)}"] if ways else []
+        told += [f"{'l' if ways else 'L'}eave out {without}"] if without else []
+        return " and ".join(told) or "Cut documents alike"
 
     def _way_to_model(self, stored: Fingerprint) -> str:
         """What to pass to get the stored one's model."""
         if stored.model == self.model and stored.weights != self.weights:  # trained from it, say
             return "Use --model with the folder it was made by, where two models share a name"
         return f"Use the same model and options (--model {stored.model})"
+
+
+_SETTINGS = frozenset({"max_length", "long_mode", "chunker", "compression"})
+"""What of a fingerprint is chosen at every ingestion, and not the model's."""
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, Compression) else repr(value)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +289,7 @@ class Capabilities:
         embedded: whether the engine runs in this process.
         legs: representations the engine can search.
         stores: representations it can store.
+        token_dtypes: precisions that it can store token values in.
         fusions: fusions of dense and sparse it answers in one request: ``rrf``, ``weighted``
             (missing legs count 0) and ``weighted_rescored`` (every candidate gets true scores).
         maxsim: whether it scores candidates by MaxSim in the same request, as a leg of
@@ -264,6 +306,7 @@ class Capabilities:
     embedded: bool
     legs: frozenset[Leg]
     stores: frozenset[Leg] = frozenset(LEGS)
+    token_dtypes: frozenset[TokenDtype] = frozenset(get_args(TokenDtype))
     fusions: frozenset[FusionKind] = frozenset()
     maxsim: bool = False
     scores_within: frozenset[Leg] = frozenset()
@@ -280,7 +323,7 @@ class CollectionSchema:
         dense_width: D, None without dense vectors.
         sparse: whether lexical weights are stored.
         multivector_width: C, None without multi-vectors.
-        multivector_dtype: how token values are stored.
+        multivector_dtype: how token values are stored (:mod:`m3connect.types.tokens`).
         payload_fields: payload paths to index for filtering, with their kinds. Filters work on
             every field; these are fast.
         fingerprint: the model behind the vectors, None when unknown.
@@ -289,7 +332,7 @@ class CollectionSchema:
     dense_width: int | None
     sparse: bool
     multivector_width: int | None
-    multivector_dtype: Literal["float16", "float32"] = "float16"
+    multivector_dtype: TokenDtype = "float16"
     payload_fields: Mapping[str, FieldKind] = field(default_factory=dict)
     fingerprint: Fingerprint | None = None
 
@@ -315,6 +358,7 @@ class CollectionSchema:
             made_by.dense_width if "dense" in kept else None,
             "sparse" in kept,
             made_by.multivector_width if "multivector" in kept else None,
+            made_by.compression.multivector_dtype or "float16",
             payload_fields=payload_fields or {},
             fingerprint=replace(made_by, legs=kept, chunker=chunker),
         )

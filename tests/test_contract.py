@@ -7,6 +7,7 @@ import pytest
 
 from m3connect.contract import CollectionSchema, Fingerprint
 from m3connect.errors import FingerprintMismatch, InputError
+from m3connect.types import Compression
 
 PRINT = Fingerprint("m", "w1", "t1", ("dense", "sparse", "multivector"), 2, 3, 512, "cls", "c1")
 SCHEMA = CollectionSchema(2, sparse=True, multivector_width=3, fingerprint=PRINT)
@@ -64,6 +65,43 @@ def test_other_settings_are_answered_with_what_to_pass():
         now.require(PRINT, collection="c", writing=True, cut_alike="--chunk-tokens 64")
     assert "with other settings" in str(caught.value)
     assert "Pass --max-length 512 --chunk-tokens 64, or" in str(caught.value)
+
+
+def test_a_compressed_collection_is_asked_by_the_whole_model_and_by_one_as_narrow():
+    """Queries can be made narrower, never wider; writing needs the same compression."""
+    narrow = PRINT.compressed(Compression(dense_width=1, multivector_pool=2))
+    assert (narrow.dense_width, narrow.multivector_width) == (1, 3)
+    assert Fingerprint.from_json(narrow.to_json()) == narrow
+    for now in (PRINT, narrow, PRINT.compressed(Compression(dense_width=1))):
+        now.require(narrow, collection="c", writing=False)
+    with pytest.raises(FingerprintMismatch, match="dense_width: collection 2, now 1"):
+        narrow.require(PRINT, collection="c", writing=False)
+    narrow.require(narrow, collection="c", writing=True)
+
+
+@pytest.mark.parametrize(
+    ("now", "way"),
+    [
+        (Compression(), "Pass --dense-width 1 --multivector-pool 2, or"),
+        (Compression(dense_width=2, multivector_pool=2), "Pass --dense-width 1, or"),
+        (
+            Compression(multivector_pool=2, sparse_top=9),
+            "Pass --dense-width 1 and leave out --sparse-top",
+        ),
+        (
+            Compression(dense_width=1, multivector_pool=2, multivector_width=2),
+            "Leave out --multivector-width, or",
+        ),
+    ],
+)
+def test_another_compression_is_answered_with_what_to_pass(now, way):
+    """Records of a collection are all compressed alike, and the options for that are named."""
+    stored = PRINT.compressed(Compression(dense_width=1, multivector_pool=2))
+    with pytest.raises(
+        FingerprintMismatch, match="compression: collection dense_width 1, "
+    ) as caught:
+        PRINT.compressed(now).require(stored, collection="c", writing=True)
+    assert way in str(caught.value)
 
 
 def test_schema_differences_are_listed():

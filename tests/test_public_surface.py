@@ -16,6 +16,7 @@ PUBLIC = [
     "CollectionInfo",
     "CollectionNotFound",
     "CollectionSchema",
+    "Compression",
     "ConfigError",
     "Connector",
     "ConnectorError",

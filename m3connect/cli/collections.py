@@ -168,6 +168,7 @@ def _lines(seen: Overview) -> list[tuple[str, str]]:
             ("model", f"{made_by.model}, up to {made_by.max_length} tokens, {made_by.precision}"),
             ("chunker", made_by.chunker or "-"),
         ]
+        lines += [("kept", str(made_by.compression))] if made_by.compression else []
     fields = (f"{field} ({kind})" for field, kind in schema.payload_fields.items())
     lines.append(("indexed fields", ", ".join(fields) or "-"))
     lines += [(f"note {name}", json_line(note)) for name, note in seen.info.notes.items()]

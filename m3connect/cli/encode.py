@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from m3connect.cli import lists
-from m3connect.cli.options import Mark, ModelChoice, Output
+from m3connect.cli.options import CompressedModel, Mark, Output
 from m3connect.cli.reading import Reading, Selecting, say
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def encode(
     text_field: Annotated[str, typer.Option(help="Field with the text.")] = "text",
     selected: Selecting,
     reading: Reading,
-    model: ModelChoice,
+    model: CompressedModel,
     printed: Output,
 ) -> None:
     """Encode texts into a Parquet file.

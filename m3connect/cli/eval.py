@@ -51,7 +51,9 @@ def evaluate(
     storage: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LIST", help="Also try smaller multi-vectors: int8, binary, pool2, pool2-int8."
+            metavar="LIST",
+            help="Also try what can be stored smaller: dense128, top64 (terms), pool2, width128, int8, "
+            "binary (token vectors), and several at once: pool2-int8.",
         ),
     ] = None,
     metrics: Annotated[
@@ -190,6 +192,8 @@ def evaluate(
         typer.echo(json.dumps(tables.summary(results)))
     else:
         _show(results, measured)
+        if storage:
+            typer.echo(tables.sizes(results, measured[0]).markdown() + "\n")
     for result in results:
         eval_options.warn(result.dataset, result.warnings)
     if no_qrels:

@@ -12,7 +12,7 @@ import typer
 
 from m3connect.cli import lists
 from m3connect.cli.console import counted
-from m3connect.cli.options import Mark, ModelChoice, Output, Target
+from m3connect.cli.options import CompressedModel, Mark, Output, Target
 from m3connect.cli.reading import (
     Cutting,
     Documents,
@@ -101,7 +101,7 @@ def ingest(
     replacing: Replacing,
     waiting: Waiting,
     where: Target,
-    model: ModelChoice,
+    model: CompressedModel,
     printed: Output,
 ) -> None:
     """Read documents, cut them into passages, encode them and write them to a collection.
@@ -137,6 +137,11 @@ def ingest(
         sources = ingestion.find(paths, selected.selection(outputs), remarks)
         open_source = opener(documents, files, passages)
         opened = open_source(sources, model.load, remarks=remarks)
+        if isinstance(opened, ingestion.EncodedSource) and model.compression():
+            raise ConfigError(
+                f"these are embeddings, which are stored as they are: give {model.compression()} to "
+                "m3connect encode"
+            )
         chosen = stored.chosen()
         refusal: Exception | None = None
         with (

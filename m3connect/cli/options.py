@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from m3connect.contract import Connector
     from m3connect.inference import M3Encoder
     from m3connect.inference.remote import RemoteEncoder
+    from m3connect.types import Compression
 
 BackendName = Literal["auto", "onnx", "torch"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "int8", "int8-7bit"]
 LongModeName = Literal["truncate", "chunk", "mcls"]
 FusionName = Literal["rrf", "weighted"]
+TokenDtypeName = Literal["float32", "float16", "int8", "binary"]
+
+_SMALLER = "Smaller representations"
 
 
 class Mark(Enum):
@@ -199,6 +203,79 @@ class ModelChoice:
             "long_mode": self.long_mode,
             "batch_tokens": self.batch_tokens,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressedModel(ModelChoice):
+    """A checkpoint, and what is kept of the representations that it makes."""
+
+    dense_width: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Keep the first N values of dense vectors, for models trained for it (Matryoshka).",
+            rich_help_panel=_SMALLER,
+            min=1,
+            show_default=False,
+        ),
+    ] = None
+    sparse_top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Keep the N heaviest terms of a passage.",
+            rich_help_panel=_SMALLER,
+            min=1,
+            show_default=False,
+        ),
+    ] = None
+    multivector_width: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Keep the first N values of token vectors.",
+            rich_help_panel=_SMALLER,
+            min=1,
+            show_default=False,
+        ),
+    ] = None
+    multivector_pool: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Make one token vector of N that are alike, in passages.",
+            rich_help_panel=_SMALLER,
+            min=2,
+            show_default=False,
+        ),
+    ] = None
+
+    multivector_dtype: Annotated[
+        TokenDtypeName | None,
+        typer.Option(
+            help="How token values are stored. Default: float16.",
+            rich_help_panel=_SMALLER,
+            show_default=False,
+        ),
+    ] = None
+
+    def how(self) -> dict[str, Any]:
+        """With the compression, if there is any."""
+        kept = self.compression()
+        # Without arguments super() does not know a class that was made anew for its slots.
+        return ModelChoice.how(self) | ({"compression": kept} if kept else {})
+
+    def compression(self) -> Compression:
+        """What is kept."""
+        from m3connect.types import Compression
+
+        return Compression(
+            dense_width=self.dense_width,
+            sparse_top=self.sparse_top,
+            multivector_width=self.multivector_width,
+            multivector_pool=self.multivector_pool,
+            multivector_dtype=self.multivector_dtype,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m3connect.cli.options import ModelChoice, Output, Target
+from m3connect.cli.options import CompressedModel, Output, Target
 from m3connect.cli.reading import Cutting, Documents, Reading, Storing, Waiting, opener, say
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def retry(
     stored: Storing,
     waiting: Waiting,
     where: Target,
-    model: ModelChoice,
+    model: CompressedModel,
     printed: Output,
 ) -> None:
     """Ingest the documents again that are listed in FILE, once what made them fail is mended.

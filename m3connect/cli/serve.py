@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from m3connect.cli.lists import names
-from m3connect.cli.options import Mark, ModelChoice, Output, Target, open_connector
+from m3connect.cli.options import CompressedModel, Mark, Output, Target, open_connector
 from m3connect.cli.refining import RerankerName, load_reranker
 from m3connect.errors import ConfigError
 
@@ -68,7 +68,7 @@ def serve(
     ] = None,
     reranker: RerankerName = None,
     where: Target,
-    model: ModelChoice,
+    model: CompressedModel,
     printed: Output,
 ) -> None:
     """Serve the encoder and collections over HTTP, with a search page.
@@ -117,7 +117,7 @@ def mcp(
     scope: Scope = None,
     writable: Writable = False,
     where: Target,
-    model: ModelChoice,
+    model: CompressedModel,
     printed: Output,
 ) -> None:
     """Offer collections to an agent as tools of the Model Context Protocol.
@@ -142,7 +142,7 @@ def mcp(
 @contextmanager
 def _service(
     where: Target,
-    model: ModelChoice,
+    model: CompressedModel,
     *,
     access: Access | None = None,
     writable: bool = False,

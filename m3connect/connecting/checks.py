@@ -13,6 +13,7 @@ from m3connect.contract import RESERVED_PREFIX
 from m3connect.errors import InputError
 from m3connect.filters import Filter, parse
 from m3connect.types import Rrf
+from m3connect.types.tokens import array_dtype
 
 if TYPE_CHECKING:
     from m3connect.contract import CollectionSchema, Limits
@@ -182,7 +183,7 @@ def _check_multivector(batch: RecordBatch, schema: CollectionSchema, limits: Lim
     rows = np.repeat(np.arange(len(multi)), lengths)
     bad_tokens = ~np.isfinite(multi.vectors).all(axis=1)
     _check_finite(batch, "multivector", np.bincount(rows[bad_tokens], minlength=len(multi)) > 0)
-    largest = np.finfo(schema.multivector_dtype).max
+    largest = np.finfo(array_dtype(schema.multivector_dtype)).max
     if np.finfo(multi.vectors.dtype).max > largest:
         highest = np.abs(multi.vectors).max(axis=1)
         if (highest > largest).any():

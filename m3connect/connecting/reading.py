@@ -10,6 +10,7 @@ import numpy as np
 from m3connect.contract import CollectionSchema, LegSelection
 from m3connect.errors import InputError
 from m3connect.types import Embeddings, Leg, MultiVectors, SparseVectors
+from m3connect.types.tokens import array_dtype
 
 R = TypeVar("R")
 
@@ -65,10 +66,11 @@ def read_embeddings(
         sparse = SparseVectors.from_rows([read["sparse"](row) for row in rows])
     if "multivector" in legs:
         assert schema.multivector_width is not None
+        dtype = array_dtype(schema.multivector_dtype)
         multi = MultiVectors.from_rows(
-            [np.asarray(read["multivector"](row), schema.multivector_dtype) for row in rows],
+            [np.asarray(read["multivector"](row), dtype) for row in rows],
             width=schema.multivector_width,
-            dtype=schema.multivector_dtype,
+            dtype=dtype,
         )
     return Embeddings(
         dense,

@@ -7,7 +7,7 @@ known_items.py      queries out of the documents, where nobody wrote any
 live.py             the same through a connector
 measure.py metrics.py answers.py significance.py    from answers to figures and how sure they are
 baselines.py bm25.py            rows to compare with
-compression.py      smaller multi-vectors
+compression.py      smaller representations
 tune.py             the fusion that serves these data
 sweep.py            the cut, mode and depth that serve these data, with what each costs
 reports/            what people and machines read

@@ -23,10 +23,9 @@ from m3connect.evaluation.offline import OfflineSearch, by_document, passages_fo
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.ingestion.chunking import Chunker
 from m3connect.progress import Progress, silent
-from m3connect.searching import planner
+from m3connect.searching import planner, search
 from m3connect.searching.modes import Preset, for_database, needed, parse_mode, to_query
 from m3connect.searching.names import MODES, Mode, ModeName
-from m3connect.searching.search import served_preset
 from m3connect.types import Embeddings, Leg
 
 OVERLAP = 10
@@ -92,10 +91,10 @@ def evaluate(
     info = connector.describe()
     require(connector, encoder, passages)
     measured = [parse_mode(mode) for mode in modes]
-    preset = for_database(preset or served_preset(encoder.info, info), depth)
+    preset = for_database(preset or search.served_preset(encoder.info, info), depth)
     legs = needed(measured, preset, available=info.schema.legs)
     texts = [query.text for query in dataset.queries]
-    queries = encoder.encode(texts, kind="query", legs=legs)
+    queries = search.as_stored(info, encoder.encode(texts, kind="query", legs=legs), "query")
     with tempfile.TemporaryDirectory() as folder:
         contents = read(connector, legs if reference else (), Path(folder), progress=progress)
         warnings = differences(dataset, contents)
@@ -140,9 +139,8 @@ def require(connector: Connector, encoder: Encoder, passages: Chunker | None = N
         FingerprintMismatch: it was made by another model, or cut in another way.
     """
     info = connector.describe()
+    search.require(info, encoder)
     stored = info.schema.fingerprint
-    if stored is not None:
-        encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
     cut_as = stored.chunker if stored is not None else ""
     if passages is not None and cut_as != passages.description:
         raise FingerprintMismatch(

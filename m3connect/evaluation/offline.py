@@ -13,10 +13,10 @@ from m3connect.evaluation import exact
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.progress import Progress, silent
 from m3connect.searching import fusion
-from m3connect.searching.modes import Preset, legs_of, to_queries
+from m3connect.searching.modes import Preset, to_queries
 from m3connect.searching.names import FusedMode, Mode
 from m3connect.searching.scoring import leg_scores
-from m3connect.types import Embeddings, FloatArray, Leg, Query
+from m3connect.types import Compression, Embeddings, FloatArray, Leg, Query
 
 Answer = dict[str, float]
 """A query's documents by id, with scores."""
@@ -93,11 +93,17 @@ class OfflineSearch:
     progress: Progress = silent
     _rankings: dict[Leg, exact.Ranking] = field(init=False, default_factory=dict)
 
-    def over(self, store: EmbeddingStore) -> OfflineSearch:
-        """The same search with other multi-vectors of the same records."""
-        other: OfflineSearch = replace(self, store=store)
-        for leg in legs_of("multivector", self.preset):
-            if leg != "multivector":
+    def compressed(self, compression: Compression, store: EmbeddingStore) -> OfflineSearch:
+        """The same search with other vectors of the same records.
+
+        Args:
+            compression: of the records; queries are made as narrow.
+            store: the records as they are kept.
+        """
+        queries = compression.of(self.queries, "query")
+        other: OfflineSearch = replace(self, store=store, queries=queries)
+        for leg in self.queries.legs:
+            if leg != "multivector" and leg not in compression.legs:  # whose ranking stays
                 other._rankings[leg] = self.ranking(leg)
         return other
 

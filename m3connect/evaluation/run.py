@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from m3connect.ingestion.chunking import Chunker
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import Preset, legs_of, needed, parse_mode, preset_for
 from m3connect.searching.names import MODES, Mode, ModeName
-from m3connect.types import Embeddings, Leg
+from m3connect.types import Compression, Embeddings, Leg
 
 
 def evaluate(
@@ -50,7 +50,8 @@ def evaluate(
         encoder: the model; texts longer than it reads are cut off, unless ``passages`` are made.
         modes: what to measure.
         beside: baselines to put beside.
-        storages: smaller forms of the multi-vectors to try in the mode ``multivector``.
+        storages: smaller forms to try (:mod:`m3connect.evaluation.compression`), each in the mode of
+            the representations that it makes smaller.
         preset: depths, weights and candidates; default: what :func:`m3connect.search` does.
         passages: cuts the documents as ingestion does; each counts by its best passage. Baselines
             read whole documents all the same.
@@ -66,15 +67,16 @@ def evaluate(
     """
     requires.check()
     check(names, dataset)
-    for name in storages:
-        compression.parse(name)
+    smaller = {name: compression.parse(name) for name in storages}
+    for kept in smaller.values():
+        kept.check(encoder.info.fingerprint.dense_width, encoder.info.fingerprint.multivector_width)
     preset = preset or preset_for(encoder.info)
     rows: list[Row] = []
     warnings = list(dataset.warnings)
     settings = {"model": encoder.info.fingerprint.to_json(), "preset": asdict(preset)}
     measured = [parse_mode(mode) for mode in modes]
     searched: list[Mode] = list(measured)
-    searched += ["multivector"] if storages else []
+    searched += [compression.mode_of(kept) for kept in smaller.values()]
     searched += ["dense"] if "dense+bm25" in beside else []
     with tempfile.TemporaryDirectory() as scratch:
         search = None
@@ -95,7 +97,7 @@ def evaluate(
             if made is not None:
                 settings["passages"] = {"cut_as": made.cut_as, "count": len(made.ids)}
             rows += _mode_rows(dataset, search, measured, names, record)
-            rows += _storage_rows(dataset, search, storages, names, record, Path(scratch))
+            rows += _storage_rows(dataset, search, smaller, names, record, Path(scratch))
         rows += baselines.rows(
             dataset, encoder, beside, search, names=names, record=record, progress=progress
         )
@@ -186,7 +188,7 @@ def _mode_rows(
     names: Sequence[str],
     record: Recorder | None,
 ) -> Iterator[Row]:
-    sizes = compression.bytes_per_document(search.store.shards, len(dataset.ids), "float16")
+    sizes = compression.bytes_per_document(search.store.shards, len(dataset.ids))
     for mode in modes:
         row = measure(mode, dataset, search.run_by_document(mode), names, record)
         yield replace(
@@ -197,17 +199,19 @@ def _mode_rows(
 def _storage_rows(
     dataset: Dataset,
     search: OfflineSearch,
-    storages: Sequence[str],
+    storages: Mapping[str, Compression],
     names: Sequence[str],
     record: Recorder | None,
     scratch: Path,
 ) -> Iterator[Row]:
-    for name in storages:
-        smaller = compression.convert(search.store, name, scratch / name, progress=search.progress)
-        answers = search.over(smaller).run_by_document("multivector")
-        row = measure(f"multivector {name}", dataset, answers, names, record)
-        sizes = compression.bytes_per_document(smaller.shards, len(dataset.ids), name)
-        legs = legs_of("multivector", search.preset)
+    for name, kept in storages.items():
+        mode = compression.mode_of(kept)
+        store = compression.convert(search.store, kept, scratch / name, progress=search.progress)
+        answers = search.compressed(kept, store).run_by_document(mode)
+        row = measure(f"{mode} {name}", dataset, answers, names, record)
+        dtype = kept.multivector_dtype or "float16"
+        sizes = compression.bytes_per_document(store.shards, len(dataset.ids), dtype)
+        legs = legs_of(mode, search.preset)
         yield replace(row, size=sum(sizes[leg] for leg in legs if leg in sizes))
 
 

@@ -247,7 +247,7 @@ class _Cut:
             progress=progress,
         )
         store = self.search.store
-        self.sizes = compression.bytes_per_document(store.shards, len(dataset.ids), "float16")
+        self.sizes = compression.bytes_per_document(store.shards, len(dataset.ids))
         texts = made.encoded() if made else (each.text for each in dataset.documents())
         sample = [text for text, _ in zip(texts, range(SAMPLE), strict=False)]
         cost = cost_of(encoder, sample, legs)

@@ -4,7 +4,8 @@
     embeddings = encoder.encode(["How do I rotate keys?"], kind="query")
 
 The path of a text: tokenise (``model/tokenize.py``) -> batch by token budget (``batching.py``) -> forward
-pass (``onnx_backend.py`` or ``torch_backend.py``) -> drop what is not content -> ``Embeddings``.
+pass (``onnx_backend.py`` or ``torch_backend.py``) -> drop what is not content -> ``Embeddings`` -> what
+of them is kept (``types/compression.py``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from m3connect.model.folding import CaseFolding
 from m3connect.model.hub import resolve
 from m3connect.model.pieces import PieceTokenizer, open_tokenizer
 from m3connect.model.tokenize import TextTokenizer, TokenIds
-from m3connect.types import LEGS, Embeddings, Leg
+from m3connect.types import LEGS, Compression, Embeddings, Leg
 
 if TYPE_CHECKING:
     from m3connect.inference.remote import RemoteEncoder
@@ -58,10 +59,11 @@ class M3Encoder:
         long_mode: what becomes of a longer text, see :meth:`load`.
         batch_tokens: token budget of a batch, None for what suits the device.
         multivector_dtype: how token vectors are returned.
+        compression: what is kept of the representations; None for all.
 
     Raises:
-        ConfigError: ``max_length`` or ``batch_tokens`` is out of range, or ``long_mode`` is not
-            possible.
+        ConfigError: ``max_length``, ``batch_tokens`` or a width of ``compression`` is out of range, or
+            ``long_mode`` is not possible.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class M3Encoder:
         long_mode: LongMode = "truncate",
         batch_tokens: int | None = None,
         multivector_dtype: Literal["float16", "float32"] = "float16",
+        compression: Compression | None = None,
     ) -> None:
         self.config = config
         self._tokenizer = tokenizer
@@ -89,6 +92,8 @@ class M3Encoder:
         self._tokenizer_hash = tokenizer_hash
         self._fold = CaseFolding(tokenizer) if config.fold_case else None
         self._multivector_dtype = np.dtype(multivector_dtype)
+        self.compression = compression or Compression()
+        self.compression.check(config.dense_width, config.multivector_width)
         self._loaded: _Loaded | None = None
 
     def __repr__(self) -> str:
@@ -124,6 +129,7 @@ class M3Encoder:
         long_mode: LongMode = "truncate",
         batch_tokens: int | None = None,
         multivector_dtype: Literal["float16", "float32"] = "float16",
+        compression: Compression | None = None,
         threads: int | None = None,
         cache_dir: Path | None = None,
     ) -> Self | RemoteEncoder:
@@ -149,6 +155,7 @@ class M3Encoder:
                 for its dense vector (M3 paper, appendix B.2); for models with CLS pooling, on torch.
             batch_tokens: token budget of a batch; None for what suits the device.
             multivector_dtype: how token vectors are returned.
+            compression: what is kept of the representations; None for all.
             threads: threads to compute with (in torch a setting of the whole process), of each
                 process where there are several.
             cache_dir: where downloads are kept, instead of the hub's default (``HF_HOME``).
@@ -163,7 +170,7 @@ class M3Encoder:
             chosen = {backend, device, dtype, long_mode} != {"auto", "truncate"}
             if chosen or max_length or batch_tokens or revision:
                 raise ConfigError(f"{name} runs elsewhere: how it runs is the service's choice")
-            return RemoteEncoder(str(name))
+            return RemoteEncoder(str(name), compression=compression)
         path = resolve(str(name), revision=revision, cache_dir=cache_dir)
         checkpoint = open_checkpoint(path, str(name))
         tokenizer, tokenizer_hash = open_tokenizer(checkpoint.path)
@@ -178,6 +185,7 @@ class M3Encoder:
             long_mode=long_mode,
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
+            compression=compression,
         )
         encoder._loaded = _Loaded(
             # Another process may run in another folder.
@@ -190,6 +198,7 @@ class M3Encoder:
             long_mode=long_mode,
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
+            compression=compression,
             threads=threads,
             cache_dir=cache_dir,
         )
@@ -216,6 +225,7 @@ class M3Encoder:
             long_mode=self._text.long_mode,
             batch_tokens=batch_tokens,
             multivector_dtype="float16" if self._multivector_dtype == np.float16 else "float32",
+            compression=self.compression,
         )
         if self._loaded is not None:
             other._loaded = replace(self._loaded, max_length=max_length, batch_tokens=batch_tokens)
@@ -242,7 +252,8 @@ class M3Encoder:
             precision=self.backend.choice.precision,
             long_mode=self._text.long_mode,
         )
-        return ModelInfo(self.config.name, fingerprint, self.config.fusion_weights)
+        kept = fingerprint.compressed(self.compression)
+        return ModelInfo(self.config.name, kept, self.config.fusion_weights)
 
     def encode(
         self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
@@ -335,7 +346,7 @@ class M3Encoder:
         inputs = (tokens.take(rows) for rows in batches)
         for rows, outputs in zip(batches, self.backend.run_all(inputs, legs), strict=True):
             target.put(rows, outputs)
-        return target.embeddings(self._fold)
+        return self.compression.of(target.embeddings(self._fold), kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,6 +362,7 @@ class _Loaded:
     long_mode: LongMode
     batch_tokens: int | None
     multivector_dtype: Literal["float16", "float32"]
+    compression: Compression | None
     threads: int | None
     cache_dir: Path | None
 
@@ -368,6 +380,7 @@ def _load_again(loaded: _Loaded, weights: str, tokenizer: str) -> M3Encoder | Re
         long_mode=loaded.long_mode,
         batch_tokens=loaded.batch_tokens,
         multivector_dtype=loaded.multivector_dtype,
+        compression=loaded.compression,
         threads=loaded.threads,
         cache_dir=loaded.cache_dir,
     )

@@ -24,7 +24,7 @@ from m3connect.inference.pairs import PairScores, score_pairs
 from m3connect.inference.wire import Wire
 from m3connect.model.config import M3Config
 from m3connect.model.tokenize import TextTokenizer
-from m3connect.types import LEGS, Embeddings, Leg
+from m3connect.types import LEGS, Compression, Embeddings, Leg
 
 if TYPE_CHECKING:
     import httpx
@@ -44,6 +44,7 @@ class RemoteEncoder:
         timeout: seconds for one request.
         policy: how patiently a service that is away or full is asked again.
         client: in place of one for ``url``.
+        compression: what is kept of what the service gives; None for all.
 
     Raises:
         ConfigError: httpx is not installed, or the service is of another kind.
@@ -58,6 +59,7 @@ class RemoteEncoder:
         timeout: float = 120.0,
         policy: retry.RetryPolicy = retry.DEFAULT_POLICY,
         client: httpx.Client | None = None,
+        compression: Compression | None = None,
     ) -> None:
         self._wire = Wire(
             url,
@@ -69,12 +71,16 @@ class RemoteEncoder:
             client=client,
         )
         self.url = self._wire.url
+        self._compression = compression or Compression()
         model = self._json("GET", "/v1/m3/model")
-        self.info = ModelInfo(
-            model["name"],
-            Fingerprint.from_json(model["fingerprint"]),
-            tuple(model["weights"]),
-        )
+        served = Fingerprint.from_json(model["fingerprint"])
+        if self._compression and served.compression:
+            raise ConfigError(
+                f"the service at {self.url} compresses already ({served.compression}): leave "
+                "compression to it"
+            )
+        self._compression.check(served.dense_width, served.multivector_width)
+        self.info = ModelInfo(model["name"], self._kept(served), tuple(model["weights"]))
         self.config = M3Config.model_validate(model["config"])
 
     @cached_property
@@ -150,10 +156,14 @@ class RemoteEncoder:
         table = pa.ipc.open_stream(answer.content).read_all()
         stored = (table.schema.metadata or {}).get(b"m3connect.fingerprint")
         self._same(Fingerprint.from_json(json.loads(stored)) if stored else None)
-        return Embeddings.from_arrow(table)[: len(texts)]
+        made = Embeddings.from_arrow(table)[: len(texts)]
+        return self._compression.of(made, kind)
+
+    def _kept(self, served: Fingerprint) -> Fingerprint:
+        return served.compressed(self._compression) if self._compression else served
 
     def _same(self, now: Fingerprint | None) -> None:
-        if now != self.info.fingerprint:
+        if now is None or self._kept(now) != self.info.fingerprint:
             raise FingerprintMismatch(
                 f"the service at {self.url} now runs another model than {self.info.name!r}: load "
                 "the encoder again, and use a collection of that model"

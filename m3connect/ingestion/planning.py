@@ -22,7 +22,8 @@ from m3connect.ingestion.report import KeptLetters
 from m3connect.ingestion.sink import Empty, Sink, Unchanged, Work
 from m3connect.ingestion.steps import GROUP_CHARACTERS, GROUP_PASSAGES, Passage, grouped, passages
 from m3connect.progress import Progress, silent
-from m3connect.types import Embeddings, Leg
+from m3connect.types import Embeddings, Leg, TokenDtype
+from m3connect.types.tokens import token_bytes
 
 SAMPLE = 32  # passages encoded to measure speed and size
 
@@ -164,7 +165,7 @@ def _records(
         if isinstance(event, Work):
             batch = event.batch
             tally.chunks += len(batch)
-            sizes = bytes_by_leg(batch.embeddings)
+            sizes = bytes_by_leg(batch.embeddings, source.schema(legs, {}).multivector_dtype)
             tally.bytes.update(sizes)
             whole = sum(record_bytes(batch, row) for row in range(len(batch)))
             tally.bytes["payload"] += whole - batch.embeddings.nbytes
@@ -272,9 +273,19 @@ def cost_of(encoder: Encoder, sample: Sequence[str], legs: Sequence[Leg]) -> Cos
     start = time.perf_counter()
     embeddings = encoder.encode(sample, legs=legs)
     seconds = time.perf_counter() - start
-    return Cost(int(embeddings.n_tokens.sum()), seconds, bytes_by_leg(embeddings))
+    dtype = encoder.info.fingerprint.compression.multivector_dtype
+    return Cost(int(embeddings.n_tokens.sum()), seconds, bytes_by_leg(embeddings, dtype))
 
 
-def bytes_by_leg(embeddings: Embeddings) -> dict[Leg, int]:
-    """What the vectors of each representation take, as they are."""
-    return {leg: getattr(embeddings, leg).nbytes for leg in embeddings.legs}
+def bytes_by_leg(embeddings: Embeddings, dtype: TokenDtype | None = None) -> dict[Leg, int]:
+    """What the vectors of each representation take.
+
+    Args:
+        embeddings: the vectors.
+        dtype: in which token values are stored; None for the one that they have.
+    """
+    sizes: dict[Leg, int] = {leg: getattr(embeddings, leg).nbytes for leg in embeddings.legs}
+    multi = embeddings.multivector
+    if multi is not None and dtype is not None:
+        sizes["multivector"] = len(multi.vectors) * token_bytes(multi.width, dtype)
+    return sizes

@@ -45,7 +45,7 @@ from m3connect.ingestion.steps import (
 )
 from m3connect.ingestion.tables import as_reader, from_batches
 from m3connect.stores.parquet import Contents, contents, no_records, records_to_arrow
-from m3connect.types import Leg, RecordBatch
+from m3connect.types import Compression, Leg, RecordBatch
 from m3connect.types.vectors import portable_schema
 
 
@@ -57,10 +57,13 @@ def load_encoder(model: str, options: Mapping[str, Any] | None = None) -> Encode
 
     Args:
         model: its name.
-        options: of :meth:`m3connect.M3Encoder.load`.
+        options: of :meth:`m3connect.M3Encoder.load`; ``compression`` may be as JSON has it.
     """
     threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or None
-    return _loaded(model, tuple(sorted(({"threads": threads} | dict(options or {})).items())))
+    chosen = {"threads": threads} | dict(options or {})
+    if isinstance(chosen.get("compression"), Mapping):
+        chosen["compression"] = Compression.from_json(chosen["compression"])
+    return _loaded(model, tuple(sorted(chosen.items())))
 
 
 @lru_cache(maxsize=2)

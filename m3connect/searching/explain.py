@@ -139,6 +139,8 @@ def _token_matches(
     similarities: FloatArray = query.astype(np.float32) @ passage.astype(np.float32).T
     best = similarities.argmax(axis=1)
     share = similarities.max(axis=1) / len(query)
+    if len(passage_names) > len(passage):  # pooled: a vector stands for several tokens
+        passage_names = []
     return tuple(
         TokenMatch(_name(query_names, row), _name(passage_names, int(best[row])), float(share[row]))
         for row in np.argsort(-share, kind="stable").tolist()
@@ -146,5 +148,5 @@ def _token_matches(
 
 
 def _name(names: list[str], row: int) -> str:
-    """The token's text, or its position where the stored text does not give as many tokens."""
+    """The token's text, or its position where the text does not give as many tokens."""
     return names[row] if row < len(names) else f"[{row}]"

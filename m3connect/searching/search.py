@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from m3connect.contract import CollectionInfo, Connector, Encoder, ModelInfo, Reranker
+from m3connect.contract import CollectionInfo, Connector, Encoder, Kind, ModelInfo, Reranker
 from m3connect.errors import InputError
 from m3connect.filters import AnyFilter, as_filter
 from m3connect.searching import modes, planner
@@ -20,7 +20,7 @@ from m3connect.searching.modes import Preset
 from m3connect.searching.names import Mode, ModeName
 from m3connect.searching.planner import Hits
 from m3connect.searching.refining import GroupBy, Refinement
-from m3connect.types import Fusion, Hit, Leg, Query, shown
+from m3connect.types import Embeddings, Fusion, Hit, Leg, Query, shown
 
 
 class TextHits(Hits):
@@ -252,11 +252,10 @@ def build_queries(
     for row, text in enumerate(texts):
         if not text.strip():
             raise InputError(f"query {row + 1} of {len(texts)} is an empty text")
-    stored = info.schema.fingerprint
-    if stored is not None:
-        encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
+    require(info, encoder)
     preset = _with_options(served_preset(encoder.info, info), fusion, depth)
-    embeddings = encoder.encode(texts, kind="query", legs=_legs(chosen, preset, info))
+    legs = _legs(chosen, preset, info)
+    embeddings = as_stored(info, encoder.encode(texts, kind="query", legs=legs), "query")
     condition = as_filter(filter)
     return [
         modes.to_query(
@@ -270,6 +269,29 @@ def build_queries(
         )
         for row in range(len(texts))
     ]
+
+
+def require(info: CollectionInfo, encoder: Encoder) -> None:
+    """See that a collection was made by this model, if it says by which.
+
+    Raises:
+        FingerprintMismatch: it was made by another.
+    """
+    stored = info.schema.fingerprint
+    if stored is not None:
+        encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
+
+
+def as_stored(info: CollectionInfo, embeddings: Embeddings, kind: Kind) -> Embeddings:
+    """Embeddings by a collection's model, compressed as its vectors are.
+
+    Args:
+        info: of the collection.
+        embeddings: of texts.
+        kind: whether they ask or answer; queries are made as narrow, and otherwise kept whole.
+    """
+    stored = info.schema.fingerprint
+    return embeddings if stored is None else stored.compression.of(embeddings, kind)
 
 
 def served_preset(model: ModelInfo, collection: CollectionInfo) -> Preset:

@@ -35,6 +35,7 @@ from m3connect.types import (
     SparseVector,
     TokenArray,
 )
+from m3connect.types.tokens import rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +318,7 @@ def _record(
     embedding = embeddings.take(np.array([row]))
     multi = None
     if embedding.multivector is not None:
-        multi = embedding.multivector[0].astype(schema.multivector_dtype)
+        multi = rounded(embedding.multivector[0], schema.multivector_dtype)
     return _Record(
         copy.deepcopy(dict(payload)),
         None if embedding.dense is None else embedding.dense[0],

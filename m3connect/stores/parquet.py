@@ -49,6 +49,7 @@ from m3connect.types import (
     RecordBatch,
     SparseVectors,
 )
+from m3connect.types.tokens import array_dtype
 
 LAYOUT = 2
 """Raised when the columns or the metadata change their meaning."""
@@ -180,7 +181,7 @@ def no_records(schema: CollectionSchema) -> RecordBatch:
     """A batch of none, with the representations of a schema."""
     multi = None
     if schema.multivector_width is not None:
-        width, dtype = schema.multivector_width, schema.multivector_dtype
+        width, dtype = schema.multivector_width, array_dtype(schema.multivector_dtype)
         multi = MultiVectors.from_rows([], width=width, dtype=dtype)
     return RecordBatch(
         [],

@@ -28,6 +28,7 @@ from m3connect.types import (
     SparseVectors,
     TokenArray,
 )
+from m3connect.types.tokens import rounded
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ def embeddings(rng: np.random.Generator, n: int, schema: CollectionSchema = SCHE
         lengths = rng.integers(1, 7, n)
         rows = [_tokens(rng, int(length), schema.multivector_width) for length in lengths]
         multi = MultiVectors.from_rows(
-            [row.astype(schema.multivector_dtype) for row in rows], width=schema.multivector_width
+            [rounded(row, schema.multivector_dtype) for row in rows], width=schema.multivector_width
         )
     n_tokens = rng.integers(1, 8192, n).astype(np.int32)
     return Embeddings(dense, sparse, multi, n_tokens, rng.random(n) < 0.2)

@@ -24,6 +24,7 @@ from m3connect.searching import fusion, planner
 from m3connect.searching.modes import Preset, scored_legs, to_queries, to_query
 from m3connect.searching.names import Mode
 from m3connect.searching.scoring import leg_scores
+from m3connect.searching.search import as_stored
 from m3connect.types import Embeddings, Leg, Query, Rrf
 
 Weights = Mapping[Leg, float]
@@ -343,7 +344,8 @@ class LiveSource:
             ConfigError: the mode fuses ranks.
         """
         passages = self.encoder.encode([self.texts[id_] for id_ in ids], legs=self.legs)
-        return combined(self.asked[row], ids, passages, self.weights)
+        stored = as_stored(self.connector.describe(), passages, "passage")
+        return combined(self.asked[row], ids, stored, self.weights)
 
 
 def weights(mode: Mode, preset: Preset) -> Weights | None:

@@ -1,10 +1,13 @@
 """The values that flow through m3connect. All are frozen; the hot path is columnar.
 
-vectors.py   Embeddings of a batch of texts, as Arrow and back
-records.py   Document, Chunk (a passage), RecordBatch
-query.py     Query, the fusions, Hit, Highlight
+vectors.py      Embeddings of a batch of texts, as Arrow and back
+tokens.py       token vectors as bytes
+compression.py  what is kept of embeddings
+records.py      Document, Chunk (a passage), RecordBatch
+query.py        Query, the fusions, Hit, Highlight
 """
 
+from m3connect.types.compression import Compression
 from m3connect.types.query import Fusion, Highlight, Hit, LegScores, Query, Rrf, Weighted
 from m3connect.types.records import (
     BOOKKEEPING,
@@ -16,6 +19,7 @@ from m3connect.types.records import (
     encoded_text,
     shown,
 )
+from m3connect.types.tokens import TokenDtype
 from m3connect.types.vectors import (
     LEGS,
     Embeddings,
@@ -32,6 +36,7 @@ __all__ = [
     "LEGS",
     "PASSAGE_FIELDS",
     "Chunk",
+    "Compression",
     "Document",
     "Embeddings",
     "FloatArray",
@@ -48,6 +53,7 @@ __all__ = [
     "SparseVector",
     "SparseVectors",
     "TokenArray",
+    "TokenDtype",
     "Weighted",
     "encoded_text",
     "shown",

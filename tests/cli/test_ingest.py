@@ -9,10 +9,13 @@ import pytest
 from m3connect import cli
 from m3connect.cli.running import Services
 from m3connect.connecting.registry import connect
+from m3connect.contract import CollectionSchema
 from m3connect.datasets.beir import read_corpus
 from m3connect.errors import TransientError
 from m3connect.stores.memory import MemoryConnector
+from m3connect.stores.parquet import RecordWriter
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import LEGS, Compression, RecordBatch
 
 KEYS = [
     "read", "unchanged", "taken_over", "chunks", "written", "metadata_only", "deleted", "pruned",
@@ -389,3 +392,24 @@ def test_equal_names_of_two_folders_are_told_apart(run, tmp_path, collection):
     assert "nothing to do" in run("b")[1]
     assert run("a", "--source", f"{tmp_path}/b/")[0] == 0
     assert collection.fetch(["README.md#0"]).payloads[0]["text"] == "words of a"
+
+
+def test_what_is_kept_is_told_to_the_encoder(run, corpus):
+    """As one object, and only where something is left out."""
+    run("corpus.jsonl")
+    run("corpus.jsonl", "--dense-width", "8", "--multivector-pool", "2")
+    first, second = run.loaded
+    assert "compression" not in first
+    assert second["compression"] == Compression(dense_width=8, multivector_pool=2)
+
+
+def test_embeddings_are_stored_as_they_are(run, tmp_path):
+    """What would be left out of them is said to belong to another command."""
+    encoder = HashEncoder()
+    with RecordWriter(
+        tmp_path / "a.parquet", CollectionSchema.of(encoder.info.fingerprint, LEGS)
+    ) as file:
+        file.write(RecordBatch(["a"], [{"text": "some words"}], encoder.encode(["some words"])))
+    code, _, err = run("a.parquet", "--sparse-top", "1")
+    assert code == 2
+    assert "give sparse_top 1 to m3connect encode" in err

@@ -11,7 +11,7 @@ import pytest
 from m3connect.errors import CheckpointError, ConfigError, FingerprintMismatch, InputError
 from m3connect.inference import M3Encoder
 from m3connect.searching import scoring
-from m3connect.types import LEGS, Embeddings
+from m3connect.types import LEGS, Compression, Embeddings
 
 TEXTS = [
     "The river rises in the hills, the river ends in the sea.",
@@ -407,3 +407,18 @@ def test_other_limits_share_the_network(encoder):
     assert encoder.encode(TEXTS).n_tokens.max() > 8
     with pytest.raises(ConfigError, match="max_length 9999"):
         encoder.limited(max_length=9999)
+
+
+def test_what_is_kept_is_chosen_when_it_is_loaded(tiny_m3):
+    """The whole model's embeddings, compressed; streamed, unpickled and with other limits alike."""
+    kept = Compression(dense_width=8, sparse_top=3, multivector_width=6, multivector_pool=2)
+    encoder = M3Encoder.load(tiny_m3, backend="onnx")
+    small = M3Encoder.load(tiny_m3, backend="onnx", compression=kept)
+    print_ = small.info.fingerprint
+    assert (print_.dense_width, print_.multivector_width, print_.compression) == (8, 6, kept)
+    for other in (small, small.limited(), pickle.loads(pickle.dumps(small))):
+        for kind in ("query", "passage"):
+            assert other.encode(TEXTS, kind=kind) == kept.of(encoder.encode(TEXTS, kind=kind), kind)
+    assert Embeddings.concat(list(small.stream(TEXTS))) == small.encode(TEXTS)
+    with pytest.raises(ConfigError, match="dense_width is 999"):
+        M3Encoder.load(tiny_m3, backend="onnx", compression=Compression(dense_width=999))

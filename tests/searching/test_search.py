@@ -13,7 +13,7 @@ from m3connect.searching.names import MODES
 from m3connect.searching.search import build_queries, search, search_many
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import Document, RecordBatch, Rrf, Weighted
+from m3connect.types import Compression, Document, RecordBatch, Rrf, Weighted
 
 TEXTS = [
     "the quick brown fox jumps",
@@ -245,3 +245,23 @@ def test_tokens_are_named_where_context_was_encoded(encoder):
     assert met["newton"] == "newton"
     assert met["metres"] == "metres"
     assert met["pump"] == "pump"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_compressed_collection_is_asked_as_it_was_stored(encoder, mode):
+    """The whole model's queries are made as narrow; scores are those of what is stored, explained, too."""
+    kept = Compression(dense_width=8, sparse_top=3, multivector_width=6, multivector_pool=2)
+    made_by = encoder.info.fingerprint.compressed(kept)
+    connector = MemoryConnector(collection="notes")
+    connector.ensure(CollectionSchema.of(made_by, made_by.legs))
+    stored = kept.of(encoder.encode(TEXTS), "passage")
+    connector.upsert(RecordBatch(list("abcde"), [{"text": text} for text in TEXTS], stored))
+    hits = search(connector, encoder, "rotate api key", mode=mode, leg_scores=True)
+    assert hits[0].id == "d"
+    asked = encoder.encode(["rotate api key"], kind="query")
+    expected = kept.of(asked, "query").dense[0] @ stored.dense[3]
+    if "dense" in hits.query.legs and mode != "multivector":
+        assert hits[0].scores.dense == pytest.approx(expected, abs=1e-5)
+    for part, hit in zip(hits.explain(), hits, strict=True):
+        assert sum(part.parts.values()) == pytest.approx(hit.score, abs=1e-3)
+        assert all(match.passage.startswith("[") for match in part.tokens)

@@ -12,7 +12,7 @@ from m3connect.searching.search import search
 from m3connect.serving.app import create_app
 from m3connect.serving.service import Service
 from m3connect.stores.memory import MemoryConnector
-from m3connect.types import Document
+from m3connect.types import Compression, Document
 
 httpx = pytest.importorskip("httpx")
 from starlette.testclient import TestClient  # noqa: E402 - after the check for the extra
@@ -62,6 +62,23 @@ def remote(wire):
         client=httpx.Client(transport=wire, base_url="http://service"),
         policy=RetryPolicy(attempts=3, initial=0),
     )
+
+
+def test_what_a_service_gives_may_be_compressed_here(local, remote, wire):
+    """As a local encoder's would be, with the same fingerprint; never twice."""
+    kept = Compression(dense_width=64, sparse_top=2, multivector_pool=2)
+    client = httpx.Client(transport=wire, base_url="http://service")
+    small = RemoteEncoder("http://service", client=client, compression=kept)
+    texts = ["How do I rotate keys in the console?"]
+    for kind in ("query", "passage"):
+        assert small.encode(texts, kind=kind) == kept.of(remote.encode(texts, kind=kind), kind)
+    assert small.info.fingerprint == local.info.fingerprint.compressed(kept)
+    compressing = M3Encoder.load("m3-mini", compression=Compression(sparse_top=9))
+    with TestClient(create_app(Service(compressing, {}))) as service:
+        client = httpx.Client(transport=OverTheWire(service), base_url="http://service")
+        assert RemoteEncoder("http://service", client=client).info == compressing.info
+        with pytest.raises(ConfigError, match="compresses already"):
+            RemoteEncoder("http://service", client=client, compression=kept)
 
 
 def test_it_is_the_same_encoder(local, remote):

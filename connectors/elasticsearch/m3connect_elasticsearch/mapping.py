@@ -40,6 +40,7 @@ from m3connect.types import (
     SparseVectors,
     TokenArray,
 )
+from m3connect.types.tokens import from_bytes, rounded, to_bytes
 from m3connect_elasticsearch.filters import facts
 
 Body = dict[str, Any]
@@ -163,12 +164,12 @@ def documents(batch: RecordBatch, layout: Layout, *, packed: bool) -> Iterator[B
             document["sparse"] = _weights(sparse)
             document["exact"]["sparse"] = pack_sparse(sparse)
         if embeddings.multivector is not None:
-            tokens = embeddings.multivector[row].astype(layout.schema.multivector_dtype)
-            text = _base64(_packed(tokens, _little(layout.schema)))
+            tokens, dtype = embeddings.multivector[row], layout.schema.multivector_dtype
+            text = _base64(to_bytes(tokens, dtype))
             document["exact"]["multivector"] = text
             document[MULTIVECTOR_BYTES] = len(text)
             if layout.rank_vectors:
-                document["tokens"] = tokens.tolist()
+                document["tokens"] = rounded(tokens, dtype).tolist()
         yield document
 
 
@@ -194,10 +195,6 @@ def _packed(array: NDArray[Any], dtype: DTypeLike) -> bytes:
 
 def _base64(data: bytes) -> str:
     return pybase64.b64encode_as_string(data)
-
-
-def _little(schema: CollectionSchema) -> str:
-    return "<f2" if schema.multivector_dtype == "float16" else "<f4"
 
 
 # --------------------------------------------------------------------------------------- reading
@@ -309,8 +306,8 @@ def lexical_weights(hits: Sequence[Body]) -> SparseVectors:
 
 
 def _tokens(hit: Body, schema: CollectionSchema) -> TokenArray:
-    flat = np.frombuffer(_bytes(hit["_source"]["exact"]["multivector"]), _little(schema))
-    return flat.reshape(-1, schema.multivector_width or 1)
+    stored = _bytes(hit["_source"]["exact"]["multivector"])
+    return from_bytes(stored, schema.multivector_dtype, schema.multivector_width or 1)
 
 
 def _bytes(text: str) -> bytes:

@@ -287,7 +287,10 @@ class MilvusConnector:
             options.dense_index or ("FLAT" if engine.lite else "HNSW"),
             options.dense_dtype,
             options.partition_key,
-            engine.struct_arrays if options.struct_array is None else options.struct_array,
+            # The engine's own form is float32: where values are to be small it is not made unasked.
+            engine.struct_arrays and schema.multivector_dtype in ("float16", "float32")
+            if options.struct_array is None
+            else options.struct_array,
         )
 
     def _require(self, operation: str) -> Layout:

@@ -20,6 +20,7 @@ from m3connect.types import (
     SparseVector,
     TokenArray,
 )
+from m3connect.types.tokens import from_bytes, rounded, to_bytes
 from m3connect_milvus.storing.facts import CODES, MOST, VALUES, facts, prefixes
 from m3connect_milvus.storing.keys import digest
 from m3connect_milvus.storing.layout import MOST_TOKENS, NO_VECTOR, TOKENS_FIELD, Layout
@@ -148,20 +149,19 @@ def sparse_field(vector: SparseVector) -> dict[int, float]:
 
 def stored_tokens(tokens: TokenArray, layout: Layout) -> TokenArray:
     """Token vectors in the precision that the collection keeps."""
-    return tokens.astype(layout.schema.multivector_dtype)
+    return rounded(tokens, layout.schema.multivector_dtype)
 
 
 def tokens_text(tokens: TokenArray, layout: Layout) -> str:
-    """Token vectors as text: little-endian values in base64."""
-    values = stored_tokens(tokens, layout)
-    return pybase64.b64encode_as_string(values.astype(values.dtype.newbyteorder("<")).tobytes())
+    """Token vectors as text: their bytes in base64."""
+    return pybase64.b64encode_as_string(to_bytes(tokens, layout.schema.multivector_dtype))
 
 
 def tokens_of(text: str, layout: Layout) -> TokenArray:
     """What :func:`tokens_text` made into text, ``[tokens, C]``."""
-    stored = np.dtype(layout.schema.multivector_dtype)
-    flat = np.frombuffer(pybase64.b64decode(text, validate=True), stored.newbyteorder("<"))
-    return flat.astype(stored, copy=False).reshape(-1, layout.schema.multivector_width or 1)
+    schema = layout.schema
+    stored = pybase64.b64decode(text, validate=True)
+    return from_bytes(stored, schema.multivector_dtype, schema.multivector_width or 1)
 
 
 # ------------------------------------------------------------------------------------- and back

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -33,7 +34,7 @@ from m3connect.errors import (
     Unsupported,
 )
 from m3connect.filters import AnyFilter, Filter
-from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
+from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch, TokenDtype
 from m3connect_qdrant import mapping
 from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
@@ -56,6 +57,9 @@ FLOATS_AT_ONCE = 4 * 1024 * 1024
 """Values of multi-vectors in one answer, or one record's."""
 QUERIES_AT_ONCE, HITS_AT_ONCE = 64, 10_000
 COUNTED_AT_ONCE = 1000
+_TOKEN_DTYPES: frozenset[TokenDtype] = frozenset({"float16", "float32"})
+
+log = logging.getLogger(__name__)
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -110,6 +114,7 @@ class QdrantConnector:
             engine=self._version,
             embedded=self._engine.embedded,
             legs=frozenset(LEGS if allowed.exact else ("dense", "sparse")),
+            token_dtypes=_TOKEN_DTYPES,
             fusions=frozenset({"rrf", "weighted", "weighted_rescored"}),
             maxsim=allowed.exact,
             exact=self._exact or self._engine.exact,
@@ -408,27 +413,33 @@ class QdrantConnector:
         return found
 
     def _create(self, schema: CollectionSchema) -> None:
-        vectors = mapping.vector_params(schema, self._storage)
-        sparse = mapping.sparse_params(schema)
-        text = Stored(schema).to_text()
-        # Another process may be faster; then its collection is verified like any other.
-        with suppress(CollectionExists), self._storage_refused():
-            self._call("ensure", self._engine.create, vectors, sparse, text)
-
-    @contextmanager
-    def _storage_refused(self) -> Iterator[None]:
-        """Tell a server that lacks a storage from other refusals: only asking shows which it has."""
-        try:
-            yield
-        except PermanentError as error:
-            if self._storage is None or type(error) is not PermanentError:
-                raise
+        if schema.multivector_dtype not in _TOKEN_DTYPES:
             raise Unsupported(
-                f"multivector_storage={self._storage!r} was refused ({error}); float16 and "
-                "float32 work everywhere",
+                f"Qdrant has no token values of the kind {schema.multivector_dtype} (--multivector-dtype)"
+                ": it compresses float16 itself where it is told to, with --target-option "
+                "multivector_storage=turbo8 or turbo4",
                 connector=NAME,
                 operation="ensure",
-            ) from error
+            )
+        # Another process may be faster; then its collection is verified like any other.
+        with suppress(CollectionExists):
+            try:
+                self._create_with(schema, self._storage)
+            except PermanentError as error:  # only asking shows which storages a server has
+                if self._storage is None or type(error) is not PermanentError:
+                    raise
+                log.warning(
+                    "multivector_storage=%s was refused (%s): token values are stored in %s",
+                    self._storage,
+                    error,
+                    schema.multivector_dtype,
+                )
+                self._create_with(schema, None)
+
+    def _create_with(self, schema: CollectionSchema, storage: MultivectorStorage | None) -> None:
+        vectors = mapping.vector_params(schema, storage)
+        sparse = mapping.sparse_params(schema)
+        self._call("ensure", self._engine.create, vectors, sparse, Stored(schema).to_text())
 
     def _add_indexes(self, schema: CollectionSchema) -> None:
         if not schema.payload_fields:

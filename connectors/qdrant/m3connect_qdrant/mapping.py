@@ -17,6 +17,7 @@ import numpy as np
 from m3connect.connecting.reading import read_embeddings
 from m3connect.contract import CollectionSchema
 from m3connect.types import Embeddings, Leg, Payload, RecordBatch, SparseVector
+from m3connect.types.tokens import rounded
 from m3connect_qdrant.filters import DEEPEST, RESERVED, Json, facts, is_stored_exactly
 
 MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"]
@@ -126,7 +127,7 @@ def _vectors(embeddings: Embeddings, row: int, schema: CollectionSchema) -> dict
         vectors["sparse"] = embeddings.sparse[row]
     if embeddings.multivector is not None:
         # Rounded here, so that the engines that would keep float32 store the same.
-        vectors["multivector"] = embeddings.multivector[row].astype(schema.multivector_dtype)
+        vectors["multivector"] = rounded(embeddings.multivector[row], schema.multivector_dtype)
     return vectors
 
 

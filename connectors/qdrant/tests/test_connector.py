@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -215,9 +216,9 @@ def test_indexes_are_made_before_records_and_only_once(
 
 @pytest.mark.parametrize("name", ["rest", "by_grpc"])
 def test_a_storage_that_the_server_lacks_is_told(
-    name: str, store: Any, request: pytest.FixtureRequest
+    name: str, store: Any, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Compressed storage that a server refuses is an error that offers what it takes."""
+    """Where a server refuses compressed storage the schema's is taken, and that is said."""
     connector: QdrantConnector = request.getfixturevalue(name)
     connector._storage = "turbo8"
     text = "data did not match any variant of untagged enum VectorsConfig"
@@ -233,8 +234,11 @@ def test_a_storage_that_the_server_lacks_is_told(
 
     # The collection is looked up, the version asked, the creation refused.
     store.faults.extend([then, then, refusals[name]])
-    with pytest.raises(Unsupported, match=r"turbo8.*float16"):
+    with caplog.at_level("WARNING"):
         connector.ensure(corpus.SCHEMA)
+    assert re.search(r"turbo8 was refused.*stored in float16", caplog.text)
+    connector.upsert(batch := corpus.records(1, 3))
+    check_records(batch, connector.fetch(batch.ids), corpus.SCHEMA)
 
 
 def test_flush_waits_for_the_server_to_index(rest: QdrantConnector, store: Any) -> None:

@@ -66,6 +66,30 @@ def figures(results: Sequence[Result], metric: str) -> Table:
     return Table.of([metric, *names], lines)
 
 
+def sizes(results: Sequence[Result], metric: str) -> Table:
+    """Score against bytes per document: a line for each row whose size is known, with their means."""
+    found = {
+        (row.name, result.dataset): (float(row.figures[metric].mean()), row.size)
+        for result in results
+        for row in result.rows
+        if row.size is not None
+    }
+    sets = [result.dataset for result in results]
+    for name in {name: None for name, _ in found} if len(sets) > 1 else ():
+        if all((name, each) in found for each in sets):
+            means = np.mean([found[name, each] for each in sets], axis=0)
+            found[name, "mean"] = (float(means[0]), float(means[1]))
+    sets += ["mean"] if len(sets) > 1 else []
+    lines = []
+    for name in {name: None for name, _ in found}:
+        line = [name]
+        for each in sets:
+            figure, size = found.get((name, each), (None, None))
+            line += ["", ""] if size is None else [f"{figure:.3f}", f"{size:,.0f}"]
+        lines.append(line)
+    return Table.of([metric, *(title for each in sets for title in (each, "bytes"))], lines)
+
+
 def live(results: Sequence[Result]) -> Table | None:
     """Latency and agreement with exact search, a line for each dataset and mode; None without any."""
     columns = list(dict.fromkeys(name for r in results for row in r.rows for name in row.live))

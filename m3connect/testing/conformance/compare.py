@@ -24,6 +24,7 @@ from m3connect.types import (
     SparseVector,
     SparseVectors,
 )
+from m3connect.types.tokens import array_dtype, rounded
 
 E = TypeVar("E", bound=Exception)
 
@@ -67,7 +68,7 @@ def check_records(wanted: RecordBatch, got: RecordBatch, schema: CollectionSchem
         assert now[row] == was[row], f"record {id_!r}: {was[row]} came back as {now[row]}"
     if got.embeddings.multivector is not None:
         dtype = got.embeddings.multivector.vectors.dtype
-        assert dtype == schema.multivector_dtype, f"token vectors came back as {dtype}"
+        assert dtype == array_dtype(schema.multivector_dtype), f"token vectors came back as {dtype}"
 
 
 def by_id(batches: Iterable[RecordBatch]) -> RecordBatch:
@@ -82,7 +83,7 @@ def _canonical(embeddings: Embeddings, schema: CollectionSchema) -> Embeddings:
     if sparse is not None:
         sparse = SparseVectors.from_rows([_sorted(sparse[row]) for row in range(len(sparse))])
     if multi is not None:
-        multi = MultiVectors(multi.offsets, multi.vectors.astype(schema.multivector_dtype))
+        multi = MultiVectors(multi.offsets, rounded(multi.vectors, schema.multivector_dtype))
     return replace(embeddings, sparse=sparse, multivector=multi)
 
 

@@ -11,12 +11,20 @@ import numpy as np
 import pytest
 
 from m3connect.contract import Connector
-from m3connect.errors import M3ConnectError
+from m3connect.errors import M3ConnectError, Unsupported
 from m3connect.filters import F
 from m3connect.searching import planner
 from m3connect.testing import corpus
-from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle
-from m3connect.types import MultiVectors, Payload, Query, RecordBatch, SparseVectors
+from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle, refusal
+from m3connect.types import (
+    MultiVectors,
+    Payload,
+    Query,
+    RecordBatch,
+    SparseVectors,
+    TokenDtype,
+    Weighted,
+)
 
 IDS = [
     "a",
@@ -85,9 +93,6 @@ PAYLOADS: list[Payload] = [
 ]
 
 
-TokenType = Literal["float16", "float32"]
-
-
 def many(n: int, payloads: Sequence[Payload] | None = None, ids: Sequence[str] = ()) -> RecordBatch:
     """Corpus records with the given payloads or ids instead of their own."""
     batch = corpus.records(20, n)
@@ -107,11 +112,11 @@ class StorageTests:
         check_records(batch, connector.fetch(batch.ids), corpus.SCHEMA)
 
     @pytest.mark.parametrize("given", ["float16", "float32"])
-    @pytest.mark.parametrize("stored", ["float16", "float32"])
+    @pytest.mark.parametrize("stored", ["float16", "float32", "int8", "binary"])
     def test_token_vectors_keep_their_precision(
-        self, connector: Connector, given: TokenType, stored: TokenType
+        self, connector: Connector, given: Literal["float16", "float32"], stored: TokenDtype
     ) -> None:
-        """Token vectors come back in the schema's dtype, rounded once at most."""
+        """Token vectors come back in the schema's dtype, rounded once at most, and score as they are."""
         schema = replace(corpus.SCHEMA, multivector_dtype=stored)
         batch = corpus.records(22, 10, schema)
         tokens = batch.embeddings.multivector
@@ -119,9 +124,18 @@ class StorageTests:
         values = np.random.default_rng(22).normal(size=tokens.vectors.shape).astype(given)
         embeddings = replace(batch.embeddings, multivector=MultiVectors(tokens.offsets, values))
         batch = replace(batch, embeddings=embeddings)
+        if stored not in connector.capabilities.token_dtypes:
+            refusal(Unsupported, lambda: connector.ensure(schema), f"token vectors in {stored}")
+            return
         connector.ensure(schema)
         connector.upsert(batch)
+        connector.flush()
         check_records(batch, connector.fetch(batch.ids), schema)
+        query = corpus.query(
+            22, "dense", "multivector", schema=schema, fusion=Weighted(1, 1, 1), limit=5
+        )
+        (hits,) = planner.run(connector, [query])
+        check_hits(oracle(batch, schema), query, hits, f"token vectors in {stored}")
 
     def test_a_long_passage_keeps_all_tokens(self, connector: Connector) -> None:
         """1,000 token vectors of width 1,024 are stored whole, and scored."""
