@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from hypothesis import settings
 # The same examples in every run, and nothing is timed. The fast loop draws fewer; a test that
 # wants more takes a multiple: ``settings(max_examples=4 * settings().max_examples)``.
 settings.register_profile("full", derandomize=True, deadline=None)
-settings.register_profile("fast", settings.get_profile("full"), max_examples=25)
+settings.register_profile("fast", settings.get_profile("full"), max_examples=15)
 settings.load_profile("full")
 
 # Tests are small and run side by side: more threads would wait for each other. Read by torch.
@@ -34,15 +35,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def parsed_tokenizers() -> Iterator[None]:
-    """A tokenizer file is parsed once a process: m3-mini's takes a second, for each encoder."""
-    from tokenizers import Tokenizer
+def read_once() -> Iterator[None]:
+    """What never changes is read once a process, not once a test.
 
-    from m3connect.model import checkpoint
+    A tokenizer file (m3-mini's takes a second), the installed packages' entry points (a hundredth,
+    thrice a command) and the options of all commands (a fiftieth a command).
+    """
+    from tokenizers import Tokenizer
+    from typer.utils import get_params_from_function
+
+    from m3connect.connecting import registry
+    from m3connect.model import checkpoint, hub
 
     once = SimpleNamespace(from_buffer=cache(Tokenizer.from_buffer))
+    installed = cache(entry_points)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "Tokenizer", once)
+        patch.setattr(registry, "entry_points", installed)
+        patch.setattr(hub, "entry_points", installed)
+        patch.setattr("typer.main.get_params_from_function", cache(get_params_from_function))
         yield
 
 

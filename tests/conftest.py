@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from m3connect import charts
 from m3connect.datasets import beir
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,6 +52,12 @@ def vary(tiny_m3, tmp_path):
         return folder
 
     return copy
+
+
+@pytest.fixture
+def empty_charts(monkeypatch):
+    """Reports have charts of a title alone, which costs nothing; test_page.py draws real ones."""
+    monkeypatch.setattr(charts, "_finished", lambda figure, axes, title: f"<svg>{title}</svg>")
 
 
 @pytest.fixture

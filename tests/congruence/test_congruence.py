@@ -56,6 +56,7 @@ def test_qdrant_in_memory(seed: int) -> None:
     Twins(opener("qdrant", path=":memory:"), seed, durable=False).run(STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_qdrant_embedded(seed: int, tmp_path: Path) -> None:
     """Qdrant Edge, closed and reopened in between."""

@@ -17,6 +17,8 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import RecordBatch
 
+pytestmark = pytest.mark.usefixtures("empty_charts")
+
 
 @pytest.fixture
 def run(tmp_path):

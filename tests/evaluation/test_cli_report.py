@@ -17,6 +17,8 @@ from m3connect.evaluation.reports import files
 from m3connect.searching.names import ModeName
 from m3connect.testing.fakes import HashEncoder
 
+pytestmark = pytest.mark.usefixtures("empty_charts")
+
 
 @pytest.fixture(scope="module")
 def measured(dataset, tmp_path_factory):

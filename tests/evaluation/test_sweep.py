@@ -23,6 +23,8 @@ from m3connect.searching.modes import for_database, preset_for, with_fusion
 from m3connect.searching.names import Mode
 from m3connect.testing.fakes import HashEncoder
 
+pytestmark = pytest.mark.usefixtures("empty_charts")
+
 ENCODER = HashEncoder()
 
 

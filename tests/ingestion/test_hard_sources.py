@@ -617,6 +617,7 @@ def workbook(cell):
     return out.getvalue()
 
 
+@pytest.mark.slow
 @needs_markitdown
 def test_a_cell_far_out_is_refused(tmp_path):
     """Before a converter writes all empty cells between."""
@@ -627,6 +628,7 @@ def test_a_cell_far_out_is_refused(tmp_path):
     assert document.id == "b.xlsx"
 
 
+@pytest.mark.slow
 @needs_markitdown
 def test_an_office_file_that_unpacks_to_too_much_is_refused(tmp_path):
     """By what its parts say of their size."""
@@ -634,6 +636,7 @@ def test_an_office_file_that_unpacks_to_too_much_is_refused(tmp_path):
     assert "unpacks to 100,000 bytes" in texts(tmp_path, file_bytes=10_000)[0]
 
 
+@pytest.mark.slow
 @needs_markitdown
 def test_books_notebooks_and_other_documents_are_read(tmp_path):
     """With the extra ``files``."""

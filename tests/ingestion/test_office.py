@@ -37,6 +37,7 @@ def workbook():
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_office_files_become_markdown(tmp_path):
     """Also compressed."""
     (tmp_path / "a.pdf").write_bytes(PDF)
@@ -46,6 +47,7 @@ def test_office_files_become_markdown(tmp_path):
     assert "| Zoë | 3 |" in sheet.text
 
 
+@pytest.mark.slow
 def test_a_damaged_office_file_is_a_failure(tmp_path):
     """And the next file is read."""
     whole = workbook()

@@ -49,7 +49,7 @@ def batches(table, rows):
 
 
 def the_same(collection, expected):
-    assert transfer.verify(expected, collection).equal
+    assert transfer.verify(expected, collection, samples=5).equal
     assert collection.describe().schema == expected.describe().schema
     assert ingest(TABLE, ENCODER, collection, **OPTIONS).unchanged == len(ROWS)
 
@@ -185,4 +185,4 @@ def test_a_sink_writes_in_another_process(tmp_path, expected):
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     assert child.stdout.strip() == str(len(ROWS)), child.stderr
     with connect("qdrant", collection="docs", path=path) as collection:
-        assert transfer.verify(expected, collection).equal
+        assert transfer.verify(expected, collection, samples=5).equal

@@ -56,6 +56,7 @@ def test_development_figures_are_measured_in_every_mode(recipe_file, development
     assert len((copy / "queries.jsonl").read_text().splitlines()) == 10
 
 
+@pytest.mark.usefixtures("empty_charts")
 @pytest.mark.parametrize(
     ("legs", "settings", "modes"),
     [

@@ -15,13 +15,28 @@ from m3connect.training.loop import train
 SETTINGS = (
     "batching.negatives=2",
     "optimizer.epochs=2",
-    "run.sub_batch_tokens=60",
+    "run.sub_batch_tokens=120",
     "run.checkpoint_every=4",
 )
 
 
 def weights(folder):
     return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """What :func:`plain` keeps."""
+    return {}
+
+
+@pytest.fixture
+def plain(recipe, tmp_path, trained):
+    """The folder of the toy run as it is, which several tests compare with: trained once."""
+    if not trained:
+        train(recipe(f"output={tmp_path}/plain"))
+        trained["folder"] = tmp_path / "plain"
+    return trained["folder"]
 
 
 @pytest.mark.slow
@@ -44,9 +59,10 @@ def test_a_run_learns_and_leaves_a_checkpoint(recipe, tmp_path):
     assert checkpoint.config.weights_hash != "random"
 
 
-def test_a_full_disk_is_said_and_costs_no_checkpoint(recipe, tmp_path, little_room):
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_costs_no_checkpoint(recipe, plain, little_room):
     """The message names the folder and what to do; with room the run goes on bit for bit."""
-    whole = weights(train(recipe(f"output={tmp_path}/whole")))
+    whole = weights(plain / "last")
 
     def fill(trainable):
         little_room(20_000)  # enough for the log
@@ -115,21 +131,19 @@ def test_a_run_goes_on_from_its_own_model_only(recipe, checkpoint):
 @pytest.mark.parametrize(
     "settings", [["run.gradient_cache=false"], ["run.gradient_checkpointing=true"]]
 )
-def test_memory_savers_change_no_step(recipe, tmp_path, settings):
+def test_memory_savers_change_no_step(recipe, plain, tmp_path, settings):
     """Without the cache, or with layers computed again, every step has the same loss and gradient."""
-    train(recipe())
-    train(recipe(f"output={tmp_path}/other", *settings))
-    log, other = (read_log(tmp_path / name / "log.jsonl") for name in ("run", "other"))
+    train(recipe(*settings))
+    log, other = (read_log(folder / "log.jsonl") for folder in (plain, tmp_path / "run"))
     for name in ("loss", "grad_norm"):
         expected = [entry[name] for entry in log]
         assert [entry[name] for entry in other] == pytest.approx(expected, rel=1e-3)
 
 
-def test_accumulated_batches_make_one_step(recipe, tmp_path):
+def test_accumulated_batches_make_one_step(recipe, plain, tmp_path):
     """A step takes two batches of an epoch's seven; the odd one is left out."""
-    train(recipe())
-    train(recipe(f"output={tmp_path}/accumulated", "optimizer.accumulate=2"))
-    single, double = (read_log(tmp_path / name / "log.jsonl") for name in ("run", "accumulated"))
+    train(recipe("optimizer.accumulate=2"))
+    single, double = (read_log(folder / "log.jsonl") for folder in (plain, tmp_path / "run"))
     assert [len(single), len(double)] == [14, 6]
     assert double[0]["tokens"] == single[1]["tokens"]
 
@@ -273,7 +287,7 @@ def test_a_dying_sparse_head_is_reported(recipe, checkpoint, caplog):
 
 def test_matryoshka_trains_narrow_dense_vectors(recipe, tmp_path):
     """The loss of the first values alone is there and falls."""
-    train(recipe("objective.matryoshka=[4, 8]", "optimizer.epochs=8"))
+    train(recipe("objective.matryoshka=[4, 8]", "optimizer.epochs=3"))
     log = read_log(tmp_path / "run/log.jsonl")
     assert log[-1]["dense_4"] < log[0]["dense_4"]
 

@@ -9,6 +9,8 @@ from m3connect.training.log import read_log
 from m3connect.training.loop import train
 from m3connect.training.measuring import make_evaluate
 
+pytestmark = pytest.mark.usefixtures("empty_charts")
+
 SETTINGS = ("optimizer.learning_rate=1e-3", "optimizer.steps=4", "run.sub_batch_tokens=100000")
 MEASURED = ("evaluation.datasets=['dev']", "evaluation.every=2", "evaluation.queries=10")
 
