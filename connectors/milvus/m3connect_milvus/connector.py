@@ -74,6 +74,7 @@ class MilvusConnector:
         self.collection = collection
         self._by_name = Store(database, collection, consistency)
         self._store = self._by_name  # that the name stands for, once it was looked up
+        self._may_be_alias = True
         self._options = options
         self._engine: Engine | None = None
         self._layout: Layout | None = None
@@ -236,6 +237,7 @@ class MilvusConnector:
                 own.describe_as(own.stored("switch").annotated({STANDS_FOR: noted}))
         elif self.capabilities.aliases:
             self._by_name.set_alias(collection)
+            self._may_be_alias = True
         else:
             raise self._by_name.place.not_found("switch", lambda: there)
 
@@ -252,7 +254,7 @@ class MilvusConnector:
             raise self._by_name.place.elsewhere(self._store.records)
         with self._database.writing():
             self._store.drop()
-        self._layout = None
+        self._layout, self._may_be_alias = None, True
 
     def close(self) -> None:
         """Close the connection, and Milvus Lite with its lock."""
@@ -311,12 +313,14 @@ class MilvusConnector:
 
     def _find(self, operation: str) -> Stored:
         """Look up which collection the name stands for, and what that says of itself."""
-        name = self._by_name.alias(operation)
+        name = self._by_name.alias(operation) if self._may_be_alias else None
         if name is None:
+            self._may_be_alias = True
             if not _is_there(self._by_name, operation):
                 self._turn_to(self._by_name)
                 raise self._by_name.place.not_found(operation, self.collections)
             stored = self._by_name.stored(operation)
+            self._may_be_alias = False  # while there is a collection of this name
             name = stored.stands_for or self.collection
             if name == self.collection:
                 self._turn_to(self._by_name)
