@@ -241,7 +241,8 @@ def _with_exit_codes(
             _check_settings(file, options, context)
             return invoke(context)
         except KeyboardInterrupt:
-            typer.secho("Interrupted; what was acknowledged is kept.", fg="yellow", err=True)
+            said = "Interrupted; what was acknowledged is kept. Run it again to go on."
+            typer.secho(said, fg="yellow", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except (typer.TyperException, typer.Exit, typer.Abort, BrokenPipeError):
             raise

@@ -7,10 +7,11 @@ A source knows nothing of the sink.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from m3connect.contract import Connector, Encoder, FieldKind
-from m3connect.errors import InputError
+from m3connect.errors import ConnectorError, InputError
 from m3connect.ingestion import pruning, restoring
 from m3connect.ingestion.chunking import CONTEXT, Context
 from m3connect.ingestion.documents import DocumentSource
@@ -141,7 +142,8 @@ def ingest(
             ) as sink:
                 sink.write(events(opened, chosen, seen, sink.look_up, sink.recall, held=held))
         except KeyboardInterrupt:
-            connector.flush()
+            with suppress(ConnectorError):  # the interrupt is told; the next run flushes
+                connector.flush()
             raise
         sink.persist(connector.flush)
         if isinstance(opened, EncodedSource) and opened.restores and not sink.failed:

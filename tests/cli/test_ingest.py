@@ -329,7 +329,7 @@ def test_an_unreachable_target_is_exit_code_5(run, corpus, collection, monkeypat
 
 
 def test_an_interrupt_is_exit_code_130(run, corpus, collection, monkeypatch):
-    """What was acknowledged is kept and flushed."""
+    """What was acknowledged is kept and flushed; a database that is away then does not hide it."""
     flushed = []
 
     def interrupt(texts, **options):
@@ -341,7 +341,14 @@ def test_an_interrupt_is_exit_code_130(run, corpus, collection, monkeypatch):
     monkeypatch.setattr(encoder, "encode", interrupt)
     monkeypatch.setattr(collection, "flush", lambda: flushed.append(True))
     code, _, err = run("corpus.jsonl", encoder=encoder)
-    assert (code, "Interrupted" in err, flushed) == (130, True, [True])
+    assert (code, "Run it again to go on" in err, flushed) == (130, True, [True])
+
+    def gone():
+        raise TransientError("no answer", connector="memory", operation="flush")
+
+    monkeypatch.setattr(collection, "flush", gone)
+    code, _, err = run("corpus.jsonl", encoder=encoder)
+    assert (code, "Run it again to go on" in err) == (130, True)
 
 
 def test_prune_follows_the_source(run, corpus):
