@@ -340,8 +340,15 @@ def _complete(connector: Connector, wanted: Sequence[_Wanted]) -> None:
         for part in _parts(one.without(leg, ids))
     ]
     if asked:
-        answers = connector.search([_within(one.query, leg, part) for one, leg, part in asked])
-        for (one, leg, part), hits in zip(asked, answers, strict=True):
+        questions = [_within(one.query, leg, part) for one, leg, part in asked]
+        if (
+            len(wanted) == 1 and "dense" in by_engine
+        ):  # a batch reads its payloads at once, in the end
+            questions += _likely(wanted[0][0])
+        answers = connector.search(questions)
+        for hits in answers[len(asked) :]:
+            wanted[0][0].payloads |= {hit.id: hit.payload for hit in hits}
+        for (one, leg, part), hits in zip(asked, answers, strict=False):
             if leg == "sparse":  # who shares no term is not found
                 one.learn(leg, dict.fromkeys(part, 0.0))
             one.learn(leg, {hit.id: hit.score for hit in hits})
@@ -359,6 +366,22 @@ def _complete(connector: Connector, wanted: Sequence[_Wanted]) -> None:
 def _parts(ids: list[str]) -> Iterator[tuple[str, ...]]:
     for start in range(0, len(ids), _NAMED_AT_ONCE):
         yield tuple(ids[start : start + _NAMED_AT_ONCE])
+
+
+def _likely(one: _Candidates) -> Iterator[Query]:
+    """A search for the payloads of those who will probably be returned, which saves a request later."""
+    query, weights = one.query, one.query.fusion
+    many = 2 * query.limit
+    if not query.payload or query.multivector is not None or many > _NAMED_AT_ONCE:
+        return
+    assert isinstance(weights, Weighted), "it rescores"
+    dense, sparse = one.scores["dense"], one.scores["sparse"]
+    worst = (min(dense.values(), default=0.0), min(sparse.values(), default=0.0))
+    guess = {
+        id_: weights.dense * dense.get(id_, worst[0]) + weights.sparse * sparse.get(id_, worst[1])
+        for id_ in fusion.union(one.rankings.values())
+    }
+    yield replace(_within(query, "dense", tuple(fusion.top(guess, many))), payload=True)
 
 
 def _within(query: Query, leg: Leg, ids: tuple[str, ...]) -> Query:

@@ -187,15 +187,27 @@ def test_only_what_is_needed_is_read(query, legs, for_leg_scores, leg_scores):
 @pytest.mark.parametrize(
     ("query", "by_engine", "named", "read"),
     [
-        # Of "dense" the sparse leg's finds are unknown, of "sparse" those of the dense one.
+        # Of "dense" the sparse leg's finds are unknown, of "sparse" those of the dense one. The probable
+        # hits are named for their payloads.
         (
             replace(HYBRID, fusion=Weighted()),
+            {"dense", "sparse"},
+            [("dense", "b"), ("sparse", "a"), ("dense", "a b")],
+            [],
+        ),
+        (
+            replace(HYBRID, fusion=Weighted(), payload=False),
             {"dense", "sparse"},
             [("dense", "b"), ("sparse", "a")],
             [],
         ),
         (replace(HYBRID, fusion=Weighted(rescore=False)), {"dense", "sparse"}, [], []),
-        (replace(HYBRID, fusion=Weighted()), {"dense"}, [("dense", "b")], [("sparse",)]),
+        (
+            replace(HYBRID, fusion=Weighted()),
+            {"dense"},
+            [("dense", "b"), ("dense", "a b")],
+            [("sparse",)],
+        ),
         (ALL, {"dense", "sparse"}, [("dense", "b"), ("sparse", "a")], [("multivector",)]),
         (
             ALL,
@@ -249,6 +261,37 @@ def test_the_payloads_of_a_batch_are_read_at_once():
         [hit.id for hit in found[2]],
     ]
     assert connector.read == [False]
+
+
+@pytest.mark.parametrize(("limit", "reads"), [(2, 0), (1, 1)])
+def test_the_payloads_of_probable_hits_come_with_the_scores(limit, reads):
+    """Twice as many as are returned; who comes up from further below is read at last."""
+    connector = Reads(collection="c")
+    connector.capabilities = replace(connector.capabilities, scores_within=frozenset(LEGS))
+    # The dense leg finds a alone; c and d might be as near, and are not.
+    dense_vectors = np.array([[0.9, 0], [0.5, 0], [0.0, 0], [0.0, 0]], np.float32)
+    weights = [{2: 1.0}, {1: 0.2}, {1: 1.5}, {1: 1.4}]
+    embeddings = Embeddings(
+        dense_vectors,
+        SparseVectors.from_rows(weights),
+        MultiVectors.from_rows([row[None] for row in dense_vectors]),
+        np.ones(4, np.int32),
+        np.zeros(4, np.bool_),
+    )
+    connector.ensure(CollectionSchema(2, True, 2, "float32"))
+    payloads = [{"text": id_} for id_ in "abcd"]
+    connector.upsert(RecordBatch(list("abcd"), payloads, embeddings))
+    query = Query(
+        dense=np.array([1.0, 0.0], np.float32),
+        sparse=sparse,
+        fusion=Weighted(dense=1.0, sparse=0.5),
+        dense_depth=1,
+        sparse_depth=3,
+        limit=limit,
+    )
+    (hits,) = planner.run(connector, [query])
+    assert [hit.text for hit in hits] == [hit.id for hit in hits]
+    assert len(connector.read) == reads
 
 
 @pytest.mark.parametrize(
