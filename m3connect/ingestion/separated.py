@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, Any, Literal
 
@@ -17,6 +18,7 @@ Row = tuple[int, Mapping[str, Any] | str]
 """A row's number, and either its fields or the reason why they cannot be told."""
 
 _DELIMITERS = ",;\t|"
+_LONGEST = (1 << 31) - 1  # of a field, in characters: the most that csv takes on every system
 _SAMPLE = 1 << 16  # characters that delimiter and types are told from
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})?(\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?")
@@ -49,8 +51,6 @@ def read_csv(
     Raises:
         InputError: the header names a field twice.
     """
-    # The limit of csv belongs to the whole process: another reader's fields must still fit.
-    csv.field_size_limit(max(limit, csv.field_size_limit()))
     with _text(stream, encoding) as lines:
         sample = lines.read(_SAMPLE)
         lines.seek(0)
@@ -108,6 +108,37 @@ def _text(stream: IO[bytes], encoding: str | None) -> io.TextIOWrapper:
     return io.TextIOWrapper(stream, codec, errors="surrogateescape", newline="")
 
 
+class _LongFields:
+    """Inside, csv takes fields of any length; outside, what the host application has set.
+
+    Its limit belongs to the whole process, so that threads inside share one change of it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = csv.field_size_limit(_LONGEST)
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                csv.field_size_limit(self._before)
+
+
+_FIELDS = _LongFields()
+
+
+class _TooLong(csv.Error):
+    """A line has more characters than a record may."""
+
+
 class _Within:
     """Lines that end early where a record has taken more characters than the limit."""
 
@@ -122,6 +153,8 @@ class _Within:
         if self.taken > self._limit:
             raise StopIteration
         line = next(self._lines)
+        if len(line) > self._limit:
+            raise _TooLong(f"a line of more than {self._limit:,} characters")
         self.taken += len(line)
         return line
 
@@ -132,7 +165,8 @@ def _strict(rows: Any, within: _Within) -> Iterator[tuple[int, list[str] | str]]
         start = rows.line_num + 1
         within.taken = 0
         try:
-            row = next(rows)
+            with _FIELDS:
+                row = next(rows)
         except StopIteration:
             return
         except csv.Error as error:
@@ -145,7 +179,8 @@ def _strict(rows: Any, within: _Within) -> Iterator[tuple[int, list[str] | str]]
                 )
                 return
             where = f" (lines {start} to {rows.line_num})" if rows.line_num > start else ""
-            yield start, f"misquoted{where}: {error}"
+            what = "" if isinstance(error, _TooLong) else f"misquoted{where}: "
+            yield start, f"{what}{error}"
             continue
         if row:
             yield start, row
@@ -249,7 +284,8 @@ def _sample(sample: str, delimiter: str, *, header: bool = False) -> list[list[s
     reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, strict=True)
     while True:
         try:
-            rows.append(next(reader))
+            with _FIELDS:
+                rows.append(next(reader))
         except StopIteration:
             break
         except csv.Error:
