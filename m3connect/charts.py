@@ -40,7 +40,8 @@ def dots(title: str, metric: str, lines: Mapping[str, Mapping[str, Bar]]) -> str
         lines: bars by line and row.
     """
     rows = list(dict.fromkeys(row for marks in lines.values() for row in marks))
-    figure, axes = _figure(title, height=1.2 + 0.42 * len(lines))
+    # At least as high as the legend, which has a line a row.
+    figure, axes = _figure(title, height=max(1.2 + 0.42 * len(lines), 0.8 + 0.18 * len(rows)))
     for number, row in enumerate(rows):
         shift = (number - (len(rows) - 1) / 2) * 0.6 / max(1, len(rows))
         bars = [(line, *marks[row]) for line, marks in enumerate(lines.values()) if row in marks]
