@@ -20,7 +20,7 @@ from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of
 from m3connect.types import LEGS, Embeddings, FloatArray
 
-PATHS = {"/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity", "/info"}
+PATHS = {"/", "/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity", "/info"}
 ERROR_TYPES = {413: "Validation", 422: "Validation", 400: "Validation", 429: "Overloaded"}
 
 
@@ -100,9 +100,10 @@ def router(service: Service) -> APIRouter:
             raise InputError(f"inputs[{row}] has more than {limit} tokens; truncate is false")
         return result
 
+    @routes.post("/")
     @routes.post("/embed")
     async def embed(body: Embed, request: Request) -> list[list[float]]:
-        """Dense vectors."""
+        """Dense vectors; ``/`` is for clients that know the address alone, as huggingface_hub's does."""
         result = await encoded(request, _listed(body.inputs), ("dense",), body)
         assert result.dense is not None
         return [vector.tolist() for vector in narrowed(result.dense, body.dimensions)]

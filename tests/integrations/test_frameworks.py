@@ -1,12 +1,15 @@
-"""The frameworks' own suites, in an environment of their own: their requirements are not ours."""
+"""The frameworks' own suites and clients, in an environment of their own: their requirements are not ours."""
 
 import pytest
 
 from tests.outside.environment import environment, run_suite
 
-SUITES = ("langchain", "haystack", "llama_index")
-NEEDS = ("langchain-tests>=1.1,<2", "pytest-asyncio", "langchain", "pytest-socket")
-OURS = (".[langchain,haystack,llama-index]", "connectors/qdrant", "connectors/milvus")
+SUITES = ("langchain", "haystack", "llama_index", "clients")
+NEEDS = (
+    "langchain-tests>=1.1,<2", "pytest-asyncio", "langchain", "pytest-socket",
+    "langchain-openai>=1,<2", "llama-index-embeddings-text-embeddings-inference>=0.6,<0.7",
+)  # fmt: skip
+OURS = (".[langchain,haystack,llama-index,serve]", "connectors/qdrant", "connectors/milvus")
 
 
 @pytest.fixture(scope="session")

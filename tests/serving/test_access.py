@@ -44,8 +44,9 @@ def test_weak_keys_are_refused(key):
     "path", ["/v1/collections", "/info", "/metrics", "/openapi.json", "/nothing"]
 )
 def test_without_a_key_nothing_is_told(guarded, headers, path):
-    """Every path but the health check and the page asks for the key."""
+    """Every path but the health check and the page asks for the key, encoding at / included."""
     assert guarded.get(path, headers=headers).status_code == 401
+    assert guarded.post("/", json={"inputs": "x"}, headers=headers).status_code == 401
     assert guarded.get("/health", headers=headers).status_code == 200
 
 
