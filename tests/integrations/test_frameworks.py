@@ -9,7 +9,10 @@ NEEDS = (
     "langchain-tests>=1.1,<2", "pytest-asyncio", "langchain", "pytest-socket",
     "langchain-openai>=1,<2", "llama-index-embeddings-text-embeddings-inference>=0.6,<0.7",
 )  # fmt: skip
-OURS = (".[langchain,haystack,llama-index,serve]", "connectors/qdrant", "connectors/milvus")
+OURS = (
+    ".[langchain,haystack,llama-index,serve]",
+    "connectors/qdrant", "connectors/milvus", "connectors/elasticsearch",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +28,11 @@ def test_the_suite_of_a_framework_passes(python, suite, tmp_path):
     quiet = {"HAYSTACK_TELEMETRY_ENABLED": "False"}
     said = run_suite(python, suite, tmp_path, quiet, "asyncio_mode = auto")
     assert " skipped" not in said or suite == "haystack", said[-500:]
+
+
+@pytest.mark.live
+def test_langchains_suites_pass_on_elasticsearch(python, node, tmp_path):
+    """The same suites, on a node with a basic licence."""
+    server = {"SUITE_ELASTICSEARCH": node.url}
+    said = run_suite(python, "langchain", tmp_path, server, "asyncio_mode = auto")
+    assert " skipped" not in said, said[-500:]

@@ -1,4 +1,10 @@
-"""LangChain's own suites, on memory and the embedded engines. Run in an environment of its own."""
+"""LangChain's own suites, on memory and the embedded engines, or on a server of Elasticsearch.
+
+Run in an environment of its own; ``SUITE_ELASTICSEARCH`` there is the server's address.
+"""
+
+import os
+import uuid
 
 import pytest
 
@@ -27,11 +33,16 @@ class CountingEncoder(HashEncoder):
         return super().encode(texts, **options)
 
 
-@pytest.fixture(params=["memory", "qdrant", "milvus"])
+SERVER = os.environ.get("SUITE_ELASTICSEARCH")
+
+
+@pytest.fixture(params=["elasticsearch"] if SERVER else ["memory", "qdrant", "milvus"])
 def connector(request, tmp_path):
-    """An empty collection in each engine that needs no server."""
-    options = {} if request.param == "memory" else {"path": str(tmp_path / "data")}
-    with connect(request.param, collection="langchain", **options) as connector:
+    """An empty collection in each engine that needs no server, or on the server."""
+    place = {"path": str(tmp_path / "data")} if SERVER is None else {"url": SERVER}
+    options = {} if request.param == "memory" else place
+    name = f"langchain-{uuid.uuid4().hex}"
+    with connect(request.param, collection=name, **options) as connector:
         yield connector
 
 
