@@ -1,9 +1,10 @@
 """The service beside the encoder called directly: requests a second and latency with 1, 8 and 64 clients.
 
-    python benchmarks/serve.py [--seconds 5] [--model m3-mini]
+    python benchmarks/serve.py [--seconds 5] [--requests 10000] [--model m3-mini]
 
-Prints one table. The service runs in a process of its own; clients are coroutines in this one. Its
-overhead is the difference between one client's p50 and the encoder's own p50 on the same texts.
+Prints two tables. The service runs in a process of its own; clients are coroutines in this one. Its
+overhead is a difference of pairs: each text is encoded here, then asked for there, so that a machine
+with other work slows both. At the end, ``--requests`` more requests tell whether memory stays.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -34,14 +36,13 @@ def main() -> None:
     """Start a service over the sample corpus, load it, print the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=5.0)
+    options.add_argument("--requests", type=int, default=10_000)
     options.add_argument("--model", default="m3-mini")
     chosen = options.parse_args()
     texts = [json.loads(line)["text"][:200] for line in CORPUS.read_text("utf-8").splitlines()]
     encoder = M3Encoder.load(chosen.model)
-    print(f"{cpu_name()}, {os.cpu_count()} cores; {chosen.model}; {chosen.seconds:g} s a row")
-    print("| | clients | requests/s | p50 ms | p99 ms |\n|---|---|---|---|---|")
-    direct = [timed(lambda text=text: encoder.encode([text], kind="query")) for text in texts[:100]]
-    row("encoder called directly", 1, direct, sum(direct))
+    load_average = os.getloadavg()[0]
+    print(f"{cpu_name()}, {os.cpu_count()} cores, load {load_average:.0f}; {chosen.model}")
     with tempfile.TemporaryDirectory() as folder:
         with connect("qdrant", collection="bench", path=folder) as collection:
             ingest(CORPUS, encoder, collection)
@@ -52,45 +53,81 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            asyncio.run(load(f"http://127.0.0.1:{port}", texts, chosen.seconds, service.pid))
+            address = f"http://127.0.0.1:{port}"
+            asyncio.run(ready(address))
+            overhead(address, encoder, texts[:100], service.pid)
+            asyncio.run(load(address, texts, chosen, service.pid))
         finally:
             service.terminate()
             service.wait()
 
 
-async def load(address: str, texts: list[str], seconds: float, pid: int) -> None:
-    """Every route with every number of clients."""
+async def ready(address: str) -> None:
+    """Wait until it answers."""
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         while True:
-            try:
+            with suppress(httpx.TransportError):
                 await client.get("/health")
-                break
-            except httpx.TransportError:
-                await asyncio.sleep(0.1)
-        before = memory(pid)
+                return
+            await asyncio.sleep(0.1)
+
+
+def overhead(address: str, encoder: M3Encoder, texts: list[str], pid: int) -> None:
+    """The first table: what a request costs beside the call, pair by pair."""
+    print("\n| | p50 ms | p90 ms | processor ms |\n|---|---|---|---|")
+    pairs = []
+    with httpx.Client(base_url=address, timeout=60) as client:
+
+        def ask(text: str) -> None:
+            client.post("/v1/embeddings", json={"input": text}).raise_for_status()
+
+        spent_here = 0.0
+        ask(texts[0])
+        before = processor_seconds(pid)
+        for text in texts:
+            start = time.process_time()
+            direct = timed(lambda text=text: encoder.encode([text], legs=("dense",)))
+            spent_here += time.process_time() - start
+            pairs.append((direct, timed(lambda text=text: ask(text))))
+        spent_there = processor_seconds(pid) - before
+    columns = {
+        "encoder called directly": ([direct for direct, _ in pairs], spent_here),
+        "/v1/embeddings, one client": ([asked for _, asked in pairs], spent_there),
+        "difference": ([asked - direct for direct, asked in pairs], spent_there - spent_here),
+    }
+    for name, (times, spent) in columns.items():
+        cuts, each = statistics.quantiles(times, n=10), 1e3 * spent / len(pairs)
+        print(f"| {name} | {1e3 * cuts[4]:.1f} | {1e3 * cuts[8]:.1f} | {each:.1f} |", flush=True)
+
+
+async def load(address: str, texts: list[str], chosen: argparse.Namespace, pid: int) -> None:
+    """The second table: every route with every number of clients; then memory."""
+    print("\n| | clients | requests/s | p50 ms | p99 ms |\n|---|---|---|---|---|")
+    async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         routes = {
             "one text, dense (/v1/embeddings)": ("/v1/embeddings", lambda t: {"input": t}),
             "search, hybrid (/v1/search)": ("/v1/search", lambda t: {"query": t}),
         }
-        total = 0
         for name, (path, body) in routes.items():
             for clients in CLIENTS:
-                times = await measure(client, path, body, texts, clients, seconds)
-                total += len(times)
-                row(name, clients, times, seconds)
-        print(
-            f"\nmemory of the service: {before} MiB at first, {memory(pid)} after {total} requests"
-        )
+                end = time.perf_counter() + chosen.seconds
+                times = await measure(
+                    client, path, body, texts, clients, lambda end=end: time.perf_counter() < end
+                )
+                row(name, clients, times, chosen.seconds)
+        before, left = memory(pid), itertools.count(1)
+        path, body = routes["one text, dense (/v1/embeddings)"]
+        await measure(client, path, body, texts, 8, lambda: next(left) <= chosen.requests)
+        print(f"\nmemory: {before} MiB, {memory(pid)} MiB after {chosen.requests} requests more")
 
 
-async def measure(client, path, body, texts, clients, seconds) -> list[float]:  # noqa: ANN001
-    """Seconds of each request while the clients go on."""
+async def measure(client, path, body, texts, clients, goes_on) -> list[float]:  # noqa: ANN001
+    """Seconds of each request, made by so many clients as long as ``goes_on`` says."""
     times: list[float] = []
     queue = itertools.cycle(texts)
-    end = time.perf_counter() + seconds
 
     async def go_on() -> None:
-        while time.perf_counter() < end:
+        while goes_on():
             started = time.perf_counter()
             answer = await client.post(path, json=body(next(queue)))
             answer.raise_for_status()
@@ -115,6 +152,12 @@ def timed(call) -> float:  # noqa: ANN001
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has spent so far, in all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> int:

@@ -2,6 +2,8 @@
 
     64 requests of one text  ->  queue  ->  one thread takes what is there  ->  2 or 3 passes
 
+Who is alone does not wait: the window opens where the last pass had company.
+
 The encoder belongs to that one thread. Callers of :meth:`BatchingEncoder.encode` wait for their
 rows; what a caller gave up before its turn is not computed.
 """
@@ -55,7 +57,8 @@ class BatchingEncoder:
 
     Args:
         encoder: does the work, in one thread of its own.
-        window: seconds to wait for company after the first text of a batch.
+        window: seconds to wait for company after the first text of a batch, where the batch before
+            had company.
         batch_tokens: about how many tokens one pass takes.
         queue_tokens: about how many tokens may wait; more are refused.
     """
@@ -77,6 +80,7 @@ class BatchingEncoder:
         self._rate = 2_000.0  # tokens a second, measured as batches are done
         self._changed = threading.Condition()
         self._closed = False
+        self._crowded = False  # the last batch was of several callers
         self.passes = 0
         """Forward passes so far."""
         self._worker = threading.Thread(target=self._work, name="m3connect-encoder", daemon=True)
@@ -173,7 +177,7 @@ class BatchingEncoder:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
                 if not self._jobs:
                     return []
-                if not self._closed:
+                if self._crowded and not self._closed:
                     self._changed.wait_for(self._is_full, timeout=self._window)
                 taken: list[_Job] = []
                 tokens = 0
@@ -186,6 +190,7 @@ class BatchingEncoder:
                         taken.append(job)
                         tokens += job.tokens
                 if taken:
+                    self._crowded = len(taken) > 1
                     return taken
 
     def _is_full(self) -> bool:

@@ -46,6 +46,22 @@ def test_sixty_four_requests_are_a_few_passes(held):
     assert batching.passes == len(held.batches) == 2
 
 
+def test_who_is_alone_does_not_wait_for_company(held):
+    """The window opens after a pass of several callers, and closes after one of a single caller."""
+    with BatchingEncoder(held, window=60) as batching:
+        first = batching.submit(["first"])
+        assert held.started.wait(10)
+        crowd = [batching.submit([text]) for text in ("second", "third")]
+        held.release.set()
+        for job in (first, *crowd):
+            job.result(timeout=10)
+        late = batching.submit(["after a crowd"])
+        with pytest.raises(TimeoutError):
+            late.result(timeout=0.05)
+    assert late.done()  # closing ends every wait
+    assert held.batches == [["first"], ["second", "third"], ["after a crowd"]]
+
+
 def test_each_gets_the_legs_it_asked_for(held):
     """A pass makes the union of the legs; nobody sees more than they asked for."""
     held.release.set()
