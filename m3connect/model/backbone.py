@@ -10,11 +10,13 @@ Shapes: B texts, L tokens, H hidden width, N attention heads, h the width of one
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m3connect.model.config import BodyConfig
+if TYPE_CHECKING:
+    from m3connect.model.config import BodyConfig
 
 Attention = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """Query, key and value ``[..., N, h]`` of each token, and the share of weights to drop, to the mixture of

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from m3connect.model.backbone import Backbone
-from m3connect.model.config import M3Config
 from m3connect.model.heads import Heads, Representations
+
+if TYPE_CHECKING:
+    from m3connect.model.config import M3Config
 
 
 class M3Model(nn.Module):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,9 @@ from torch import Tensor
 
 from m3connect.model.backbone import Attention
 from m3connect.model.m3 import M3Model
-from m3connect.types import Leg
+
+if TYPE_CHECKING:
+    from m3connect.types import Leg
 
 _VARLEN = ("query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k")
 """The arguments that ``varlen_attn`` begins with in every version of torch that we know."""
