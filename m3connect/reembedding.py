@@ -18,10 +18,11 @@ into the old collection after the switch is told so at its end.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Enco
 from m3connect.errors import (
     CollectionNotFound,
     ConfigError,
-    ConnectorError,
     FingerprintMismatch,
     InputError,
+    PermanentError,
     Refused,
 )
 from m3connect.ingestion import restoring
@@ -51,6 +52,9 @@ from m3connect.types import (
     RecordBatch,
     encoded_text,
 )
+from m3connect.types.tokens import rounded
+
+log = logging.getLogger(__name__)
 
 NOTE = "reembedded"
 """The note of a collection that says of which other it was made, and whether that is finished."""
@@ -60,7 +64,8 @@ SAMPLE = 32
 """Passages whose vectors are encoded once more to verify them."""
 TOLERANCE = 0.25
 """Part of a vector's length by which it may differ: rounding and quantising stay below, another text does not."""
-READ, GROUP_PASSAGES, GROUP_CHARACTERS = 256, 256, 1 << 16
+# A page is short, for a server keeps a scan open no longer than some minutes from page to page.
+READ, GROUP_PASSAGES, GROUP_CHARACTERS = 128, 128, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +217,10 @@ def rollback(connector: Connector) -> RollbackReport:
     """
     try:
         info = connector.describe()
-    except CollectionNotFound:
-        raise
-    except ConnectorError:  # what the name stands for may be gone
-        connector.switch(connector.collection)
+    except PermanentError as error:
+        if type(error) is not PermanentError:
+            raise
+        connector.switch(connector.collection)  # what the name stood for is gone
         held = connector.describe()
         return RollbackReport(held.name, "", held.stands_for, 0)
     note = info.notes.get(NOTE)
@@ -267,10 +272,7 @@ def _schema(
     if not chosen:
         raise ConfigError(f"name at least one of {', '.join(LEGS)}")
     chunker = "" if old.fingerprint is None else old.fingerprint.chunker
-    schema = CollectionSchema.of(
-        made_by, chosen, payload_fields=old.payload_fields, chunker=chunker
-    )
-    return replace(schema, multivector_dtype=old.multivector_dtype)
+    return CollectionSchema.of(made_by, chosen, payload_fields=old.payload_fields, chunker=chunker)
 
 
 def _is_made(info: CollectionInfo, schema: CollectionSchema) -> bool:
@@ -283,6 +285,13 @@ def _nothing_to_do(connector: Connector, info: CollectionInfo, start: float) -> 
     """The name stands for such a collection already; a run that was killed after the switch is closed."""
     note = info.notes.get(NOTE)
     if note is not None and not note["finished"]:
+        log.warning(
+            "the run that switched %r to %r ended before its last look: if documents were ingested into %r "
+            "just then, ingest them again with this model",
+            info.name,
+            info.stands_for,
+            note["of"],
+        )
         connector.annotate({NOTE: {**note, "finished": True}})
     of = info.stands_for if note is None else note["of"]
     count = connector.count()
@@ -455,7 +464,7 @@ def _verify(twins: _Twins, schema: CollectionSchema) -> None:
         f"{id_!r}: its {leg} vectors are not those of its text"
         for id_, stored, anew in twins.sample()
         for leg in schema.legs
-        if not _alike(leg, stored, anew)
+        if not _alike(leg, stored, anew, schema)
     ]
     if faults:
         raise Refused(
@@ -465,23 +474,24 @@ def _verify(twins: _Twins, schema: CollectionSchema) -> None:
         )
 
 
-def _alike(leg: Leg, stored: Embeddings, anew: Embeddings) -> bool:
+def _alike(leg: Leg, stored: Embeddings, anew: Embeddings, schema: CollectionSchema) -> bool:
     """Whether the vectors of one passage agree but for rounding and quantising."""
-    left, right = _flat(leg, stored), _flat(leg, anew)
+    left, right = _flat(leg, stored, schema), _flat(leg, anew, schema)
     if left.shape != right.shape:
         return False
     return bool(np.linalg.norm(left - right) <= TOLERANCE * np.linalg.norm(right))
 
 
-def _flat(leg: Leg, embeddings: Embeddings) -> FloatArray:
-    """The numbers of one passage's vectors in a row."""
+def _flat(leg: Leg, embeddings: Embeddings, schema: CollectionSchema) -> FloatArray:
+    """The numbers of one passage's vectors in a row, as the collection rounds them."""
     if leg == "dense":
         assert embeddings.dense is not None
         dense: FloatArray = embeddings.dense[0]
         return dense
     if leg == "multivector":
         assert embeddings.multivector is not None
-        return embeddings.multivector.vectors.astype(np.float32).ravel()
+        vectors = rounded(embeddings.multivector.vectors, schema.multivector_dtype)
+        return vectors.astype(np.float32).ravel()
     assert embeddings.sparse is not None
     terms = embeddings.sparse[0]
     values: FloatArray = terms.values[np.argsort(terms.indices)]

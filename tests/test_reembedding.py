@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from m3connect.errors import (
     FingerprintMismatch,
     InputError,
     Refused,
+    TransientError,
     Unsupported,
 )
 from m3connect.ingestion.ledger import FIELD
@@ -31,7 +33,7 @@ from m3connect.integrations import arrow
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import RecordBatch
+from m3connect.types import Compression, RecordBatch
 
 OLD, NEW = HashEncoder(width=4), HashEncoder(width=6, seed=1)
 IDS = ("a", "b", "c#0", "d", "e")
@@ -167,6 +169,19 @@ def test_another_precision_and_other_legs(docs):
     assert info.schema.fingerprint.precision == "int8"
     assert info.notes["mode.hybrid"] == {"tuned": 1}
     assert fill(docs, source(), precise, legs=["dense", "sparse"]).unchanged == len(IDS)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "binary"])
+def test_smaller_token_vectors(docs, dtype):
+    """What is stored is what the new model keeps, and verifies as such."""
+    small = HashEncoder(width=4)
+    kept = small.info.fingerprint.compressed(Compression(multivector_dtype=dtype))
+    small.info = replace(small.info, fingerprint=kept)
+    reembed(docs, small)
+    schema = docs.describe().schema
+    assert (schema.multivector_dtype, schema.fingerprint.compression) == (dtype, kept.compression)
+    assert reembed(docs, OLD).new == "docs_3"
+    assert content(docs) == ingested(source(), OLD)
 
 
 def test_again_it_has_nothing_to_do(docs):
@@ -413,6 +428,28 @@ def test_back_from_what_is_gone(docs):
     docs.beside("docs_2").drop()
     assert rollback(docs).back == "docs"
     assert content(docs) == ingested(source(), OLD)
+
+
+def test_a_server_that_does_not_answer_is_not_gone_back_from(docs, monkeypatch):
+    """Only what is known to be gone is left."""
+    reembed(docs, NEW)
+    with monkeypatch.context() as patch:
+        away = TransientError("time-out", connector="memory", operation="describe")
+        patch.setattr(docs, "describe", Mock(side_effect=away))
+        with pytest.raises(TransientError):
+            rollback(docs)
+    assert docs.describe().stands_for == "docs_2"
+
+
+def test_a_last_look_that_was_not_made_is_told(docs, caplog):
+    """Killed after the switch: the next run says what may be missing, once."""
+    reembed(docs, NEW)
+    docs.annotate({"reembedded": {"of": "docs", "finished": False}})
+    assert reembed(docs, NEW).encoded == 0
+    assert "ended before its last look" in caplog.text
+    caplog.clear()
+    reembed(docs, NEW)
+    assert caplog.text == ""
 
 
 def test_an_alias_is_moved(docs):

@@ -8,7 +8,7 @@ import typer
 
 from m3connect.cli import lists
 from m3connect.cli.console import counted
-from m3connect.cli.options import Mark, ModelChoice, Output, Target
+from m3connect.cli.options import CompressedModel, Mark, Output, Target
 from m3connect.cli.progress import progress_bar
 from m3connect.errors import ConfigError
 
@@ -53,7 +53,7 @@ def reembed(
         Mark.FLAG_ONLY,
     ] = False,
     where: Target,
-    model: ModelChoice,
+    model: CompressedModel,
     printed: Output,
 ) -> None:
     """Encode a collection anew from the text it holds, and switch its name to the result.
@@ -65,6 +65,7 @@ def reembed(
     - `m3connect reembed --collection handbook --model BAAI/bge-m3`
     - `m3connect reembed --collection handbook --model BAAI/bge-m3 --no-switch`
     - `m3connect reembed --collection handbook --legs dense,sparse`
+    - `m3connect reembed --collection handbook --multivector-dtype int8`
     - `m3connect reembed --collection handbook --rollback`
     """
     from m3connect import reembedding
