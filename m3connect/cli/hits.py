@@ -84,6 +84,8 @@ def print_hits(hits: Sequence[Hit], why: Why | None) -> None:
             f"[bold]{hit.rank:>2}  {hit.score:.4f}[/]  [cyan]{escape(visible(hit.id))}[/]  "
             f"[dim]{_leg_text(hit)}[/]"
         )
+        if where := _headings(hit):
+            console.print(f"    [dim]{escape(visible(where))}[/]")
         console.print(f"    {_text(hit, console)}")
         if why is not None:
             _print_explanation(console, why.hits[row])
@@ -134,6 +136,19 @@ def _leg_text(hit: Hit) -> str:
 
     scores = {leg: getattr(hit.scores, leg, None) for leg in LEGS}
     return " ".join(f"{leg} {score:.3f}" for leg, score in scores.items() if score is not None)
+
+
+def _headings(hit: Hit) -> str:
+    """The headings above a passage, which was found by them, too, and may not show them itself.
+
+    >>> from m3connect.types import Hit
+    >>> _headings(Hit("a#3", 0.9, 1, {"headings": ["Manual", "Pump B", "Torque"]}))
+    'Manual > Pump B > Torque'
+    """
+    headings = hit.payload.get("headings")  # or a field of the user's with that name
+    if not isinstance(headings, list) or not all(isinstance(each, str) for each in headings):
+        return ""
+    return " > ".join(headings)
 
 
 def _text(hit: Hit, console: Console) -> str:

@@ -85,8 +85,11 @@ def connect(
         )
     except ValueError as error:
         raise ConfigError(f"elasticsearch at {url!r}: {error}") from error
-    # It warns of every refused connection, which retry does in better words.
-    logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
+    # It warns of every refused connection, which retry does in better words. A level that the
+    # application has set stays.
+    logger = logging.getLogger("elastic_transport.node_pool")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.ERROR)
     options = Options(
         "flat" if exact else dense_index, candidates, shards, replicas, server_fusion, rank_vectors
     )

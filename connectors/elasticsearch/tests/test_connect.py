@@ -1,5 +1,6 @@
 """Options become a connector without a request, or a ConfigError that says what is wrong."""
 
+import logging
 import subprocess
 import sys
 
@@ -80,3 +81,12 @@ def test_a_refused_connection_is_reported_once(caplog):
     ):
         connector.count()
     assert caplog.records == []
+
+
+def test_a_log_level_of_the_application_stays(monkeypatch):
+    """Only where it has set none is the driver made quiet."""
+    logger = logging.getLogger("elastic_transport.node_pool")
+    for level, after in ((logging.DEBUG, logging.DEBUG), (logging.NOTSET, logging.ERROR)):
+        monkeypatch.setattr(logger, "level", level)
+        connect(collection="handbook", url="http://127.0.0.1:1").close()
+        assert logger.level == after

@@ -1,5 +1,6 @@
 """Opening, sharing and closing; options; what a collection is made of."""
 
+import logging
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from m3connect.testing import corpus
 from m3connect.types import RecordBatch
 from m3connect_milvus import connect
 from m3connect_milvus.engine import lite
-from m3connect_milvus.engine.database import Database
+from m3connect_milvus.engine.database import Database, _silence_driver
 from m3connect_milvus.storing.store import Store
 
 
@@ -434,3 +435,12 @@ def test_a_remembered_schema_does_not_outlive_its_connection(tmp_path):
         with connect(collection="test", url=url) as two:
             two.upsert(corpus.records(2, 3))
             assert two.count() == 3
+
+
+def test_a_log_level_of_the_application_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver is made quiet where it has its own level."""
+    logger = logging.getLogger("pymilvus")
+    for level, after in ((logging.DEBUG, logging.DEBUG), (logging.WARNING, logging.CRITICAL)):
+        monkeypatch.setattr(logger, "level", level)
+        _silence_driver()
+        assert logger.level == after

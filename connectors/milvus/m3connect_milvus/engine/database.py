@@ -179,5 +179,10 @@ class Database:
 
 
 def _silence_driver() -> None:
-    """Keep pymilvus from printing tracebacks of what it raises as well, and warnings about Lite."""
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    """Keep pymilvus from printing tracebacks of what it raises as well, and warnings about Lite.
+
+    A level that the application has set stays: WARNING is the driver's own.
+    """
+    logger = logging.getLogger("pymilvus")
+    if logger.level in {logging.NOTSET, logging.WARNING}:
+        logger.setLevel(logging.CRITICAL)
