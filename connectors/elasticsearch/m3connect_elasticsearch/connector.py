@@ -79,7 +79,7 @@ class ElasticsearchConnector:
         self._looked_up = False
         self._server = index.server
         self._options = options
-        self._known: CollectionSchema | None = None
+        self._known: Layout | None = None
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -196,7 +196,7 @@ class ElasticsearchConnector:
         if not self._looked_up:
             return self._find(operation)
         stored = self._index.stored(operation)
-        self._known = stored.schema
+        self._known = Layout.of(stored)
         return stored
 
     def _find(self, operation: str) -> Stored:
@@ -215,12 +215,15 @@ class ElasticsearchConnector:
         if name != self._index.name:
             own = name == self.collection
             self._index = self._by_name if own else Index(self._server, name)
-        self._known, self._looked_up = stored.schema, True
+        self._known, self._looked_up = Layout.of(stored), True
         return stored
 
     def _schema(self, operation: str) -> CollectionSchema:
-        """The schema as last read; a read of an index that is gone fails by itself."""
-        return self._known or self._stored(operation).schema
+        return self._layout(operation).schema
+
+    def _layout(self, operation: str) -> Layout:
+        """The layout as last read; a read of an index that is gone fails by itself."""
+        return self._known or Layout.of(self._stored(operation))
 
     # ------------------------------------------------------------------------------------ writes
 
@@ -334,12 +337,15 @@ class ElasticsearchConnector:
 
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer single legs, and RRF where :attr:`capabilities` has it, in one ``_msearch``."""
-        schema = self._schema("search")
+        layout = self._layout("search")
         for query in queries:
-            check_query(query, schema)
+            check_query(query, layout.schema)
             self._check_native(query)
         dialect = Dialect(
-            self._options.candidates, self._server.packs_queries, self._server.weighs_rrf
+            self._options.candidates,
+            layout.dense_index.startswith("bbq"),
+            self._server.packs_queries,
+            self._server.weighs_rrf,
         )
         bodies = [search_body(query, dialect) for query in queries]
         return self._answers(list(zip(queries, bodies, strict=True)))

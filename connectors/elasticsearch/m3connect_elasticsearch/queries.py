@@ -36,6 +36,8 @@ RESULTS = 10_000
 _ROUNDED = 1 + 2**-8 + 1e-5
 """The most by which a lexical score exceeds the server's, which cuts weights off and adds in float32."""
 _WIDER = 8
+_SCORED = 300
+"""Dense candidates scored by their full vectors, at least: 8 bits a value do not misplace one by so much."""
 _BY_SCORE_AND_ID = [{"_score": "desc"}, {"id": "asc"}]
 _MAXSIM = (
     "double s = maxSimDotProduct(params.query, 'tokens') / params.n;"
@@ -49,11 +51,13 @@ class Dialect:
 
     Args:
         candidates: how many records a dense search considers in each shard, at least.
+        coarse: whether the dense index is so coarse that all of these are scored by their full vectors.
         packed: whether it takes the dense vector of a query as base64; otherwise it goes as a list.
         weighs_rrf: whether its RRF takes weights.
     """
 
     candidates: int
+    coarse: bool
     packed: bool
     weighs_rrf: bool
 
@@ -122,7 +126,8 @@ def _leg(query: Query, dialect: Dialect) -> Body:
         if query.within is not None:
             considered = min(considered, max(1, len(query.within)))
         vector = pack_dense(query.dense) if dialect.packed else query.dense.tolist()
-        found = _dense(vector, conditions, considered)
+        scored = considered if dialect.coarse else max(_SCORED, 3 * query.limit)
+        found = _dense(vector, conditions, considered, min(scored, considered))
     elif query.sparse is not None:
         found = _sparse(query.sparse, conditions)
     else:
@@ -148,13 +153,13 @@ def _conditions(query: Query) -> list[Body]:
     return allowed
 
 
-def _dense(vector: str | list[float], conditions: list[Body], candidates: int) -> Body:
+def _dense(vector: str | list[float], conditions: list[Body], candidates: int, scored: int) -> Body:
     knn: Body = {
         "field": "dense",
         "query_vector": vector,
-        "k": candidates,
+        "k": scored,
         "num_candidates": candidates,
-        # All candidates are scored again by their full vectors, so that scores are exact.
+        # The best are scored again by their full vectors, so that scores are exact.
         "rescore_vector": {"oversample": 1.0},
     }
     return {"knn": knn | {"filter": conditions} if conditions else knn}

@@ -20,7 +20,7 @@ ORDER = [{"_score": "desc"}, {"id": "asc"}]
 KNN = {
     "field": "dense",
     "query_vector": [0.5, -1.0],
-    "k": 1000,
+    "k": 300,
     "num_candidates": 1000,
     "rescore_vector": {"oversample": 1.0},
 }
@@ -33,12 +33,12 @@ TERMS = {
 }
 
 
-def body(query, *, candidates=1000, packed=False, weighs_rrf=True):
-    return search_body(query, Dialect(candidates, packed, weighs_rrf))
+def body(query, *, candidates=1000, coarse=False, packed=False, weighs_rrf=True):
+    return search_body(query, Dialect(candidates, coarse, packed, weighs_rrf))
 
 
 def test_a_dense_search():
-    """All candidates are kept, scored by their full vectors, and sorted by score and id."""
+    """The best candidates are scored by their full vectors, and sorted by score and id."""
     assert body(Query(dense=DENSE, filter=F("lang") == "de")) == {
         "query": {"knn": {**KNN, "filter": [FILTER]}},
         "sort": ORDER,
@@ -51,13 +51,22 @@ def test_a_dense_search():
 
 
 @pytest.mark.parametrize(
-    ("limit", "candidates", "considered"),
-    [(10, 1000, 1000), (10, 50, 50), (800, 1000, 1600), (9000, 1000, 10_000)],
+    ("limit", "candidates", "considered", "scored"),
+    [
+        (10, 1000, 1000, 300),
+        (10, 50, 50, 50),
+        (200, 1000, 1000, 600),
+        (800, 1000, 1600, 1600),
+        (9000, 1000, 10_000, 10_000),
+    ],
 )
-def test_a_dense_search_considers_more_than_it_returns(limit, candidates, considered):
+def test_a_dense_search_considers_more_than_it_returns(limit, candidates, considered, scored):
     """At least the option's candidates, at least twice the limit, at most what a server takes."""
-    knn = body(Query(dense=DENSE, limit=limit), candidates=candidates)["query"]["knn"]
-    assert knn["k"] == knn["num_candidates"] == considered
+    query = Query(dense=DENSE, limit=limit)
+    knn = body(query, candidates=candidates)["query"]["knn"]
+    assert (knn["num_candidates"], knn["k"]) == (considered, scored)
+    coarse = body(query, candidates=candidates, coarse=True)["query"]["knn"]
+    assert (coarse["num_candidates"], coarse["k"]) == (considered, considered)
 
 
 def test_a_query_vector_is_packed_for_servers_that_take_it():
