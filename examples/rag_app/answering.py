@@ -93,9 +93,7 @@ class Assistant:
         texts = [each.hit.text for each in kept]
         best = best_sentences(question, texts, encoder, limit=SENTENCES)
         score = max((sentence.score for sentence in best), default=0.0)
-        if (
-            asked and asked != question
-        ):  # else the sentence that answered the question before wins again
+        if asked not in ("", question):  # or the sentence on the question before would win again
             best = best_sentences(asked, texts, encoder, limit=SENTENCES)
         best.sort(key=lambda sentence: -sentence.score)
         best = [sentence for sentence in best if sentence.score >= _NEARLY * best[0].score]

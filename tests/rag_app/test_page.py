@@ -10,6 +10,7 @@ import pytest
 
 from examples.rag_app.endpoint import Endpoint
 from m3connect import load_dataset
+from tests.axe import serious
 from tests.outside.environment import OUTSIDE, environment
 from tests.rag_app.application import App, Scripted
 
@@ -235,12 +236,17 @@ def test_a_real_model_streams_and_is_left(page, served, real_model):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(browser, served, scheme):
-    """At phone width nothing is wider than the screen, and the documents are folded."""
+def test_it_fits_a_phone_and_everybody(browser, served, scheme):
+    """At phone width nothing is wider than the screen, documents are folded, and axe finds nothing serious."""
     page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
     page.goto(served[2])
-    ask(page, "charging the battery takes").locator(".cite").click()
+    turn = ask(page, "charging the battery takes")
+    page.click("#side summary")
+    assert serious(page) == []
+    page.click("#side summary")
+    turn.locator(".cite").click()
     expect(page.locator("#why")).to_contain_text("Adds up from")
+    assert serious(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#drop").is_hidden()
     page.close()

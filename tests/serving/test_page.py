@@ -1,4 +1,4 @@
-"""The search page in a real browser: search, filter, explain, document, error, empty, slow, phone, dark."""
+"""The search page in a real browser: search, filter, explain, document, error, empty, slow, phone, dark, axe."""
 
 import re
 import shutil
@@ -18,6 +18,7 @@ from m3connect.serving.service import Service  # noqa: E402
 from m3connect.stores.memory import MemoryConnector  # noqa: E402
 from m3connect.testing.fakes import HashEncoder  # noqa: E402
 from m3connect.types import Document  # noqa: E402
+from tests.axe import serious  # noqa: E402
 
 expect = sync_api.expect
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -206,6 +207,24 @@ def test_it_fits_a_phone(browser, address, scheme):
     page.goto(address)
     ask(page, "keys rotated", mode="all")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(browser, address, scheme):
+    """axe finds nothing serious: not on hits with marks, side by side, or in a document."""
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(address)
+    ask(page, "keys rotated", mode="all")
+    page.locator(".hit").first.get_by_role("button", name="Why?").click()
+    page.locator("mark").first.wait_for()
+    assert serious(page) == []
+    ask(page, "keys rotated", mode="compare")
+    page.locator(".mode .hit").first.wait_for()
+    assert serious(page) == []
+    page.locator(".hit").first.get_by_role("button", name="In its document").click()
+    page.locator("dialog .passage.here").wait_for()
+    assert serious(page) == []
     page.close()
 
 
