@@ -66,6 +66,7 @@ def _check_url(target: str, url: str) -> None:
         complete = parts.scheme in _SCHEMES and parts.port != 0
         complete = complete and bool(parts.hostname or parts.scheme == "unix")
         complete = complete and ("://" in url or "@" not in url)
+        complete = complete and (parts.hostname or "") not in {".", "..", "~"}  # a path
     except ValueError as error:
         raise ConfigError(wrong) from error
     if not complete or shown == "the url":

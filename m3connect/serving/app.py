@@ -156,7 +156,7 @@ class _Guard:
 
 def _is_own_name(host: str) -> bool:
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    return name == "testserver" or is_loopback(name)
+    return is_loopback(name)
 
 
 def _add_file(app: FastAPI, path: str, file: Path, kind: str) -> None:

@@ -175,6 +175,8 @@ def test_what_is_no_secret_stays(text):
         "ftp://b:{}@h",
         "foo:bar",
         "h:9x",
+        "./col",
+        "~/col",
     ],
 )
 def test_an_address_that_no_driver_parses_is_bad_usage(run, target, url):

@@ -53,7 +53,9 @@ def serve(encoder, collection):
 
     def start(**options):
         service = Service(encoder, {"notes": lambda: collection}, **options)
-        client = TestClient(create_app(service), raise_server_exceptions=False)
+        client = TestClient(
+            create_app(service), base_url="http://localhost", raise_server_exceptions=False
+        )
         clients.append(client)
         return client.__enter__()
 

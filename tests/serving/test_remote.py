@@ -44,7 +44,7 @@ def local():
 @pytest.fixture(scope="module")
 def service_client(local):
     """A service that runs it."""
-    with TestClient(create_app(Service(local, {}))) as client:
+    with TestClient(create_app(Service(local, {})), base_url="http://localhost") as client:
         yield client
 
 
@@ -74,7 +74,7 @@ def test_what_a_service_gives_may_be_compressed_here(local, remote, wire):
         assert small.encode(texts, kind=kind) == kept.of(remote.encode(texts, kind=kind), kind)
     assert small.info.fingerprint == local.info.fingerprint.compressed(kept)
     compressing = M3Encoder.load("m3-mini", compression=Compression(sparse_top=9))
-    with TestClient(create_app(Service(compressing, {}))) as service:
+    with TestClient(create_app(Service(compressing, {})), base_url="http://localhost") as service:
         client = httpx.Client(transport=OverTheWire(service), base_url="http://service")
         assert RemoteEncoder("http://service", client=client).info == compressing.info
         with pytest.raises(ConfigError, match="compresses already"):

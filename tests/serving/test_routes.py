@@ -215,7 +215,7 @@ def test_a_page_of_ones_own_takes_the_place_of_the_search_page(encoder, collecti
     for name in ("index.html", "page.js", "page.css"):
         (tmp_path / name).write_text(f"mine: {name}", encoding="utf-8")
     app = create_app(Service(encoder, {"notes": lambda: collection}), page=tmp_path)
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/").text == "mine: index.html"
         assert client.get("/page.js").headers["content-type"].startswith("text/javascript")
         assert "export function draw" in client.get("/parts.js").text

@@ -111,7 +111,9 @@ def client():
         reranker=lambda _, passages: [float(len(each)) for each in passages],
         window=0.0,
     )
-    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(service), base_url="http://localhost", raise_server_exceptions=False
+    ) as client:
         yield client
 
 
