@@ -11,6 +11,7 @@ import pytest
 
 import m3connect
 from m3connect.errors import ConnectorError, M3ConnectError, TransientError
+from m3connect.ingestion.report import IngestReport
 
 CONNECTORS = ("m3connect_qdrant", "m3connect_milvus", "m3connect_elasticsearch")
 
@@ -40,6 +41,7 @@ def example(kind):
         "connector": "qdrant",
         "operation": "upsert",
         "retry_after": 2.5,
+        "report": IngestReport(written=3),
     }
     return kind(**{name: values[name] for name in inspect.signature(kind).parameters})
 

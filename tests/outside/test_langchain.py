@@ -41,7 +41,7 @@ def connector(request, tmp_path):
     """An empty collection in each engine that needs no server, or on the server."""
     place = {"path": str(tmp_path / "data")} if SERVER is None else {"url": SERVER}
     options = {} if request.param == "memory" else place
-    name = f"langchain-{uuid.uuid4().hex}"
+    name = f"langchain_{uuid.uuid4().hex}"
     with connect(request.param, collection=name, **options) as connector:
         yield connector
 
