@@ -16,7 +16,8 @@
           ├─ InvalidFilter
           ├─ WritesRefused           a full disk, a quota, a write block: no record is to blame
           ├─ Unsupported
-          └─ CollectionNotFound
+          ├─ CollectionNotFound
+          └─ CollectionGone          the name stands for a collection that was removed
 
 Whether a retry may help is told by the class, never by the text of a message.
 """
@@ -162,3 +163,7 @@ class Unsupported(PermanentError):
 
 class CollectionNotFound(PermanentError):
     """There is no such collection; ``ingest`` or ``ensure`` makes it."""
+
+
+class CollectionGone(PermanentError):
+    """The name stands for another collection, which was removed."""

@@ -30,11 +30,11 @@ import numpy as np
 from m3connect.connecting.portions import portions
 from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Encoder
 from m3connect.errors import (
+    CollectionGone,
     CollectionNotFound,
     ConfigError,
     FingerprintMismatch,
     InputError,
-    PermanentError,
     Refused,
 )
 from m3connect.ingestion import restoring
@@ -217,10 +217,8 @@ def rollback(connector: Connector) -> RollbackReport:
     """
     try:
         info = connector.describe()
-    except PermanentError as error:
-        if type(error) is not PermanentError:
-            raise
-        connector.switch(connector.collection)  # what the name stood for is gone
+    except CollectionGone:
+        connector.switch(connector.collection)
         held = connector.describe()
         return RollbackReport(held.name, "", held.stands_for, 0)
     note = info.notes.get(NOTE)
@@ -411,10 +409,7 @@ class _Twins:
 
     def _untouched(self, ids: Sequence[str]) -> list[str]:
         """Those of the ids that the new collection holds, or lacks, as this run left them."""
-        found: dict[str, int] = {}
-        for start in range(0, len(ids), READ):
-            batch = self.new.fetch(ids[start : start + READ], vectors=False)
-            found |= zip(batch.ids, map(_digest, batch.payloads), strict=True)
+        found = {id_: _digest(payload) for id_, payload in _payloads(self.new, ids)}
         return [id_ for id_ in ids if found.get(id_) == self.held.get(id_)]
 
     def _write(self, news: Mapping[str, Payload]) -> None:
@@ -510,6 +505,13 @@ def _digests(connector: Connector) -> dict[str, int]:
     }
 
 
+def _payloads(connector: Connector, ids: Sequence[str]) -> Iterator[tuple[str, Payload]]:
+    """The payloads of those records that are there, by id."""
+    for start in range(0, len(ids), READ):
+        batch = connector.fetch(ids[start : start + READ], vectors=False)
+        yield from zip(batch.ids, batch.payloads, strict=True)
+
+
 def _digest(payload: Payload) -> int:
     """A number for a payload, the same for the old and the new record of a passage.
 
@@ -566,10 +568,7 @@ def _marked(news: Mapping[str, Payload], collection: Connector, weights: str) ->
         if _carries_mark(id_, payload)
     }
     further = sorted({one for ids in siblings.values() for one in ids} - news.keys())
-    known = dict(news)
-    for start in range(0, len(further), READ):
-        batch = collection.fetch(further[start : start + READ], vectors=False)
-        known |= zip(batch.ids, batch.payloads, strict=True)
+    known = {**news, **dict(_payloads(collection, further))}
     return {
         id_: _remarked(payload, [known.get(one) for one in siblings[id_]], weights)
         if id_ in siblings

@@ -24,6 +24,7 @@ from m3connect.errors import (
     ConfigError,
     FingerprintMismatch,
     InputError,
+    PermanentError,
     Refused,
     TransientError,
     Unsupported,
@@ -430,13 +431,14 @@ def test_back_from_what_is_gone(docs):
     assert content(docs) == ingested(source(), OLD)
 
 
-def test_a_server_that_does_not_answer_is_not_gone_back_from(docs, monkeypatch):
+@pytest.mark.parametrize("kind", [TransientError, PermanentError])
+def test_a_server_that_does_not_answer_is_not_gone_back_from(docs, monkeypatch, kind):
     """Only what is known to be gone is left."""
     reembed(docs, NEW)
     with monkeypatch.context() as patch:
-        away = TransientError("time-out", connector="memory", operation="describe")
+        away = kind("no answer", connector="memory", operation="describe")
         patch.setattr(docs, "describe", Mock(side_effect=away))
-        with pytest.raises(TransientError):
+        with pytest.raises(kind):
             rollback(docs)
     assert docs.describe().stands_for == "docs_2"
 

@@ -689,7 +689,7 @@ CATCHES = [
     Catch(ReplacesNotes, "test_notes_are_merged", ""),
     Catch(FollowsAtOnce, "test_what_began_on_one_collection_is_not_finished_on_another", ""),
     Catch(StaysWhereItIs, "test_a_switched_name_brings_the_other_collection", ""),
-    Catch(FallsBack, "test_what_a_name_stands_for_is_missed", "no PermanentError"),
+    Catch(FallsBack, "test_what_a_name_stands_for_is_missed", "no CollectionGone"),
     Catch(SwitchesToAnything, "test_a_name_stands_for_what_there_is", "unknown: no Coll"),
     Catch(WorksWhenClosed, "test_a_closed_connector_refuses_everything", "ensure: no"),
     Catch(OneThread, "test_any_thread_may_use_it", "another thread"),

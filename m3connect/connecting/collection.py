@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from m3connect.contract import CollectionInfo, CollectionSchema
 from m3connect.errors import (
+    CollectionGone,
     CollectionNotFound,
     ConnectorError,
     PermanentError,
@@ -83,9 +84,9 @@ class Place:
             operation=operation,
         )
 
-    def gone(self, stands_for: str, operation: str) -> PermanentError:
+    def gone(self, stands_for: str, operation: str) -> CollectionGone:
         """The collection that the name stands for was removed."""
-        return PermanentError(
+        return CollectionGone(
             f"{self.collection!r} stands for the collection {stands_for!r}, which is gone; m3connect "
             f"reembed --rollback --collection {self.collection} lets it stand for itself again",
             connector=self.connector,

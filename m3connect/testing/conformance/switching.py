@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from m3connect.contract import CollectionSchema, Connector
-from m3connect.errors import CollectionNotFound, PermanentError
+from m3connect.errors import CollectionGone, CollectionNotFound, PermanentError
 from m3connect.searching import planner
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle, refusal
@@ -153,8 +153,7 @@ class SwitchTests:
         with connector.beside(name) as other:
             other.drop()
         for verb in (connector.describe, connector.count, partial(connector.ensure, OLDER)):
-            error = refusal(PermanentError, verb, "a collection that is gone")
-            assert not isinstance(error, CollectionNotFound)
+            error = refusal(CollectionGone, verb, "a collection that is gone")
             assert name in str(error)
         connector.switch(connector.collection)
         check(connector, batch, OLDER, connector.collection, 99)
