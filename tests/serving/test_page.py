@@ -1,17 +1,15 @@
 """The search page in a real browser: search, filter, explain, document, error, empty, slow, phone, dark, axe."""
 
 import re
-import shutil
-import threading
 import time
 
 import pytest
 
 pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
 sync_api = pytest.importorskip("playwright.sync_api")
-import uvicorn  # noqa: E402 - after the check for the extras
 
-from m3connect.ingestion import ingest  # noqa: E402
+from m3connect.ingestion import ingest  # noqa: E402 - after the check for the extras
 from m3connect.serving.access import Access  # noqa: E402
 from m3connect.serving.app import create_app  # noqa: E402
 from m3connect.serving.service import Service  # noqa: E402
@@ -19,13 +17,10 @@ from m3connect.stores.memory import MemoryConnector  # noqa: E402
 from m3connect.testing.fakes import HashEncoder  # noqa: E402
 from m3connect.types import Document  # noqa: E402
 from tests.axe import serious  # noqa: E402
+from tests.browser import NEEDED, running, started  # noqa: E402
 
 expect = sync_api.expect
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine"),
-]
+pytestmark = NEEDED
 KEY = "k" * 20
 DOCUMENTS = [
     Document("keys", "Keys are rotated every ninety days. Ask the desk.", {"tenant": "a"}),
@@ -46,17 +41,6 @@ class Slow(HashEncoder):
         return super().encode(texts, **options)
 
 
-def start(service):
-    """Run the service on a free port; gives the server and its address."""
-    config = uvicorn.Config(create_app(service), port=0, log_level="error", lifespan="on")
-    server = uvicorn.Server(config)
-    threading.Thread(target=server.run, daemon=True).start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    return server, f"http://127.0.0.1:{port}/"
-
-
 @pytest.fixture(scope="module")
 def encoder():
     """An encoder that can be slow."""
@@ -68,18 +52,15 @@ def address(encoder):
     """A service over three documents."""
     connector = MemoryConnector(collection="notes")
     ingest(DOCUMENTS, encoder, connector, index_fields={"tenant": "keyword"})
-    server, address = start(Service(encoder, {"notes": lambda: connector}))
-    yield address
-    server.should_exit = True
+    with running(create_app(Service(encoder, {"notes": lambda: connector}))) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
     """One browser for all tests."""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with started() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -240,13 +221,12 @@ def test_a_key_is_asked_for(browser, encoder):
     connector = MemoryConnector(collection="notes")
     ingest(DOCUMENTS, encoder, connector)
     service = Service(encoder, {"notes": lambda: connector}, access=Access.of({KEY: None}))
-    server, address = start(service)
-    page = browser.new_page()
-    page.goto(address)
-    page.locator("#key-line").wait_for()
-    page.fill("#key", KEY)
-    page.click("#use-key")
-    expect(page.locator("#about")).not_to_be_empty()
-    expect(page.locator("#key-line")).to_be_hidden()
-    page.close()
-    server.should_exit = True
+    with running(create_app(service)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.locator("#key-line").wait_for()
+        page.fill("#key", KEY)
+        page.click("#use-key")
+        expect(page.locator("#about")).not_to_be_empty()
+        expect(page.locator("#key-line")).to_be_hidden()
+        page.close()
