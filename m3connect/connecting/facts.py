@@ -130,15 +130,26 @@ def ordered(value: Any) -> tuple[Order, str] | None:
 
 
 def ordered_bounds(condition: Range) -> tuple[Order, dict[str, str]]:
-    """The bounds of a range by name, in the form of :func:`ordered`.
+    """The bounds of a range by name, in the form of :func:`ordered`: at most one on each side.
+
+    Of two on a side only the stricter is left, since an engine may heed the last that it is given.
 
     >>> ordered_bounds(Range("year", gte=2020))
     ('number', {'gte': 'p80af9$'})
+    >>> ordered_bounds(Range("year", gt=2020, gte=2020, lt=2030, lte=2020))
+    ('number', {'gt': 'p80af9$', 'lte': 'p80af9$'})
     """
+    order: Order = "date" if condition.is_date else "number"
     if condition.is_date:
-        return "date", {name: date_text(bound) for name, bound in condition.instants.items()}
-    numbers = {n: bound for n, bound in condition.bounds.items() if isinstance(bound, int | float)}
-    return "number", {name: number_text(bound) for name, bound in numbers.items()}
+        bounds = {name: date_text(bound) for name, bound in condition.instants.items()}
+    else:
+        numbers = condition.bounds.items()
+        bounds = {n: number_text(bound) for n, bound in numbers if isinstance(bound, int | float)}
+    if {"gt", "gte"} <= bounds.keys():
+        del bounds["gte" if bounds["gt"] >= bounds["gte"] else "gt"]
+    if {"lt", "lte"} <= bounds.keys():
+        del bounds["lte" if bounds["lt"] <= bounds["lte"] else "lt"]
+    return order, bounds
 
 
 def digest(text: str, digits: int = 32) -> str:

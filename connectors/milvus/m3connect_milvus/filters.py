@@ -98,21 +98,11 @@ _FOLLOWING: Mapping[Order, Callable[[str], str]] = {
 def _range(condition: Range) -> list[str]:
     """The prefixes of the facts of all values within the bounds."""
     order, bounds = ordered_bounds(condition)
-    low, with_low = max(
-        (bounds.get("gte", LEAST), True), (bounds.get("gt", LEAST), False), key=_low
+    prefixes = cover(
+        bounds.get("gt") or bounds.get("gte", LEAST),
+        bounds.get("lt") or bounds.get("lte", GREATEST),
+        _FOLLOWING[order],
+        with_low="gte" in bounds,
+        with_high="lte" in bounds,
     )
-    high, with_high = min(
-        (bounds.get("lte", GREATEST), True), (bounds.get("lt", GREATEST), False), key=_high
-    )
-    prefixes = cover(low, high, _FOLLOWING[order], with_low=with_low, with_high=with_high)
     return [facts.order_path(condition.field, order) + prefix for prefix in prefixes]
-
-
-def _low(bound: tuple[str, bool]) -> tuple[str, bool]:
-    """Of two lower bounds the greater is stricter; of equal ones the one that excludes itself."""
-    text, included = bound
-    return text, not included
-
-
-def _high(bound: tuple[str, bool]) -> tuple[str, bool]:
-    return bound
