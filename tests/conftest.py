@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from m3connect import charts
 from m3connect.datasets import beir
+from m3connect.reporting import charts
 
 GOLDEN = Path(__file__).parent / "golden"
 TOPICS = ("river", "engine", "violin", "harvest", "planet", "castle")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from m3connect import Document, connect, ingest, reembed, reembedding, rollback, search
+from m3connect import Document, connect, ingest, reembed, rollback, search
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.errors import (
     CollectionNotFound,
@@ -31,6 +31,7 @@ from m3connect.errors import (
 )
 from m3connect.ingestion.ledger import FIELD
 from m3connect.integrations import arrow
+from m3connect.reembedding import ReembedReport, passages
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector
 from m3connect.testing.fakes import HashEncoder
@@ -232,8 +233,8 @@ def test_searches_see_the_old_or_the_new(docs):
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_ingested_meanwhile_is_caught_up(docs, seed, monkeypatch):
     """At random writes, documents change, come and go in the old collection; the new one has them all."""
-    monkeypatch.setattr(reembedding, "GROUP_PASSAGES", 3)
-    monkeypatch.setattr(reembedding, "READ", 4)
+    monkeypatch.setattr(passages, "GROUP_PASSAGES", 3)
+    monkeypatch.setattr(passages, "PAGE", 4)
     chance = random.Random(seed)
     state = {document.id: document for document in source()}
     switched: list[str] = []
@@ -375,7 +376,7 @@ class Mortal(MemoryConnector):
 @pytest.mark.parametrize("calls", range(13))
 def test_a_kill_in_any_call_is_completed_by_the_next_run(calls, monkeypatch):
     """The name stands for all of the old or all of the new, at every point; and in the end for the new."""
-    monkeypatch.setattr(reembedding, "GROUP_PASSAGES", 3)
+    monkeypatch.setattr(passages, "GROUP_PASSAGES", 3)
     old, same, new = ingested(source(), OLD), ingested(source()), ingested(source(1))
     for seed in range(2):
         first = Mortal(collection="docs")
@@ -544,9 +545,9 @@ def test_what_does_not_verify_is_not_switched_to(docs):
 # -------------------------------------------------------------------------------------- a real engine
 
 
-def run(path: str, dies_after: int | None = None) -> reembedding.ReembedReport:
+def run(path: str, dies_after: int | None = None) -> ReembedReport:
     """Re-embed in embedded Qdrant; with ``dies_after``, until so many groups were written."""
-    reembedding.GROUP_PASSAGES = 4
+    passages.GROUP_PASSAGES = 4
     with connect("qdrant", collection="docs", path=path) as collection:
         if dies_after is None:
             return reembed(collection, NEW)
@@ -574,7 +575,7 @@ def run(path: str, dies_after: int | None = None) -> reembedding.ReembedReport:
 def test_a_killed_process_is_completed_by_the_next(tmp_path, monkeypatch):
     """In embedded Qdrant: killed after two groups, changed, completed, rolled back."""
     pytest.importorskip("m3connect_qdrant", reason='needs pip install "m3connect[qdrant]"')
-    monkeypatch.setattr(reembedding, "GROUP_PASSAGES", 4)
+    monkeypatch.setattr(passages, "GROUP_PASSAGES", 4)
     path = str(tmp_path)
     with connect("qdrant", collection="docs", path=path) as collection:
         fill(collection, source())

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from m3connect import charts, pages
 from m3connect.contract import Encoder
 from m3connect.datasets.beir import Dataset
 from m3connect.errors import InputError
@@ -28,8 +27,9 @@ from m3connect.evaluation.significance import Interval, compare, interval
 from m3connect.evaluation.tune import MINIMUM, Scorer, TuningSet, cross_validate, gather
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.planning import SAMPLE, cost_of
-from m3connect.pages import Table
 from m3connect.progress import Progress, silent
+from m3connect.reporting import charts, pages
+from m3connect.reporting.pages import Table
 from m3connect.searching.modes import (
     Preset,
     for_database,

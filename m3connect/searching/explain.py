@@ -10,7 +10,6 @@ import numpy as np
 
 from m3connect.contract import Connector, Encoder
 from m3connect.searching import planner, scoring
-from m3connect.searching.refining import read_of
 from m3connect.types import (
     FloatArray,
     Hit,
@@ -19,6 +18,7 @@ from m3connect.types import (
     Rrf,
     TokenArray,
     Weighted,
+    stored_text,
 )
 
 
@@ -92,7 +92,7 @@ def explain(
         if query.multivector is not None and record.multivector is not None:
             names = (
                 encoder.tokens(text, kind="query"),
-                encoder.tokens(read_of(batch.payloads[rows[hit.id]])),
+                encoder.tokens(stored_text(batch.payloads[rows[hit.id]])),
             )
             tokens = _token_matches(query.multivector, record.multivector[0], *names)
         scores = {leg: _leg_score(hit, leg, computed) for leg in query.legs}

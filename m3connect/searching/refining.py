@@ -23,7 +23,7 @@ from m3connect.searching.contexts import (
     ranked,
 )
 from m3connect.searching.planner import Hits
-from m3connect.types import Hit, Leg, Payload, encoded_text
+from m3connect.types import Hit, Leg, stored_text
 
 GroupBy = Literal["document"]
 _CHOICE = 5
@@ -144,15 +144,9 @@ def reranked(hits: Sequence[Hit], text: str, reranker: Reranker) -> list[Hit]:
     """
     if not hits:
         return []
-    scores = np.asarray(reranker(text, [read_of(hit.payload) for hit in hits]), float)
+    scores = np.asarray(reranker(text, [stored_text(hit.payload) for hit in hits]), float)
     if scores.shape != (len(hits),) or not np.isfinite(scores).all():
         raise InputError(f"the reranker gave no finite score for each of {len(hits)} passages")
     scored = [replace(hit, score=float(score)) for hit, score in zip(hits, scores, strict=True)]
     scored.sort(key=lambda hit: (-hit.score, hit.id))
     return ranked(scored)
-
-
-def read_of(payload: Payload) -> str:
-    """What the encoder read of a passage: its context and its text."""
-    context = payload.get("_context")
-    return encoded_text(str(payload.get("text", "")), context if isinstance(context, str) else None)

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m3connect import charts, pages
 from m3connect.datasets import lines
+from m3connect.reporting import charts, pages
 from m3connect.training.collate import Texts
 from m3connect.training.recipe import AnyRecipe
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from m3connect import charts, pages
-from m3connect.pages import Table
+from m3connect.reporting import charts, pages
+from m3connect.reporting.pages import Table
 from m3connect.training_data.mining import Mined, Tally
 
 SAMPLES = 5

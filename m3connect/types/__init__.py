@@ -18,6 +18,7 @@ from m3connect.types.records import (
     RecordBatch,
     encoded_text,
     shown,
+    stored_text,
 )
 from m3connect.types.tokens import TokenDtype
 from m3connect.types.vectors import (
@@ -57,4 +58,5 @@ __all__ = [
     "Weighted",
     "encoded_text",
     "shown",
+    "stored_text",
 ]

@@ -90,6 +90,20 @@ def encoded_text(text: str, title: str | None = None, headings: Sequence[str] = 
     return " ".join(part for part in (title, *headings, text) if part).strip()
 
 
+def stored_text(payload: Payload) -> str:
+    """What the encoder read of a stored passage: the title and headings that came before it, and its text.
+
+    What is no text counts as none.
+
+    >>> stored_text({"text": "40 newton metres.", "_context": "Pump manual Torque", "page": 3})
+    'Pump manual Torque 40 newton metres.'
+    """
+    text, context = payload.get("text"), payload.get("_context")
+    return encoded_text(
+        text if isinstance(text, str) else "", context if isinstance(context, str) else None
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RecordBatch:
     """N records as a database stores them.

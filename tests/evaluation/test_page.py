@@ -8,12 +8,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from m3connect import charts, pages
-from m3connect.charts import Point
 from m3connect.datasets.beir import TextQuery
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.reports import page
-from m3connect.pages import Cell, Table
+from m3connect.reporting import charts, pages
+from m3connect.reporting.charts import Point
+from m3connect.reporting.pages import Cell, Table
 
 
 def result(name="tiny <&>", languages=("de", "fr")):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from m3connect.errors import InputError
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.significance import Comparison, compare_means
-from m3connect.pages import Cell, Table
+from m3connect.reporting.pages import Cell, Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 
-from m3connect import charts, pages
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.reports import tables
 from m3connect.evaluation.significance import interval
+from m3connect.reporting import charts, pages
 
 _LEAD = (
     "Means over queries. Bold is best of its line; = marks what a paired test cannot tell from it "

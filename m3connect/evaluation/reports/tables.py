@@ -12,7 +12,7 @@ from m3connect.evaluation import metrics
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.reports import published
 from m3connect.evaluation.significance import compare, interval
-from m3connect.pages import Cell, Table
+from m3connect.reporting.pages import Cell, Table
 
 
 def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:

@@ -79,7 +79,7 @@ def page(
         title: of the page.
         lead: a sentence or two on how to read it.
         tables: first.
-        charts: SVG, as :mod:`m3connect.charts` draws it.
+        charts: SVG, as :mod:`m3connect.reporting.charts` draws it.
         details: long texts by their summary, folded.
 
     Raises:
@@ -96,7 +96,7 @@ def _template() -> Template:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
         raise ConfigError('a report needs jinja2: pip install "m3connect[eval]"') from error
-    source = (files("m3connect") / "page.html.jinja").read_text(encoding="utf-8")
+    source = (files("m3connect.reporting") / "page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
