@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -96,28 +94,22 @@ def synthesize(
     endpoint = Endpoint(
         Settings(llm_base_url or "", llm or "", llm_api_key, temperature, per_minute=per_minute)
     )
-    dropped: Counter[str] = Counter()
     with progress_bar() as progress:
-        answers = synthesize.write(
+        made = synthesize.synthesize(
+            source,
             sampled,
             output,
-            template,
-            lambda text, seed: endpoint.ask(text, seed=seed),
+            encoder,
+            endpoint.ask,
+            cache=cache or eval_options.default_cache(),
+            template=template,
+            found_within=found_within,
             seed=seed,
             progress=progress,
         )
-        queries = synthesize.clean(answers, dropped)
-        shutil.copyfile(source, output / source.name)
-        languages = {each.id: str(each.metadata.get("lang") or "") for each in sampled}
-        synthesize.save(queries, languages, output)
-        if found_within and queries:
-            home = cache or eval_options.default_cache()
-            hits = synthesize.search(output, encoder, found_within, home, progress=progress)
-            queries = synthesize.round_trip(queries, hits, dropped)
-            synthesize.save(queries, languages, output)
-    result = {"queries": len(queries), "dropped": dict(dropped), "output": str(output)}
-    printed.show(result, f"{len(queries)} queries in {output}")
-    for reason, count in dropped.items():
+    result = {"queries": made.queries, "dropped": made.dropped, "output": str(output)}
+    printed.show(result, f"{made.queries} queries in {output}")
+    for reason, count in made.dropped.items():
         typer.secho(f"{count} dropped: {reason}", fg="yellow", err=True)
 
 

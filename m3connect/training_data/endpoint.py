@@ -72,7 +72,7 @@ class Endpoint:
         self.sleep = sleep
         self._next = clock()
 
-    def ask(self, prompt: str, *, seed: int = 0) -> str:
+    def ask(self, prompt: str, seed: int = 0) -> str:
         """The model's answer to a prompt, without white space around it.
 
         Raises:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,69 @@ class Plan:
         3.0
         """
         return (self.tokens_in * price_in + self.tokens_out * price_out) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The test collection that came out.
+
+    Args:
+        folder: where it is.
+        queries: how many it has.
+        dropped: queries that were left out, by reason.
+    """
+
+    folder: Path
+    queries: int
+    dropped: Mapping[str, int]
+
+
+def synthesize(
+    corpus: Path,
+    documents: Sequence[Document],
+    folder: Path,
+    encoder: Encoder,
+    ask: Ask,
+    *,
+    cache: Path,
+    template: str = PROMPTS["mldr"],
+    found_within: int = 20,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Collection:
+    """Make a test collection of a corpus: ask, clean, and keep the queries that find their document.
+
+    A run that was stopped is run again: what was answered is not asked for again.
+
+    Args:
+        corpus: ``corpus.jsonl`` or ``corpus.jsonl.gz``.
+        documents: those of it to ask about, as :func:`sample` draws them.
+        folder: where the collection goes.
+        encoder: searches for each query's document.
+        ask: the language model, as :meth:`Endpoint.ask` is one.
+        cache: folder that keeps embeddings between runs.
+        template: of the prompt, with ``{text}`` in it.
+        found_within: keep a query if its document is among so many hits; 0 keeps all.
+        seed: of the paragraphs asked about, and of the language model.
+        progress: told what goes on.
+
+    Raises:
+        InputError: the folder is the corpus' own, or the template has no place for the text.
+        EndpointError: the language model does not answer.
+    """
+    if folder.resolve() == corpus.parent.resolve():
+        raise InputError(f"{folder} holds the corpus itself: name another folder to write to")
+    dropped: Counter[str] = Counter()
+    answers = write(documents, folder, template, ask, seed=seed, progress=progress)
+    queries = clean(answers, dropped)
+    languages = {each.id: str(each.metadata.get("lang") or "") for each in documents}
+    shutil.copyfile(corpus, folder / corpus.name)
+    save(queries, languages, folder)
+    if found_within and queries:
+        hits = search(folder, encoder, found_within, cache, progress=progress)
+        queries = round_trip(queries, hits, dropped)
+        save(queries, languages, folder)
+    return Collection(folder, len(queries), dict(dropped))
 
 
 def sample(documents: Iterable[Document], size: int | None, seed: int) -> list[Document]:

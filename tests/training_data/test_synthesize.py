@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from collections import Counter
+from unittest.mock import Mock
 
 import httpx2 as httpx
 import pytest
@@ -256,6 +257,14 @@ def test_a_dry_run_asks_nothing_and_estimates(run, folder, tmp_path):
     assert outcome.stdout.startswith("10 requests (0 answered before), about ")
     assert "and 300 written, cost about 0.30" in outcome.stdout
     assert not out.exists()
+
+
+def test_a_corpus_is_not_written_into(folder, tmp_path):
+    """The folder of the corpus is refused before anything is asked."""
+    with pytest.raises(InputError, match="name another folder"):
+        synthesize.synthesize(
+            folder / "corpus.jsonl", DOCUMENTS, folder, HashEncoder(), Mock(), cache=tmp_path
+        )
 
 
 def test_nothing_is_asked_without_an_endpoint(run, folder, tmp_path):
