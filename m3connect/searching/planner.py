@@ -226,8 +226,8 @@ def _fusion_text(query: Query) -> str:
 
 
 @dataclass(slots=True)
-class _Candidates:
-    """What is known so far of one query's candidates.
+class _Pool:
+    """The candidates of one query, and what is known of them so far.
 
     Args:
         query: what is asked.
@@ -257,110 +257,109 @@ class _Candidates:
         }
 
 
-_Wanted = tuple[_Candidates, tuple[Leg, ...], list[str]]
-"""Of these candidates these legs' true scores, for some ids."""
+_Request = tuple[_Pool, tuple[Leg, ...], list[str]]
+"""Of a pool the true scores of some legs, for some ids."""
 
 
 def _compose(
     connector: Connector, queries: Sequence[Query], chosen: Sequence[int]
 ) -> list[list[Hit]]:
     """Search every leg of every chosen query in one batch, then put them together."""
-    found = _candidates(connector, [queries[row] for row in chosen])
-    wanted: list[_Wanted] = []
-    for one in found:
-        legs = _rescored(one.query)
+    pools = _candidates(connector, [queries[row] for row in chosen])
+    requests: list[_Request] = []
+    for pool in pools:
+        legs = _rescored(pool.query)
         if "sparse" in legs:
-            _infer_sparse(one)
-        if one.query.rerank is not None:  # only the best of the others meet the multi-vector
+            _infer_sparse(pool)
+        if pool.query.rerank is not None:  # only the best of the others meet the multi-vector
             legs = tuple(leg for leg in legs if leg != "multivector")
-        wanted.append((one, legs, fusion.union(one.rankings.values())))
-    _complete(connector, wanted)
-    while late := _unscored_late(found):  # again where a candidate was deleted meanwhile
+        requests.append((pool, legs, fusion.union(pool.rankings.values())))
+    _complete(connector, requests)
+    while late := _unscored_late(pools):  # again where a candidate was deleted meanwhile
         _complete(connector, late)
-    return _combine(connector, found)
+    return _combine(connector, pools)
 
 
-def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Candidates]:
+def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Pool]:
     """What the searched legs of each query find."""
-    found = [_Candidates(query, {}, {}) for query in queries]
-    asked = [(one, leg) for one in found for leg in _searched(one.query)]
-    results = connector.search([single(one.query, leg) for one, leg in asked])
-    for (one, leg), hits in zip(asked, results, strict=True):
-        one.rankings[leg] = [hit.id for hit in hits]
-        one.learn(leg, {hit.id: hit.score for hit in hits})
-    return found
+    pools = [_Pool(query, {}, {}) for query in queries]
+    asked = [(pool, leg) for pool in pools for leg in _searched(pool.query)]
+    results = connector.search([single(pool.query, leg) for pool, leg in asked])
+    for (pool, leg), hits in zip(asked, results, strict=True):
+        pool.rankings[leg] = [hit.id for hit in hits]
+        pool.learn(leg, {hit.id: hit.score for hit in hits})
+    return pools
 
 
-def _infer_sparse(one: _Candidates) -> None:
+def _infer_sparse(pool: _Pool) -> None:
     """What the lexical ranking says of the candidates that it lacks, without asking.
 
     It has all records that share a term, up to its depth. So whom it lacks scores 0, or no more than its
     last: who cannot come among the best even with that is no candidate.
     """
-    query, ranking = one.query, one.rankings["sparse"]
-    unknown = one.without("sparse", one.rankings["dense"])
+    query, ranking = pool.query, pool.rankings["sparse"]
+    unknown = pool.without("sparse", pool.rankings["dense"])
     if len(ranking) < query.sparse_depth:
-        one.learn("sparse", dict.fromkeys(unknown, 0.0))
+        pool.learn("sparse", dict.fromkeys(unknown, 0.0))
         return
     if query.multivector is not None and query.rerank is None:
         return  # any other leg may still lift anyone
     assert isinstance(query.fusion, Weighted), "it rescores"
-    dense, sparse, weights = one.scores["dense"], one.scores["sparse"], query.fusion
-    wanted = query.limit if query.rerank is None else query.rerank
+    dense, sparse, weights = pool.scores["dense"], pool.scores["sparse"], query.fusion
+    count = query.limit if query.rerank is None else query.rerank
     least = {
         id_: weights.dense * dense[id_] + weights.sparse * sparse.get(id_, 0.0)
-        for id_ in one.rankings["dense"]
+        for id_ in pool.rankings["dense"]
     }
-    if len(least) < wanted:
+    if len(least) < count:
         return
-    bar = heapq.nlargest(wanted, least.values())[-1] - _ROUNDING
+    bar = heapq.nlargest(count, least.values())[-1] - _ROUNDING
     most = weights.sparse * sparse[ranking[-1]]
-    one.forget({id_ for id_ in unknown if least[id_] + most < bar})
+    pool.forget({id_ for id_ in unknown if least[id_] + most < bar})
 
 
-def _unscored_late(found: Sequence[_Candidates]) -> list[_Wanted]:
+def _unscored_late(pools: Sequence[_Pool]) -> list[_Request]:
     """The candidates that are to be reranked and whose multi-vector score is not known."""
-    wanted: list[_Wanted] = []
-    for one in found:
-        if one.query.rerank is not None:
-            ids = fusion.reranked(one.query, one.rankings, one.scores)
-            if unknown := one.without("multivector", ids):
-                wanted.append((one, ("multivector",), unknown))
-    return wanted
+    requests: list[_Request] = []
+    for pool in pools:
+        if pool.query.rerank is not None:
+            ids = fusion.reranked(pool.query, pool.rankings, pool.scores)
+            if unknown := pool.without("multivector", ids):
+                requests.append((pool, ("multivector",), unknown))
+    return requests
 
 
-def _complete(connector: Connector, wanted: Sequence[_Wanted]) -> None:
+def _complete(connector: Connector, requests: Sequence[_Request]) -> None:
     """Give candidates the scores they lack: by the engine where it can, else from their vectors."""
     by_engine = connector.capabilities.scores_within
     asked = [
-        (one, leg, part)
-        for one, legs, ids in wanted
+        (pool, leg, part)
+        for pool, legs, ids in requests
         for leg in legs
         if leg in by_engine
-        for part in _parts(one.without(leg, ids))
+        for part in _parts(pool.without(leg, ids))
     ]
     if asked:
-        questions = [_within(one.query, leg, part) for one, leg, part in asked]
-        if (
-            len(wanted) == 1 and "dense" in by_engine
-        ):  # a batch reads its payloads at once, in the end
-            questions += _likely(wanted[0][0])
+        questions = [_within(pool.query, leg, part) for pool, leg, part in asked]
+        # A batch of queries reads its payloads at once, in the end.
+        if len(requests) == 1 and "dense" in by_engine:
+            questions += _likely(requests[0][0])
         answers = connector.search(questions)
         for hits in answers[len(asked) :]:
-            wanted[0][0].payloads |= {hit.id: hit.payload for hit in hits}
-        for (one, leg, part), hits in zip(asked, answers, strict=False):
+            requests[0][0].payloads |= {hit.id: hit.payload for hit in hits}
+        for (pool, leg, part), hits in zip(asked, answers, strict=False):
             if leg == "sparse":  # who shares no term is not found
-                one.learn(leg, dict.fromkeys(part, 0.0))
-            one.learn(leg, {hit.id: hit.score for hit in hits})
-    for one, legs, ids in wanted:
-        lacking = {leg: unknown for leg in legs if (unknown := one.without(leg, ids))}
+                pool.learn(leg, dict.fromkeys(part, 0.0))
+            pool.learn(leg, {hit.id: hit.score for hit in hits})
+    for pool, legs, ids in requests:
+        lacking = {leg: unknown for leg in legs if (unknown := pool.without(leg, ids))}
         if lacking:
             unknown = fusion.union(lacking.values())
             batch = connector.fetch(unknown, vectors=tuple(lacking))
-            for leg, scores in scoring.leg_scores(one.query, batch.ids, batch.embeddings).items():
-                one.learn(leg, scores)
-            one.payloads |= zip(batch.ids, batch.payloads, strict=True)
-            one.forget(set(unknown).difference(batch.ids))
+            for leg, scores in scoring.leg_scores(pool.query, batch.ids, batch.embeddings).items():
+                pool.learn(leg, scores)
+            pool.payloads |= zip(batch.ids, batch.payloads, strict=True)
+            pool.forget(set(unknown).difference(batch.ids))
 
 
 def _parts(ids: list[str]) -> Iterator[tuple[str, ...]]:
@@ -368,18 +367,18 @@ def _parts(ids: list[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(ids[start : start + _NAMED_AT_ONCE])
 
 
-def _likely(one: _Candidates) -> Iterator[Query]:
+def _likely(pool: _Pool) -> Iterator[Query]:
     """A search for the payloads of those who will probably be returned, which saves a request later."""
-    query, weights = one.query, one.query.fusion
+    query, weights = pool.query, pool.query.fusion
     many = 2 * query.limit
     if not query.payload or query.multivector is not None or many > _NAMED_AT_ONCE:
         return
     assert isinstance(weights, Weighted), "it rescores"
-    dense, sparse = one.scores["dense"], one.scores["sparse"]
+    dense, sparse = pool.scores["dense"], pool.scores["sparse"]
     worst = (min(dense.values(), default=0.0), min(sparse.values(), default=0.0))
     guess = {
         id_: weights.dense * dense.get(id_, worst[0]) + weights.sparse * sparse.get(id_, worst[1])
-        for id_ in fusion.union(one.rankings.values())
+        for id_ in fusion.union(pool.rankings.values())
     }
     yield replace(_within(query, "dense", tuple(fusion.top(guess, many))), payload=True)
 
@@ -416,14 +415,14 @@ def maxsim_alone(query: Query) -> Query:
     )
 
 
-def _combine(connector: Connector, found: Sequence[_Candidates]) -> list[list[Hit]]:
+def _combine(connector: Connector, pools: Sequence[_Pool]) -> list[list[Hit]]:
     """The hits of each query; the payloads that no answer held yet are read for all at once."""
-    finals = [fusion.combine(one.query, one.rankings, one.scores) for one in found]
-    best = [fusion.top(final, one.query.limit) for one, final in zip(found, finals, strict=True)]
+    finals = [fusion.combine(pool.query, pool.rankings, pool.scores) for pool in pools]
+    best = [fusion.top(final, pool.query.limit) for pool, final in zip(pools, finals, strict=True)]
     unread = fusion.union(
-        [id_ for id_ in ids if id_ not in one.payloads]
-        for one, ids in zip(found, best, strict=True)
-        if one.query.payload
+        [id_ for id_ in ids if id_ not in pool.payloads]
+        for pool, ids in zip(pools, best, strict=True)
+        if pool.query.payload
     )
     late: dict[str, Payload] = {}
     if unread:
@@ -431,10 +430,10 @@ def _combine(connector: Connector, found: Sequence[_Candidates]) -> list[list[Hi
         late = dict(zip(batch.ids, batch.payloads, strict=True))
     return [
         [
-            replace(hit, scores=_scores_of(hit.id, one.scores))
-            for hit in _hits(one.query, ids, final, late | one.payloads)
+            replace(hit, scores=_scores_of(hit.id, pool.scores))
+            for hit in _hits(pool.query, ids, final, late | pool.payloads)
         ]
-        for one, ids, final in zip(found, best, finals, strict=True)
+        for pool, ids, final in zip(pools, best, finals, strict=True)
     ]
 
 
