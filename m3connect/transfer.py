@@ -87,11 +87,11 @@ def copy(
     start = time.monotonic()
     info = source.describe()
     target.ensure(info.schema)
-    there = target.describe()
-    if info.schema.fingerprint != there.schema.fingerprint:
+    existing = target.describe()
+    if info.schema.fingerprint != existing.schema.fingerprint:
         raise FingerprintMismatch(
-            f"collection {there.name!r} carries another fingerprint than {info.name!r}: "
-            f"{there.schema.fingerprint} instead of {info.schema.fingerprint}. Copy into a new "
+            f"collection {existing.name!r} carries another fingerprint than {info.name!r}: "
+            f"{existing.schema.fingerprint} instead of {info.schema.fingerprint}. Copy into a new "
             "collection."
         )
     read = written = 0

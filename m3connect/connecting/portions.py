@@ -17,10 +17,10 @@ def portions(weights: Iterable[int], *, count: int, weight: int) -> Iterator[sli
     [slice(0, 2, None), slice(2, 3, None), slice(3, 5, None), slice(5, 6, None)]
     """
     start = end = total = 0
-    for end, one in enumerate(weights, start=1):
-        if end - 1 > start and (end - start > count or total + one > weight):
+    for end, size in enumerate(weights, start=1):
+        if end - 1 > start and (end - start > count or total + size > weight):
             yield slice(start, end - 1)
             start, total = end - 1, 0
-        total += one
+        total += size
     if end > start:
         yield slice(start, end)

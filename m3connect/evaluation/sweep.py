@@ -209,8 +209,8 @@ def sweep(
     trials: list[Trial] = []
     for number, chunker in enumerate(cuts):
         progress("cuts", number, len(cuts))
-        one = _Cut(dataset, encoder, chunker, modes, max(depths), metric, cache, progress)
-        trials += one.trials(modes, fusions, depths)
+        prepared = _Cut(dataset, encoder, chunker, modes, max(depths), metric, cache, progress)
+        trials += prepared.trials(modes, fusions, depths)
     progress("cuts", len(cuts), len(cuts))
     figures = np.stack([trial.figures for trial in trials])
     best = trials[int(figures.mean(axis=1).argmax())]

@@ -92,15 +92,15 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens: list[tuple[str, str, int]] = []
-        at = 0
-        while at < len(text.rstrip()):
-            found = _TOKEN.match(text, at)
-            if found is None or found.lastgroup is None:
-                start = len(text) - len(text[at:].lstrip())
+        position = 0
+        while position < len(text.rstrip()):
+            token = _TOKEN.match(text, position)
+            if token is None or token.lastgroup is None:
+                start = len(text) - len(text[position:].lstrip())
                 alone = text[start] == "="
                 raise self._error("equality is ==" if alone else "unexpected character", start)
-            self.tokens.append((found.lastgroup, found[found.lastgroup], found.start()))
-            at = found.end()
+            self.tokens.append((token.lastgroup, token[token.lastgroup], token.start()))
+            position = token.end()
         self.at = 0
 
     def parse(self) -> Filter:
@@ -131,14 +131,14 @@ class _Parser:
         return self._comparison()
 
     def _comparison(self) -> Filter:
-        kind, field, at = self._next("a field")
+        kind, field, position = self._next("a field")
         if kind not in {"word", "quoted"}:
-            raise self._error("expected a field name", at)
+            raise self._error("expected a field name", position)
         if self._take("exists"):
             return Exists(field)
         if self._take("in"):
             return In(field, tuple(self._list()))
-        _, operator, at = self._next("an operator")
+        _, operator, position = self._next("an operator")
         if operator in {"==", "!="}:
             node = Eq(field, self._scalar())
             return node if operator == "==" else Not(node)
@@ -147,7 +147,7 @@ class _Parser:
             if isinstance(bound, str | bool):
                 raise self._error("only numbers and dates can be compared", self._position(-1))
             return Range(field, **{_COMPARE[operator]: bound})
-        raise self._error("expected == != > >= < <= in or exists", at)
+        raise self._error("expected == != > >= < <= in or exists", position)
 
     def _list(self) -> Iterator[Scalar]:
         self._expect("[")
@@ -165,36 +165,36 @@ class _Parser:
         return self.tokens[start][1] if isinstance(value, date) else value
 
     def _value(self) -> Scalar | Bound:
-        kind, token, at = self._next("a value")
+        kind, token, position = self._next("a value")
         if kind == "string":
             try:
                 return str(json.loads(token))
             except json.JSONDecodeError as error:
-                raise self._error(f"bad string ({error.msg})", at) from error
+                raise self._error(f"bad string ({error.msg})", position) from error
         if kind == "number":
             try:
                 return float(token) if any(c in token for c in ".eE") else int(token)
             except ValueError as error:  # Python reads no integer of more than 4,300 digits
-                raise self._error("too long a number", at) from error
+                raise self._error("too long a number", position) from error
         if kind == "date":
             moment = parse_date(token)
             if moment is None:
-                raise self._error("no such date", at)
+                raise self._error("no such date", position)
             return moment
         if token in {"true", "false"}:
             return token == "true"
-        raise self._error('expected "a string", a number, a date, true or false', at)
+        raise self._error('expected "a string", a number, a date, true or false', position)
 
-    def _next(self, wanted: str) -> tuple[str, str, int]:
+    def _next(self, expected: str) -> tuple[str, str, int]:
         if self.at == len(self.tokens):
-            raise self._error(f"expected {wanted}", len(self.text))
+            raise self._error(f"expected {expected}", len(self.text))
         self.at += 1
         return self.tokens[self.at - 1]
 
     def _take(self, token: str) -> bool:
         if self.at < len(self.tokens):
-            kind, found, _ = self.tokens[self.at]
-            if found == token and kind in {"word", "operator"}:
+            kind, text, _ = self.tokens[self.at]
+            if text == token and kind in {"word", "operator"}:
                 self.at += 1
                 return True
         return False
@@ -204,8 +204,8 @@ class _Parser:
             raise self._error(f"expected {token!r}", self._position())
 
     def _position(self, offset: int = 0) -> int:
-        at = self.at + offset
-        return self.tokens[at][2] if at < len(self.tokens) else len(self.text)
+        index = self.at + offset
+        return self.tokens[index][2] if index < len(self.tokens) else len(self.text)
 
-    def _error(self, message: str, at: int) -> InputError:
-        return InputError(f"filter {self.text!r}, character {at + 1}: {message}")
+    def _error(self, message: str, position: int) -> InputError:
+        return InputError(f"filter {self.text!r}, character {position + 1}: {message}")

@@ -234,8 +234,8 @@ class M3Encoder:
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, with neither truncation nor padding."""
-        found = self._tokenizer
-        return found.whole if isinstance(found, PieceTokenizer) else found
+        tokenizer = self._tokenizer
+        return tokenizer.whole if isinstance(tokenizer, PieceTokenizer) else tokenizer
 
     @property
     def info(self) -> ModelInfo:
@@ -333,8 +333,8 @@ class M3Encoder:
 
     def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
         """The pieces behind the rows of ``text``'s multi-vector, in order."""
-        found = self._text([text], kind)
-        ids = found.ids[found.content(self._text.leading(kind))]
+        tokens = self._text([text], kind)
+        ids = tokens.ids[tokens.content(self._text.leading(kind))]
         return [self.term(id_) for id_ in ids.tolist()]
 
     def _encode(self, tokens: TokenIds, kind: Kind, legs: Sequence[Leg]) -> Embeddings:
@@ -384,8 +384,8 @@ def _load_again(loaded: _Loaded, weights: str, tokenizer: str) -> M3Encoder | Re
         threads=loaded.threads,
         cache_dir=loaded.cache_dir,
     )
-    found = encoder.info.fingerprint
-    if (found.weights, found.tokenizer) != (weights, tokenizer):
+    fingerprint = encoder.info.fingerprint
+    if (fingerprint.weights, fingerprint.tokenizer) != (weights, tokenizer):
         raise FingerprintMismatch(
             f"{loaded.name} is another model here than where the encoder was pickled: install the "
             "same one on every machine"

@@ -94,11 +94,11 @@ class OnnxBackend:
             inputs["input_ids"] = ids
         else:
             inputs["rows"] = self._packed.rows(WORD_EMBEDDINGS, ids)
-        wanted = [leg for leg in LEGS if leg in legs]
-        found = dict(zip(wanted, self._session.run(wanted, inputs), strict=True))
-        for leg in set(wanted) - {"dense"}:
-            found[leg] = found[leg][present]
-        return Outputs(found.get("dense"), found.get("sparse"), found.get("multivector"))
+        outputs = [leg for leg in LEGS if leg in legs]
+        arrays = dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
+        for leg in set(outputs) - {"dense"}:
+            arrays[leg] = arrays[leg][present]
+        return Outputs(arrays.get("dense"), arrays.get("sparse"), arrays.get("multivector"))
 
     def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:
         """See :class:`m3connect.inference.backend.Backend`."""
@@ -124,28 +124,28 @@ def _rounded(
     """
     file = checkpoint.path / "model.safetensors"
     tensors: Mapping[str, NDArray[Any]] = packed or read_safetensors(file)
-    given: dict[str, NDArray[Any]] = {}
+    weights: dict[str, NDArray[Any]] = {}
     for name in tensors:
         if name == WORD_EMBEDDINGS:
             continue
         tensor = tensors[name]
         if int8.is_rounded(name, tensor.ndim):
             integers, scales = int8.rounded(tensor.astype(np.float32, copy=False), largest)
-            given[name] = integers
-            given[int8.scale_name(name)] = scales
+            weights[name] = integers
+            weights[int8.scale_name(name)] = scales
         elif packed is not None:
-            given[name] = tensor.astype(np.float32, copy=False)
-    return given
+            weights[name] = tensor.astype(np.float32, copy=False)
+    return weights
 
 
 def _session(
     graph: Path,
-    given: Mapping[str, NDArray[Any]],
+    weights: Mapping[str, NDArray[Any]],
     device: str,
     threads: int | None,
     options: Any,
 ) -> Any:
-    """Open a graph; ``given`` are the weights that it takes from memory."""
+    """Open a graph; ``weights`` are those that it takes from memory."""
     provider = _PROVIDERS.get(device)
     if provider not in onnxruntime.get_available_providers():
         raise ConfigError(
@@ -157,9 +157,9 @@ def _session(
     # Waiting threads that spin take the cores from those that work, as soon as a machine does
     # anything else: one query can then take twenty times as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if given:  # ONNX Runtime copies what it is given here
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in given.values()]
-        options.add_external_initializers(list(given), values)
+    if weights:  # ONNX Runtime copies what it is given here
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+        options.add_external_initializers(list(weights), values)
     try:
         return onnxruntime.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own classes share no other base

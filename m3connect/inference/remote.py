@@ -143,8 +143,8 @@ class RemoteEncoder:
 
     def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
         """See :meth:`M3Encoder.tokens`."""
-        found = self._text([text], kind)
-        ids = found.ids[found.content(self._text.leading(kind))]
+        tokens = self._text([text], kind)
+        ids = tokens.ids[tokens.content(self._text.leading(kind))]
         return [self.term(id_) for id_ in ids.tolist()]
 
     def _encode(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Embeddings:

@@ -129,7 +129,9 @@ class TorchBackend:
                 self._most,
             )
         parts = [texts.take(half) for half in halves(texts.lengths)]
-        return [one for part in parts for one in self._passes(part, legs, may_halve=may_halve)]
+        return [
+            forward for part in parts for forward in self._passes(part, legs, may_halve=may_halve)
+        ]
 
     def _forward(self, texts: TokenIds, legs: Sequence[Leg]) -> _Leaving:
         if os.getpid() != self._process:
@@ -141,11 +143,11 @@ class TorchBackend:
         if texts.marks is not None:
             counts = np.add.reduceat(texts.marks, texts.offsets[:-1], dtype=np.int64)
             marks = self._arriving(np.flatnonzero(texts.marks)), self._arriving(counts)
-        given = RaggedTexts(ids, offsets, texts.lengths.tolist(), marks)
+        ragged = RaggedTexts(ids, offsets, texts.lengths.tolist(), marks)
         # The fastest way to do without gradients does not know nested tensors.
         nested = self._device.type == "cuda"
         with torch.no_grad() if nested else torch.inference_mode():
-            return _Leaving(represent(self._model, given, legs))
+            return _Leaving(represent(self._model, ragged, legs))
 
     def _arriving(self, array: NDArray[np.int64]) -> torch.Tensor:
         """On the device, without waiting for it."""
@@ -158,10 +160,10 @@ class TorchBackend:
 class _Leaving:
     """Representations on their way from the device, which works on meanwhile."""
 
-    def __init__(self, found: Mapping[Leg, torch.Tensor]) -> None:
-        self._host = {leg: _host(_readable(leg, tensor)) for leg, tensor in found.items()}
+    def __init__(self, tensors: Mapping[Leg, torch.Tensor]) -> None:
+        self._host = {leg: _host(_readable(leg, tensor)) for leg, tensor in tensors.items()}
         self._copied: torch.cuda.Event | None = None
-        for device in {tensor.device for tensor in found.values() if tensor.is_cuda}:
+        for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
             self._copied = torch.cuda.current_stream(device).record_event()
 
     def arrays(self) -> dict[Leg, NDArray[Any]]:
@@ -186,7 +188,7 @@ def _host(tensor: torch.Tensor) -> torch.Tensor:
 
 def _joined(passes: Sequence[_Leaving]) -> Outputs:
     """A batch of the passes that it took."""
-    parts = [one.arrays() for one in passes]
+    parts = [leaving.arrays() for leaving in passes]
     whole = parts[0]
     if len(parts) > 1:
         whole = {leg: np.concatenate([part[leg] for part in parts]) for leg in whole}

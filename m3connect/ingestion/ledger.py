@@ -165,11 +165,11 @@ def sources(connector: Connector) -> Counter[str | None]:
 
     None stands for those of which it was not kept, and of records that ingestion did not write.
     """
-    found = Counter[str | None]()
+    counts = Counter[str | None]()
     for batch in connector.scan(Eq("position", 0), batch_size=AT_ONCE):
         marks = map(_mark, batch.payloads)
-        found.update(None if mark is None else mark.source for mark in marks)
-    return found
+        counts.update(None if mark is None else mark.source for mark in marks)
+    return counts
 
 
 def look_up(
@@ -205,8 +205,8 @@ def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[St
     """By ids, in one request: all there is to know where no two runs can write at once."""
     ids = [document.records for document in documents]
     wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
-    found = connector.fetch(wanted, vectors=False)
-    marks = {id_: _mark(p) for id_, p in zip(found.ids, found.payloads, strict=True)}
+    batch = connector.fetch(wanted, vectors=False)
+    marks = {id_: _mark(p) for id_, p in zip(batch.ids, batch.payloads, strict=True)}
     return [
         Stored(marks.get(first), None if second is None else marks.get(second))
         for first, second in ids

@@ -390,7 +390,7 @@ class Sink:
                 mark["hash"],
                 (chunk_id(document, 0), chunk_id(document, 1)),
                 sum(part.size for part in parts.values()),
-                [parts[at].item for at in sorted(parts)],
+                [parts[row].item for row in sorted(parts)],
                 self.source_name or mark["source"],
             )
 

@@ -75,14 +75,14 @@ def represent(model: M3Model, texts: RaggedTexts, legs: Sequence[Leg]) -> dict[L
     body, heads = model.backbone, model.heads
     embedded = body.embeddings(texts.ids, texts.places())
     states = body.through_layers(embedded, attention(texts, embedded, body.head_width))
-    found: dict[Leg, Tensor] = {}
+    outputs: dict[Leg, Tensor] = {}
     if "dense" in legs:
-        found["dense"] = F.normalize(_pooled(model, states, texts), dim=-1)
+        outputs["dense"] = F.normalize(_pooled(model, states, texts), dim=-1)
     if "sparse" in legs:
-        found["sparse"] = heads.lexical(states)
+        outputs["sparse"] = heads.lexical(states)
     if "multivector" in legs:
-        found["multivector"] = heads.vectors(states)
-    return found
+        outputs["multivector"] = heads.vectors(states)
+    return outputs
 
 
 def _pooled(model: M3Model, states: Tensor, texts: RaggedTexts) -> Tensor:
@@ -144,8 +144,8 @@ def _of_one_length(
     query, key, value = (
         part.view(-1, length, *part.shape[1:]).transpose(1, 2) for part in (query, key, value)
     )
-    found = F.scaled_dot_product_attention(query, key, value, None, dropout)
-    return found.transpose(1, 2).flatten(0, 1)
+    mixed = F.scaled_dot_product_attention(query, key, value, None, dropout)
+    return mixed.transpose(1, 2).flatten(0, 1)
 
 
 def _nested(texts: RaggedTexts) -> Attention:
@@ -159,8 +159,8 @@ def _nested(texts: RaggedTexts) -> Attention:
             ).transpose(1, 2)
             for part in (query, key, value)
         )
-        found = F.scaled_dot_product_attention(query, key, value, None, dropout)
-        mixed: Tensor = found.transpose(1, 2).values()
+        attended = F.scaled_dot_product_attention(query, key, value, None, dropout)
+        mixed: Tensor = attended.transpose(1, 2).values()
         return mixed
 
     return attend

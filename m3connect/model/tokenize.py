@@ -73,8 +73,8 @@ class TokenIds:
 
         All but the first special token and the prefix, which are ``leading`` tokens, and marks.
         """
-        found = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths) >= leading
-        return found if self.marks is None else found & ~self.marks
+        after = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths) >= leading
+        return after if self.marks is None else after & ~self.marks
 
     def positions(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """Where the tokens of some inputs stand, one input after the other."""
@@ -156,15 +156,17 @@ class TextTokenizer:
         leading, limit = self._leading[kind], self.max_length
         if self.long_mode == "chunk":
             cut = [long_texts.windows(row, leading, limit) for row in rows]
-            found = _token_ids([(window, False) for windows in cut for window in windows])
+            tokens = _token_ids([(window, False) for windows in cut for window in windows])
             owners = np.repeat(np.arange(len(cut)), [len(windows) for windows in cut])
-            return replace(found, owners=owners.astype(np.int64))
+            return replace(tokens, owners=owners.astype(np.int64))
         if self.long_mode == "mcls":
-            found = _token_ids([long_texts.marked(row, leading, limit) for row in rows])
-            marks = np.zeros(len(found.ids), np.bool_)
-            for start, length in zip(found.offsets.tolist(), found.lengths.tolist(), strict=False):
+            tokens = _token_ids([long_texts.marked(row, leading, limit) for row in rows])
+            marks = np.zeros(len(tokens.ids), np.bool_)
+            for start, length in zip(
+                tokens.offsets.tolist(), tokens.lengths.tolist(), strict=False
+            ):
                 marks[[start + place for place in long_texts.marks(length, leading)]] = True
-            return replace(found, marks=marks)
+            return replace(tokens, marks=marks)
         return _token_ids([long_texts.truncated(row, limit) for row in rows])
 
 

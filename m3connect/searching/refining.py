@@ -81,12 +81,12 @@ class Refinement:
         return max(wanted, min(_CHOICE * wanted, most or _CHOICE * wanted))
 
     def __call__(
-        self, found: Hits, text: str, connector: Connector, encoder: Encoder, page: slice
+        self, pool: Hits, text: str, connector: Connector, encoder: Encoder, page: slice
     ) -> list[Hit]:
         """The page of hits that is returned.
 
         Args:
-            found: the pool, best first.
+            pool: the hits to choose from, best first.
             text: the query.
             connector: where they lie.
             encoder: counts tokens and compares sentences.
@@ -95,12 +95,12 @@ class Refinement:
         Raises:
             InputError: see :func:`m3connect.searching.search.search`.
         """
-        hits: list[Hit] = list(found)
+        hits: list[Hit] = list(pool)
         if self.min_scores:
-            if unknown := sorted(set(self.min_scores) - set(found.query.legs)):
+            if unknown := sorted(set(self.min_scores) - set(pool.query.legs)):
                 raise InputError(
                     f"min_scores names {', '.join(unknown)}; the query scores by "
-                    f"{', '.join(found.query.legs)}"
+                    f"{', '.join(pool.query.legs)}"
                 )
             hits = ranked(
                 at_least(hits, **{str(leg): least for leg, least in self.min_scores.items()})
@@ -119,7 +119,7 @@ class Refinement:
                 encoder,
                 expand=self.expand,
                 tokens=self.expand_tokens,
-                filter=found.query.filter,
+                filter=pool.query.filter,
             )
             hits = [replace(each.hit, context=each.text) for each in around]
         if self.highlight:

@@ -30,18 +30,18 @@ class TextHits(Hits):
 
     Args:
         hits: those to return.
-        found: what they were chosen from, with query and plan.
+        pool: what they were chosen from, with query and plan.
         text: that was asked.
         connector, encoder: which answered; :meth:`explain` asks them again.
     """
 
     def __init__(
-        self, hits: Sequence[Hit], found: Hits, text: str, connector: Connector, encoder: Encoder
+        self, hits: Sequence[Hit], pool: Hits, text: str, connector: Connector, encoder: Encoder
     ) -> None:
         clean = [replace(hit, payload=shown(hit.payload)) for hit in hits]
-        super().__init__(clean, found.query, found.plan)
+        super().__init__(clean, pool.query, pool.plan)
         self.text = text
-        self._found = {hit.id: hit for hit in found}
+        self._found = {hit.id: hit for hit in pool}
         self._connector = connector
         self._encoder = encoder
 
@@ -50,8 +50,8 @@ class TextHits(Hits):
 
         What a reranker ordered is explained by the score that the search had given it.
         """
-        found = [self._found[hit.id] for hit in self]
-        return explain(self._connector, self._encoder, self.text, self.query, found)
+        searched = [self._found[hit.id] for hit in self]
+        return explain(self._connector, self._encoder, self.text, self.query, searched)
 
 
 def search(
@@ -194,8 +194,8 @@ def search_many(
     page = slice(offset - left_out, offset - left_out + limit)
     answers = planner.run(connector, queries, schema=info.schema, offset=left_out)
     return [
-        TextHits(refine(found, text, connector, encoder, page), found, text, connector, encoder)
-        for text, found in zip(texts, answers, strict=True)
+        TextHits(refine(hits, text, connector, encoder, page), hits, text, connector, encoder)
+        for text, hits in zip(texts, answers, strict=True)
     ]
 
 

@@ -134,10 +134,10 @@ class ElasticsearchConnector:
 
     def switch(self, collection: str) -> None:
         """Set the alias, or note it in the index of this name."""
-        there = self._by_name.names("switch")
-        if collection not in there:
-            raise Place(NAME, collection).not_found("switch", lambda: there)
-        if self.collection in there:
+        indices = self._by_name.names("switch")
+        if collection not in indices:
+            raise Place(NAME, collection).not_found("switch", lambda: indices)
+        if self.collection in indices:
             noted = None if collection == self.collection else collection
             stored = self._by_name.stored("switch").annotated({STANDS_FOR: noted})
             self._by_name.describe_as(stored, "switch")
@@ -251,7 +251,7 @@ class ElasticsearchConnector:
             return sum(self._delete([_unchanged(hit) for hit in hits]) for hits in pages)
         keys = [{"_id": mapping.key(id_)} for id_ in chosen]
         starts = range(0, len(keys), _KEYS_PER_REQUEST)
-        return sum(self._delete(keys[at : at + _KEYS_PER_REQUEST]) for at in starts)
+        return sum(self._delete(keys[start : start + _KEYS_PER_REQUEST]) for start in starts)
 
     def _delete(self, keys: Sequence[Body]) -> int:
         lines = [{"delete": key} for key in keys]
@@ -286,8 +286,8 @@ class ElasticsearchConnector:
         for start in range(0, len(unique), size):
             hits += read("fetch", unique[start : start + size], legs)
         rows = {mapping.id_of(hit): row for row, hit in enumerate(hits)}
-        wanted = [rows[id_] for id_ in ids if id_ in rows]
-        return mapping.records([hits[row] for row in wanted], schema, legs)
+        order = [rows[id_] for id_ in ids if id_ in rows]
+        return mapping.records([hits[row] for row in order], schema, legs)
 
     def scan(
         self,
@@ -355,9 +355,9 @@ class ElasticsearchConnector:
         answers = self._index.search_many("search", [body for _, body in asked])
         hits, again = [], {}
         for row, ((query, body), answer) in enumerate(zip(asked, answers, strict=True)):
-            found = answer["hits"]["hits"]
-            hits.append(read_hits(query, found))
-            if more := wider(query, body, found, hits[row]):
+            returned = answer["hits"]["hits"]
+            hits.append(read_hits(query, returned))
+            if more := wider(query, body, returned, hits[row]):
                 again[row] = (query, more)
         if again:
             for row, better in zip(again, self._answers(list(again.values())), strict=True):

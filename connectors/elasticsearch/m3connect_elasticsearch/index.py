@@ -83,10 +83,12 @@ class Index:
 
     def _meta(self, operation: str) -> tuple[str, Body]:
         answer = self.ask(operation, lambda client: client.indices.get_mapping(index=self.name))
-        found = {name: one["mappings"].get("_meta", {}).get(META) for name, one in answer.items()}
-        if len(found) != 1 or None in found.values():
+        metas = {
+            name: mapping["mappings"].get("_meta", {}).get(META) for name, mapping in answer.items()
+        }
+        if len(metas) != 1 or None in metas.values():
             raise self.place.foreign(operation)
-        ((name, about),) = found.items()
+        ((name, about),) = metas.items()
         return name, dict(about)
 
     def point_at(self, collection: str, operation: str) -> None:
@@ -193,9 +195,9 @@ class Index:
         answer = self.server.ask_once(
             operation, lambda client: client.msearch(index=self.name, searches=lines)
         )
-        for one in answer["responses"]:
-            if "error" in one:
-                raise from_answer(one["status"], one, operation)
+        for response in answer["responses"]:
+            if "error" in response:
+                raise from_answer(response["status"], response, operation)
         return list(answer["responses"])
 
     def pages(self, operation: str, body: Body, size: int) -> Iterator[list[Body]]:

@@ -235,7 +235,7 @@ def by_weight(ids: Sequence[str], legs: Sequence[Leg]) -> list[Body]:
     What the small ones weigh together is at most a page.
     """
     small_ones = {"range": {MULTIVECTOR_BYTES: {"lte": _PAGE_BYTES // len(ids)}}}
-    parts = [ids[at : at + _READ_TOGETHER] for at in range(0, len(ids), _READ_TOGETHER)]
+    parts = [ids[start : start + _READ_TOGETHER] for start in range(0, len(ids), _READ_TOGETHER)]
     return [
         *(named(part, small_ones) | returned(legs) for part in parts),
         named(ids, {"bool": {"must_not": [small_ones]}}) | OUTLINE,
@@ -295,9 +295,9 @@ def payload_of(hit: Body) -> dict[str, Any]:
 def lexical_weights(hits: Sequence[Body]) -> SparseVectors:
     """The lexical weights of hits that carry their bytes."""
     stored = [_bytes(hit["fields"][exact("sparse")][0]) for hit in hits]
-    halves = [len(one) // 2 for one in stored]
-    indices = b"".join(one[:half] for one, half in zip(stored, halves, strict=True))
-    values = b"".join(one[half:] for one, half in zip(stored, halves, strict=True))
+    halves = [len(packed) // 2 for packed in stored]
+    indices = b"".join(packed[:half] for packed, half in zip(stored, halves, strict=True))
+    values = b"".join(packed[half:] for packed, half in zip(stored, halves, strict=True))
     return SparseVectors(
         np.cumsum([0, *(half // 4 for half in halves)], dtype=np.int64),
         np.frombuffer(indices, "<u4").astype(np.uint32, copy=False),

@@ -83,34 +83,34 @@ def search_body(query: Query, dialect: Dialect) -> Body:
     return _leg(query, dialect) | {"size": query.limit} | returned
 
 
-def wider(query: Query, body: Body, found: Sequence[Body], hits: Sequence[Hit]) -> Body | None:
+def wider(query: Query, body: Body, returned: Sequence[Body], hits: Sequence[Hit]) -> Body | None:
     """The body that asks for more records, where one that was not found may be among the best.
 
     Args:
         query: what is asked.
         body: what was sent.
-        found: what came back.
+        returned: what came back.
         hits: those made of it.
     """
     size = body["size"]
-    if query.legs != ("sparse",) or len(found) < size or size == RESULTS:
+    if query.legs != ("sparse",) or len(returned) < size or size == RESULTS:
         return None
-    if len(hits) == query.limit and hits[-1].score > found[-1]["_score"] * _ROUNDED:
+    if len(hits) == query.limit and hits[-1].score > returned[-1]["_score"] * _ROUNDED:
         return None
     return body | _lexical(query, size * _WIDER)
 
 
-def read_hits(query: Query, found: Sequence[Body]) -> list[Hit]:
-    """What was found as hits, best first, with the contract's scores."""
-    scores = _scores(query, found)
+def read_hits(query: Query, returned: Sequence[Body]) -> list[Hit]:
+    """What was returned as hits, best first, with the contract's scores."""
+    scores = _scores(query, returned)
     rows = [
         (-score, id_of(hit), row)
-        for row, (hit, score) in enumerate(zip(found, scores, strict=True))
+        for row, (hit, score) in enumerate(zip(returned, scores, strict=True))
         if score > 0 or query.legs != ("sparse",)
     ]
     rows.sort()
     return [
-        Hit(id_, -negated, rank, payload_of(found[row]) if query.payload else {})
+        Hit(id_, -negated, rank, payload_of(returned[row]) if query.payload else {})
         for rank, (negated, id_, row) in enumerate(rows[: query.limit], start=1)
     ]
 
@@ -127,13 +127,13 @@ def _leg(query: Query, dialect: Dialect) -> Body:
             considered = min(considered, max(1, len(query.within)))
         vector = pack_dense(query.dense) if dialect.packed else query.dense.tolist()
         scored = considered if dialect.coarse else max(_SCORED, 3 * query.limit)
-        found = _dense(vector, conditions, considered, min(scored, considered))
+        query_body = _dense(vector, conditions, considered, min(scored, considered))
     elif query.sparse is not None:
-        found = _sparse(query.sparse, conditions)
+        query_body = _sparse(query.sparse, conditions)
     else:
         assert query.multivector is not None
-        found = _multivector(query.multivector, conditions)
-    return {"query": found, "sort": _BY_SCORE_AND_ID}
+        query_body = _multivector(query.multivector, conditions)
+    return {"query": query_body, "sort": _BY_SCORE_AND_ID}
 
 
 def _lexical(query: Query, size: int) -> Body:
@@ -228,13 +228,13 @@ def _unsupported(what: str) -> Unsupported:
 # --------------------------------------------------------------------------------------- answers
 
 
-def _scores(query: Query, found: Sequence[Body]) -> list[float]:
+def _scores(query: Query, returned: Sequence[Body]) -> list[float]:
     if len(query.legs) > 1:
-        return [float(hit["_score"]) for hit in found]
+        return [float(hit["_score"]) for hit in returned]
     if query.sparse is not None:
-        scores = scoring.sparse_scores(query.sparse, lexical_weights(found))
+        scores = scoring.sparse_scores(query.sparse, lexical_weights(returned))
         return [float(score) for score in scores]
-    return [_inner_product(hit["_score"]) for hit in found]
+    return [_inner_product(hit["_score"]) for hit in returned]
 
 
 def _inner_product(score: float) -> float:

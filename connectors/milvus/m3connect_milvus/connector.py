@@ -107,18 +107,18 @@ class MilvusConnector:
         """
         engine = self._known_engine("ensure")
         try:
-            known = self._stored("ensure")
+            held = self._stored("ensure")
         except CollectionNotFound:
-            known = None
+            held = None
         with self._database.writing():
-            if known is None:
+            if held is None:
                 layout = self._planned(schema)
                 check_engine(layout, engine)
                 stored = layout.stored()
             else:
-                known.require(schema, self._store.place, self._wanted())
-                stored = known.merged(schema)
-            self._store.create(stored, engine, described=stored == known)
+                held.require(schema, self._store.place, self._wanted())
+                stored = held.merged(schema)
+            self._store.create(stored, engine, described=stored == held)
         self._layout = Layout.of(stored)
 
     def upsert(self, batch: RecordBatch) -> None:
@@ -227,10 +227,10 @@ class MilvusConnector:
 
     def switch(self, collection: str) -> None:
         """Set the alias (server), or note it in the collection of this name."""
-        there = self._by_name.names("switch")
-        if collection not in there:
-            raise Place(NAME, collection).not_found("switch", lambda: there)
-        if self.collection in there:
+        collections = self._by_name.names("switch")
+        if collection not in collections:
+            raise Place(NAME, collection).not_found("switch", lambda: collections)
+        if self.collection in collections:
             noted = None if collection == self.collection else collection
             own = self._by_name
             with own.database.writing():
@@ -239,7 +239,7 @@ class MilvusConnector:
             self._by_name.set_alias(collection)
             self._may_be_alias = True
         else:
-            raise self._by_name.place.not_found("switch", lambda: there)
+            raise self._by_name.place.not_found("switch", lambda: collections)
 
     def size(self) -> int | None:
         """Bytes of Milvus Lite's folder, where it holds this collection alone; a server does not tell."""

@@ -178,17 +178,17 @@ class QdrantConnector:
 
     def switch(self, collection: str) -> None:
         """Set the alias (server), or note it in the collection of this name."""
-        there = self._call("switch", self._named.collections)
-        if collection not in there:
-            raise Place(NAME, collection).not_found("switch", lambda: there)
-        if self.collection in there:
+        collections = self._call("switch", self._named.collections)
+        if collection not in collections:
+            raise Place(NAME, collection).not_found("switch", lambda: collections)
+        if self.collection in collections:
             noted = None if collection == self.collection else collection
             self._call("switch", self._named.note, {STANDS_FOR: json.dumps(noted)})
         elif self._named.aliases:
             self._call("switch", self._named.set_alias, collection)
             self._may_be_alias = True
         else:
-            raise self._place.not_found("switch", lambda: there)
+            raise self._place.not_found("switch", lambda: collections)
 
     def size(self) -> int | None:
         """Bytes of the folder (embedded); a server does not tell."""
@@ -260,9 +260,9 @@ class QdrantConnector:
         schema = self._schema("fetch")
         check_ids(ids)
         legs = selected_legs(vectors, schema)
-        found = {point.id: point for point in self._points("fetch", ids, legs)}
-        wanted = [mapping.point_id(id_) for id_ in ids]
-        ordered = [found[id_] for id_ in wanted if id_ in found]
+        points = {point.id: point for point in self._points("fetch", ids, legs)}
+        keys = [mapping.point_id(id_) for id_ in ids]
+        ordered = [points[id_] for id_ in keys if id_ in points]
         return mapping.records(ordered, schema, legs)
 
     def scan(
@@ -304,7 +304,7 @@ class QdrantConnector:
         sizes = (query.limit for query in queries)
         for part in portions(sizes, count=QUERIES_AT_ONCE, weight=HITS_AT_ONCE):
             some = queries[part]
-            found = ties.best(
+            ranked = ties.best(
                 [query.limit for query in some],
                 partial(self._ask, some),
                 score=score_of,
@@ -312,7 +312,7 @@ class QdrantConnector:
                 most=self._engine.allowance.results,
                 spare=[spare(query) for query in some],
             )
-            answers += map(hits, some, found)
+            answers += map(hits, some, ranked)
         return answers
 
     def _check_allowed(self, query: Query) -> None:
@@ -337,12 +337,12 @@ class QdrantConnector:
         self, queries: Sequence[Query], chosen: Sequence[int], sizes: Sequence[int]
     ) -> list[Answer]:
         asked = zip(chosen, sizes, strict=True)
-        requests = [request(queries[at], size, exact=self._exact) for at, size in asked]
-        sent = [one for one in requests if one is not None]
+        requests = [request(queries[row], size, exact=self._exact) for row, size in asked]
+        sent = [body for body in requests if body is not None]
         most = min(QUERIES_AT_ONCE, self._engine.allowance.queries or QUERIES_AT_ONCE)
         ask = partial(self._call, "search", self._engine.query)
-        found = _in_parts(sent, most, ask)
-        return [[] if one is None else next(found) for one in requests]
+        answers = _in_parts(sent, most, ask)
+        return [[] if body is None else next(answers) for body in requests]
 
     # ------------------------------------------------------------------------------- the engine
 
@@ -403,14 +403,14 @@ class QdrantConnector:
     def _about(self, operation: str, engine: Engine) -> tuple[str, Mapping[str, str]]:
         """What the collection says of itself, and the notes that came later."""
         try:
-            found = self._call(operation, engine.metadata)
+            about = self._call(operation, engine.metadata)
         except CollectionNotFound as error:
             if operation == "ensure":  # which is about to make it
                 raise
             raise self._place.not_found(operation, self.collections) from error
-        if found is None:
+        if about is None:
             raise self._place.foreign(operation)
-        return found
+        return about
 
     def _create(self, schema: CollectionSchema) -> None:
         if schema.multivector_dtype not in _TOKEN_DTYPES:
@@ -452,12 +452,12 @@ class QdrantConnector:
 
     def _points(self, operation: str, ids: Sequence[str], legs: Sequence[Leg]) -> Iterator[Point]:
         """Those of the ids that exist, each once."""
-        wanted = [*dict.fromkeys(mapping.point_id(id_) for id_ in ids)]
+        keys = [*dict.fromkeys(mapping.point_id(id_) for id_ in ids)]
         payload = WITHOUT_FACTS if operation == "fetch" else ONLY_ID
         if "multivector" not in legs:
-            yield from self._retrieve(operation, wanted, payload, legs)
+            yield from self._retrieve(operation, keys, payload, legs)
             return
-        outline = [*self._retrieve(operation, wanted, ONLY_ROWS, ())]
+        outline = [*self._retrieve(operation, keys, ONLY_ROWS, ())]
         for part in self._portions(outline):
             yield from self._retrieve(operation, part, payload, legs)
 
@@ -524,10 +524,10 @@ def _in_parts(
     for start in range(0, len(items), size):
         part = items[start : start + size]
         try:
-            found = ask(part)
+            answers = ask(part)
         except RequestTooLarge:
             if len(part) == 1:
                 raise
             yield from _in_parts(part, (len(part) + 1) // 2, ask)
         else:
-            yield from found
+            yield from answers

@@ -78,13 +78,15 @@ def facts(payload: Mapping[str, Any]) -> Facts:
     {'year': {'values': ['np80afa$'], 'numbers': [2024]}, 'author': {'values': ['o']},
     'author.name': {'values': ['sBo', 'sLi']}}
     """
-    found: dict[tuple[str, str], dict[Any, None]] = {}
+    distinct: dict[tuple[str, str], dict[Any, None]] = {}
     for path, value in walk(payload):
-        for fact, known in _known(value):
-            found.setdefault((path, fact), {})[known] = None
+        for fact, entry in _known(value):
+            distinct.setdefault((path, fact), {})[entry] = None
     by_path: Facts = {}
-    for (path, fact), values in found.items():
-        listed = [{"high": one[0], "low": one[1]} if fact == "fine" else one for one in values]
+    for (path, fact), values in distinct.items():
+        listed = [
+            {"high": entry[0], "low": entry[1]} if fact == "fine" else entry for entry in values
+        ]
         by_path.setdefault(_quoted(path), {})[fact] = listed
     return by_path
 

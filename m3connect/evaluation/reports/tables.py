@@ -17,11 +17,11 @@ from m3connect.reporting.pages import Cell, Table
 
 def summary(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
     """``{dataset: {row: {metric: mean}}}``; several datasets have ``mean`` for the last."""
-    found = {
+    means = {
         result.dataset: {row.name: metrics.means(row.figures) for row in result.rows}
         for result in results
     }
-    return found | {"mean": _means(results)} if len(results) > 1 else found
+    return means | {"mean": _means(results)} if len(results) > 1 else means
 
 
 def details(result: Result) -> dict[str, Any]:
@@ -68,23 +68,23 @@ def figures(results: Sequence[Result], metric: str) -> Table:
 
 def sizes(results: Sequence[Result], metric: str) -> Table:
     """Score against bytes per document: a line for each row whose size is known, with their means."""
-    found = {
+    measured = {
         (row.name, result.dataset): (float(row.figures[metric].mean()), row.size)
         for result in results
         for row in result.rows
         if row.size is not None
     }
     sets = [result.dataset for result in results]
-    for name in {name: None for name, _ in found} if len(sets) > 1 else ():
-        if all((name, each) in found for each in sets):
-            means = np.mean([found[name, each] for each in sets], axis=0)
-            found[name, "mean"] = (float(means[0]), float(means[1]))
+    for name in {name: None for name, _ in measured} if len(sets) > 1 else ():
+        if all((name, each) in measured for each in sets):
+            means = np.mean([measured[name, each] for each in sets], axis=0)
+            measured[name, "mean"] = (float(means[0]), float(means[1]))
     sets += ["mean"] if len(sets) > 1 else []
     lines = []
-    for name in {name: None for name, _ in found}:
+    for name in {name: None for name, _ in measured}:
         line = [name]
         for each in sets:
-            figure, size = found.get((name, each), (None, None))
+            figure, size = measured.get((name, each), (None, None))
             line += ["", ""] if size is None else [f"{figure:.3f}", f"{size:,.0f}"]
         lines.append(line)
     return Table.of([metric, *(title for each in sets for title in (each, "bytes"))], lines)

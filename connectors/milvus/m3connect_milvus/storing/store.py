@@ -76,14 +76,14 @@ class Store:
             self.database.check_open(operation)
             return None
         with suppress(PermanentError):  # of a name that is none, and of a user who may not ask
-            found = self.database.call(operation, MilvusClient.describe_alias, self.records)
-            return str(found["collection_name"])
+            described = self.database.call(operation, MilvusClient.describe_alias, self.records)
+            return str(described["collection_name"])
         return None
 
     def set_alias(self, collection: str) -> None:
         """Make the name, which no collection has, an alias of a collection; in one step."""
-        known = self.alias("switch") is not None
-        request = MilvusClient.alter_alias if known else MilvusClient.create_alias
+        is_alias = self.alias("switch") is not None
+        request = MilvusClient.alter_alias if is_alias else MilvusClient.create_alias
         self.database.call("switch", request, collection, self.records)
 
     def names(self, operation: str) -> list[str]:

@@ -81,15 +81,17 @@ class MemoryEngine:
     ) -> None:
         self.client.create_collection(
             self.collection,
-            vectors_config={name: models.VectorParams(**one) for name, one in vectors.items()},
+            vectors_config={
+                name: models.VectorParams(**params) for name, params in vectors.items()
+            },
             sparse_vectors_config={
-                name: models.SparseVectorParams(**one) for name, one in sparse.items()
+                name: models.SparseVectorParams(**params) for name, params in sparse.items()
             },
             metadata={_METADATA: metadata},
         )
 
     def collections(self) -> list[str]:
-        names = sorted(one.name for one in self.client.get_collections().collections)
+        names = sorted(collection.name for collection in self.client.get_collections().collections)
         return [
             name
             for name in names
@@ -148,10 +150,10 @@ class MemoryEngine:
         _completed(self.client.delete(self.collection, selector, wait=True), "delete")
 
     def retrieve(self, ids: Sequence[str], payload: Json, legs: Sequence[Leg]) -> list[Point]:
-        found = self.client.retrieve(
+        records = self.client.retrieve(
             self.collection, ids, with_payload=_selector(payload), with_vectors=list(legs) or False
         )
-        return [_point(record) for record in found]
+        return [_point(record) for record in records]
 
     def scroll(
         self,
@@ -189,7 +191,9 @@ class MemoryEngine:
             self.client.close()
 
     def _aliases(self) -> dict[str, str]:
-        return {one.alias_name: one.collection_name for one in self.client.get_aliases().aliases}
+        return {
+            alias.alias_name: alias.collection_name for alias in self.client.get_aliases().aliases
+        }
 
     def _info(self) -> models.CollectionInfo:
         return self.client.get_collection(self.collection)
@@ -251,11 +255,11 @@ class ServerEngine(MemoryEngine):
         sparse: Mapping[str, Json],
         metadata: str,
     ) -> None:
-        found = self.client.info().version
-        if tuple(int(part) for part in found.split(".")[:2]) < OLDEST_SERVER:
+        version = self.client.info().version
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
             oldest = ".".join(map(str, OLDEST_SERVER))
             raise Unsupported(
-                f"the server is Qdrant {found}, at least {oldest} is needed",
+                f"the server is Qdrant {version}, at least {oldest} is needed",
                 connector=NAME,
                 operation="create",
             )

@@ -145,10 +145,10 @@ class EdgeEngine:
             self._update(operation.delete_points(list(where)))
 
     def retrieve(self, ids: Sequence[str], payload: Json, legs: Sequence[Leg]) -> list[Point]:
-        wanted = edge_requests.payload(payload)
+        fields = edge_requests.payload(payload)
         return [
             _point(record)
-            for record in self._open().retrieve(list(ids), wanted, list(legs) or False)
+            for record in self._open().retrieve(list(ids), fields, list(legs) or False)
         ]
 
     def scroll(
@@ -171,11 +171,13 @@ class EdgeEngine:
         return [_point(record) for record in page], following
 
     def count(self, condition: Json | None) -> int:
-        wanted = edge_requests.condition(condition)
-        return int(self._open().count(qdrant_edge.CountRequest(exact=True, filter=wanted)))
+        filter_ = edge_requests.condition(condition)
+        return int(self._open().count(qdrant_edge.CountRequest(exact=True, filter=filter_)))
 
     def query(self, requests: Sequence[Json]) -> list[list[tuple[float, Mapping[str, Any]]]]:
-        batch = qdrant_edge.QueryBatchRequest([edge_requests.query(one) for one in requests])
+        batch = qdrant_edge.QueryBatchRequest(
+            [edge_requests.query(request) for request in requests]
+        )
         answers = self._open().query_batch(batch)
         return [[(point.score, point.payload or {}) for point in answer] for answer in answers]
 

@@ -42,14 +42,14 @@ def payload(selector: Any) -> edge.PayloadSelector:
     raise TypeError(f"no payload selector of the embedded engine for {selector!r}")
 
 
-def condition(given: Json | None) -> edge.Filter:
+def condition(body: Json | None) -> edge.Filter:
     """A filter; none is one without conditions, which everything meets."""
-    if given is None:
+    if body is None:
         return edge.Filter()
     return edge.Filter(
-        must=_conditions(given.get("must")),
-        should=_conditions(given.get("should")),
-        must_not=_conditions(given.get("must_not")),
+        must=_conditions(body.get("must")),
+        should=_conditions(body.get("should")),
+        must_not=_conditions(body.get("must_not")),
     )
 
 
@@ -66,19 +66,19 @@ def _vector_params(params: Json) -> edge.EdgeVectorParams:
     )
 
 
-def _stage(given: Json) -> dict[str, Any]:
+def _stage(body: Json) -> dict[str, Any]:
     """What a query and a prefetch have in common."""
     return {
-        "limit": given["limit"],
-        "query": _query(given["query"], given.get("using")),
-        "prefetches": [edge.Prefetch(**_stage(inner)) for inner in given.get("prefetch", [])],
-        "filter": condition(given.get("filter")),
-        "params": edge.SearchParams(**given["params"]) if "params" in given else None,
+        "limit": body["limit"],
+        "query": _query(body["query"], body.get("using")),
+        "prefetches": [edge.Prefetch(**_stage(inner)) for inner in body.get("prefetch", [])],
+        "filter": condition(body.get("filter")),
+        "params": edge.SearchParams(**body["params"]) if "params" in body else None,
     }
 
 
-def _query(given: Any, using: str | None) -> Any:
-    match given:
+def _query(body: Any, using: str | None) -> Any:
+    match body:
         case {"nearest": {"indices": indices, "values": values}}:
             return edge.Query.Nearest(edge.SparseVector(indices, values), using=using)
         case {"nearest": list() as vector}:
@@ -87,32 +87,32 @@ def _query(given: Any, using: str | None) -> Any:
             return edge.Fusion.Rrf(k=k)
         case {"formula": formula, "defaults": defaults}:
             return edge.Formula(_expression(formula), defaults)
-    raise TypeError(f"no query of the embedded engine for {given!r}")
+    raise TypeError(f"no query of the embedded engine for {body!r}")
 
 
-def _expression(given: Any) -> edge.Expression:
-    match given:
+def _expression(body: Any) -> edge.Expression:
+    match body:
         case str():
-            return edge.Expression.Variable(given)
+            return edge.Expression.Variable(body)
         case int() | float():
-            return edge.Expression.Constant(given)
+            return edge.Expression.Constant(body)
         case {"sum": terms}:
             return edge.Expression.Sum([_expression(term) for term in terms])
         case {"mult": factors}:
             return edge.Expression.Mult([_expression(factor) for factor in factors])
         case {"div": {"left": left, "right": right}}:
             return edge.Expression.Div(_expression(left), _expression(right), None)
-    raise TypeError(f"no expression of the embedded engine for {given!r}")
+    raise TypeError(f"no expression of the embedded engine for {body!r}")
 
 
-def _conditions(given: Any) -> list[Any] | None:
-    return None if given is None else [_condition(each) for each in given]
+def _conditions(bodies: Any) -> list[Any] | None:
+    return None if bodies is None else [_condition(each) for each in bodies]
 
 
-def _condition(given: Any) -> Any:
-    match given:
+def _condition(body: Any) -> Any:
+    match body:
         case {"must": _} | {"should": _} | {"must_not": _}:
-            return condition(given)
+            return condition(body)
         case {"has_id": ids}:
             return edge.HasIdCondition(set(ids))
         case {"is_empty": {"key": key}}:
@@ -125,4 +125,4 @@ def _condition(given: Any) -> Any:
             dates = any(isinstance(bound, str) for bound in bounds.values())
             kind = edge.RangeDateTime if dates else edge.RangeFloat
             return edge.FieldCondition(key, range=kind(**bounds))
-    raise TypeError(f"no condition of the embedded engine for {given!r}")
+    raise TypeError(f"no condition of the embedded engine for {body!r}")
