@@ -32,12 +32,11 @@ class ErrorResponse(BaseModel):
 
 
 class Embed(BaseModel):
-    """Texts to encode. ``prompt_name`` "query" encodes them as queries."""
+    """Texts to encode. ``prompt_name`` "query" encodes them as queries; dense vectors are of length 1."""
 
     model_config = ConfigDict(extra="ignore")
 
     inputs: str | list[str]
-    normalize: bool = True
     truncate: bool = True
     prompt_name: str | None = None
     dimensions: int | None = Field(default=None, ge=1)
@@ -50,7 +49,6 @@ class Rerank(BaseModel):
 
     query: str
     texts: list[str]
-    raw_scores: bool = False
     return_text: bool = False
     truncate: bool = True
 
@@ -94,10 +92,8 @@ def router(service: Service) -> APIRouter:
         service.limits.check(texts, "inputs")
         kind: Literal["query", "passage"] = "query" if body.prompt_name == "query" else "passage"
         result = await embeddings_of(service, request, texts, kind=kind, legs=legs)
-        if not body.truncate and result.truncated.any():
-            row = int(result.truncated.argmax())
-            limit = service.encoder.info.max_length
-            raise InputError(f"inputs[{row}] has more than {limit} tokens; truncate is false")
+        if not body.truncate:
+            _check_whole(service, "inputs", result)
         return result
 
     @routes.post("/")
@@ -133,7 +129,9 @@ def router(service: Service) -> APIRouter:
     @routes.post("/rerank")
     async def rerank(body: Rerank, request: Request) -> list[dict[str, Any]]:
         """Texts by the fused score of all three representations, best first."""
-        scores = await _pair_scores(service, request, body.query, body.texts)
+        scores = await _pair_scores(
+            service, request, body.query, body.texts, truncate=body.truncate
+        )
         return [
             {"index": row, "score": float(scores[row])}
             | ({"text": body.texts[row]} if body.return_text else {})
@@ -186,7 +184,7 @@ def router(service: Service) -> APIRouter:
 
 
 async def _pair_scores(
-    service: Service, request: Request, query: str, texts: list[str]
+    service: Service, request: Request, query: str, texts: list[str], *, truncate: bool = True
 ) -> FloatArray:
     """Each text's fused score, with the model's own weights, between 0 and 1 for most models."""
     service.limits.check([query], "query")
@@ -194,6 +192,9 @@ async def _pair_scores(
     legs = service.encoder.info.fingerprint.legs
     asked = await embeddings_of(service, request, [query], kind="query", legs=legs)
     many = await embeddings_of(service, request, texts, kind="passage", legs=legs)
+    if not truncate:
+        _check_whole(service, "query", asked)
+        _check_whole(service, "texts", many)
     rows = [str(row) for row in range(len(texts))]
     by_leg = scoring.leg_scores(modes.vectors(asked), rows, many)
     weights = {
@@ -202,6 +203,14 @@ async def _pair_scores(
     total = sum(weights.values())
     summed = [sum(w * by_leg[leg][row] for leg, w in weights.items()) / total for row in rows]
     return np.array(summed, np.float32)
+
+
+def _check_whole(service: Service, name: str, embeddings: Embeddings) -> None:
+    """Refuse what was cut, where the caller does not want that."""
+    if embeddings.truncated.any():
+        row = int(embeddings.truncated.argmax())
+        limit = service.encoder.info.max_length
+        raise InputError(f"{name}[{row}] has more than {limit} tokens; truncate is false")
 
 
 def _listed(inputs: str | list[str]) -> list[str]:

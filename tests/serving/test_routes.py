@@ -184,9 +184,18 @@ def test_rerank_orders_by_the_fused_score(client, encoder):
     assert best == [{"index": 1, "relevance_score": pytest.approx(float(expected.max()))}]
 
 
-def test_tei_errors_have_its_shape(client):
-    """Its clients read ``error`` and ``error_type``."""
-    answer = client.post("/embed", json={"inputs": ["word " * 600], "truncate": False})
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/embed", {"inputs": ["word " * 600]}),
+        ("/rerank", {"query": "x", "texts": ["y", "word " * 600]}),
+        ("/rerank", {"query": "word " * 600, "texts": ["y"]}),
+    ],
+)
+def test_tei_errors_have_its_shape(client, path, body):
+    """Its clients read ``error`` and ``error_type``; what is too long is cut unless they forbid it."""
+    assert client.post(path, json=body).status_code == 200
+    answer = client.post(path, json=body | {"truncate": False})
     assert answer.status_code == 400
     assert answer.json()["error_type"] == "Validation"
     assert "more than 512 tokens" in answer.json()["error"]
