@@ -94,7 +94,7 @@ def plain(checkpoint: str, threads: int, *, alone: bool) -> Callable[[list[str],
     @torch.inference_mode()
     def padded(texts: list[str], _: int) -> None:
         tokens = tokenizer(texts, "passage")
-        for rows in plan(tokens.lengths, 1024, pads=True):
+        for rows in plan(tokens.lengths, 512, pads=True):  # at most 1024 with padding
             ids = tokens.padded(rows, config.body.pad_token_id)
             mask = np.arange(ids.shape[1]) < tokens.lengths[rows, None]
             model(torch.from_numpy(ids), None if mask.all() else torch.from_numpy(mask))

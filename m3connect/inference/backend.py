@@ -44,7 +44,7 @@ class Backend(Protocol):
     """The token budget of a batch that suits the device."""
 
     pads: bool
-    """Whether texts are padded to the longest of their batch, which counts against the budget."""
+    """Whether texts are handed over padded to the longest of their batch, see ``batching.py``."""
 
     @property
     def at_once(self) -> int:

@@ -9,19 +9,20 @@ from numpy.typing import NDArray
 def plan(lengths: NDArray[np.int64], budget: int, *, pads: bool = False) -> list[NDArray[np.intp]]:
     """Cut texts into batches of at most ``budget`` tokens.
 
-    Texts of like length share a batch, so little is padded; the longest come first, so the most
+    Texts of like length share a batch; the longest come first, so the most
     memory is taken at once or never. A text longer than the budget goes alone.
 
     Args:
         lengths: tokens of each text.
         budget: tokens a batch may hold.
-        pads: whether texts are padded to the longest of the batch, and that counts.
+        pads: whether texts are handed over padded to the longest of the batch: then those of a batch
+            take at most twice the budget, padding included.
 
     Returns:
         for each batch the positions of its texts; each text is in one batch.
 
-    >>> [batch.tolist() for batch in plan(np.array([2, 9, 3, 4]), 7, pads=True)]
-    [[1], [3], [2, 0]]
+    >>> [batch.tolist() for batch in plan(np.array([2, 2, 2, 8]), 14, pads=True)]
+    [[3, 0, 1], [2]]
     >>> [batch.tolist() for batch in plan(np.array([2, 9, 3, 4]), 7)]
     [[1], [3, 2], [0]]
     """
@@ -32,7 +33,9 @@ def plan(lengths: NDArray[np.int64], budget: int, *, pads: bool = False) -> list
     while start < len(order):
         longest = int(lengths[order[start]])
         filled = int(np.searchsorted(ends, ends[start] - longest + budget, "right"))
-        end = max(start + 1, start + budget // longest if pads else filled)
+        if pads:
+            filled = min(filled, start + 2 * budget // longest)
+        end = max(start + 1, filled)
         batches.append(order[start:end])
         start = end
     return batches

@@ -22,6 +22,8 @@ from m3connect.model.tensors import WORD_EMBEDDINGS
 from m3connect.model.tokenize import TokenIds
 from m3connect.types import LEGS, Leg
 
+_UNPADDED = ("rows", "places", "lengths")
+"""What a packed checkpoint's graph takes, see ``onnx_graph.py``."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -41,7 +43,6 @@ class OnnxBackend:
 
     name = "onnx"
     at_once = 1
-    pads = True
 
     def __init__(
         self, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None
@@ -62,7 +63,13 @@ class OnnxBackend:
         self.batch_tokens = 1024 if device == "cpu" else 16384
         self._padding = checkpoint.config.body.pad_token_id
         self._packed = read_packed(checkpoint) if checkpoint.layout == "packed" else None
+        self.pads = self._packed is None
         self._session = self._open(checkpoint, threads)
+        if not self.pads and {each.name for each in self._session.get_inputs()} != set(_UNPADDED):
+            raise CheckpointError(
+                f"{checkpoint.path} has a graph of another version of m3connect: install the same "
+                "version of the model (pip install -U m3connect-m3-mini), or use --backend torch"
+            )
 
     def _open(self, checkpoint: Checkpoint, threads: int | None) -> Any:
         """The session; a packed checkpoint's is prepared once."""
@@ -87,17 +94,18 @@ class OnnxBackend:
 
     def run(self, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
         """See :class:`m3connect.inference.backend.Backend`."""
-        ids = texts.padded(np.arange(len(texts)), self._padding)
-        present = np.arange(ids.shape[1]) < texts.lengths[:, None]
-        inputs: dict[str, Any] = {"attention_mask": present.astype(np.int64)}
-        if self._packed is None:
-            inputs["input_ids"] = ids
-        else:
-            inputs["rows"] = self._packed.rows(WORD_EMBEDDINGS, ids)
         outputs = [leg for leg in LEGS if leg in legs]
-        arrays = dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
-        for leg in set(outputs) - {"dense"}:
-            arrays[leg] = arrays[leg][present]
+        if self._packed is not None:
+            rows = self._packed.rows(WORD_EMBEDDINGS, texts.ids)
+            inputs = dict(zip(_UNPADDED, (rows, texts.places, texts.lengths), strict=True))
+            arrays = dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
+        else:
+            ids = texts.padded(np.arange(len(texts)), self._padding)
+            present = np.arange(ids.shape[1]) < texts.lengths[:, None]
+            inputs = {"input_ids": ids, "attention_mask": present.astype(np.int64)}
+            arrays = dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
+            for leg in set(outputs) - {"dense"}:
+                arrays[leg] = arrays[leg][present]
         return Outputs(arrays.get("dense"), arrays.get("sparse"), arrays.get("multivector"))
 
     def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:

@@ -62,6 +62,11 @@ class TokenIds:
         return np.diff(self.offsets)
 
     @property
+    def places(self) -> NDArray[np.int64]:
+        """``int64 [T]``: how many tokens of its own input precede each."""
+        return np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)
+
+    @property
     def texts(self) -> int:
         """How many texts they are of."""
         if self.owners is None:
@@ -73,7 +78,7 @@ class TokenIds:
 
         All but the first special token and the prefix, which are ``leading`` tokens, and marks.
         """
-        after = np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths) >= leading
+        after = self.places >= leading
         return after if self.marks is None else after & ~self.marks
 
     def positions(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from m3connect import disk
+from m3connect.errors import CheckpointError
 from m3connect.inference import M3Encoder, onnx_backend
 from m3connect.model.hub import resolve
 
@@ -98,3 +99,10 @@ def test_a_full_disk_leaves_no_half_model(model, little_room):
     little_room(1_000_000)
     assert vectors(model).shape == (2, 384)
     assert list((disk.cache_folder() / "models").iterdir()) == []
+
+
+def test_a_graph_of_another_version_is_refused(monkeypatch):
+    """It would take other inputs; the message says what to install."""
+    monkeypatch.setattr(onnx_backend, "_UNPADDED", ("rows", "attention_mask"))
+    with pytest.raises(CheckpointError, match="pip install -U m3connect-m3-mini"):
+        M3Encoder.load("m3-mini", threads=1)

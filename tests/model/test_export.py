@@ -53,24 +53,34 @@ def test_onnx_runs_without_us(tiny_m3):
     np.testing.assert_allclose(multivector[mask == 1], expected.multivector[mask == 1], atol=1e-6)
 
 
-def test_a_graph_that_takes_embeddings_is_the_same_network(tiny_m3):
-    """Looking up word embeddings outside the graph changes nothing."""
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("lengths", [[4], [3, 3], [5, 5, 2, 3, 3], [2, 4]])
+def test_a_graph_that_takes_embeddings_is_the_same_network(tiny_m3, pooling, lengths):
+    """Texts end to end, of any lengths, give what the padded network of torch gives."""
     checkpoint = open_checkpoint(tiny_m3)
-    graph = build(checkpoint.config, "rows")
-    tensors = {name: tensor.numpy() for name, tensor in load_model(checkpoint).tensors().items()}
+    config = checkpoint.config.model_copy(update={"pooling": pooling})
+    network = load_model(checkpoint)
+    network.heads.pooling = pooling
+    tensors = {name: tensor.numpy() for name, tensor in network.tensors().items()}
     words = tensors.pop("embeddings.word_embeddings.weight")
     options = onnxruntime.SessionOptions()
     options.add_external_initializers(
         list(tensors), [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in tensors.values()]
     )
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
-    ids, mask = np.array([[0, 9, 8, 2]]), np.ones((1, 4), np.int64)
-    found = session.run(None, {"rows": words[ids], "attention_mask": mask})
-    expected = onnxruntime.InferenceSession(tiny_m3 / "graph.onnx").run(
-        None, {"input_ids": ids, "attention_mask": mask}
+    session = onnxruntime.InferenceSession(build(config, "rows").SerializeToString(), options)
+    places = np.concatenate([np.arange(length) for length in lengths])
+    ids = np.random.default_rng(0).integers(4, 99, len(places))
+    dense, sparse, multivector = session.run(
+        None, {"rows": words[ids], "places": places, "lengths": np.array(lengths)}
     )
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    padded = np.ones(mask.shape, np.int64)
+    padded[mask] = ids
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(padded), torch.from_numpy(mask))
+    np.testing.assert_allclose(dense, expected.dense, atol=1e-6)
+    np.testing.assert_allclose(sparse, expected.sparse[mask], atol=1e-5)
+    np.testing.assert_allclose(multivector, expected.multivector[mask], atol=1e-6)
 
 
 @pytest.mark.slow
