@@ -32,12 +32,14 @@ MODES: dict[str, tuple[Leg, ...]] = {
 _FUSIONS = {"rrf": Rrf(), "multivector": Weighted(0.0, 0.0, 1.0, rescore=False)}
 
 
-def schema(width: int, legs: Sequence[Leg] = LEGS) -> CollectionSchema:
-    """The representations, ``width`` wide."""
+def schema(
+    width: int, legs: Sequence[Leg] = LEGS, *, token_width: int | None = None
+) -> CollectionSchema:
+    """The representations, ``width`` wide; token vectors ``token_width``, if that is given."""
     return CollectionSchema(
         width if "dense" in legs else None,
         sparse="sparse" in legs,
-        multivector_width=width if "multivector" in legs else None,
+        multivector_width=(token_width or width) if "multivector" in legs else None,
     )
 
 
@@ -46,14 +48,16 @@ def records(
     *,
     legs: Sequence[Leg] = LEGS,
     width: int = 1024,
+    token_width: int | None = None,
     terms: int = 120,
     tokens: int = 20,
     seed: int = 0,
+    first: int = 0,
     step: int = 500,
 ) -> Iterator[RecordBatch]:
-    """The first ``n`` records in batches; a few topics, so that neighbours exist."""
+    """The first ``n`` records in batches, from ``first`` on; a few topics, so that neighbours exist."""
     centres = np.random.default_rng(seed).normal(size=(64, width)).astype(np.float32)
-    for start in range(0, n, step):
+    for start in range(first, n, step):
         rng = np.random.default_rng([seed, start])
         topics = rng.integers(0, len(centres), step)
         dense = _unit(centres[topics] + rng.normal(size=(step, width)).astype(np.float32))
@@ -64,7 +68,7 @@ def records(
             Embeddings(
                 dense if "dense" in legs else None,
                 sparse if "sparse" in legs else None,
-                _tokens(rng, dense, tokens) if "multivector" in legs else None,
+                _tokens(rng, dense[:, :token_width], tokens) if "multivector" in legs else None,
                 np.full(step, tokens, np.int32),
                 np.zeros(step, np.bool_),
             ),
@@ -73,7 +77,13 @@ def records(
 
 
 def queries(
-    n: int, *, width: int = 1024, terms: int = 8, tokens: int = 12, seed: int = 1
+    n: int,
+    *,
+    width: int = 1024,
+    token_width: int | None = None,
+    terms: int = 8,
+    tokens: int = 12,
+    seed: int = 1,
 ) -> list[dict]:
     """The vectors of ``n`` queries, near the records' topics."""
     centres = np.random.default_rng(0).normal(size=(64, width)).astype(np.float32)
@@ -81,7 +91,9 @@ def queries(
     found = []
     for _ in range(n):
         dense = _unit(centres[rng.integers(64)] + rng.normal(size=width).astype(np.float32))
-        late = _unit(dense + rng.normal(size=(tokens, width)).astype(np.float32) / np.sqrt(width))
+        near = dense[:token_width]
+        noise = rng.normal(size=(tokens, len(near))).astype(np.float32)
+        late = _unit(near + noise / np.sqrt(len(near)))
         found.append({"dense": dense, "sparse": _terms(rng, terms), "multivector": late})
     return found
 

@@ -1,0 +1,159 @@
+"""What a collection costs that grows: writing, asking and memory at one size and at ten times that.
+
+    python benchmarks/growth.py TARGET [--sizes 20000,200000] [--queries 40] [--folder FOLDER]
+
+TARGET is qdrant or milvus, embedded in FOLDER, or elasticsearch, of which a node of the tests is started.
+Records have 1024 dense values, 120 terms and 20 token vectors of 128 values. A row is printed at each size:
+records a second since the row before, from the vectors to an answered search; of them, without what the
+engine does at the end (building indexes), those of upserts alone; bytes a record on disk; p50 of each mode,
+one query at a time, in milliseconds of the clock and of the processor; and the largest resident memory of
+this process since the row before that is no mapped file. With an embedded engine that is the engine's,
+too. The last line divides the last size's figures by the first's.
+"""
+
+import argparse
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import databases
+from timing import timed
+from workload import MODES, queries, query, records, schema
+
+from m3connect import connect
+from m3connect.contract import Connector
+from m3connect.searching import planner
+
+WIDTH, TOKEN_WIDTH = 1024, 128
+
+
+@dataclass(frozen=True)
+class Row:
+    """One size: ``modes`` has p50 and processor time of each, ``own`` is in MiB."""
+
+    records: int
+    rate: float
+    upserts: float
+    size: float
+    modes: dict[str, tuple[float, float]]
+    own: float
+
+    def __str__(self) -> str:
+        modes = (f"{p50:.1f} / {work:.1f}" for p50, work in self.modes.values())
+        return line(
+            f"{self.records:,}",
+            f"{self.rate:,.0f}",
+            f"{self.upserts:,.0f}",
+            f"{self.size:,.0f}",
+            *modes,
+            f"{self.own:,.0f}",
+        )
+
+    def over(self, first: "Row") -> str:
+        """This one's figures divided by the first one's."""
+        modes = [
+            f"{p50 / first.modes[mode][0]:.2f} / {work / first.modes[mode][1]:.2f}"
+            for mode, (p50, work) in self.modes.items()
+        ]
+        sizes = f"{self.records // first.records} x"
+        rates = [f"{self.rate / first.rate:.2f}", f"{self.upserts / first.upserts:.2f}"]
+        own = f"{self.own / first.own:.2f}"
+        return line(sizes, *rates, f"{self.size / first.size:.2f}", *modes, own)
+
+
+def main() -> None:
+    """Print one table, row by row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("target", choices=[*databases.PEERS])
+    parser.add_argument("--sizes", default="20000,200000")
+    parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--folder", help="where the data lies meanwhile; default: a temporary one")
+    options = parser.parse_args()
+    sizes = [int(size) for size in options.sizes.split(",")]
+    with (
+        TemporaryDirectory(dir=options.folder) as folder,
+        databases.server(options.target, None) as url,
+    ):
+        where = {"path": str(Path(folder, "data.db"))} if url is None else {"url": url}
+        with connect(options.target, collection="growth", **where) as connector:
+            print(f"{connector.capabilities.engine}\n", flush=True)
+            print(
+                databases.heading(
+                    ["records", "records/s", "upserts alone", "bytes/record", *MODES, "own MiB"]
+                ),
+                flush=True,
+            )
+            rows = []
+            for row in grown(connector, sizes, options.queries, url, Path(folder)):
+                rows.append(row)
+                print(row, flush=True)
+            print(rows[-1].over(rows[0]))
+
+
+def grown(
+    connector: Connector, sizes: list[int], asked: int, url: str | None, folder: Path
+) -> Iterator[Row]:
+    """The rows of a collection that grows from size to size."""
+    connector.ensure(schema(WIDTH, token_width=TOKEN_WIDTH))
+    vectors = queries(asked, width=WIDTH, token_width=TOKEN_WIDTH)
+    held = 0
+    for size in sizes:
+        with own_memory() as own:
+            upserts = written(connector, held, size)
+            closing = databases.elapsed(connector.flush)
+            closing += databases.elapsed(
+                lambda: planner.run(connector, [query(vectors[0], "hybrid")])
+            )
+            modes = {}
+            for mode in MODES:
+                did = timed(
+                    lambda one: planner.run(connector, [one])[0],
+                    [query(one, mode) for one in vectors],
+                    url,
+                )
+                modes[mode] = did.p50, did.work
+        new, held = size - held, size
+        stored = connector.size() if url else databases.folder_size(folder)
+        yield Row(size, new / (upserts + closing), new / upserts, stored / size, modes, own[0])
+
+
+def written(connector: Connector, first: int, last: int) -> float:
+    """Seconds that writing takes the records from one number to another."""
+    seconds = 0.0
+    for batch in records(last, width=WIDTH, token_width=TOKEN_WIDTH, first=first):
+        seconds += databases.elapsed(lambda batch=batch: connector.upsert(batch))
+    return seconds
+
+
+@contextmanager
+def own_memory() -> Iterator[list[float]]:
+    """Fills in the largest resident memory of this process meanwhile, in MiB, but for mapped files."""
+    done, largest = threading.Event(), [0.0]
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            status = Path("/proc/self/status").read_text()
+            anonymous = status.partition("RssAnon:")[2].split()[0]
+            largest[0] = max(largest[0], int(anonymous) / 1024)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield largest
+    finally:
+        done.set()
+        watching.join()
+
+
+def line(*cells: str) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
