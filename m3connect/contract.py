@@ -327,6 +327,8 @@ class CollectionSchema:
         payload_fields: payload paths to index for filtering, with their kinds. Filters work on
             every field; these are fast.
         fingerprint: the model behind the vectors, None when unknown.
+        tenant_field: the payload field whose string keeps records apart (:mod:`m3connect.connecting.tenants`);
+            None where all belong together.
     """
 
     dense_width: int | None
@@ -335,6 +337,7 @@ class CollectionSchema:
     multivector_dtype: TokenDtype = "float16"
     payload_fields: Mapping[str, FieldKind] = field(default_factory=dict)
     fingerprint: Fingerprint | None = None
+    tenant_field: str | None = None
 
     @classmethod
     def of(
@@ -344,6 +347,7 @@ class CollectionSchema:
         *,
         payload_fields: Mapping[str, FieldKind] | None = None,
         chunker: str = "",
+        tenant_field: str | None = None,
     ) -> Self:
         """A collection for some of the representations that a model makes.
 
@@ -352,6 +356,7 @@ class CollectionSchema:
             legs: those to store; what the model does not make is left out.
             payload_fields: payload paths to index.
             chunker: how documents are cut.
+            tenant_field: the payload field that keeps tenants apart.
         """
         kept = tuple(leg for leg in LEGS if leg in legs and leg in made_by.legs)
         return cls(
@@ -361,6 +366,7 @@ class CollectionSchema:
             made_by.compression.multivector_dtype or "float16",
             payload_fields=payload_fields or {},
             fingerprint=replace(made_by, legs=kept, chunker=chunker),
+            tenant_field=tenant_field,
         )
 
     @property
@@ -371,7 +377,7 @@ class CollectionSchema:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; :meth:`from_json` reads them back."""
-        return {
+        values = {
             "dense_width": self.dense_width,
             "sparse": self.sparse,
             "multivector_width": self.multivector_width,
@@ -379,6 +385,8 @@ class CollectionSchema:
             "payload_fields": dict(self.payload_fields),
             "fingerprint": self.fingerprint.to_json() if self.fingerprint else None,
         }
+        # Where there are no tenants, nothing is said: earlier versions read it, too.
+        return values | ({"tenant_field": self.tenant_field} if self.tenant_field else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -390,9 +398,10 @@ class CollectionSchema:
         """Why a collection made as ``stored`` cannot serve as this one; empty when it can.
 
         Payload indexes and the fingerprint are not compared: indexes can be added, and the
-        fingerprint has :meth:`Fingerprint.require`.
+        fingerprint has :meth:`Fingerprint.require`. A collection with tenants has them unasked.
         """
-        names = ("dense_width", "sparse", "multivector_width", "multivector_dtype")
+        names = ["dense_width", "sparse", "multivector_width", "multivector_dtype"]
+        names += ["tenant_field"] if self.tenant_field is not None else []
         return [
             f"{name}: collection {getattr(stored, name)!r}, wanted {getattr(self, name)!r}"
             for name in names

@@ -10,6 +10,7 @@ from typing import Literal
 
 from m3connect.contract import Connector, Encoder
 from m3connect.errors import CollectionNotFound, M3ConnectError
+from m3connect.filters import EVERY_TENANT
 from m3connect.types import LEGS
 
 Status = Literal["ok", "note", "problem"]
@@ -110,10 +111,11 @@ def examine_collection(connect: Callable[[], Connector]) -> Iterator[Finding]:
             yield _engine(info.engine)
             made = info.schema.fingerprint
             by = f"made by {made.model}" if made else "without a fingerprint"
+            passages = connector.count(EVERY_TENANT)
             yield Finding(
                 "collection",
                 "ok",
-                f"{connector.collection!r}: {connector.count()} passages, {', '.join(info.schema.legs)}, {by}",
+                f"{connector.collection!r}: {passages} passages, {', '.join(info.schema.legs)}, {by}",
             )
         can = connector.capabilities
         yield Finding(

@@ -10,6 +10,7 @@ import numpy as np
 
 from m3connect.contract import CollectionSchema, Connector
 from m3connect.errors import FingerprintMismatch
+from m3connect.filters import EVERY_TENANT, Exists, Filter
 from m3connect.progress import Progress, silent
 from m3connect.searching import planner
 from m3connect.searching.modes import DEPTH, MIRACL, for_database, scored_legs, to_query
@@ -95,10 +96,10 @@ def copy(
             "collection."
         )
     read = written = 0
-    total = source.count()
+    total = source.count(EVERY_TENANT)
     known = _ids(target)
     tolerance = _tolerance(info.schema)
-    for batch in source.scan(vectors=True, batch_size=batch_size):
+    for batch in source.scan(EVERY_TENANT, vectors=True, batch_size=batch_size):
         news = _without_equals(batch, target, known, tolerance)
         if len(news):
             target.upsert(news)
@@ -137,8 +138,8 @@ def verify(
     tolerance = max(_tolerance(side.describe().schema) for side in (source, target))
     differences: tuple[list[str], list[str], list[str]] = ([], [], [])
     seen: set[str] = set()
-    total = source.count()
-    for batch in source.scan(vectors=True, batch_size=batch_size):
+    total = source.count(EVERY_TENANT)
+    for batch in source.scan(EVERY_TENANT, vectors=True, batch_size=batch_size):
         seen.update(batch.ids)
         progress("comparing", len(seen), total)
         ids_by_kind = _differences(batch, target.fetch(batch.ids), tolerance)
@@ -148,10 +149,12 @@ def verify(
     superfluous = sorted(_ids(target) - seen)
     common = sorted(seen - set(missing))
     chosen = np.random.default_rng(seed).permutation(len(common))[:samples]
-    overlap = _overlap(source, target, [common[row] for row in chosen])
+    field = source.describe().schema.tenant_field
+    everyone = None if field is None else Exists(field)
+    overlap = _overlap(source, target, [common[row] for row in chosen], everyone)
     return VerifyReport(
         total,
-        target.count(),
+        target.count(EVERY_TENANT),
         tuple(missing),
         tuple(superfluous),
         tuple(payloads_differ),
@@ -162,9 +165,9 @@ def verify(
 
 
 def _ids(connector: Connector) -> set[str]:
-    if not connector.count():  # also of a file in progress, which cannot be read yet
+    if not connector.count(EVERY_TENANT):  # also of a file in progress, which cannot be read yet
         return set()
-    return {id_ for batch in connector.scan() for id_ in batch.ids}
+    return {id_ for batch in connector.scan(EVERY_TENANT) for id_ in batch.ids}
 
 
 def _differences(
@@ -240,7 +243,9 @@ def _multivector_close(source: Embeddings, target: Embeddings, tolerance: float)
     return left.shape == right.shape and np.allclose(left, right, rtol=tolerance, atol=tolerance)
 
 
-def _overlap(source: Connector, target: Connector, ids: Sequence[str]) -> dict[str, float]:
+def _overlap(
+    source: Connector, target: Connector, ids: Sequence[str], where: Filter | None
+) -> dict[str, float]:
     """Mean overlap of the top tens when stored records are used as queries, by mode."""
     if not ids:
         return {}
@@ -248,7 +253,7 @@ def _overlap(source: Connector, target: Connector, ids: Sequence[str]) -> dict[s
     queries: dict[Mode, list[Query]] = {}
     for record in source.fetch(ids):
         for mode in _modes(record.embeddings):
-            query = to_query(mode, preset, record.embeddings, limit=10)
+            query = to_query(mode, preset, record.embeddings, limit=10, filter=where)
             queries.setdefault(mode, []).append(replace(query, payload=False))
     return {mode: _shared(source, target, asked) for mode, asked in queries.items()}
 

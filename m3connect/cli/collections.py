@@ -97,10 +97,11 @@ def drop(
     - `m3connect drop --collection handbook --name handbook`
     """
     from m3connect.errors import SchemaMismatch
+    from m3connect.filters import EVERY_TENANT
 
     with where.open() as connector:
         try:
-            holds = counted(connector.count())
+            holds = counted(connector.count(EVERY_TENANT))
         except SchemaMismatch:  # of an older format: drop says whether it is one of ours
             holds = "an unknown number of records"
         told = f"{connector.name} collection {where.collection!r} with {holds}"
@@ -163,6 +164,8 @@ def _lines(seen: Overview) -> list[tuple[str, str]]:
         lines.append(
             ("multivector", f"{schema.multivector_width} wide, {schema.multivector_dtype}")
         )
+    if schema.tenant_field is not None:
+        lines.append(("tenants", f"kept apart by {schema.tenant_field}"))
     if made_by is not None:
         lines += [
             ("model", f"{made_by.model}, up to {made_by.max_length} tokens, {made_by.precision}"),

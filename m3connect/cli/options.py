@@ -62,6 +62,22 @@ class CollectionChoice:
     ] = "documents"
 
 
+@dataclass(frozen=True, kw_only=True)  # as above
+class TenantChoice:
+    """What keeps the tenants of a collection apart."""
+
+    tenant_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Metadata field that keeps tenants apart in a new collection; searches and filters must "
+            "then say whose records they mean. What exists must have been made so.",
+            rich_help_panel="Target",
+            show_default=False,
+        ),
+    ] = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
     """A database, whichever of its collections."""
@@ -105,7 +121,7 @@ class Database:
         Mark.SECRET,
     ] = None
 
-    def open_as(self, collection: str) -> Connector:
+    def open_as(self, collection: str, *, tenant_field: str | None = None) -> Connector:
         """A connector to one of its collections; nothing is sent yet.
 
         Raises:
@@ -117,12 +133,13 @@ class Database:
             url=self.url,
             path=self.path,
             api_key=self.api_key,
+            tenant_field=tenant_field,
             further=self.target_option or (),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target(Database, CollectionChoice):
+class Target(Database, CollectionChoice, TenantChoice):
     """A collection in a database."""
 
     def open(self) -> Connector:
@@ -131,7 +148,7 @@ class Target(Database, CollectionChoice):
         Raises:
             ConfigError: an unknown target or option.
         """
-        return self.open_as(self.collection)
+        return self.open_as(self.collection, tenant_field=self.tenant_field)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,7 +340,14 @@ class Output:
 
 # The groups whose options mean the same in every command that has them: keys at the top of the
 # settings file, and M3CONNECT_NAME in the environment, reach these alone.
-SHARED: tuple[type, ...] = (CollectionChoice, Database, ModelChoice, FusionChoice, Output)
+SHARED: tuple[type, ...] = (
+    CollectionChoice,
+    TenantChoice,
+    Database,
+    ModelChoice,
+    FusionChoice,
+    Output,
+)
 
 Live = Annotated[
     bool,
@@ -343,6 +367,7 @@ def open_connector(
     url: str | None = None,
     path: str | None = None,
     api_key: str | None = None,
+    tenant_field: str | None = None,
     further: Sequence[str] = (),
 ) -> Connector:
     """The connector that options name; nothing is sent yet.
@@ -350,7 +375,7 @@ def open_connector(
     Args:
         target: the connector's name.
         collection: the collection's name.
-        url, path, api_key: passed on when they are given.
+        url, path, api_key, tenant_field: passed on when they are given.
         further: ``NAME=VALUE`` options of the connector.
 
     Raises:
@@ -358,7 +383,7 @@ def open_connector(
     """
     from m3connect.connecting.registry import text_options
 
-    given = {"url": url, "path": path, "api_key": api_key}
+    given = {"url": url, "path": path, "api_key": api_key, "tenant_field": tenant_field}
     known = {name: value for name, value in given.items() if value is not None}
     pairs = _pairs(further, text_options(target))
     if twice := sorted(known.keys() & pairs.keys()):

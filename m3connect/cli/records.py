@@ -92,7 +92,7 @@ def delete(
     """
     if sum(map(bool, (ids, document, filter))) != 1:
         raise typer.BadParameter("give one of: ids of records, --document, --filter")
-    from m3connect.filters import parse
+    from m3connect.filters import EVERY_TENANT, parse
 
     doomed: Filter | list[str]
     doomed = parse(filter) if filter else _of(document) if document else list(ids or [])
@@ -101,7 +101,7 @@ def delete(
             number = len({*connector.fetch(doomed, vectors=False).ids})
         else:
             number = connector.count(doomed)
-        told = f"{number:,} of {counted(connector.count())} of collection {where.collection!r}"
+        told = f"{number:,} of {counted(connector.count(EVERY_TENANT))} of collection {where.collection!r}"
         if number and not yes:
             if not sys.stdin.isatty():
                 raise Refused(f"nobody is here to confirm it: --yes deletes {told}")
@@ -112,9 +112,9 @@ def delete(
 
 
 def _of(documents: Sequence[str]) -> Filter:
-    from m3connect.filters import F
+    from m3connect.filters import EVERY_TENANT, F
 
-    return F("document_id").isin(documents)
+    return EVERY_TENANT & F("document_id").isin(documents)  # an id is one tenant's
 
 
 def _each(batch: RecordBatch) -> list[RecordBatch]:

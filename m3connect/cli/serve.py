@@ -159,6 +159,7 @@ def _service(
             url=where.url,
             path=where.path,
             api_key=where.api_key,
+            tenant_field=where.tenant_field,
             further=where.target_option or (),
         )
         for name in names(where.collection)

@@ -11,5 +11,6 @@ overview.py   a collection at a glance
 portions.py   what a request, or memory, can hold
 reading.py    stored rows as embeddings, with the legs that were asked for
 retry.py      the one retry policy
+tenants.py    whose records a question is about, where a collection keeps tenants apart
 ties.py       answers whose ties are settled by id
 """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3connect.connecting.tenants import asked, tenants_of
 from m3connect.contract import RESERVED_PREFIX
 from m3connect.errors import InputError
 from m3connect.filters import Filter, parse
@@ -75,7 +76,7 @@ def check_records(batch: RecordBatch, schema: CollectionSchema, limits: Limits) 
         InputError: names the record and the field: an empty or overlong id, a missing or
             superfluous representation, a wrong width, NaN or infinity, a duplicate sparse index,
             a text without token vectors, a token value beyond the stored dtype, a payload that is
-            not JSON or uses a reserved key.
+            not JSON, uses a reserved key or does not say whose the record is.
     """
     embeddings = batch.embeddings
     _check_listed(batch.ids)
@@ -88,6 +89,7 @@ def check_records(batch: RecordBatch, schema: CollectionSchema, limits: Limits) 
     for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
         _check_id(id_, row, limits)
         _check_payload(id_, payload, limits)
+    tenants_of(batch, schema)
     if embeddings.dense is not None:
         _check_width("dense", embeddings.dense.shape[1], schema.dense_width)
         _check_finite(batch, "dense", ~np.isfinite(embeddings.dense).all(axis=1))
@@ -208,8 +210,8 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
 
     Raises:
         InputError: no leg, a leg the collection lacks, a wrong width, NaN, a sparse weight that
-            is not positive, a missing or senseless fusion, a limit or depth below 1, or ``within``
-            that is no sequence of ids.
+            is not positive, a missing or senseless fusion, a limit or depth below 1, ``within``
+            that is no sequence of ids, or neither ids nor a filter that says which tenant's records.
     """
     if not query.legs:
         raise InputError("a query needs at least one of dense, sparse, multivector")
@@ -243,6 +245,8 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
         _check_fusion(query.fusion)
     if query.within is not None:
         check_ids(query.within)
+    else:
+        asked(query.filter, schema)
     depths = {
         "limit": query.limit,
         "dense_depth": query.dense_depth,

@@ -170,6 +170,16 @@ class Stored:
         if differences:
             raise place.differs(differences)
 
+    def require_tenants(self, field: str | None, place: Place) -> None:
+        """Check that the collection keeps tenants apart by a field; None asks for nothing.
+
+        Raises:
+            SchemaMismatch: it does not.
+        """
+        held = self.schema.tenant_field
+        if field is not None and field != held:
+            raise place.differs([f"tenant_field: collection {held!r}, wanted {field!r}"])
+
     @property
     def stands_for(self) -> str | None:
         """The collection that this one's name stands for, if not itself."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from m3connect.filters import EVERY_TENANT
+
 if TYPE_CHECKING:
     from m3connect.contract import CollectionInfo, Connector
 
@@ -58,4 +60,4 @@ def overview(connector: Connector) -> Overview:
     >>> seen.info.name, seen.records, seen.info.schema.legs
     ('notes', 0, ('dense',))
     """
-    return Overview(connector.describe(), connector.count(), connector.size())
+    return Overview(connector.describe(), connector.count(EVERY_TENANT), connector.size())

@@ -22,9 +22,11 @@ text.py     parse: the text form
 
 from m3connect.filters.meaning import matches, values_at
 from m3connect.filters.nodes import (
+    EVERY_TENANT,
     And,
     Bound,
     Eq,
+    EveryTenant,
     Exists,
     F,
     Filter,
@@ -38,10 +40,12 @@ from m3connect.filters.nodes import (
 from m3connect.filters.text import AnyFilter, as_filter, parse
 
 __all__ = [
+    "EVERY_TENANT",
     "And",
     "AnyFilter",
     "Bound",
     "Eq",
+    "EveryTenant",
     "Exists",
     "F",
     "Filter",

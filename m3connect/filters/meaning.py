@@ -6,7 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from m3connect.errors import InputError
-from m3connect.filters.nodes import And, Eq, Exists, Filter, In, Not, Or, Range, Scalar, parse_date
+from m3connect.filters.nodes import (
+    And,
+    Eq,
+    EveryTenant,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    Scalar,
+    parse_date,
+)
 
 
 def values_at(payload: Any, path: str) -> Iterator[Any]:
@@ -52,6 +64,8 @@ def matches(condition: Filter, payload: Mapping[str, Any]) -> bool:
             return any(matches(part, payload) for part in parts)
         case Not(part):
             return not matches(part, payload)
+        case EveryTenant():
+            return True
     raise InputError(f"{condition!r} is no filter")
 
 

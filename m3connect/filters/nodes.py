@@ -134,6 +134,17 @@ class Not(Filter):
     part: Filter
 
 
+@dataclass(frozen=True, slots=True)
+class EveryTenant(Filter):
+    """All match, on purpose, in a collection that keeps tenants apart: what maintenance asks.
+
+    It stands alone, or first in an And: ``EVERY_TENANT & (F("year") < 2020)``.
+    """
+
+
+EVERY_TENANT = EveryTenant()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class F:
     """A payload field to compare: ``F("year") >= 2020``, ``F("tags") == "new"``.

@@ -36,7 +36,7 @@ from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from m3connect.contract import Connector, FieldKind
-from m3connect.filters import Eq, In
+from m3connect.filters import EVERY_TENANT, Eq, In
 from m3connect.ingestion.chunking import chunk_id
 from m3connect.ingestion.ownership import may_replace, refused
 from m3connect.types import Payload
@@ -166,7 +166,7 @@ def sources(connector: Connector) -> Counter[str | None]:
     None stands for those of which it was not kept, and of records that ingestion did not write.
     """
     counts = Counter[str | None]()
-    for batch in connector.scan(Eq("position", 0), batch_size=AT_ONCE):
+    for batch in connector.scan(EVERY_TENANT & Eq("position", 0), batch_size=AT_ONCE):
         marks = map(_mark, batch.payloads)
         counts.update(None if mark is None else mark.source for mark in marks)
     return counts
@@ -216,7 +216,8 @@ def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[St
 def _passages(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
     """By a filter: every passage that the collection holds of them."""
     held: dict[str, dict[int, Payload]] = {document.id: {} for document in documents}
-    for batch in connector.scan(In("document_id", tuple(held)), batch_size=AT_ONCE):
+    wanted = EVERY_TENANT & In("document_id", tuple(held))
+    for batch in connector.scan(wanted, batch_size=AT_ONCE):
         for id_, payload in zip(batch.ids, batch.payloads, strict=True):
             document, position = payload["document_id"], payload.get("position")
             if isinstance(position, int) and id_ == chunk_id(document, position):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from m3connect.contract import Connector
 from m3connect.errors import Refused
-from m3connect.filters import Eq
+from m3connect.filters import EVERY_TENANT, Eq
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.ledger import FIELD
 from m3connect.ingestion.ownership import covers
@@ -113,7 +113,7 @@ def vanished(
     names = set(seen.values())
     owned: set[str] = set()
     others: defaultdict[str, deque[str]] = defaultdict(deque)
-    for batch in connector.scan():
+    for batch in connector.scan(EVERY_TENANT):
         for id_, payload in zip(batch.ids, batch.payloads, strict=True):
             document = source.owner(id_, payload)
             if document is None:
@@ -142,7 +142,7 @@ def left_over(connector: Connector, names: Collection[str], present: int) -> int
         names: of the sources.
         present: how many documents of theirs, and marked so, the run read and the collection holds.
     """
-    first = Eq("position", 0)
+    first = EVERY_TENANT & Eq("position", 0)
     held = sum(connector.count(first & Eq(f"{FIELD}.source", name)) for name in names)
     return max(held - present, 0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from m3connect.contract import Connector
 from m3connect.errors import ConfigError
+from m3connect.filters import EVERY_TENANT
 from m3connect.stores.parquet import Contents
 
 NOTE = "restored"
@@ -24,7 +25,7 @@ def begin(connector: Connector, copy: Contents | None) -> bool:
     note = connector.describe().notes.get(NOTE)
     if note is not None and note["digest"] == copy.digest:
         return bool(note["finished"])
-    if note is not None or connector.count():
+    if note is not None or connector.count(EVERY_TENANT):
         raise ConfigError(
             f"collection {connector.collection!r} holds other records. This file is a copy of a "
             "collection; it goes into a new one (--collection NAME)."

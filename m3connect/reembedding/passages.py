@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from m3connect.connecting.portions import portions
 from m3connect.contract import Connector
 from m3connect.errors import InputError
+from m3connect.filters import EVERY_TENANT
 from m3connect.ingestion.chunking import chunk_id, chunk_ids
 from m3connect.ingestion.ledger import FIELD, content_hash, encoded_hash
 from m3connect.types import Payload, stored_text
@@ -17,7 +18,7 @@ PAGE, GROUP_PASSAGES, GROUP_CHARACTERS = 128, 128, 1 << 16
 
 def pages(collection: Connector) -> Iterator[dict[str, Payload]]:
     """All payloads by id, a page at a time."""
-    for batch in collection.scan(batch_size=PAGE):
+    for batch in collection.scan(EVERY_TENANT, batch_size=PAGE):
         yield dict(zip(batch.ids, batch.payloads, strict=True))
 
 

@@ -33,6 +33,7 @@ from m3connect.errors import (
     FingerprintMismatch,
     Refused,
 )
+from m3connect.filters import EVERY_TENANT
 from m3connect.ingestion import restoring
 from m3connect.progress import Progress, silent
 from m3connect.reembedding.passages import digests
@@ -251,7 +252,13 @@ def _schema(
     if not chosen:
         raise ConfigError(f"name at least one of {', '.join(LEGS)}")
     chunker = "" if old.fingerprint is None else old.fingerprint.chunker
-    return CollectionSchema.of(made_by, chosen, payload_fields=old.payload_fields, chunker=chunker)
+    return CollectionSchema.of(
+        made_by,
+        chosen,
+        payload_fields=old.payload_fields,
+        chunker=chunker,
+        tenant_field=old.tenant_field,
+    )
 
 
 def _is_made(info: CollectionInfo, schema: CollectionSchema) -> bool:
@@ -273,7 +280,7 @@ def _nothing_to_do(connector: Connector, info: CollectionInfo, start: float) -> 
         )
         connector.annotate({NOTE: {**note, "finished": True}})
     of = info.stands_for if note is None else note["of"]
-    count = connector.count()
+    count = connector.count(EVERY_TENANT)
     took = time.monotonic() - start
     return ReembedReport(info.name, of, info.stands_for, count, 0, 0, 0, 0, 0, True, took)
 
@@ -297,7 +304,7 @@ def _claim(fresh: Connector, schema: CollectionSchema, old: CollectionInfo) -> N
         fresh.annotate(begun)
         return
     note = info.notes.get(NOTE)
-    mine = note["of"] == old.stands_for if note is not None else not fresh.count()
+    mine = note["of"] == old.stands_for if note is not None else not fresh.count(EVERY_TENANT)
     if info.stands_for != fresh.collection or not mine:
         raise ConfigError(
             f"the collection {fresh.collection!r} exists, and was not made of {old.stands_for!r}: "

@@ -9,6 +9,7 @@ import numpy as np
 
 from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import Refused
+from m3connect.filters import EVERY_TENANT
 from m3connect.progress import Progress
 from m3connect.reembedding.passages import (
     digest,
@@ -68,7 +69,7 @@ class Twins:
         """
         seen: set[str] = set()
         changes = 0
-        total = self.old.count()
+        total = self.old.count(EVERY_TENANT)
         for page in pages(self.old):
             seen.update(page)
             news = {
@@ -138,7 +139,7 @@ def verify(twins: Twins, schema: CollectionSchema) -> None:
     faults = info.schema.differences(schema)
     if info.schema.fingerprint != schema.fingerprint:
         faults.append(f"fingerprint: {info.schema.fingerprint}")
-    if wrong or (count := twins.new.count()) != len(twins.held):
+    if wrong or (count := twins.new.count(EVERY_TENANT)) != len(twins.held):
         listed = ", ".join(map(repr, wrong[:3])) or f"{count} are counted"
         faults.append(f"{len(wrong)} of {len(twins.held)} passages are not as in the old: {listed}")
     faults += [

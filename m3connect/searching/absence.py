@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from m3connect.contract import Connector
-from m3connect.filters import And, AnyFilter, Eq, Exists, Filter, In, Not, Or, Range, as_filter
+from m3connect.filters import (
+    EVERY_TENANT,
+    And,
+    AnyFilter,
+    Eq,
+    Exists,
+    Filter,
+    In,
+    Not,
+    Or,
+    Range,
+    as_filter,
+)
 
 
 def why_no_hits(
@@ -25,7 +37,7 @@ def why_no_hits(
     ...     why_no_hits(notes)
     'no hits: the collection is empty'
     """
-    total = connector.count()
+    total = connector.count(EVERY_TENANT)
     if total == 0:
         return "no hits: the collection is empty"
     if offset:
@@ -40,7 +52,9 @@ def why_no_hits(
 
 def unknown_fields(connector: Connector, condition: AnyFilter) -> tuple[str, ...]:
     """The fields of a filter that no passage of the collection has."""
-    return tuple(field for field in fields_of(condition) if not connector.count(Exists(field)))
+    return tuple(
+        field for field in fields_of(condition) if not connector.count(EVERY_TENANT & Exists(field))
+    )
 
 
 def fields_of(condition: AnyFilter) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from m3connect.errors import ConnectorError, InputError
-from m3connect.filters import F, Filter, parse
+from m3connect.filters import EVERY_TENANT, F, Filter, parse
 from m3connect.ingestion import ingest as ingest_documents
 from m3connect.searching.modes import parse_mode
 from m3connect.searching.search import search as search_collection
@@ -105,7 +105,7 @@ def _hit(hit: Hit, explanation: dict[str, Any] | None) -> SearchHit:
 
 def passages(service: Service, body: PassagesRequest, scope: Filter | None) -> list[Passage]:
     """A document's passages in order."""
-    condition: Filter = F("document_id") == body.document_id
+    condition = EVERY_TENANT & (F("document_id") == body.document_id)
     if body.first is not None:
         condition &= F("position") >= body.first
     if body.last is not None:
@@ -126,7 +126,7 @@ def summary(service: Service, name: str, scope: Filter | None) -> CollectionSumm
             schema = connector.describe().schema
             return CollectionSummary(
                 name=name,
-                records=connector.count(scope),
+                records=connector.count(narrowed(scope, EVERY_TENANT)),
                 legs=list(schema.legs),
                 model=schema.fingerprint.model if schema.fingerprint else None,
                 fields=dict(schema.payload_fields),
@@ -155,7 +155,9 @@ def ingest(service: Service, body: IngestRequest) -> IngestResponse:
 def delete(service: Service, body: DeleteRequest) -> DeleteResponse:
     """Delete documents by id."""
     with service.collection(body.collection) as connector:
-        return DeleteResponse(deleted=connector.delete(F("document_id").isin(body.document_ids)))
+        return DeleteResponse(
+            deleted=connector.delete(EVERY_TENANT & F("document_id").isin(body.document_ids))
+        )
 
 
 def count(service: Service, collection: str | None, text: str | None, scope: Filter | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Self
@@ -14,6 +14,7 @@ from m3connect.connecting.checks import check_ids, check_query, check_records, i
 from m3connect.connecting.collection import STANDS_FOR, Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import read_embeddings, selected_legs
+from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -69,6 +70,7 @@ class MemoryConnector:
 
     Args:
         collection: its name.
+        tenant_field: the payload field by which it keeps tenants apart.
     """
 
     name = "memory"
@@ -83,8 +85,9 @@ class MemoryConnector:
         aliases=True,
     )
 
-    def __init__(self, *, collection: str) -> None:
+    def __init__(self, *, collection: str, tenant_field: str | None = None) -> None:
         self.collection = collection
+        self._tenant_field = tenant_field
         self._place = Place(self.name, collection)
         self.database = _Database()
         self._found: str | None = None  # what the name stood for when it was last looked up
@@ -115,6 +118,7 @@ class MemoryConnector:
         """Create the collection, or verify that it fits."""
         self._open("ensure")
         self._find("ensure")
+        schema = with_tenants(schema, self._tenant_field)
         stored = self._stored or Stored(schema)
         stored.require(schema, self._place)
         self._stored = stored.merged(schema)
@@ -123,6 +127,8 @@ class MemoryConnector:
         """Write records; the last of equal ids wins."""
         schema = self._require("upsert").schema
         check_records(batch, schema, self.capabilities.limits)
+        held = [(id_, self._records[id_].payload) for id_ in batch.ids if id_ in self._records]
+        check_unmoved(tenants_of(batch, schema), tenants_of(held, schema))
         for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
             self._records[id_] = _record(batch.embeddings, row, payload, schema)
 
@@ -134,7 +140,7 @@ class MemoryConnector:
         """Delete by ids or by filter."""
         self._require("delete")
         chosen = ids_or_filter(where)
-        ids = self._matching(chosen) if isinstance(chosen, Filter) else chosen
+        ids = self._matching("delete", chosen) if isinstance(chosen, Filter) else chosen
         return sum(self._records.pop(id_, None) is not None for id_ in ids)
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
@@ -157,14 +163,13 @@ class MemoryConnector:
     ) -> Iterator[RecordBatch]:
         """All matching records."""
         selected_legs(vectors, self._require("scan").schema)
-        ids = self._matching(where)
+        ids = self._matching("scan", where)
         for start in range(0, len(ids), batch_size):
             yield self.fetch(ids[start : start + batch_size], vectors=vectors)
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
-        self._require("count")
-        return len(self._matching(where))
+        return len(self._matching("count", where))
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
@@ -183,7 +188,7 @@ class MemoryConnector:
 
     def beside(self, collection: str) -> Self:
         """Another collection in the same memory."""
-        other = type(self)(collection=collection)
+        other = type(self)(collection=collection, tenant_field=self._tenant_field)
         other.database = self.database
         return other
 
@@ -241,10 +246,8 @@ class MemoryConnector:
 
     def _leg_scores(self, query: Query) -> dict[Leg, dict[str, float]]:
         """Every matching record's score in every leg of the query."""
-        ids = self._matching(query.filter)
-        if query.within is not None:
-            allowed = frozenset(query.within)
-            ids = [id_ for id_ in ids if id_ in allowed]
+        allowed = None if query.within is None else frozenset(query.within)
+        ids = self._matching("search", query.filter, allowed)
         records = [self._records[id_] for id_ in ids]
         embeddings = _embeddings(records, self._require("search").schema, query.legs)
         return scoring.leg_scores(query, ids, embeddings)
@@ -261,11 +264,17 @@ class MemoryConnector:
         legs = LegScores(**{leg: by_id[id_] for leg, by_id in scores.items()})
         return Hit(id_, final[id_], rank, payload, legs if query.leg_scores else None)
 
-    def _matching(self, where: AnyFilter | None) -> list[str]:
-        condition = as_filter(where)
-        if condition is None:
-            return list(self._records)
-        return [id_ for id_, record in self._records.items() if matches(condition, record.payload)]
+    def _matching(
+        self, operation: str, where: AnyFilter | None, within: Collection[str] | None = None
+    ) -> list[str]:
+        schema = self._require(operation).schema
+        condition = as_filter(where) if within is not None else asked(where, schema)
+        return [
+            id_
+            for id_, record in self._records.items()
+            if (within is None or id_ in within)
+            and (condition is None or matches(condition, record.payload))
+        ]
 
     def _open(self, operation: str) -> None:
         if self._closed:
@@ -278,6 +287,7 @@ class MemoryConnector:
         if self._stored is None:
             self._found = None
             raise self._place.not_found(operation, self.collections)
+        self._stored.require_tenants(self._tenant_field, self._place)
         return self._stored
 
     def _find(self, operation: str) -> None:

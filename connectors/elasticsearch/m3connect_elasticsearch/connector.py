@@ -13,6 +13,7 @@ from m3connect.connecting.checks import check_ids, check_query, check_records, i
 from m3connect.connecting.collection import STANDS_FOR, Place, Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
+from m3connect.connecting.tenants import asked, check_unmoved, named, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -28,7 +29,7 @@ from m3connect.errors import (
     SchemaMismatch,
     Unsupported,
 )
-from m3connect.filters import AnyFilter, Filter
+from m3connect.filters import AnyFilter, Filter, as_filter
 from m3connect.types import Hit, Leg, Query, RecordBatch
 from m3connect_elasticsearch import mapping
 from m3connect_elasticsearch.errors import NAME, check_items
@@ -60,6 +61,7 @@ class Options:
     replicas: int | None = None
     server_fusion: bool = False
     rank_vectors: bool = False
+    tenant_field: str | None = None
 
 
 class ElasticsearchConnector:
@@ -104,6 +106,7 @@ class ElasticsearchConnector:
 
     def ensure(self, schema: CollectionSchema) -> None:
         """Create the collection, or verify that it fits."""
+        schema = with_tenants(schema, self._options.tenant_field)
         self._check_possible(schema)
         try:
             stored = self._stored("ensure")
@@ -212,6 +215,7 @@ class ElasticsearchConnector:
                 name, stored = Index(self._server, noted).found(operation)
             except CollectionNotFound as error:
                 raise self._by_name.place.gone(noted, operation) from error
+        stored.require_tenants(self._options.tenant_field, self._by_name.place)
         if name != self._index.name:
             own = name == self.collection
             self._index = self._by_name if own else Index(self._server, name)
@@ -232,26 +236,48 @@ class ElasticsearchConnector:
         # Read anew: a bulk request would make a missing index, with a guessed mapping.
         layout = Layout.of(self._stored("upsert"))
         check_records(batch, layout.schema, LIMITS)
+        self._check_unmoved(tenants_of(batch, layout.schema))
         retry.deliver(batch, lambda part: self._send(part, layout), LIMITS, self._server.policy)
+
+    def _check_unmoved(self, whose: Mapping[str, str]) -> None:
+        ids = [*whose]
+        routes = {id_: mapping.route(tenant) for id_, tenant in whose.items()}
+        for start in range(0, len(ids), _KEYS_PER_REQUEST):
+            body = mapping.named(ids[start : start + _KEYS_PER_REQUEST])
+            found = self._index.search("upsert", body | mapping.small("id", mapping.TENANT))
+            hits = found["hits"]["hits"]
+            held = {mapping.id_of(hit): hit["fields"][mapping.TENANT][0] for hit in hits}
+            check_unmoved(routes, held)
 
     def _send(self, part: RecordBatch, layout: Layout) -> None:
         lines: list[Body] = []
         documents = mapping.documents(part, layout, packed=self._server.packs_vectors)
         for id_, document in zip(part.ids, documents, strict=True):
-            lines += [{"index": {"_id": mapping.key(id_)}}, document]
+            place = {"_id": mapping.key(id_)}
+            if mapping.TENANT in document:
+                place["routing"] = document[mapping.TENANT]
+            lines += [{"index": place}, document]
         check_items("upsert", self._index.bulk("upsert", lines), part.ids)
 
     def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids, or what matches and does not change meanwhile."""
-        self._schema("delete")
+        schema = self._schema("delete")
         chosen = ids_or_filter(where)
         if isinstance(chosen, Filter):
-            body = {"query": _matching(chosen), "_source": False, "seq_no_primary_term": True}
-            pages = self._index.pages("delete", body, _KEYS_PER_REQUEST)
+            query, routing = _matching(chosen, schema)
+            body = {"query": query, "_source": False, "seq_no_primary_term": True}
+            pages = self._index.pages("delete", body, _KEYS_PER_REQUEST, routing)
             return sum(self._delete([_unchanged(hit) for hit in hits]) for hits in pages)
-        keys = [{"_id": mapping.key(id_)} for id_ in chosen]
-        starts = range(0, len(keys), _KEYS_PER_REQUEST)
-        return sum(self._delete(keys[start : start + _KEYS_PER_REQUEST]) for start in starts)
+        starts = range(0, len(chosen), _KEYS_PER_REQUEST)
+        parts = [chosen[start : start + _KEYS_PER_REQUEST] for start in starts]
+        return sum(self._delete(self._keys(part, schema)) for part in parts)
+
+    def _keys(self, ids: Sequence[str], schema: CollectionSchema) -> list[Body]:
+        """What bulk deletes by; where records are routed, those that exist, with their routes."""
+        if schema.tenant_field is None:
+            return [{"_id": mapping.key(id_)} for id_ in ids]
+        found = self._index.search("delete", mapping.named(ids) | {"_source": False})
+        return [_place(hit) for hit in found["hits"]["hits"]]
 
     def _delete(self, keys: Sequence[Body]) -> int:
         lines = [{"delete": key} for key in keys]
@@ -302,14 +328,15 @@ class ElasticsearchConnector:
         """
         schema = self._schema("scan")
         legs = selected_legs(vectors, schema)
-        query = {"query": _matching(where)}
+        matching, routing = _matching(where, schema)
+        query = {"query": matching}
         size = mapping.page_size(schema, legs)
         if "multivector" not in legs:
             body = query | mapping.returned(legs)
-            for hits in self._index.pages("scan", body, min(batch_size, size)):
+            for hits in self._index.pages("scan", body, min(batch_size, size), routing):
                 yield mapping.records(hits, schema, legs)
             return
-        for outline in self._index.pages("scan", query | mapping.OUTLINE, size):
+        for outline in self._index.pages("scan", query | mapping.OUTLINE, size, routing):
             for part in mapping.readable(outline, batch_size):
                 if hits := self._named("scan", part, legs):
                     yield mapping.records(hits, schema, legs)
@@ -331,9 +358,9 @@ class ElasticsearchConnector:
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
-        self._schema("count")
-        body = {"query": _matching(where), "size": 0, "track_total_hits": True}
-        return int(self._index.search("count", body)["hits"]["total"]["value"])
+        query, routing = _matching(where, self._schema("count"))
+        body = {"query": query, "size": 0, "track_total_hits": True}
+        return int(self._index.search("count", body, routing)["hits"]["total"]["value"])
 
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer single legs, and RRF where :attr:`capabilities` has it, in one ``_msearch``."""
@@ -352,7 +379,9 @@ class ElasticsearchConnector:
 
     def _answers(self, asked: Sequence[tuple[Query, Body]]) -> list[list[Hit]]:
         """The hits of searches; those that were too narrow are asked again, together."""
-        answers = self._index.search_many("search", [body for _, body in asked])
+        field = self._schema("search").tenant_field
+        routings = [_routing(query.filter, field) for query, _ in asked]
+        answers = self._index.search_many("search", [body for _, body in asked], routings)
         hits, again = [], {}
         for row, ((query, body), answer) in enumerate(zip(asked, answers, strict=True)):
             returned = answer["hits"]["hits"]
@@ -397,12 +426,27 @@ class ElasticsearchConnector:
         return Unsupported(message, connector=NAME, operation=operation)
 
 
-def _matching(where: AnyFilter | None) -> Body:
-    if where is None:
-        return {"match_all": {}}
-    return {"bool": {"filter": [compile_filter(where)]}}
+def _matching(where: AnyFilter | None, schema: CollectionSchema) -> tuple[Body, str | None]:
+    """The query of a filter, and where it is routed to."""
+    condition = asked(where, schema)
+    if condition is None:
+        return {"match_all": {}}, None
+    query = {"bool": {"filter": [compile_filter(condition)]}}
+    return query, _routing(condition, schema.tenant_field)
+
+
+def _routing(where: AnyFilter | None, field: str | None) -> str | None:
+    """To the shards of the tenants that a filter keeps to; None is to all."""
+    tenants = None if field is None else named(as_filter(where), field)
+    return ",".join(map(mapping.route, tenants)) if tenants else None
+
+
+def _place(hit: Body) -> Body:
+    """Where a document lies."""
+    place = {"_id": hit["_id"]}
+    return place | {"routing": hit["_routing"]} if "_routing" in hit else place
 
 
 def _unchanged(hit: Body) -> Body:
-    """The key of a hit, good only while the document is the one that was found."""
-    return {"_id": hit["_id"], "if_seq_no": hit["_seq_no"], "if_primary_term": hit["_primary_term"]}
+    """The same, good only while the document is the one that was found."""
+    return _place(hit) | {"if_seq_no": hit["_seq_no"], "if_primary_term": hit["_primary_term"]}

@@ -176,22 +176,26 @@ class Index:
 
     # ------------------------------------------------------------------------------------- reads
 
-    def search(self, operation: str, body: Body) -> Answer:
-        """The answer to one search of all shards."""
+    def search(self, operation: str, body: Body, routing: str | None = None) -> Answer:
+        """The answer to one search of all shards, or of those that some values are routed to."""
         self._catch_up(operation)
-        return self.ask(operation, partial(_search, index=self.name, body=body))
+        return self.ask(operation, partial(_search, index=self.name, body=body, routing=routing))
 
-    def search_many(self, operation: str, bodies: Sequence[Body]) -> Iterator[Answer]:
-        """The answers to many searches, in few requests."""
+    def search_many(
+        self, operation: str, bodies: Sequence[Body], routings: Sequence[str | None] | None = None
+    ) -> Iterator[Answer]:
+        """The answers to many searches, each of all shards or routed, in few requests."""
         self._catch_up(operation)
+        headers = [_header(each) for each in routings or [None] * len(bodies)]
         hits = (body["size"] for body in bodies)
         for part in portions(hits, count=_SEARCHES_PER_REQUEST, weight=_HITS_PER_REQUEST):
-            ask = partial(self._msearch, operation, bodies[part])
+            ask = partial(self._msearch, operation, headers[part], bodies[part])
             yield from retry.call(ask, self.server.policy)
 
-    def _msearch(self, operation: str, bodies: Sequence[Body]) -> list[Answer]:
-        header = {"allow_partial_search_results": False}
-        lines = [line for body in bodies for line in (header, body)]
+    def _msearch(
+        self, operation: str, headers: Sequence[Body], bodies: Sequence[Body]
+    ) -> list[Answer]:
+        lines = [line for both in zip(headers, bodies, strict=True) for line in both]
         answer = self.server.ask_once(
             operation, lambda client: client.msearch(index=self.name, searches=lines)
         )
@@ -200,12 +204,16 @@ class Index:
                 raise from_answer(response["status"], response, operation)
         return list(answer["responses"])
 
-    def pages(self, operation: str, body: Body, size: int) -> Iterator[list[Body]]:
+    def pages(
+        self, operation: str, body: Body, size: int, routing: str | None = None
+    ) -> Iterator[list[Body]]:
         """Every hit of a search once, in pages, of the index as it is now."""
         self._catch_up(operation)
         pit = self.ask(
             operation,
-            lambda client: client.open_point_in_time(index=self.name, keep_alive=_KEEP_ALIVE),
+            lambda client: client.open_point_in_time(
+                index=self.name, keep_alive=_KEEP_ALIVE, routing=routing
+            ),
         )["id"]
         page = body | {"sort": ["_shard_doc"], "size": size, "track_total_hits": False}
         try:
@@ -223,6 +231,16 @@ class Index:
                 self.server.ask_once(operation, lambda client: client.close_point_in_time(id=pit))
 
 
-def _search(client: Elasticsearch, body: Body, index: str | None = None) -> Any:
-    """A search of all shards: a part of an answer is no answer."""
-    return client.search(index=index, body=body, allow_partial_search_results=False)
+def _search(
+    client: Elasticsearch, body: Body, index: str | None = None, routing: str | None = None
+) -> Any:
+    """A search of all shards that are meant: a part of an answer is no answer."""
+    return client.search(
+        index=index, body=body, routing=routing, allow_partial_search_results=False
+    )
+
+
+def _header(routing: str | None) -> Body:
+    """The line before a search among many, which says as much."""
+    header: Body = {"allow_partial_search_results": False}
+    return header if routing is None else header | {"routing": routing}

@@ -9,6 +9,7 @@
     exact.sparse         the lexical weights as bytes, for the index keeps 9 bits of each
     exact.multivector    the multi-vector as bytes
     multivector_bytes    how long that is, so that pages are cut by bytes
+    tenant               in a collection that keeps tenants apart, a hash of the tenant: what routes it
     tokens               the multi-vector as Elasticsearch searches it (paid licences, if asked for)
 
 ``_source`` is left whole: of one that is filtered, Elasticsearch keeps what was left out a second time,
@@ -31,6 +32,7 @@ from numpy.typing import DTypeLike, NDArray
 from m3connect.connecting.collection import Stored
 from m3connect.connecting.portions import portions
 from m3connect.connecting.reading import read_embeddings
+from m3connect.connecting.tenants import tenants_of
 from m3connect.contract import CollectionSchema
 from m3connect.types import (
     FloatArray,
@@ -48,6 +50,7 @@ Body = dict[str, Any]
 META = "m3connect"
 SMALL = ("id", "payload", "n_tokens", "truncated")
 MULTIVECTOR_BYTES = "multivector_bytes"
+TENANT = "tenant"
 _NAMESPACE = uuid.UUID("6f0e4a52-6c1f-5b0e-9a56-2d6f3c1e7a10")
 _SMALLEST_WEIGHT = np.finfo(np.float32).tiny
 """A ``sparse_vector`` field takes only positive normal floats."""
@@ -96,6 +99,11 @@ def key(id_: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, id_))
 
 
+def route(tenant: str) -> str:
+    """The routing value of a tenant's records; without a comma, which would make it two."""
+    return key(tenant)
+
+
 def exact(leg: Leg) -> str:
     """The field that keeps a leg's vectors as bytes."""
     return f"exact.{leg}"
@@ -128,7 +136,11 @@ def mappings(layout: Layout) -> Body:
         if layout.rank_vectors:
             fields["tokens"] = {"type": "rank_vectors", "dims": schema.multivector_width}
     fields["exact"] = {"properties": exactly}
-    return {
+    routed: Body = {}
+    if schema.tenant_field is not None:
+        fields[TENANT] = {"type": "keyword", **_DOC_VALUES}
+        routed["_routing"] = {"required": True}  # what forgets it is refused, and not misplaced
+    return routed | {
         "dynamic": "strict",
         "_meta": meta(layout.stored()),
         "properties": fields,
@@ -147,6 +159,7 @@ def documents(batch: RecordBatch, layout: Layout, *, packed: bool) -> Iterator[B
         packed: whether the server takes dense vectors as base64; otherwise they go as lists.
     """
     embeddings = batch.embeddings
+    whose = tenants_of(batch, layout.schema)
     for row, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
         document: Body = {
             "id": id_,
@@ -156,6 +169,8 @@ def documents(batch: RecordBatch, layout: Layout, *, packed: bool) -> Iterator[B
             "facts": facts(payload),
             "exact": {},
         }
+        if whose:
+            document[TENANT] = route(whose[id_])
         if embeddings.dense is not None:
             vector = embeddings.dense[row]
             document["dense"] = pack_dense(vector) if packed else vector.tolist()

@@ -35,6 +35,7 @@ def connect(
     replicas: int | None = None,
     server_fusion: bool = False,
     rank_vectors: bool = False,
+    tenant_field: str | None = None,
     retry: RetryPolicy = DEFAULT_POLICY,
 ) -> ElasticsearchConnector:
     """A connector to one collection. Nothing is sent before its first method is called.
@@ -59,6 +60,8 @@ def connect(
             lexical hits by rounded weights and settles ties in its own order.
         rank_vectors: make a new collection's multi-vectors searchable by the server. Needs an
             Enterprise licence and stores them a second time.
+        tenant_field: payload field with a string by which a new collection keeps tenants apart; every
+            search and filter then says whose records it is about, and is routed to their shards.
         retry: how transient failures are retried.
 
     Raises:
@@ -91,6 +94,12 @@ def connect(
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.ERROR)
     options = Options(
-        "flat" if exact else dense_index, candidates, shards, replicas, server_fusion, rank_vectors
+        "flat" if exact else dense_index,
+        candidates,
+        shards,
+        replicas,
+        server_fusion,
+        rank_vectors,
+        tenant_field,
     )
     return ElasticsearchConnector(Index(Server(client, retry, timeout), collection), options)

@@ -14,6 +14,7 @@ from m3connect.connecting.checks import check_ids, check_query, check_records, i
 from m3connect.connecting.collection import STANDS_FOR, Place, Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
+from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -47,12 +48,14 @@ class Options:
         dense_dtype: ``float32`` or ``float16``.
         partition_key: the payload field by which records are partitioned.
         struct_array: whether multi-vectors are searched by the engine; None where it can.
+        tenant_field: the payload field by which it keeps tenants apart.
     """
 
     dense_index: str | None = None
     dense_dtype: str = "float32"
     partition_key: str | None = None
     struct_array: bool | None = None
+    tenant_field: str | None = None
 
 
 class MilvusConnector:
@@ -105,6 +108,7 @@ class MilvusConnector:
             SchemaMismatch: it differs; says in what.
             Unsupported: this Milvus cannot hold it; says which can.
         """
+        schema = with_tenants(schema, self._options.tenant_field)
         engine = self._known_engine("ensure")
         try:
             held = self._stored("ensure")
@@ -126,6 +130,7 @@ class MilvusConnector:
         layout = self._require("upsert")
         check_records(batch, layout.schema, LIMITS)
         check_rows(batch, layout)
+        self._check_unmoved(tenants_of(batch, layout.schema))
         last = {id_: row for row, id_ in enumerate(batch.ids)}
         if len(last) < len(batch):
             batch = batch.take(np.array(list(last.values()), np.intp))
@@ -139,6 +144,13 @@ class MilvusConnector:
 
         retry.deliver(batch, send, LIMITS, self._database.policy)
 
+    def _check_unmoved(self, whose: Mapping[str, str]) -> None:
+        if whose:
+            keys = [digest(id_) for id_ in whose]
+            rows = self._store.rows("upsert", keys, ["record_id", "partition"])
+            wanted = {id_: digest(tenant) for id_, tenant in whose.items()}
+            check_unmoved(wanted, {row["record_id"]: row["partition"] for row in rows})
+
     def flush(self) -> None:
         """Seal, index and load what was written, so that it is found fast."""
         self._require("flush")
@@ -150,7 +162,8 @@ class MilvusConnector:
         layout = self._require("delete")
         chosen = ids_or_filter(where)
         if isinstance(chosen, Filter):
-            pages = self._store.pages("delete", expression(chosen, layout), [], RESULTS)
+            condition = asked(chosen, layout.schema)
+            pages = self._store.pages("delete", expression(condition, layout), [], RESULTS)
             keys = [row["id"] for page in pages for row in page]
         else:
             keys = [digest(id_) for id_ in chosen]
@@ -176,7 +189,8 @@ class MilvusConnector:
         legs = selected_legs(vectors, layout.schema)
         fields, texts = _fields(legs)
         size = ROWS if legs else 4 * ROWS
-        for page in self._store.pages("scan", expression(where, layout), fields, size):
+        condition = expression(asked(where, layout.schema), layout)
+        for page in self._store.pages("scan", condition, fields, size):
             try:
                 parts = self._store.texts("scan", page, texts)
             except TransientError:
@@ -198,7 +212,7 @@ class MilvusConnector:
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         layout = self._require("count")
-        return self._store.count(expression(where, layout))
+        return self._store.count(expression(asked(where, layout.schema), layout))
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
@@ -288,7 +302,7 @@ class MilvusConnector:
             "text" if engine.lite else "array",
             options.dense_index or ("FLAT" if engine.lite else "HNSW"),
             options.dense_dtype,
-            options.partition_key,
+            schema.tenant_field or options.partition_key,
             # The engine's own form is float32: where values are to be small it is not made unasked.
             engine.struct_arrays and schema.multivector_dtype in ("float16", "float32")
             if options.struct_array is None
@@ -303,6 +317,7 @@ class MilvusConnector:
         """Make the collection readable that the name was found to stand for."""
         if self._layout is None:
             stored.require(stored.schema, self._store.place, self._wanted())
+            stored.require_tenants(self._options.tenant_field, self._store.place)
             self._store.load(operation)
             self._layout = Layout.of(stored)
         return self._layout

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from m3connect.connecting.facts import Order, ordered_bounds
+from m3connect.connecting.tenants import named
 from m3connect.errors import InputError
 from m3connect.filters import (
     And,
@@ -47,21 +48,9 @@ def expression(where: AnyFilter | None, layout: Layout) -> str:
     if condition is None:
         return ""
     text = _node(condition, layout.store)
-    partitions = _partitions(condition, layout.partition_key)
+    # So that the others are not searched.
+    partitions = [digest(value) for value in named(condition, layout.partition_key) or ()]
     return f"{one_of('partition', partitions)} and {text}" if partitions else text
-
-
-def _partitions(condition: Filter, partition_key: str | None) -> list[str]:
-    """The partitions that a filter keeps to, so that the others are not searched."""
-    match condition:
-        case Eq(field, str() as value) if field == partition_key:
-            return [digest(value)]
-        case In(field, values) if field == partition_key:
-            return [digest(value) for value in values if isinstance(value, str)]
-        case And(parts):
-            kept = (_partitions(part, partition_key) for part in parts)
-            return next((partitions for partitions in kept if partitions), [])
-    return []
 
 
 def _node(condition: Filter, store: FactStore) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pybase64  # ten times as fast as the standard library's
 
 from m3connect.connecting.reading import read_embeddings
+from m3connect.connecting.tenants import tenant_of
 from m3connect.errors import InputError
 from m3connect.types import (
     LEGS,
@@ -109,7 +110,12 @@ def _fact_fields(id_: str, payload: Payload, layout: Layout) -> dict[str, Any]:
             )
         fields[name] = layout.store.store(name, texts)
     if layout.partition_key is not None:
-        fields["partition"] = partition(id_, payload, layout.partition_key)
+        field, tenant = layout.partition_key, layout.schema.tenant_field
+        fields["partition"] = (
+            digest(tenant_of(id_, payload, field))
+            if field == tenant
+            else partition(id_, payload, field)
+        )
     return fields
 
 

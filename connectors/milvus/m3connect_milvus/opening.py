@@ -33,6 +33,7 @@ def connect(
     timeout: float = 60.0,
     consistency_level: ConsistencyLevel = "Strong",
     partition_key: str | None = None,
+    tenant_field: str | None = None,
     exact: bool = False,
     dense_index: DenseIndex | None = None,
     dense_dtype: DenseType = "float32",
@@ -57,7 +58,9 @@ def connect(
         consistency_level: ``Strong`` reads see every earlier write; the others are faster and may
             miss the latest.
         partition_key: payload field with a string by which a new collection is partitioned, such
-            as a tenant's name; a filter on it searches that partition only.
+            as a language; a filter on it searches that partition only.
+        tenant_field: payload field with a string by which a new collection keeps tenants apart; it is the
+            partition key, and every search and filter says whose records it is about.
         exact: whether a new collection's dense vectors are compared one by one: exact, slower. The
             same as ``dense_index="FLAT"``.
         dense_index: index of the dense vectors of a new collection; FLAT is exact. By default FLAT
@@ -83,6 +86,8 @@ def connect(
         raise ConfigError(f"exact means dense_index='FLAT', not {dense_index!r}; give one of them")
     if url is not None and path is not None:
         raise ConfigError("give a url for a server or a path for Milvus Lite, not both")
+    if tenant_field is not None and partition_key not in {None, tenant_field}:
+        raise ConfigError("the tenant_field is the partition_key; give one of them")
     if ca_certificate is not None and not Path(ca_certificate).is_file():
         raise ConfigError(f"ca_certificate: there is no file {ca_certificate}")
     if token is not None and api_key is not None:
@@ -100,7 +105,13 @@ def connect(
             tls=_tls(ca_certificate, client_certificate, client_key, server_name),
         ),
         consistency=consistency_level,
-        options=Options("FLAT" if exact else dense_index, dense_dtype, partition_key, struct_array),
+        options=Options(
+            "FLAT" if exact else dense_index,
+            dense_dtype,
+            tenant_field or partition_key,
+            struct_array,
+            tenant_field,
+        ),
     )
 
 

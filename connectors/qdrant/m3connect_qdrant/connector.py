@@ -18,6 +18,7 @@ from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.portions import portions
 from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
+from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -33,7 +34,7 @@ from m3connect.errors import (
     SchemaMismatch,
     Unsupported,
 )
-from m3connect.filters import AnyFilter, Filter
+from m3connect.filters import And, AnyFilter, Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch, TokenDtype
 from m3connect_qdrant import mapping
 from m3connect_qdrant.engine.protocol import Engine
@@ -73,6 +74,7 @@ class QdrantConnector:
         engine: what holds it.
         exact: whether dense vectors are searched without the graph.
         storage: how a new collection stores token values, if not as its schema says.
+        tenant_field: the payload field by which it keeps tenants apart.
         policy: how often a transient failure is retried.
     """
 
@@ -85,6 +87,7 @@ class QdrantConnector:
         *,
         exact: bool = False,
         storage: MultivectorStorage | None = None,
+        tenant_field: str | None = None,
         policy: RetryPolicy = DEFAULT_POLICY,
     ) -> None:
         self.collection = collection
@@ -96,6 +99,7 @@ class QdrantConnector:
         self._may_be_alias = True
         self._exact = exact
         self._storage = storage
+        self._tenant_field = tenant_field
         self._policy = policy
         self._version: str | None = None
         self._known_schema: CollectionSchema | None = None
@@ -137,14 +141,15 @@ class QdrantConnector:
 
     def ensure(self, schema: CollectionSchema) -> None:
         """Create the collection, or verify that it fits; add missing payload indexes."""
+        schema = with_tenants(schema, self._tenant_field)
         try:
             stored = self._stored("ensure")
         except CollectionNotFound:
             self._create(schema)
             stored = self._stored("ensure")
         stored.require(schema, self._place)
-        self._add_indexes(schema)
         merged = stored.merged(schema)
+        self._add_indexes(merged.schema)
         if merged != stored:
             self._call("ensure", self._engine.set_metadata, merged.to_text())
         self._known_schema = merged.schema
@@ -173,6 +178,7 @@ class QdrantConnector:
             self._named.beside(collection),
             exact=self._exact,
             storage=self._storage,
+            tenant_field=self._tenant_field,
             policy=self._policy,
         )
 
@@ -238,15 +244,20 @@ class QdrantConnector:
             with translated("upsert", self._engine.translate):
                 self._engine.upsert([*mapping.points(part, schema)])
 
+        if whose := tenants_of(batch, schema):
+            wanted = [mapping.point_id(id_) for id_ in whose]
+            points = self._retrieve("upsert", wanted, mapping.ONLY_TENANT, ())
+            check_unmoved(whose, dict(map(mapping.whose, points)))
         retry.deliver(batch, send, self._limits, self._policy)
 
     def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter; the number is counted just before."""
-        self._schema("delete")
+        schema = self._schema("delete")
         chosen = ids_or_filter(where)
         selected: Json | list[str]
         if isinstance(chosen, Filter):
-            selected = compile_filter(chosen)
+            condition = asked(chosen, schema)
+            selected = compile_filter(And(()) if condition is None else condition)
             number = self._count("delete", selected)
         else:
             selected = [point.id for point in self._points("delete", chosen, ())]
@@ -275,7 +286,7 @@ class QdrantConnector:
         """All matching records, page by page."""
         schema = self._schema("scan")
         legs = selected_legs(vectors, schema)
-        condition = None if where is None else compile_filter(where)
+        condition = _compiled(where, schema)
         if "multivector" not in legs:
             for page in self._pages("scan", condition, batch_size, WITHOUT_FACTS, legs):
                 yield mapping.records(page, schema, legs)
@@ -287,9 +298,7 @@ class QdrantConnector:
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
-        self._schema("count")
-        condition = None if where is None else compile_filter(where)
-        return self._count("count", condition)
+        return self._count("count", _compiled(where, self._schema("count")))
 
     # -------------------------------------------------------------------------------- search
 
@@ -397,6 +406,7 @@ class QdrantConnector:
     def _read(self, operation: str, engine: Engine) -> Stored:
         text, notes = self._about(operation, engine)
         stored = Stored.from_text(text, self._place, operation)
+        stored.require_tenants(self._tenant_field, self._place)
         self._known_schema = stored.schema
         return stored.annotated({key: json.loads(note) for key, note in notes.items()})
 
@@ -442,9 +452,15 @@ class QdrantConnector:
         self._call("ensure", self._engine.create, vectors, sparse, Stored(schema).to_text())
 
     def _add_indexes(self, schema: CollectionSchema) -> None:
-        if not schema.payload_fields:
+        tenant = schema.tenant_field
+        if not schema.payload_fields and tenant is None:
             return
         present = self._call("ensure", self._engine.indexes)
+        if tenant is not None:
+            for key, index in indexes(tenant, "keyword").items():
+                if key not in present:
+                    self._call("ensure", self._engine.add_index, key, index, tenant=True)
+                present.add(key)
         for field, kind in schema.payload_fields.items():
             for key, index in indexes(field, kind).items():
                 if key not in present:
@@ -515,6 +531,11 @@ class QdrantConnector:
                 return function(*args, **options)
 
         return retry.call(ask, self._policy)
+
+
+def _compiled(where: AnyFilter | None, schema: CollectionSchema) -> Json | None:
+    condition = asked(where, schema)
+    return None if condition is None else compile_filter(condition)
 
 
 def _in_parts(

@@ -15,6 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 
 from m3connect.connecting.reading import read_embeddings
+from m3connect.connecting.tenants import tenants_of
 from m3connect.contract import CollectionSchema
 from m3connect.types import Embeddings, Leg, Payload, RecordBatch, SparseVector
 from m3connect.types.tokens import rounded
@@ -25,6 +26,7 @@ MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"
 WITHOUT_FACTS = {"exclude": [f"{RESERVED}.facts"]}
 ONLY_ID = {"include": [f"{RESERVED}.id"]}
 ONLY_ROWS = {"include": [f"{RESERVED}.rows"]}
+ONLY_TENANT = {"include": [f"{RESERVED}.id", f"{RESERVED}.tenant"]}
 
 _NAMESPACE = uuid5(NAMESPACE_URL, "m3connect")
 
@@ -90,8 +92,12 @@ def point_id(id_: str) -> str:
 
 def points(batch: RecordBatch, schema: CollectionSchema) -> Iterator[Point]:
     """The points of checked records."""
+    whose = tenants_of(batch, schema)
     for row, id_ in enumerate(batch.ids):
-        yield Point(point_id(id_), _vectors(batch.embeddings, row, schema), _stored(batch, row))
+        stored = _stored(batch, row)
+        if whose:
+            stored[RESERVED]["tenant"] = whose[id_]
+        yield Point(point_id(id_), _vectors(batch.embeddings, row, schema), stored)
 
 
 def records(points: Sequence[Point], schema: CollectionSchema, legs: Sequence[Leg]) -> RecordBatch:
@@ -111,6 +117,12 @@ def records(points: Sequence[Point], schema: CollectionSchema, legs: Sequence[Le
     )
     payloads = [user_payload(point.payload) for point in points]
     return RecordBatch([reserved["id"] for reserved in own], payloads, embeddings)
+
+
+def whose(point: Point) -> tuple[str, str]:
+    """The id and the tenant of a point that carries :data:`ONLY_TENANT`."""
+    own = point.payload[RESERVED]
+    return own["id"], own["tenant"]
 
 
 def multivector_floats(point: Point, schema: CollectionSchema) -> int:

@@ -26,6 +26,7 @@ def connect(
     grpc_port: int = 6334,
     exact: bool = False,
     multivector_storage: MultivectorStorage | None = None,
+    tenant_field: str | None = None,
     ca_certificate: str | Path | None = None,
     retry: RetryPolicy = DEFAULT_POLICY,
 ) -> QdrantConnector:
@@ -42,6 +43,8 @@ def connect(
         exact: whether dense vectors are searched without the graph: exact, slower.
         multivector_storage: how a new collection stores token values, if not as its schema says:
             ``turbo4``, ``turbo8`` and ``turbo16`` are compressed. Not every server takes each.
+        tenant_field: payload field with a string by which a new collection keeps tenants apart; every
+            search and filter then says whose records it is about. A server indexes it as such.
         ca_certificate: PEM file of the authority that signed the server's certificate.
         retry: how transient failures are retried.
 
@@ -81,5 +84,10 @@ def connect(
         check_name(collection, EdgeEngine.longest_name)
         engine = EdgeEngine(Path(path or DEFAULT_PATH) / collection)
     return QdrantConnector(
-        collection, engine, exact=exact, storage=multivector_storage, policy=retry
+        collection,
+        engine,
+        exact=exact,
+        storage=multivector_storage,
+        tenant_field=tenant_field,
+        policy=retry,
     )

@@ -127,7 +127,7 @@ class MemoryEngine:
     def indexes(self) -> set[str]:
         return set()
 
-    def add_index(self, key: str, schema: str) -> None:
+    def add_index(self, key: str, schema: str, *, tenant: bool = False) -> None:
         """Nothing: this mode reads every payload anyway."""
 
     def upsert(self, points: Sequence[Point]) -> None:
@@ -268,12 +268,11 @@ class ServerEngine(MemoryEngine):
     def indexes(self) -> set[str]:
         return set(self._info().payload_schema)
 
-    def add_index(self, key: str, schema: str) -> None:
+    def add_index(self, key: str, schema: str, *, tenant: bool = False) -> None:
+        kind = models.PayloadSchemaType(schema)
+        of_tenants = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
         result = self.client.create_payload_index(
-            self.collection,
-            field_name=key,
-            field_schema=models.PayloadSchemaType(schema),
-            wait=True,
+            self.collection, field_name=key, field_schema=of_tenants if tenant else kind, wait=True
         )
         _completed(result, "ensure")
 

@@ -120,7 +120,8 @@ class EdgeEngine:
     def indexes(self) -> set[str]:
         return set(self._open().info().payload_schema)
 
-    def add_index(self, key: str, schema: str) -> None:
+    def add_index(self, key: str, schema: str, *, tenant: bool = False) -> None:
+        del tenant  # a folder has no such index
         kind = edge_requests.INDEXES[schema]
         self._update(qdrant_edge.UpdateOperation.create_field_index(key, kind))
 

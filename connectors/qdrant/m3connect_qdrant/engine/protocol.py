@@ -79,8 +79,8 @@ class Engine(Protocol):
     def indexes(self) -> set[str]:
         """The keys of the payload indexes."""
 
-    def add_index(self, key: str, schema: str) -> None:
-        """Index a payload key."""
+    def add_index(self, key: str, schema: str, *, tenant: bool = False) -> None:
+        """Index a payload key; of a tenant's, a server stores the records of each close together."""
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points, replacing those of the same ids; durable on return."""
