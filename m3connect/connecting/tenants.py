@@ -109,8 +109,8 @@ def named(condition: Filter | None, field: str | None) -> tuple[str, ...] | None
             return next((kept for p in parts if (kept := named(p, field)) is not None), None)
         case Or(parts) if parts:
             found = [named(part, field) for part in parts]
-            kept = [one for one in found if one is not None]
-            return _texts(t for one in kept for t in one) if len(kept) == len(found) else None
+            texts = [one for one in found if one is not None]
+            return _texts(t for one in texts for t in one) if len(texts) == len(found) else None
     return None
 
 

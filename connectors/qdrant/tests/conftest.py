@@ -56,6 +56,7 @@ class Store:
         self.status = models.CollectionStatus.GREEN
         self.guard: Guard | None = None
         self._indexes: dict[str, dict[str, models.PayloadSchemaType]] = {}
+        self.of_tenants: set[str] = set()
         self._lock = threading.Lock()
 
     def info(self, name: str) -> models.CollectionInfo:
@@ -115,8 +116,11 @@ class Store:
         with self._lock:
             return bool(self.client.delete_collection(name))
 
-    def index(self, name: str, key: str, kind: models.PayloadSchemaType) -> None:
+    def index(
+        self, name: str, key: str, kind: models.PayloadSchemaType, *, tenants: bool = False
+    ) -> None:
         self._indexes.setdefault(name, {})[key] = kind
+        self.of_tenants |= {key} if tenants else set()
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         return partial(self._ask, method)
@@ -204,7 +208,10 @@ def _rest(store: Store, route: str, body: Any) -> Any:
         case ["PATCH"]:
             return store.update_collection(name, metadata=body["metadata"])
         case ["PUT", "index"]:
-            store.index(name, body["field_name"], models.PayloadSchemaType(body["field_schema"]))
+            wanted = body["field_schema"]
+            params = wanted if isinstance(wanted, dict) else {"type": wanted}
+            of = models.PayloadSchemaType(params["type"])
+            store.index(name, body["field_name"], of, tenants=params.get("is_tenant", False))
             return {"operation_id": 1, "status": "completed"}
         case ["PUT", "points"]:
             store.upsert(name, models.PointsList.model_validate(body).points)
@@ -360,7 +367,11 @@ class _Points(grpc.PointsServicer):
             grpc.FieldType.FieldTypeFloat: models.PayloadSchemaType.FLOAT,
             grpc.FieldType.FieldTypeDatetime: models.PayloadSchemaType.DATETIME,
         }
-        self.store.index(request.collection_name, request.field_name, kinds[request.field_type])
+        keyword = request.field_index_params.keyword_index_params
+        kind = kinds[request.field_type]
+        self.store.index(
+            request.collection_name, request.field_name, kind, tenants=keyword.is_tenant
+        )
         return _DONE
 
 

@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import models
 
 from m3connect.connecting.registry import connect as connect_by_name
-from m3connect.contract import CollectionSchema
+from m3connect.contract import CollectionSchema, FieldKind
 from m3connect.errors import (
     CollectionNotFound,
     ConfigError,
@@ -212,6 +212,24 @@ def test_indexes_are_made_before_records_and_only_once(
     route = "PUT /collections/docs/index" if name == "rest" else "CreateFieldIndex"
     assert store.asked[asked:].count(route) == 2
     assert connector.describe().schema == wider
+
+
+@pytest.mark.parametrize("name", ["rest", "by_grpc"])
+def test_tenants_get_an_index_of_their_own(
+    name: str, store: Any, request: pytest.FixtureRequest
+) -> None:
+    """A server is told which field has the tenants, once, and it stays a field to filter by."""
+    connector: QdrantConnector = request.getfixturevalue(name)
+    fields: dict[str, FieldKind] = {"team": "keyword", "lang": "keyword"}
+    schema = replace(corpus.SCHEMA, tenant_field="team", payload_fields=fields)
+    connector.ensure(schema)
+    connector.ensure(corpus.SCHEMA)
+    assert store.of_tenants == {"_m3.facts.team.values"}
+    assert {*store.info("docs").payload_schema} == {
+        "_m3.facts.team.values",
+        "_m3.facts.lang.values",
+    }
+    assert connector.describe().schema == schema
 
 
 @pytest.mark.parametrize("name", ["rest", "by_grpc"])

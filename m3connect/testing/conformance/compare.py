@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from m3connect.contract import CollectionSchema
+from m3connect.filters import EVERY_TENANT
 from m3connect.stores.memory import MemoryConnector
 from m3connect.types import (
     Embeddings,
@@ -101,7 +102,9 @@ def check_hits(memory: MemoryConnector, query: Query, hits: Sequence[Hit], about
     Scores agree within a tolerance. Hits closer to each other than the tolerance may swap, and
     any of them may be the last; but equal scores are ordered by id.
     """
-    everyone = replace(query, limit=max(1, memory.count()), leg_scores=True, payload=False)
+    everyone = replace(
+        query, limit=max(1, memory.count(EVERY_TENANT)), leg_scores=True, payload=False
+    )
     (full,) = memory.search([everyone])
     truth = {hit.id: hit for hit in full}
     ids = [hit.id for hit in hits]
@@ -159,7 +162,9 @@ def decided(memory: MemoryConnector, query: Query) -> bool:
         if _tied([hit.score for hit in memory.search([alone])[0]], 1e-5):
             return False
     if query.rerank is None:
-        everyone = replace(query, limit=max(1, memory.count()), leg_scores=True, payload=False)
+        everyone = replace(
+            query, limit=max(1, memory.count(EVERY_TENANT)), leg_scores=True, payload=False
+        )
         by_hit = [hit.scores or LegScores() for hit in memory.search([everyone])[0]]
         late = [scores.multivector for scores in by_hit if scores.multivector is not None]
         return not _tied(sorted(late, reverse=True), 1e-5)

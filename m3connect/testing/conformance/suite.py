@@ -17,6 +17,7 @@ from m3connect.testing.conformance.refusals import RefusalTests
 from m3connect.testing.conformance.searching import SearchTests
 from m3connect.testing.conformance.storage import StorageTests
 from m3connect.testing.conformance.switching import SwitchTests
+from m3connect.testing.conformance.tenancy import TenantTests
 
 _OPEN = {"connector", "reopen", "XFAIL", "pytestmark"}
 """What a subclass may define."""
@@ -30,6 +31,7 @@ class ConnectorConformance(
     FilterTests,
     SearchTests,
     SwitchTests,
+    TenantTests,
     CapabilityTests,
 ):
     """All tests of the suite; subclass it in a connector's tests.
