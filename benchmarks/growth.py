@@ -4,15 +4,17 @@
 
 TARGET is qdrant or milvus, embedded in FOLDER, or elasticsearch, of which a node of the tests is started.
 Records have 1024 dense values, 120 terms and 20 token vectors of 128 values. A row is printed at each size:
-records a second since the row before, from the vectors to an answered search; of them, without what the
-engine does at the end (building indexes), those of upserts alone; bytes a record on disk; p50 of each mode,
-one query at a time, in milliseconds of the clock and of the processor; and the largest resident memory of
-this process since the row before that is no mapped file. With an embedded engine that is the engine's,
-too. The last line divides the last size's figures by the first's.
+records a second since the row before, from the vectors to an answered search; milliseconds of processor time
+that a record took, in upserts alone and with what the engine does at the end (building indexes), the making of
+the records left out; bytes a record on disk; p50 of each mode, one query at a time, in milliseconds of the
+clock and of the processor; and the largest resident memory of this process since the row before that is no
+mapped file. With an embedded engine that is the engine's, too. Processor time is this process's and the
+server's. The last line divides the last size's figures by the first's. Sizes are multiples of 500.
 """
 
 import argparse
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import databases
-from timing import timed
+from timing import processor_time, timed
 from workload import MODES, queries, query, records, schema
 
 from m3connect import connect
@@ -32,11 +34,14 @@ WIDTH, TOKEN_WIDTH = 1024, 128
 
 @dataclass(frozen=True)
 class Row:
-    """One size: ``modes`` has p50 and processor time of each, ``own`` is in MiB."""
+    """One size: ``work`` is processor time a record in upserts and in all, ``own`` in MiB.
+
+    ``modes`` has p50 and processor time of each.
+    """
 
     records: int
     rate: float
-    upserts: float
+    work: tuple[float, float]
     size: float
     modes: dict[str, tuple[float, float]]
     own: float
@@ -46,7 +51,7 @@ class Row:
         return line(
             f"{self.records:,}",
             f"{self.rate:,.0f}",
-            f"{self.upserts:,.0f}",
+            "{:.2f}, {:.2f}".format(*self.work),
             f"{self.size:,.0f}",
             *modes,
             f"{self.own:,.0f}",
@@ -59,9 +64,11 @@ class Row:
             for mode, (p50, work) in self.modes.items()
         ]
         sizes = f"{self.records // first.records} x"
-        rates = [f"{self.rate / first.rate:.2f}", f"{self.upserts / first.upserts:.2f}"]
-        own = f"{self.own / first.own:.2f}"
-        return line(sizes, *rates, f"{self.size / first.size:.2f}", *modes, own)
+        work = ", ".join(
+            f"{now / then:.2f}" for now, then in zip(self.work, first.work, strict=True)
+        )
+        size, own = f"{self.size / first.size:.2f}", f"{self.own / first.own:.2f}"
+        return line(sizes, f"{self.rate / first.rate:.2f}", work, size, *modes, own)
 
 
 def main() -> None:
@@ -84,7 +91,7 @@ def main() -> None:
             print(f"{connector.capabilities.engine}\n", flush=True)
             print(
                 databases.heading(
-                    ["records", "records/s", "upserts alone", "bytes/record", *MODES, "own MiB"]
+                    ["records", "records/s", "CPU ms/record", "bytes/record", *MODES, "own MiB"]
                 ),
                 flush=True,
             )
@@ -104,11 +111,14 @@ def grown(
     held = 0
     for size in sizes:
         with own_memory() as own:
-            upserts = written(connector, held, size)
-            closing = databases.elapsed(connector.flush)
-            closing += databases.elapsed(
+            before = processor_time(url)
+            seconds, making = written(connector, held, size)
+            upserts = processor_time(url) - before - making
+            seconds += databases.elapsed(connector.flush)
+            seconds += databases.elapsed(
                 lambda: planner.run(connector, [query(vectors[0], "hybrid")])
             )
+            whole = processor_time(url) - before - making
             modes = {}
             for mode in MODES:
                 did = timed(
@@ -119,15 +129,21 @@ def grown(
                 modes[mode] = did.p50, did.work
         new, held = size - held, size
         stored = connector.size() if url else databases.folder_size(folder)
-        yield Row(size, new / (upserts + closing), new / upserts, stored / size, modes, own[0])
+        work = upserts / new, whole / new
+        yield Row(size, new / seconds, work, stored / size, modes, own[0])
 
 
-def written(connector: Connector, first: int, last: int) -> float:
-    """Seconds that writing takes the records from one number to another."""
-    seconds = 0.0
-    for batch in records(last, width=WIDTH, token_width=TOKEN_WIDTH, first=first):
+def written(connector: Connector, first: int, last: int) -> tuple[float, float]:
+    """Writes the records from one number to another: seconds, and the processor time of making them."""
+    seconds = making = 0.0
+    batches = records(last, width=WIDTH, token_width=TOKEN_WIDTH, first=first)
+    while True:
+        before = time.thread_time()
+        batch = next(batches, None)
+        making += time.thread_time() - before
+        if batch is None:
+            return seconds, making * 1e3
         seconds += databases.elapsed(lambda batch=batch: connector.upsert(batch))
-    return seconds
 
 
 @contextmanager

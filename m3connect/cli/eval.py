@@ -91,6 +91,7 @@ def evaluate(
         ),
     ] = False,
     live: Live = False,
+    filter: eval_options.LiveFilter = None,  # noqa: A002 - the option's name
     depth: Annotated[
         int | None,
         typer.Option(
@@ -123,7 +124,7 @@ def evaluate(
     from m3connect.evaluation.reports import files, tables
 
     requires.check()
-    eval_options.check_live(live=live)
+    eval_options.check_live(live=live, filter=filter)
     eval_options.check_passages(passages=passages or no_qrels)
     if no_qrels and (qrels or live or passages):
         clash = "--qrels" if qrels else "--live" if live else "--passages"
@@ -178,6 +179,7 @@ def evaluate(
                         modes=chosen,
                         preset=settings,
                         depth=depth,
+                        filter=filter,
                         passages=chunker,
                         names=measured,
                         reference=reference,

@@ -65,12 +65,30 @@ PresetName = Annotated[
 ]
 
 
-def check_live(*, live: bool) -> None:
+LiveFilter = Annotated[
+    str | None,
+    typer.Option(
+        help="""With --live: the records that count, such as 'tenant == "a"'.""",
+        rich_help_panel="Target",
+        show_default=False,
+    ),
+    Mark.FLAG_ONLY,
+]
+
+
+def check_live(*, live: bool, filter: str | None) -> None:  # noqa: A002 - the option's name
     """Options of the target that a flag gave ask for ``--live``: without it they would do nothing.
 
     Raises:
         ConfigError: such a flag was given without ``--live``.
+        InputError: the filter does not parse.
     """
+    from m3connect.filters import parse
+
+    if filter is not None:
+        parse(filter)  # a mistake in it is said before anything is loaded
+    if filter is not None and not live:
+        raise ConfigError("--filter chooses records of a collection: give --live to use one")
     if not live and (flag := _flag_of(Target)):
         raise ConfigError(f"{flag} names a collection in a database: give --live to use it")
 

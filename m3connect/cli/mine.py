@@ -75,6 +75,7 @@ def mine(
     seed: Seed = 0,
     cache: Cache = None,
     live: Live = False,
+    filter: eval_options.LiveFilter = None,  # noqa: A002 - the option's name
     where: Target,
     model: ModelChoice,
     printed: Output,
@@ -92,7 +93,7 @@ def mine(
     from m3connect.training_data.mining import Rules
 
     requires.check()
-    eval_options.check_live(live=live)
+    eval_options.check_live(live=live, filter=filter)
     by_rank = fusion.fusion == "rrf" and parse_mode(mode) in {"hybrid", "all"}
     if max_share is None and not by_rank:
         max_share = 0.95
@@ -112,6 +113,7 @@ def mine(
             rules=rules,
             preset=eval_options.choose_preset(encoder.info, None, fusion),
             connector=connector,
+            filter=filter,
             cache=cache or eval_options.default_cache(),
             progress=progress,
         )

@@ -41,6 +41,7 @@ def tune(
     seed: Seed = 0,
     cache: Cache = None,
     live: Live = False,
+    filter: eval_options.LiveFilter = None,  # noqa: A002 - the option's name
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Store nothing.", rich_help_panel="Target")
     ] = False,
@@ -65,7 +66,7 @@ def tune(
 
     tuned_mode: TunedMode = "all" if mode == "all" else "hybrid"
     requires.check()
-    eval_options.check_live(live=live)
+    eval_options.check_live(live=live, filter=filter)
     opened = eval_options.open_datasets(
         names(dataset), qrels, language, limit_queries, seed, live=live
     )
@@ -96,6 +97,7 @@ def tune(
                     connector,
                     folder,
                     metric=metric,
+                    filter=filter,
                     progress=progress,
                 )
             ]

@@ -21,6 +21,7 @@ from m3connect.evaluation import measure, metrics, requires, shards
 from m3connect.evaluation.measure import Answer, Recorder, Result, Row
 from m3connect.evaluation.offline import OfflineSearch, by_document, passages_for
 from m3connect.evaluation.shards import EmbeddingStore
+from m3connect.filters import AnyFilter, as_filter
 from m3connect.ingestion.chunking import Chunker
 from m3connect.progress import Progress, silent
 from m3connect.searching import planner, search
@@ -55,6 +56,7 @@ def evaluate(
     modes: Sequence[ModeName] = MODES,
     preset: Preset | None = None,
     depth: int | None = None,
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     passages: Chunker | None = None,
     names: Sequence[str] = metrics.DEFAULT,
     reference: bool = True,
@@ -74,6 +76,7 @@ def evaluate(
         preset: gives fusions and depths; its pools become the union. Default: what
             :func:`m3connect.search` does with this collection, tuned settings included.
         depth: candidates that each leg brings instead.
+        filter: which records are searched, such as those of the tenant whose corpus it is.
         passages: how the collection should have been cut; None takes it as it is.
         names: metrics.
         reference: also search the collection's vectors exactly, and compare.
@@ -96,7 +99,8 @@ def evaluate(
     texts = [query.text for query in dataset.queries]
     queries = search.as_stored(info, encoder.encode(texts, kind="query", legs=legs), "query")
     with tempfile.TemporaryDirectory() as folder:
-        contents = read(connector, legs if reference else (), Path(folder), progress=progress)
+        kept = legs if reference else ()
+        contents = read(connector, kept, Path(folder), filter=filter, progress=progress)
         warnings = differences(dataset, contents)
         limit = _limit(dataset, contents, names, connector)
         exact = None
@@ -112,7 +116,7 @@ def evaluate(
             )
         rows = []
         for mode in measured:
-            timed = _TimedQueries(connector, mode, preset, queries, limit, progress)
+            timed = _TimedQueries(connector, mode, preset, queries, limit, filter, progress)
             row = measure.measure(mode, dataset, timed.answers(contents), names, record)
             rows.append(replace(row, live=_live(row, timed, exact, contents, dataset, names)))
     return Result(
@@ -151,7 +155,12 @@ def require(connector: Connector, encoder: Encoder, passages: Chunker | None = N
 
 
 def read(
-    connector: Connector, legs: Sequence[Leg], folder: Path, *, progress: Progress = silent
+    connector: Connector,
+    legs: Sequence[Leg],
+    folder: Path,
+    *,
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
+    progress: Progress = silent,
 ) -> Contents:
     """Everything a collection holds, its vectors in files of their own.
 
@@ -159,14 +168,15 @@ def read(
         connector: the collection.
         legs: the representations to keep.
         folder: for the files.
+        filter: which records are meant.
         progress: told of every batch.
     """
     ids: list[str] = []
     document_of: dict[str, str] = {}
     kept: list[Embeddings] = []
-    total = connector.count()
+    total = connector.count(filter)
     for number, batch in enumerate(
-        connector.scan(vectors=legs, batch_size=shards.SHARD_ROWS if legs else 256)
+        connector.scan(filter, vectors=legs, batch_size=shards.SHARD_ROWS if legs else 256)
     ):
         ids += batch.ids
         document_of |= {
@@ -190,6 +200,7 @@ class _TimedQueries:
         preset: Preset,
         queries: Embeddings,
         limit: int,
+        where: AnyFilter | None,
         progress: Progress,
     ) -> None:
         self.connector = connector
@@ -197,6 +208,7 @@ class _TimedQueries:
         self.preset = preset
         self.queries = queries
         self.limit = limit
+        self.where = as_filter(where)
         self.progress = progress
         self.seconds: list[float] = []
         self.records: list[list[str]] = []
@@ -204,7 +216,9 @@ class _TimedQueries:
     def answers(self, contents: Contents) -> Iterator[Answer]:
         """Each query's documents; keeps the records' ids and the time."""
         for row in range(len(self.queries)):
-            query = to_query(self.mode, self.preset, self.queries[row], limit=self.limit)
+            query = to_query(
+                self.mode, self.preset, self.queries[row], limit=self.limit, filter=self.where
+            )
             start = time.perf_counter()
             (hits,) = planner.run(self.connector, [query])
             self.seconds.append(time.perf_counter() - start)

@@ -30,6 +30,7 @@ from m3connect.evaluation.offline import (
     passages_for,
 )
 from m3connect.evaluation.significance import Comparison, Interval, compare, interval
+from m3connect.filters import AnyFilter
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import (
     DEPTH,
@@ -147,6 +148,7 @@ def read_set(
     *,
     metric: str = "ndcg@10",
     depths: Sequence[int] = DEPTHS,
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     progress: Progress = silent,
 ) -> TuningSet:
     """A test collection to tune on, over the vectors that a database holds.
@@ -159,6 +161,7 @@ def read_set(
         folder: for the vectors, needed until tuning ends.
         metric: to maximise.
         depths: candidates to try.
+        filter: which records are searched.
         progress: told what goes on.
 
     Raises:
@@ -169,7 +172,7 @@ def read_set(
     live.require(connector, encoder)
     preset = for_database(preset_for(encoder.info), max(*depths, DEPTH))
     legs = needed([mode])
-    contents = live.read(connector, legs, folder, progress=progress)
+    contents = live.read(connector, legs, folder, filter=filter, progress=progress)
     live.differences(dataset, contents)
     texts = [query.text for query in dataset.queries]
     made = encoder.encode(texts, kind="query", legs=legs)

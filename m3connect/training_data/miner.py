@@ -9,6 +9,7 @@ from m3connect.contract import Connector, Encoder
 from m3connect.datasets import lines
 from m3connect.datasets.beir import Dataset
 from m3connect.evaluation import live, run
+from m3connect.filters import AnyFilter
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import DEPTH, Preset, for_database, needed, parse_mode, preset_for
 from m3connect.searching.names import ModeName
@@ -27,6 +28,7 @@ def mine_to_file(
     rules: Rules | None = None,
     preset: Preset | None = None,
     connector: Connector | None = None,
+    filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -40,6 +42,7 @@ def mine_to_file(
         rules: which of them may be negatives; default :class:`Rules`.
         preset: weights or ranks; default: what :func:`m3connect.search` does.
         connector: a collection that gives the candidates; default: exact search over the documents.
+        filter: which records of the collection may be candidates.
         cache: folder that keeps embeddings between runs; None keeps none.
         progress: told what goes on.
 
@@ -65,7 +68,14 @@ def mine_to_file(
         queries = as_stored(connector.describe(), made, "query")
         write(
             mining.LiveSource(
-                connector, encoder, queries, texts, ranking, preset, limit=chosen.last
+                connector,
+                encoder,
+                queries,
+                texts,
+                ranking,
+                preset,
+                limit=chosen.last,
+                filter=filter,
             )
         )
         return report

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from m3connect.contract import Connector, Encoder
 from m3connect.datasets.beir import Dataset
 from m3connect.errors import ConfigError
 from m3connect.evaluation.offline import Answer, OfflineSearch
+from m3connect.filters import AnyFilter, as_filter
 from m3connect.progress import Progress, silent
 from m3connect.searching import fusion, planner
 from m3connect.searching.modes import Preset, scored_legs, to_queries, to_query
@@ -308,6 +309,7 @@ class LiveSource:
         mode: that ranks.
         preset: depths and weights.
         limit: candidates a query.
+        filter: which records they may be.
     """
 
     def __init__(
@@ -320,11 +322,14 @@ class LiveSource:
         preset: Preset,
         *,
         limit: int,
+        filter: AnyFilter | None = None,  # noqa: A002 - the field's word
     ) -> None:
         self.connector = connector
         self.encoder = encoder
         self.texts = texts
-        self.asked = to_queries(mode, preset, queries, limit=limit)
+        where = as_filter(filter)
+        asked = to_queries(mode, preset, queries, limit=limit)
+        self.asked = [replace(query, filter=where) for query in asked]
         self.legs = scored_legs(mode)
         self.weights = weights(mode, preset)
 

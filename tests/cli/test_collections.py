@@ -220,3 +220,27 @@ def test_a_collection_of_an_older_format_can_be_dropped(run: Run, tmp_path: Path
     code, out, _ = run("drop", "--name", "documents")
     assert (code, "an unknown number of records" in out) == (0, True)
     assert run("collections", "--json")[1] == "[]\n"
+
+
+def test_tenants_are_named_on_the_command_line(run: Run, tmp_path: Path) -> None:
+    """From ingestion to deletion: what leaves the tenant open exits with how to say it."""
+    lines = [
+        {"id": f"{team}-{n}", "text": f"Invoice {n} of {team}.", "team": team}
+        for team in ("a", "b")
+        for n in (1, 2)
+    ]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    code, out, err = run("ingest", "docs.jsonl", "--tenant-field", "team")
+    assert (code, "4 written" in out) == (0, True), err
+    assert "kept apart by team" in run("info")[1]
+    found = run("search", "invoice", "--filter", 'team == "b"', "--json")[1]
+    assert {json.loads(line)["document_id"] for line in found.splitlines()} == {"b-1", "b-2"}
+    for asked in (["search", "invoice"], ["delete", "--filter", "text exists", "--yes"]):
+        code, _, err = run(*asked)
+        assert (code, "--filter" in err, 'team == "a"' in err) == (2, True, True), err
+    assert run("fetch", "--document", "a-1")[0] == 0
+    assert json.loads(run("delete", "--document", "a-1", "--yes", "--json")[1]) == {"deleted": 1}
+    (tmp_path / "m3connect.toml").write_text('tenant_field = "customer"')
+    code, _, err = run("search", "invoice", "--filter", 'customer == "a"')
+    assert "tenant_field: collection 'team', wanted 'customer'" in err
+    assert code != 0

@@ -61,6 +61,30 @@ def test_live_equals_offline(connector, dataset):
     assert found.warnings == ()
 
 
+def test_the_records_of_one_tenant_are_measured(dataset):
+    """A filter chooses what is searched and read; without one a collection with tenants is refused."""
+    schema = CollectionSchema(
+        16, True, 16, fingerprint=ENCODER.info.fingerprint, tenant_field="tenant"
+    )
+    documents = list(dataset.documents())
+    with MemoryConnector(collection="tenants") as tenants, MemoryConnector(collection="one") as one:
+        fill(one, dataset)
+        tenants.ensure(schema)
+        for tenant in ("a", "b"):
+            ids = [f"{tenant}/{document.id}" for document in documents]
+            payloads = [{"document_id": each.id, "tenant": tenant} for each in documents]
+            vectors = ENCODER.encode([document.text for document in documents])
+            tenants.upsert(RecordBatch(ids, payloads, vectors))
+        measured = live.evaluate(dataset, ENCODER, tenants, filter='tenant == "b"')
+        alone = live.evaluate(dataset, ENCODER, one)
+        with pytest.raises(InputError, match='tenant == "a"'):
+            live.evaluate(dataset, ENCODER, tenants)
+    assert measured.settings["records"] == len(documents)
+    for row, other in zip(measured.rows, alone.rows, strict=True):
+        assert row.figures["ndcg@10"].mean() == pytest.approx(other.figures["ndcg@10"].mean())
+        assert row.live["overlap@10"] == 1.0
+
+
 def test_documents_count_once(dataset):
     """With three records a document the figures are those of one record a document."""
     with MemoryConnector(collection="one") as one, MemoryConnector(collection="three") as three:
