@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Self
@@ -138,9 +138,9 @@ class MemoryConnector:
 
     def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter."""
-        self._require("delete")
+        schema = self._require("delete").schema
         chosen = ids_or_filter(where)
-        ids = self._matching("delete", chosen) if isinstance(chosen, Filter) else chosen
+        ids = self._matching(asked(chosen, schema)) if isinstance(chosen, Filter) else chosen
         return sum(self._records.pop(id_, None) is not None for id_ in ids)
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
@@ -162,14 +162,15 @@ class MemoryConnector:
         batch_size: int = 256,
     ) -> Iterator[RecordBatch]:
         """All matching records."""
-        selected_legs(vectors, self._require("scan").schema)
-        ids = self._matching("scan", where)
+        schema = self._require("scan").schema
+        selected_legs(vectors, schema)
+        ids = self._matching(asked(where, schema))
         for start in range(0, len(ids), batch_size):
             yield self.fetch(ids[start : start + batch_size], vectors=vectors)
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
-        return len(self._matching("count", where))
+        return len(self._matching(asked(where, self._require("count").schema)))
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
@@ -246,8 +247,10 @@ class MemoryConnector:
 
     def _leg_scores(self, query: Query) -> dict[Leg, dict[str, float]]:
         """Every matching record's score in every leg of the query."""
-        allowed = None if query.within is None else frozenset(query.within)
-        ids = self._matching("search", query.filter, allowed)
+        ids = self._matching(query.filter)
+        if query.within is not None:
+            allowed = frozenset(query.within)
+            ids = [id_ for id_ in ids if id_ in allowed]
         records = [self._records[id_] for id_ in ids]
         embeddings = _embeddings(records, self._require("search").schema, query.legs)
         return scoring.leg_scores(query, ids, embeddings)
@@ -264,17 +267,11 @@ class MemoryConnector:
         legs = LegScores(**{leg: by_id[id_] for leg, by_id in scores.items()})
         return Hit(id_, final[id_], rank, payload, legs if query.leg_scores else None)
 
-    def _matching(
-        self, operation: str, where: AnyFilter | None, within: Collection[str] | None = None
-    ) -> list[str]:
-        schema = self._require(operation).schema
-        condition = as_filter(where) if within is not None else asked(where, schema)
-        return [
-            id_
-            for id_, record in self._records.items()
-            if (within is None or id_ in within)
-            and (condition is None or matches(condition, record.payload))
-        ]
+    def _matching(self, where: AnyFilter | None) -> list[str]:
+        condition = as_filter(where)
+        if condition is None:
+            return list(self._records)
+        return [id_ for id_, record in self._records.items() if matches(condition, record.payload)]
 
     def _open(self, operation: str) -> None:
         if self._closed:
