@@ -73,7 +73,7 @@ def parse(line: str | bytes, where: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected an object, got {line[:60]!r}")
@@ -193,7 +193,7 @@ def _parquet_rows(path: Path) -> Iterable[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS):
+        for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches(_READ_ROWS):
             yield from batch.to_pylist()
-    except pa.ArrowException as error:
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read: {error}") from error

@@ -11,16 +11,19 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind, Fingerprint
+from m3connect.conversion.converter import explain
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import values
 from m3connect.ingestion.ledger import FIELD, Candidate, content_hash
 from m3connect.ingestion.ownership import UNNAMED, around
 from m3connect.ingestion.report import Failure
+from m3connect.ingestion.row_groups import Unreadable, read_batches
 from m3connect.ingestion.sources import SourceFile, seekable
 from m3connect.ingestion.tables import identifier
 from m3connect.stores.parquet import Contents, contents, payloads_from_arrow
@@ -44,7 +47,7 @@ class EncodedSource:
 
     Args:
         columns: of all batches.
-        batches: the rows.
+        batches: the rows, and what of a file cannot be read.
         fingerprint: the model that made the vectors, None if nobody knows.
         contents: what m3connect wrote about them, None if another program wrote them.
         source: the name of the source that all of them belong to, if it was given one.
@@ -53,7 +56,7 @@ class EncodedSource:
     """
 
     columns: pa.Schema
-    batches: Iterable[pa.RecordBatch]
+    batches: Iterable[pa.RecordBatch | Unreadable]
     fingerprint: Fingerprint | None
     contents: Contents | None = None
     source: str | None = None
@@ -111,6 +114,12 @@ class EncodedSource:
         number = 0
         schema = self.schema(legs, {})
         for batch in self.batches:
+            if isinstance(batch, Unreadable):
+                last = number + batch.rows
+                where = f"records {number + 1} to {last}" if batch.rows else None
+                yield Failure(batch.reason, where)
+                number = last
+                continue
             for start in range(0, len(batch), ROWS):
                 rows = batch.slice(start, ROWS)
                 for row, embeddings in enumerate(_embeddings(rows, schema)):
@@ -172,7 +181,7 @@ def _owner(payload: Payload) -> str | None:
 
 def from_arrow(
     columns: pa.Schema,
-    batches: Iterable[pa.RecordBatch],
+    batches: Iterable[pa.RecordBatch | Unreadable],
     made_by: Fingerprint | None,
     name: str = "the table",
     metadata: Mapping[bytes, bytes] | None = None,
@@ -212,27 +221,32 @@ def from_arrow(
 def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EncodedSource | None:
     """The embeddings in Parquet files, of which only footers are read; None if there are none.
 
+    A file that cannot be read is one failure, and costs no other file.
+
     Raises:
         ConfigError: some files hold embeddings and others do not, or their columns or models differ.
-        InputError: a file cannot be read; see :func:`from_arrow`.
+        InputError: none of the files can be read; see :func:`from_arrow`.
     """
     if not files or any(file.suffix != ".parquet" for file in files):
         return None
-    footers = [_footer(file) for file in files]
-    schemas = [footer.schema.to_arrow_schema() for footer in footers]
-    if not any(is_encoded(schema) for schema in schemas):
+    footers, damaged = _footers(files)
+    if not footers:
+        if damaged:
+            raise InputError("; ".join(each.reason for each in damaged))
         return None
-    first = schemas[0]
-    made = [_identity(footer, file.name) for footer, file in zip(footers, files, strict=True)]
-    for file, schema, identity in zip(files, schemas, made, strict=True):
-        if not schema.equals(first, check_metadata=False) or identity != made[0]:
+    schemas = {file: footer.schema.to_arrow_schema() for file, footer in footers.items()}
+    if not any(is_encoded(schema) for schema in schemas.values()):
+        return None
+    (one, first), *_ = schemas.items()
+    made = {file: _identity(footer, file.name) for file, footer in footers.items()}
+    for file, schema in schemas.items():
+        if not schema.equals(first, check_metadata=False) or made[file] != made[one]:
             raise ConfigError(
-                f"{file.name} and {files[0].name} differ in their columns or their model; "
+                f"{file.name} and {one.name} differ in their columns or their model; "
                 "ingest them one by one"
             )
-    source = from_arrow(
-        first, _rows(files, footers), made_by, files[0].name, footers[0].metadata or {}
-    )
+    rows = chain(damaged, _rows(footers))
+    source = from_arrow(first, rows, made_by, one.name, footers[one].metadata or {})
     if source.restores and len(files) > 1:
         raise ConfigError("these are copies of collections; ingest them one by one")
     root = around([file.root for file in files])
@@ -302,17 +316,31 @@ def is_encoded(columns: pa.Schema) -> bool:
     return {"n_tokens", "truncated"} <= names and bool(names & set(_LEG_COLUMNS.values()))
 
 
-def _footer(file: SourceFile) -> pq.FileMetaData:
-    try:
-        with file.open() as opened, seekable(file, opened) as stream:
-            return pq.ParquetFile(stream).metadata
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file.name} is no Parquet file that can be read: {error}") from error
+def _footers(
+    files: Sequence[SourceFile],
+) -> tuple[dict[SourceFile, pq.FileMetaData], list[Unreadable]]:
+    """What files say of themselves, and those that cannot be read; empty files are neither."""
+    footers: dict[SourceFile, pq.FileMetaData] = {}
+    damaged = []
+    for file in files:
+        try:
+            with file.open() as opened, seekable(file, opened) as stream:
+                if stream.read(1):
+                    footers[file] = pq.ParquetFile(stream).metadata
+        except Exception as error:  # noqa: BLE001 - whatever a library raises is this file's fault
+            why = explain(error)
+            damaged.append(Unreadable(0, f"{file.name} is no Parquet file that can be read: {why}"))
+    return footers, damaged
 
 
 def _rows(
-    files: Sequence[SourceFile], footers: Sequence[pq.FileMetaData]
-) -> Iterator[pa.RecordBatch]:
-    for file, footer in zip(files, footers, strict=True):
+    footers: Mapping[SourceFile, pq.FileMetaData],
+) -> Iterator[pa.RecordBatch | Unreadable]:
+    for file, footer in footers.items():
         with file.open() as opened, seekable(file, opened) as stream:
-            yield from pq.ParquetFile(stream, metadata=footer).iter_batches(batch_size=ROWS)
+            for each in read_batches(stream, ROWS, footer):
+                yield (
+                    replace(each, reason=f"{file.name}: {each.reason}")
+                    if isinstance(each, Unreadable)
+                    else each
+                )

@@ -174,10 +174,14 @@ def _columns(options: Options) -> dict[str, Any]:
 
 def read_parquet(stream: IO[bytes], _: Options) -> Iterator[Row]:
     """Rows of a Parquet file, a few hundred in memory at a time; numbers count from 1."""
-    import pyarrow.parquet as pq
+    from m3connect.ingestion.row_groups import Unreadable, read_batches
 
     number = 0
-    for batch in pq.ParquetFile(stream).iter_batches(batch_size=PARQUET_ROWS):
+    for batch in read_batches(stream, PARQUET_ROWS):
+        if isinstance(batch, Unreadable):
+            yield number + 1, f"from here on {batch.reason}"
+            number += batch.rows
+            continue
         for record in _python_rows(batch):
             number += 1
             yield (

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,7 +37,13 @@ from m3connect.contract import (
     CollectionSchema,
     LegSelection,
 )
-from m3connect.errors import CollectionNotFound, ConfigError, InputError, Unsupported
+from m3connect.errors import (
+    CollectionNotFound,
+    ConfigError,
+    InputError,
+    PermanentError,
+    Unsupported,
+)
 from m3connect.filters import AnyFilter, as_filter
 from m3connect.types import (
     Embeddings,
@@ -133,7 +139,9 @@ class RecordWriter:
         with disk.writing(self.path, _NO_ROOM):
             if self._file is None:
                 self._partial = disk.own(self.path)
-                self._file = pq.ParquetWriter(self._partial, table.schema, compression="zstd")
+                self._file = pq.ParquetWriter(
+                    self._partial, table.schema, compression="zstd", write_page_checksum=True
+                )
             self._file.write_table(table)
         for column in ("id", "text", "payload"):
             self._hash.update(json.dumps(table[column].to_pylist()).encode())
@@ -358,8 +366,10 @@ class ParquetConnector:
         return [*_WITHOUT_VECTORS, *(name for leg in legs for name in _COLUMNS[leg])]
 
     def _tables(self, batch_size: int, columns: list[str]) -> Iterator[pa.Table]:
-        for batch in self._open("scan").iter_batches(batch_size, columns=columns):
-            yield pa.table(batch)
+        file = self._open("scan")
+        with self._undamaged("scan"):
+            for batch in file.iter_batches(batch_size, columns=columns):
+                yield pa.table(batch)
 
     def _finished(self, operation: str) -> Stored:
         """What a finished file says of itself."""
@@ -371,7 +381,20 @@ class ParquetConnector:
     def _open(self, operation: str) -> pq.ParquetFile:
         if not self.path.exists():
             self._missing(operation)
-        return pq.ParquetFile(self.path)
+        with self._undamaged(operation):
+            return pq.ParquetFile(self.path, page_checksum_verification=True)
+
+    @contextmanager
+    def _undamaged(self, operation: str) -> Iterator[None]:
+        """What is no Parquet, or was changed since it was written, is told by its checksums."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise PermanentError(
+                f"{self.path} cannot be read, write it again: {' '.join(str(error).split())}",
+                connector=self.name,
+                operation=operation,
+            ) from error
 
     def _missing(self, operation: str) -> NoReturn:
         raise CollectionNotFound(f"no file {self.path}", connector="parquet", operation=operation)

@@ -365,8 +365,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> AnyRecipe:
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is neither TOML nor JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no tables but {type(content).__name__}")
     for override in overrides:
         _apply(content, override)
     kind = RetroMaeRecipe if content.get("stage") == "retromae" else Recipe

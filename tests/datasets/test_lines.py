@@ -33,6 +33,7 @@ def test_blank_lines_count_and_are_left_out(tmp_path):
     ("content", "message"),
     [
         (b'{"a": 1}\n{"a"', r"x\.jsonl:2: not JSON"),
+        (b'{"a": ' * 9_999, r"x\.jsonl:1: not JSON"),
         (b"[1]\n", r"x\.jsonl:1: expected an object"),
         (b'{"a": "\xff"}\n', r"x\.jsonl: after line 0: not UTF-8"),
     ],

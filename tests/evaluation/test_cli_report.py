@@ -103,3 +103,11 @@ def test_wrong_options_are_refused(call, line, error, message):
     """Each is an error that says what there is."""
     with pytest.raises(error, match=message):
         call(line)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'[{"rows": {}}]', b"[" * 9_999, b"\xff", b"3"])
+def test_what_is_no_evaluation_is_named(call, tmp_path, content):
+    """Whatever the file holds, it is the user's."""
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"results\.json is not what eval --output has written"):
+        call(str(tmp_path))

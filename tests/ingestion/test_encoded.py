@@ -9,11 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.contract import CollectionSchema
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError, PermanentError
 from m3connect.ingestion import find, ingest, open_source, plan
 from m3connect.ingestion.encoded import FINGERPRINT_KEY, open_files
+from m3connect.ingestion.report import Failure
 from m3connect.stores.memory import MemoryConnector
+from m3connect.stores.parquet import ParquetConnector, RecordWriter
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import RecordBatch
 
 TEXTS = [f"text number {at}" for at in range(10)]
 
@@ -172,6 +176,46 @@ def test_parquet_files_of_both_kinds_are_told_apart(encoder, tmp_path):
     (tmp_path / "two.parquet").write_bytes(b"no")
     with pytest.raises(InputError, match=r"two\.parquet is no Parquet file"):
         open_files(find([tmp_path / "two.parquet"]), None)
+
+
+def copy_of(records, path):
+    """A file of ``m3connect copy`` with two records a row group; where the second's vectors end."""
+    encoder = HashEncoder(width=8)
+    schema = CollectionSchema.of(encoder.info.fingerprint, ("dense",))
+    with RecordWriter(path, schema) as writer:
+        for at in range(0, len(records), 2):
+            ids = records[at : at + 2]
+            payloads = [{"text": id_} for id_ in ids]
+            vectors = encoder.encode(ids, legs=("dense",))
+            writer.write(RecordBatch(ids, payloads, vectors))
+    group = pq.ParquetFile(path).metadata.row_group(1)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    (dense,) = [each for each in columns if each.path_in_schema.startswith("dense")]
+    return dense.dictionary_page_offset or dense.data_page_offset, dense.total_compressed_size
+
+
+def test_damage_costs_its_rows_and_is_never_stored(connector, tmp_path):
+    """A bit that turned in the midst of vectors is told by the page's checksum; other files are read."""
+    copy_of(list("klmn"), tmp_path / "good.parquet")
+    bad = tmp_path / "bad.parquet"
+    start, size = copy_of(list("abcdef"), bad)
+    content = bytearray(bad.read_bytes())
+    content[start + size - 1] ^= 1
+    bad.write_bytes(content)
+    (tmp_path / "empty.parquet").write_bytes(b"")
+    (tmp_path / "torn.parquet").write_bytes(content[: start + size])
+    opened = open_source([tmp_path], None)
+    found = [each for each in opened.candidates(("dense",)) if isinstance(each, Failure)]
+    assert "torn.parquet is no Parquet file that can be read" in found[0].reason
+    assert found[1].where == "records 3 to 4"
+    assert "bad.parquet: 2 rows cannot be read" in found[1].reason
+    report = ingest([tmp_path], None, connector)
+    assert (report.written, report.failed) == (8, 2)
+    assert len(connector.fetch(list("abefklmn"))) == 8
+    with ParquetConnector(collection="c", path=str(bad)) as file:
+        with pytest.raises(PermanentError, match="cannot be read, write it again"):
+            list(file.scan(vectors=True))
+        assert file.count() == 6
 
 
 def test_a_plan_takes_no_time_to_encode(encoder, connector):

@@ -16,7 +16,7 @@ import pytest
 
 from m3connect.conversion.converter import Converter
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion import formats
+from m3connect.ingestion import formats, ingest
 from m3connect.ingestion.encoding import read_lines
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Remarks, Selection, find
@@ -146,6 +146,32 @@ def test_a_parquet_value_that_python_lacks_costs_its_row(tmp_path):
     first, failure, last = read([tmp_path])
     assert (first.metadata, last.metadata) == ({"day": "1970-01-01"}, {"day": "1970-01-02"})
     assert failure.where == "x.parquet:2"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really PAR1", b"version https://git-lfs."])
+def test_a_damaged_table_among_others_costs_itself(tmp_path, connector, encoder, content):
+    """A folder of nothing but Parquet is looked at before it is read; that ends no run either."""
+    for name in "ac":
+        pq.write_table(pa.table({"id": [name], "text": ["t"]}), tmp_path / f"{name}.parquet")
+    (tmp_path / "b.parquet").write_bytes(content)
+    report = ingest([tmp_path], encoder, connector)
+    assert (report.written, report.failed) == (2, 1 if content else 0)
+
+
+def test_a_damaged_part_of_a_table_costs_its_rows(tmp_path):
+    """The row groups around it are read, and rows keep their numbers."""
+    table = pa.table({"id": list("abcdef"), "text": ["some text"] * 6})
+    path = tmp_path / "x.parquet"
+    pq.write_table(table, path, row_group_size=2, write_page_checksum=True, compression="none")
+    column = pq.ParquetFile(path).metadata.row_group(1).column(1)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + 12] ^= 255
+    path.write_bytes(content)
+    items = list(read([path]))
+    assert [each.id for each in items if isinstance(each, Document)] == list("abef")
+    (failure,) = [each for each in items if isinstance(each, Failure)]
+    assert failure.where == "x.parquet:3"
+    assert "from here on 2 rows cannot be read" in failure.reason
 
 
 def test_nanoseconds_keep_their_digits(tmp_path):

@@ -162,6 +162,14 @@ def test_an_http_status_says_what_to_do(
     assert wanted[:20] in str(error)
 
 
+@pytest.mark.parametrize(
+    "content", [b"[" * 9_999, b"[1]", b"null", b"\xff\0", b'{"status": 3}', b""]
+)
+def test_no_body_of_a_server_is_a_fault_of_ours(content: bytes) -> None:
+    """What is not as documented is quoted, cut short."""
+    assert len(str(translate(of_status(500, content), "upsert"))) < 500
+
+
 @pytest.mark.parametrize(("code", "details", "kind"), CODES)
 def test_a_grpc_code_says_what_to_do(
     code: grpc.StatusCode, details: str, kind: type[ConnectorError]

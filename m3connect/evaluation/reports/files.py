@@ -51,12 +51,17 @@ def read(folder: Path) -> list[Result]:
     """The results that :func:`write` put into a folder. Texts of queries are not among them.
 
     Raises:
-        InputError: it holds none, or a file of them is missing.
+        InputError: it holds none, or a file of them is missing or damaged.
     """
     path = folder / "results.json"
     if not path.is_file():
         raise InputError(f"{folder}: no results.json; take a folder that eval --output has written")
-    return [_read_one(stored, folder) for stored in json.loads(path.read_text(encoding="utf-8"))]
+    try:
+        return [_read_one(stored, folder) for stored in json.loads(path.read_bytes())]
+    except InputError:
+        raise
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not what eval --output has written: {error!r}") from error
 
 
 def _read_one(stored: Mapping[str, Any], folder: Path) -> Result:

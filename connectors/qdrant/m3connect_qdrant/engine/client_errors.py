@@ -165,7 +165,7 @@ def _body_text(error: UnexpectedResponse) -> str:
     text = error.content.decode(errors="replace").strip()
     try:
         return str(json.loads(text)["status"]["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return text[:300]
 
 
