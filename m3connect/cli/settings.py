@@ -72,14 +72,16 @@ def read_file() -> SettingsFile:
     """
     named = os.environ.get(FILE_VARIABLE)
     path = Path(named or FILE_NAME)
-    if not path.exists():
-        if named:
-            raise ConfigError(f"{FILE_VARIABLE} names {path}, which does not exist")
-        return SettingsFile(path)
-    if not path.is_file():
-        raise ConfigError(f"{path} is no file: settings are read from a regular file")
     try:
+        if not path.exists():
+            if named:
+                raise ConfigError(f"{FILE_VARIABLE} names {path}, which does not exist")
+            return SettingsFile(path)
+        if not path.is_file():
+            raise ConfigError(f"{path} is no file: settings are read from a regular file")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

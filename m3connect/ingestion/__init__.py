@@ -3,8 +3,9 @@
 pipeline.py    start here: documents -> admit -> look up -> cut -> encode -> write, on one page;
                steps.py has each step
 opening.py     what a source is (paths, tables, dicts, embeddings), and whether the collection fits
-listing.py     which files paths stand for; sources.py makes documents of them, formats.py each format
-               (separated.py; m3connect.conversion has those that a library reads)
+listing.py     which files paths stand for (patterns.py: .gitignore); sources.py makes documents of
+               them, formats.py each format (separated.py, row_groups.py; m3connect.conversion has
+               those that a library reads)
 tables.py      tables and records in memory; values.py is the one table of conversions
 documents.py   documents as a source; encoded.py records that come with their vectors
 chunking.py    documents into passages; headings.py where they stand

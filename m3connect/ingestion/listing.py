@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import re
@@ -25,6 +26,9 @@ from pathspec import GitIgnoreSpec
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion.formats import PAGES, RECORDS
 from m3connect.ingestion.losses import Loss, Lost, ignore
+from m3connect.ingestion.patterns import MOST_DEEP, usable
+
+log = logging.getLogger(__name__)
 
 Path = str | os.PathLike[str]
 
@@ -349,8 +353,8 @@ def _within(
         ]
         listed = [file for file in listed if not _skipped(file.name.split("/"), remarks)]
     pattern = re.compile(glob_translate(glob)) if glob is not None else None
-    include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
-    exclude = GitIgnoreSpec.from_lines(selection.exclude)
+    include = _chosen("--include", selection.include) if selection.include else None
+    exclude = _chosen("--exclude", selection.exclude)
     files = []
     whole = root_of(filesystem, root, folder=True)
     part = pattern is not None or include is not None
@@ -368,6 +372,15 @@ def _within(
             name = file.name if local else address(filesystem, file.path)
             files.append(replace(file, name=name))
     return files
+
+
+def _chosen(option: str, patterns: Sequence[str]) -> GitIgnoreSpec:
+    spec, bad = usable(patterns)
+    if bad:
+        raise ConfigError(
+            f"{option} {bad[0]!r} is no pattern of .gitignore, or has more than {MOST_DEEP} parts **"
+        )
+    return spec
 
 
 def _skipped(parts: Sequence[str], remarks: Remarks) -> bool:
@@ -391,12 +404,13 @@ def _walk(
         try:
             with os.scandir(posixpath.join(root, folder)) as opened:
                 entries = sorted(opened, key=lambda entry: entry.name)
+            if selection.gitignore:
+                rules = (each for each in entries if each.name == ".gitignore" and each.is_file())
+                ignoring += tuple((folder, _gitignore(each.path)) for each in rules)
         except OSError as error:
             # A failure, not a remark: what lies there would otherwise count as gone.
             yield SourceFile(None, root, folder or ".", f"the folder cannot be read: {error}")
             continue
-        if selection.gitignore and any(entry.name == ".gitignore" for entry in entries):
-            ignoring = (*ignoring, (folder, _gitignore(posixpath.join(root, folder))))
         for entry in entries:
             name = posixpath.join(folder, entry.name)
             kind = _kind(entry, real)
@@ -437,9 +451,14 @@ def _kind(entry: os.DirEntry[str], real: str) -> str:
     return "file" if stat.S_ISREG(mode) else "no regular file"
 
 
-def _gitignore(folder: str) -> GitIgnoreSpec:
-    with open(posixpath.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
-        return GitIgnoreSpec.from_lines(lines)
+def _gitignore(path: str) -> GitIgnoreSpec:
+    with open(path, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+        spec, bad = usable(lines)
+    for line in bad:
+        log.warning(
+            "%s: %r leaves nothing out: it is no pattern that can be used", path, line.strip()
+        )
+    return spec
 
 
 def _ignored(name: str, ignoring: Sequence[tuple[str, GitIgnoreSpec]], *, folder: bool) -> bool:

@@ -104,6 +104,9 @@ def test_a_named_file_must_exist(monkeypatch):
     monkeypatch.setenv("M3CONNECT_CONFIG", "no.toml")
     with pytest.raises(ConfigError, match="does not exist"):
         settings.read_file()
+    monkeypatch.setenv("M3CONNECT_CONFIG", "x" * 5000)  # no system can even look for it
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        settings.read_file()
 
 
 def test_a_variable_that_sets_nothing_is_said(run):

@@ -268,6 +268,29 @@ def test_gitignore_is_honoured(tmp_path):
     assert len(find([tmp_path], Selection(gitignore=False))) == 5
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "bad lines", "long"])
+def test_an_odd_gitignore_ends_no_run(tmp_path, caplog, kind):
+    """A pipe is not opened, bad lines leave nothing out and are told, and no pattern takes long."""
+    ignore = tmp_path / ".gitignore"
+    name = "a" * 200 + ".md"
+    (tmp_path / name).write_text("text")
+    (tmp_path / "b.tmp.md").write_text("text")
+    match kind:
+        case "pipe":
+            os.mkfifo(ignore)
+        case "folder":
+            ignore.mkdir()
+        case "bad lines":
+            ignore.write_text("[z-a]\n!\n*.tmp.md\n")
+        case "long":  # hours, if each star were tried in each place
+            ignore.write_text("*a" * 30 + "*b\n**/**/a/**/a/**/a/**/b\n*.tmp.md\n")
+    read_are = [name] if kind in {"bad lines", "long"} else [name, "b.tmp.md"]
+    assert [file.name for file in find([tmp_path])] == read_are
+    assert len(caplog.messages) == {"bad lines": 2, "long": 1}.get(kind, 0)
+    with pytest.raises(ConfigError, match=r"--exclude '\[z-a\]' is no pattern of \.gitignore"):
+        find([tmp_path], Selection(exclude=["[z-a]"]))
+
+
 def test_patterns_choose_files(tmp_path):
     """Included ones must match, excluded ones must not."""
     for name in ("a.md", "b.txt", "drafts/c.md"):
