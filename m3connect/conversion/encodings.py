@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 
 import chardet
@@ -20,6 +21,7 @@ _SUPERSETS = {
     "shift_jis": "cp932",
     "big5": "big5hkscs",
 }
+_JAPANESE = re.compile(rb"\x1b\$[@B](?:[!-~]{2})+\x1b\([BJ]")
 _MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -95,6 +97,8 @@ def guess(content: bytes) -> str | None:
     whole = escaped if len(content) <= SAMPLE - 3 else escaped[:-3]  # the end may be cut
     bad = len(whole) - len(whole.encode("utf-8", "ignore").decode())
     others = len(whole) - len(whole.encode("ascii", "ignore"))
+    if _JAPANESE.search(sample):
+        return "iso2022_jp"  # all ASCII, with escape sequences
     # Bytes of other encodings hardly ever make UTF-8 by chance. A NUL costs its record, not the file.
     if not bad or 5 * bad <= others:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+import json
 import re
 import zipfile
 from functools import cache
@@ -16,6 +17,15 @@ from m3connect.errors import InputError
 CELLS = 2_000_000
 """Most cells of a sheet, the empty ones between included: a converter writes each of them."""
 _CELL = re.compile(rb"<(?:\w+:)?(?:c|row)\s[^>]*?\br=\"([A-Z]*)([0-9]+)\"")
+_PARTS = {
+    ".docx": "word/",
+    ".pptx": "ppt/",
+    ".xlsx": "xl/",
+    ".epub": "META-INF/container.xml",
+    ".odt": "content.xml",
+}
+"""What an archive of a format holds."""
+_OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 
 
@@ -28,12 +38,17 @@ def office_to_markdown(content: bytes, suffix: str, limit: int) -> tuple[str, st
         limit: most bytes that it may unpack to.
 
     Raises:
-        InputError: it is damaged, or unpacks to too much.
+        InputError: it is damaged, something else than its name says, or unpacks to too much.
     """
+    # Of something else markitdown would make what it takes it for, such as a list of an archive.
+    if suffix == ".pdf" and b"%PDF-" not in content[:1024]:
+        raise InputError("it is named .pdf and is no PDF")
+    if suffix == ".ipynb" and not _is_notebook(content):
+        raise InputError("it is named .ipynb and is no notebook")
+    if suffix in _PARTS:
+        check_archive(content, limit, suffix)
     from markitdown import MarkItDownException, StreamInfo
 
-    if suffix in {".docx", ".pptx", ".xlsx", ".epub"}:
-        check_archive(content, limit)
     try:
         result = _markitdown().convert_stream(
             io.BytesIO(content), stream_info=StreamInfo(extension=suffix)
@@ -50,13 +65,28 @@ def _markitdown() -> Any:
     return MarkItDown(enable_plugins=False)
 
 
-def check_archive(content: bytes, limit: int) -> None:
-    """Refuse what would fill the memory.
+def _is_notebook(content: bytes) -> bool:
+    try:
+        notebook = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(notebook, dict) and isinstance(notebook.get("cells"), list)
+
+
+def check_archive(content: bytes, limit: int, suffix: str) -> None:
+    """Refuse what is something else, and what would fill the memory.
 
     Raises:
-        InputError: the parts unpack to more than the limit, or a sheet has a cell far out.
+        InputError: it is no archive of this kind, its parts unpack to more than the limit, or a sheet
+            has a cell far out.
     """
+    if content.startswith(_OLE):
+        raise InputError(f"an encrypted or old Office file: save it as {suffix} without a password")
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise InputError(f"it is named {suffix} and is no archive, or is cut off")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if not any(name.startswith(_PARTS[suffix]) for name in archive.namelist()):
+            raise InputError(f"it is named {suffix} and holds no {_PARTS[suffix]}")
         size = sum(member.file_size for member in archive.infolist())
         if size > limit:
             raise InputError(f"it unpacks to {size:,} bytes; the limit is {limit:,} {_FLAG}")
@@ -90,7 +120,7 @@ def odt_to_markdown(content: bytes, limit: int) -> tuple[str, str | None]:
     """
     from defusedxml import ElementTree
 
-    check_archive(content, limit)
+    check_archive(content, limit, ".odt")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         root = ElementTree.fromstring(archive.read("content.xml"))
     blocks = []

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zipfile
 from importlib.util import find_spec
 
 import pytest
@@ -45,6 +46,33 @@ def test_office_files_become_markdown(tmp_path):
     pdf, sheet = read([tmp_path])
     assert (pdf.id, pdf.text.strip(), pdf.format) == ("a.pdf", "Hello from PDF", "markdown")
     assert "| Zoë | 3 |" in sheet.text
+
+
+def zipped(name):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, "text")
+    return out.getvalue()
+
+
+def test_what_is_not_what_its_name_says_is_a_failure(tmp_path):
+    """An error page saved as a document, another archive, an encrypted one: none is read as text."""
+    page, ole = b"<html><p>404", bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512)
+    for suffix in ("pdf", "docx", "xlsx", "pptx", "epub", "ipynb", "odt"):
+        (tmp_path / f"page.{suffix}").write_bytes(page)
+    for suffix in ("docx", "xlsx", "pptx", "epub", "odt"):
+        (tmp_path / f"zip.{suffix}").write_bytes(zipped("a.txt"))
+    (tmp_path / "ole.docx").write_bytes(ole)
+    (tmp_path / "list.ipynb").write_bytes(b"[]")
+    found = list(read([tmp_path]))
+    assert [each.where for each in found if not isinstance(each, Failure)] == []
+    reasons = {each.where: each.reason for each in found if isinstance(each, Failure)}
+    assert len(reasons) == 14
+    assert "named .pdf and is no PDF" in reasons["page.pdf"]
+    assert "named .docx and is no archive" in reasons["page.docx"]
+    assert "named .xlsx and holds no xl/" in reasons["zip.xlsx"]
+    assert "encrypted or old Office file" in reasons["ole.docx"]
+    assert "named .ipynb and is no notebook" in reasons["list.ipynb"]
 
 
 @pytest.mark.slow
