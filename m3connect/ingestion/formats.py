@@ -251,8 +251,17 @@ def _markdown(text: str, guessed: str | None) -> Page:
     return Page(text, title, "markdown", metadata, guessed)
 
 
-_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.=-]+)*,[^\s)\"'<>\]]{64,}")
-_NO_TARGET = re.compile(r"!\[([^\]\n]{0,500})\]\([ \t]*(?:\"[^\"\n]{0,500}\")?[ \t]*\)")
+# Base64 in one run, or in lines as mail and PEM have them, of which the last is shorter.
+_RUN = r"[A-Za-z0-9+/_-]"
+_BASE64 = rf"\s*{_RUN}{{60,}}(?:\s+{_RUN}{{40,}})*(?:\s+{_RUN}+(?==|\s*[)\"'>\]]))?={{0,2}}"
+_DATA_URL = re.compile(
+    r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;(?!base64,)[\w.+-]+(?:=(?:[\w.%+-]*|\"[^\"\n]{0,99}\"))?)*"
+    rf"(?:;base64,{_BASE64}|,[^\s)\"'<>\]]{{64,}})",
+    re.IGNORECASE,
+)
+_NO_TARGET = re.compile(
+    r"!\[([^\]\n]{0,500})\]\([ \t]*(?:<[ \t]*>)?[ \t]*(?:\"[^\"\n]{0,500}\")?[ \t]*\)"
+)
 
 
 def without_images(text: str) -> tuple[str, int]:
@@ -263,7 +272,7 @@ def without_images(text: str) -> tuple[str, int]:
     >>> without_images("A ![red dot](data:image/png;base64," + "iVBORw0KGgo" * 9 + ") here")
     ('A red dot here', 1)
     """
-    if "data:" not in text:
+    if "data:" not in text.lower():
         return text, 0
     text, dropped = _DATA_URL.subn("", text)
     return (_NO_TARGET.sub(r"\1", text) if dropped else text), dropped

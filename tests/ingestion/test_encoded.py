@@ -17,7 +17,7 @@ from m3connect.ingestion.report import Failure
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector, RecordWriter
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import RecordBatch
+from m3connect.types import Leg, RecordBatch
 
 TEXTS = [f"text number {at}" for at in range(10)]
 
@@ -178,15 +178,18 @@ def test_parquet_files_of_both_kinds_are_told_apart(encoder, tmp_path):
         open_files(find([tmp_path / "two.parquet"]), None)
 
 
+DENSE: tuple[Leg, ...] = ("dense",)
+
+
 def copy_of(records, path):
     """A file of ``m3connect copy`` with two records a row group; where the second's vectors end."""
     encoder = HashEncoder(width=8)
-    schema = CollectionSchema.of(encoder.info.fingerprint, ("dense",))
+    schema = CollectionSchema.of(encoder.info.fingerprint, DENSE)
     with RecordWriter(path, schema) as writer:
         for at in range(0, len(records), 2):
             ids = records[at : at + 2]
             payloads = [{"text": id_} for id_ in ids]
-            vectors = encoder.encode(ids, legs=("dense",))
+            vectors = encoder.encode(ids, legs=DENSE)
             writer.write(RecordBatch(ids, payloads, vectors))
     group = pq.ParquetFile(path).metadata.row_group(1)
     columns = [group.column(at) for at in range(group.num_columns)]
@@ -204,8 +207,9 @@ def test_damage_costs_its_rows_and_is_never_stored(connector, tmp_path):
     bad.write_bytes(content)
     (tmp_path / "empty.parquet").write_bytes(b"")
     (tmp_path / "torn.parquet").write_bytes(content[: start + size])
-    opened = open_source([tmp_path], None)
-    found = [each for each in opened.candidates(("dense",)) if isinstance(each, Failure)]
+    opened = open_files(find([tmp_path]), None)
+    assert opened is not None
+    found = [each for each in opened.candidates(DENSE) if isinstance(each, Failure)]
     assert "torn.parquet is no Parquet file that can be read" in found[0].reason
     assert found[1].where == "records 3 to 4"
     assert "bad.parquet: 2 rows cannot be read" in found[1].reason

@@ -398,6 +398,9 @@ PAGES = {
     ),
     "no-head-end": (b"<html><head><title>T</title><body><p>The text.</p>", "The text."),
     "no-tags": (b"just text", "just text"),
+    "template": (b"<p>a<template><li>hidden<template></template></template><p>b", "a\n\nb"),
+    "iframe": (b"<p>a<iframe><p>not shown</iframe>b", "ab"),
+    "klingon": ('<meta charset="klingon"><p>Größe'.encode(), "Größe"),
     "doctype": (b"<p>before</p><!x[ y <p>after</p>", "before\n\nafter"),
     "windows-1252": (
         b'<meta charset="iso-8859-1"><p>He said \x93yes\x94.</p>',
@@ -609,6 +612,31 @@ def test_images_in_texts_are_dropped_and_counted(tmp_path):
         "see data:x ",
     ]
     assert remarks.images == 3
+
+
+RUN = "iVBORw0K" * 400
+LINES = "\n  ".join(["iVBORw0K" * 9] * 20 + ["iVBORw0="])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"DATA:image/png;BASE64,{RUN}",
+        f"data:;base64,{RUN}",
+        f'data:image/png;name="a b.png";base64,{RUN}',
+        f"data:image/png;base64,{LINES}",
+        f"data:image/png;base64,\n{LINES}",
+        f"data:image/svg+xml;charset=utf-8,%3Csvg%20{'x%20' * 40}",
+    ],
+)
+@pytest.mark.parametrize(
+    "around", ["A ![dot](URL)\nbelow", "A ![dot](<URL>)\nbelow", "A URL\n\nbelow"]
+)
+def test_images_in_texts_are_dropped_in_every_form(url, around):
+    """In lines as mail has them, in capitals, without a type, percent-encoded: no word around is lost."""
+    text, dropped = formats.without_images(around.replace("URL", url))
+    assert dropped == 1
+    assert text.split() in (["A", "dot", "below"], ["A", "below"])
 
 
 # -------------------------------------------------------------------------------------- limits
