@@ -38,11 +38,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def read_once() -> Iterator[None]:
     """What never changes is read once a process, not once a test.
 
-    A tokenizer file (m3-mini's takes a second), the installed packages' entry points (a hundredth,
-    thrice a command) and the options of all commands (a fiftieth a command).
+    A tokenizer file (m3-mini's takes a second), and the installed packages' entry points (a
+    hundredth, thrice a command).
     """
     from tokenizers import Tokenizer
-    from typer.utils import get_params_from_function
 
     from m3connect.connecting import registry
     from m3connect.model import checkpoint, hub
@@ -53,7 +52,6 @@ def read_once() -> Iterator[None]:
         patch.setattr(checkpoint, "Tokenizer", once)
         patch.setattr(registry, "entry_points", installed)
         patch.setattr(hub, "entry_points", installed)
-        patch.setattr("typer.main.get_params_from_function", cache(get_params_from_function))
         yield
 
 

@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,11 +161,7 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
     if not faulthandler.is_enabled() and sys.__stderr__ is not None:
         with suppress(OSError, ValueError):  # no real stream
             faulthandler.enable(sys.__stderr__)  # a driver that crashes says where
-    group: Any = get_command(app)
-    keyed = {
-        name: {key: _DECLARED[name][parameter.name] for key, parameter in _options(command).items()}
-        for name, command in group.commands.items()
-    }
+    group, keyed = _built()
     as_json = "--json" in given
     file, defaults = SettingsFile(Path(settings.FILE_NAME)), {}
     mask = console.masker(console.secrets(given, os.environ, {}))
@@ -183,8 +180,8 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
             for line in settings.stray_variables(os.environ, keyed):
                 typer.secho(line, fg="yellow", err=True)
     for name, command in group.commands.items():
-        _add_environment(name, command, keyed[name])
-        command.invoke = _with_exit_codes(command.invoke, file, _DECLARED[name])
+        invoke = type(command).invoke.__get__(command)
+        command.invoke = _with_exit_codes(invoke, file, _DECLARED[name])
     mask = console.masker(console.secrets(given, os.environ, file.content))
     with console.guarded(mask):
         color = False if os.environ.get("NO_COLOR") else None
@@ -197,6 +194,19 @@ def main(arguments: Sequence[str] | None = None, services: Services | None = Non
         except typer.TyperException as error:
             console.show_error(error, error.format_message(), error.exit_code, as_json=True)
             sys.exit(error.exit_code)
+
+
+@cache
+def _built() -> tuple[Any, Mapping[str, Mapping[str, Declared]]]:
+    """The group of all commands, and what each declares under the names of its flags; built once."""
+    group: Any = get_command(app)
+    keyed = {
+        name: {key: _DECLARED[name][parameter.name] for key, parameter in _options(command).items()}
+        for name, command in group.commands.items()
+    }
+    for name, command in group.commands.items():
+        _add_environment(name, command, keyed[name])
+    return group, keyed
 
 
 def _options(command: Any) -> dict[str, Any]:
