@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 SOURCES = [
     path
@@ -32,27 +30,20 @@ def definitions(tree):
                         yield f"{node.name}.{method.name}", method
 
 
-@pytest.fixture(scope="session")
-def trees():
-    """Every source file, parsed."""
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+def test_every_public_name_has_a_docstring():
+    """Modules, public classes, functions and methods say what they are.
 
-
-@pytest.fixture(scope="session")
-def documented_methods(trees):
-    """Names of methods that some class documents, such as a protocol for those who follow it."""
-    return {
-        name.split(".")[1]
-        for tree in trees.values()
-        for name, node in definitions(tree)
-        if "." in name and ast.get_docstring(node)
+    A method is documented, too, if some class documents it, such as a protocol for those who follow it.
+    """
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    public = [(path, name, node) for path, tree in trees.items() for name, node in definitions(tree)]
+    methods = {
+        name.split(".")[1] for _, name, node in public if "." in name and ast.get_docstring(node)
     }
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_public_name_has_a_docstring(path, trees, documented_methods):
-    """Modules, public classes, functions and methods say what they are."""
-    tree = trees[path]
-    assert ast.get_docstring(tree)
-    missing = [name for name, node in definitions(tree) if not ast.get_docstring(node)]
-    assert not [name for name in missing if name.split(".")[-1] not in documented_methods]
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, name, node in public
+        if not ast.get_docstring(node) and name.split(".")[-1] not in methods
+    ]
+    missing += [str(path) for path, tree in trees.items() if not ast.get_docstring(tree)]
+    assert not missing

@@ -74,7 +74,8 @@ def test_another_checkpoint_in_its_place_is_prepared_again(model, made):
     assert len(kept()) == 1
 
 
-@pytest.mark.parametrize("damage", ["graph.onnx", pytest.param("weights", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["graph.onnx", "weights"])
 def test_what_is_damaged_is_made_again(model, made, caplog, damage):
     """With a warning; the next load is quick again."""
     expected = vectors(model)
