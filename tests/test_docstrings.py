@@ -36,7 +36,9 @@ def test_every_public_name_has_a_docstring():
     A method is documented, too, if some class documents it, such as a protocol for those who follow it.
     """
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
-    public = [(path, name, node) for path, tree in trees.items() for name, node in definitions(tree)]
+    public = [
+        (path, name, node) for path, tree in trees.items() for name, node in definitions(tree)
+    ]
     methods = {
         name.split(".")[1] for _, name, node in public if "." in name and ast.get_docstring(node)
     }

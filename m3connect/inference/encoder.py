@@ -326,16 +326,11 @@ class M3Encoder:
         Raises:
             InputError: there is no such term.
         """
-        piece = self._tokenizer.id_to_token(index)
-        if piece is None:
-            raise InputError(f"the vocabulary has no term {index}")
-        return piece
+        return self._text.term(index)
 
     def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
         """The pieces behind the rows of ``text``'s multi-vector, in order."""
-        tokens = self._text([text], kind)
-        ids = tokens.ids[tokens.content(self._text.leading(kind))]
-        return [self.term(id_) for id_ in ids.tolist()]
+        return self._text.pieces(text, kind)
 
     def _encode(self, tokens: TokenIds, kind: Kind, legs: Sequence[Leg]) -> Embeddings:
         """Arrays are made once at their final size; every batch is written into its place."""

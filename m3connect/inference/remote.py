@@ -136,16 +136,11 @@ class RemoteEncoder:
 
     def term(self, index: int) -> str:
         """See :meth:`M3Encoder.term`."""
-        piece = self.tokenizer.id_to_token(index)
-        if piece is None:
-            raise InputError(f"the vocabulary has no term {index}")
-        return piece
+        return self._text.term(index)
 
     def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
         """See :meth:`M3Encoder.tokens`."""
-        tokens = self._text([text], kind)
-        ids = tokens.ids[tokens.content(self._text.leading(kind))]
-        return [self.term(id_) for id_ in ids.tolist()]
+        return self._text.pieces(text, kind)
 
     def _encode(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Embeddings:
         import pyarrow as pa

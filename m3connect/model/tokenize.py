@@ -149,6 +149,23 @@ class TextTokenizer:
         """Tokens before the text itself: the first special token, and the prefix."""
         return self._leading[kind]
 
+    def term(self, index: int) -> str:
+        """The piece of the vocabulary behind a token id.
+
+        Raises:
+            InputError: there is no such piece.
+        """
+        piece: str | None = self.tokenizer.id_to_token(index)
+        if piece is None:
+            raise InputError(f"the vocabulary has no term {index}")
+        return piece
+
+    def pieces(self, text: str, kind: Kind) -> list[str]:
+        """The pieces behind the rows of a text's multi-vector, in order."""
+        tokens = self([text], kind)
+        ids = tokens.ids[tokens.content(self.leading(kind))]
+        return [self.term(id_) for id_ in ids.tolist()]
+
     def __call__(self, texts: Sequence[str], kind: Kind) -> TokenIds:
         """Tokenise texts.
 

@@ -5,6 +5,7 @@ import torch
 
 from m3connect.model.backbone import Backbone
 from m3connect.model.config import BodyConfig
+from tests.model.bodies import KINDS, random_body
 
 pytestmark = pytest.mark.slow  # transformers takes that long to import
 
@@ -19,19 +20,10 @@ SIZES = {
 }
 
 
-@pytest.fixture(params=["bert", "xlm-roberta"])
+@pytest.fixture(params=KINDS)
 def pair(request):
     """The same random weights in both implementations."""
-    # Seconds to import, which only these tests spend.
-    from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
-
-    torch.manual_seed(0)
-    if request.param == "bert":
-        config = BertConfig(**SIZES, type_vocab_size=2, pad_token_id=0)
-        theirs = BertModel(config, add_pooling_layer=False).eval()
-    else:
-        config = XLMRobertaConfig(**SIZES, type_vocab_size=1, pad_token_id=1)
-        theirs = XLMRobertaModel(config, add_pooling_layer=False).eval()
+    config, theirs = random_body(request.param, **SIZES)
     ours = Backbone(BodyConfig.model_validate(config.to_dict())).eval()
     ours.load_state_dict(theirs.state_dict())
     return ours.double(), theirs.double(), config.pad_token_id

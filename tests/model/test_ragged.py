@@ -9,6 +9,7 @@ from m3connect.model.config import BodyConfig, M3Config
 from m3connect.model.m3 import M3Model
 from m3connect.model.ragged import RaggedTexts, represent
 from m3connect.types import LEGS
+from tests.model.bodies import KINDS, random_body
 
 pytestmark = pytest.mark.slow  # transformers takes that long to import
 
@@ -24,18 +25,10 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="module", params=["bert", "xlm-roberta"])
+@pytest.fixture(scope="module", params=KINDS)
 def bodies(request):
     """The same random body in transformers and in two models of ours, with the poolings."""
-    from transformers import BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
-
-    torch.manual_seed(0)
-    if request.param == "bert":
-        config = BertConfig(**SIZES, type_vocab_size=2, pad_token_id=0)
-        theirs = BertModel(config, add_pooling_layer=False).eval()
-    else:
-        config = XLMRobertaConfig(**SIZES, type_vocab_size=1, pad_token_id=1)
-        theirs = XLMRobertaModel(config, add_pooling_layer=False).eval()
+    config, theirs = random_body(request.param, **SIZES)
     ours = {}
     for pooling in ("cls", "mean"):
         ours[pooling] = M3Model(
