@@ -756,6 +756,7 @@ def test_a_broken_connector_is_caught(catch: Catch) -> None:
 TESTS = {f"{catch.test}{catch.parameters}": catch for catch in CATCHES}
 
 
+@pytest.mark.slow  # the conformance of the in-memory connector once more
 @pytest.mark.parametrize("catch", TESTS.values(), ids=lambda catch: catch.test)
 def test_a_sound_connector_is_not(catch: Catch) -> None:
     """The same test passes the in-memory connector, so that it was the defect that failed."""

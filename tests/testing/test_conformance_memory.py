@@ -11,6 +11,8 @@ from m3connect.errors import Unsupported
 from m3connect.searching import planner
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.conformance import ConnectorConformance
+from m3connect.testing.conformance.capability import CapabilityTests
+from m3connect.testing.conformance.searching import SearchTests
 from m3connect.types import Hit, Query
 
 
@@ -71,8 +73,12 @@ class TestMemory(ConnectorConformance):
             yield connector
 
 
+class Searches(SearchTests, CapabilityTests):
+    """What an engine's capabilities decide; the rest of the suite would do the same again."""
+
+
 @pytest.mark.slow
-class TestLegsOnly(ConnectorConformance):
+class TestLegsOnly(Searches):
     """All fusions and all MaxSim composed by the planner."""
 
     @pytest.fixture
@@ -82,7 +88,7 @@ class TestLegsOnly(ConnectorConformance):
 
 
 @pytest.mark.slow
-class TestSomeFusion(ConnectorConformance):
+class TestSomeFusion(Searches):
     """Some native, some composed, some scanned because of a filter."""
 
     @pytest.fixture
@@ -91,7 +97,8 @@ class TestSomeFusion(ConnectorConformance):
             yield connector
 
 
-class TestStoresOnly(ConnectorConformance):
+@pytest.mark.slow
+class TestStoresOnly(Searches):
     """Every query scanned and scored by the planner."""
 
     @pytest.fixture
