@@ -45,10 +45,17 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-CORE = {path: set(imports(path)) for path in sorted(PACKAGE.rglob("*.py"))}
-CONNECTORS = {
-    path: set(imports(path)) for path in sorted((ROOT / "connectors").glob("*/m3connect_*/**/*.py"))
-}
+@pytest.fixture(scope="module")
+def core():
+    """What each file of the core imports."""
+    return {path: set(imports(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@pytest.fixture(scope="module")
+def connectors():
+    """What each file of a connector imports."""
+    files = sorted((ROOT / "connectors").glob("*/m3connect_*/**/*.py"))
+    return {path: set(imports(path)) for path in files}
 
 
 def module(path):
@@ -64,7 +71,7 @@ def part(path):
 
 def core_parts(names):
     """The parts of the core among imported names: the second word of ``m3connect.x.y``."""
-    known = {part(path) for path in CORE}
+    known = {part(path) for path in PACKAGE.iterdir()}
     words = (name.split(".") for name in names)
     return {word[1] for word in words if word[0] == "m3connect" and len(word) > 1} & known
 
@@ -86,11 +93,11 @@ def test_the_page_lists_what_is_there():
     assert all((ROOT / folder).is_dir() for folder in OUTSIDE)
 
 
-def test_the_core_imports_in_one_direction():
+def test_the_core_imports_in_one_direction(core):
     """A part imports itself and what its row allows."""
     wrong = {
         module(path): sorted(core_parts(names) - ALLOWED[part(path)] - {part(path)})
-        for path, names in CORE.items()
+        for path, names in core.items()
         if part(path) not in FACES and path.name != "__main__.py"
     }
     assert not {name: parts for name, parts in wrong.items() if parts}
@@ -102,21 +109,21 @@ def test_the_rules_allow_no_circle():
     assert set(order) == set(ALLOWED), "a row allows a part that has no row"
 
 
-def test_no_file_imports_itself_through_others():
+def test_no_file_imports_itself_through_others(core):
     """Neither inside a part nor between parts is there a circle, imports in functions included."""
-    known = {module(path) for path in CORE}
+    known = {module(path) for path in core}
     graph = defaultdict(set)
-    for path, names in CORE.items():
+    for path, names in core.items():
         files = {name if name in known else name.rpartition(".")[0] for name in names}
         graph[module(path)] = files & known - {module(path)}
     TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
-def test_only_model_training_and_the_torch_backend_import_torch():
+def test_only_model_training_and_the_torch_backend_import_torch(core):
     """Torch stays out of everything that the quick start runs."""
     wrong = [
         where.as_posix()
-        for path, names in CORE.items()
+        for path, names in core.items()
         if libraries(names) & {"torch", "transformers"}
         for where in [path.relative_to(PACKAGE)]
         if not {where.parts[0], where.as_posix()} & TORCH_HOMES
@@ -124,17 +131,17 @@ def test_only_model_training_and_the_torch_backend_import_torch():
     assert not wrong
 
 
-def test_the_core_imports_no_driver():
+def test_the_core_imports_no_driver(core):
     """Database drivers belong to the connectors."""
-    assert not [module(path) for path, names in CORE.items() if libraries(names) & DRIVERS]
+    assert not [module(path) for path, names in core.items() if libraries(names) & DRIVERS]
 
 
-def test_a_connector_imports_only_the_contract():
+def test_a_connector_imports_only_the_contract(connectors):
     """A connector knows the contract, what it speaks of and what connectors are built of, and nothing else."""
-    assert len({path.parts[-2] for path in CONNECTORS}) >= 3
+    assert len({path.parts[-2] for path in connectors}) >= 3
     wrong = {
         str(path.relative_to(ROOT)): sorted(core_parts(names) - CONNECTOR_MAY_IMPORT)
-        for path, names in CONNECTORS.items()
+        for path, names in connectors.items()
     }
     assert not {name: parts for name, parts in wrong.items() if parts}
 

@@ -56,7 +56,7 @@ def run(docs, connector, **options):
     return report, encoder.encoded
 
 
-@settings(max_examples=60)
+@settings(max_examples=min(60, settings().max_examples))
 @given(
     st.lists(versions, min_size=3, max_size=3),
     st.lists(versions, min_size=3, max_size=3),

@@ -25,7 +25,7 @@ ROUTES = (
     "/v1/m3/embeddings", "/v1/search", "/v1/explain", "/v1/passages", "/v1/ingest", "/v1/delete",
     "/v1/embeddings", "/v1/rerank", "/", "/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity",
 )  # fmt: skip
-EXAMPLES = 30  # of each route: a request takes milliseconds
+EXAMPLES = min(30, settings().max_examples)  # of each route: a request takes milliseconds
 TEXT = st.text(st.characters(exclude_categories=()), max_size=9)  # halves of surrogate pairs, too
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
