@@ -13,6 +13,7 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.conformance import ConnectorConformance
 from m3connect.testing.conformance.capability import CapabilityTests
 from m3connect.testing.conformance.searching import SearchTests
+from m3connect.testing.conformance.tenancy import TenantTests
 from m3connect.types import Hit, Query
 
 
@@ -73,7 +74,7 @@ class TestMemory(ConnectorConformance):
             yield connector
 
 
-class Searches(SearchTests, CapabilityTests):
+class Searches(SearchTests, TenantTests, CapabilityTests):
     """What an engine's capabilities decide; the rest of the suite would do the same again."""
 
 
