@@ -116,6 +116,7 @@ def mcp(
     ] = 8001,
     scope: Scope = None,
     writable: Writable = False,
+    reranker: RerankerName = None,
     where: Target,
     model: CompressedModel,
     printed: Output,
@@ -131,7 +132,7 @@ def mcp(
         raise ConfigError(f'{error}: pip install "m3connect[mcp]"') from error
 
     del printed  # stdout belongs to the protocol; --json is for errors
-    with _service(where, model, writable=writable) as service:
+    with _service(where, model, writable=writable, reranker=reranker) as service:
         server = create_server(service, scope=scope or None)
         if transport == "stdio":
             server.run("stdio")
@@ -182,18 +183,21 @@ def _access(file: Path | None, scope: str | None) -> Access:
     """Keys of the file and the environment; ``scope`` binds those that have none of their own.
 
     Raises:
-        ConfigError: a scope without a key, or a key that is too weak.
+        ConfigError: a scope without a key, a key that is too weak, or one that stands twice.
     """
     from m3connect.serving.access import Access
 
-    keys: dict[str, str | None] = {}
+    given: list[tuple[str, str | None]] = []
     if file is not None:
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_text(encoding="utf-8-sig").splitlines():
             key, _, bound = line.strip().partition(" ")
             if key and not key.startswith("#"):
-                keys[key] = bound.strip() or scope
+                given.append((key, bound.strip() or scope))
     if os.environ.get(KEY):
-        keys[os.environ[KEY]] = scope
-    if scope and not keys:
+        given.append((os.environ[KEY], scope))
+    if scope and not given:
         raise ConfigError(f"--scope binds keys: set {KEY} or give --key-file FILE")
+    keys = dict(given)
+    if len(keys) < len(given):  # one of them might be bound to less than the other
+        raise ConfigError(f"a key stands twice in {file} or there and in {KEY}: leave one of them")
     return Access.of(keys)

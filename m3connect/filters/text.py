@@ -93,7 +93,8 @@ class _Parser:
         self.text = text
         self.tokens: list[tuple[str, str, int]] = []
         position = 0
-        while position < len(text.rstrip()):
+        end = len(text.rstrip())
+        while position < end:
             token = _TOKEN.match(text, position)
             if token is None or token.lastgroup is None:
                 start = len(text) - len(text[position:].lstrip())

@@ -144,9 +144,19 @@ def reranked(hits: Sequence[Hit], text: str, reranker: Reranker) -> list[Hit]:
     """
     if not hits:
         return []
-    scores = np.asarray(reranker(text, [stored_text(hit.payload) for hit in hits]), float)
-    if scores.shape != (len(hits),) or not np.isfinite(scores).all():
-        raise InputError(f"the reranker gave no finite score for each of {len(hits)} passages")
-    scored = [replace(hit, score=float(score)) for hit, score in zip(hits, scores, strict=True)]
+    scores = scores_of(reranker, text, [stored_text(hit.payload) for hit in hits])
+    scored = [replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
     scored.sort(key=lambda hit: (-hit.score, hit.id))
     return ranked(scored)
+
+
+def scores_of(reranker: Reranker, text: str, passages: Sequence[str]) -> list[float]:
+    """A reranker's score of each passage.
+
+    Raises:
+        InputError: it does not give one number a passage.
+    """
+    scores = np.asarray(reranker(text, passages), float)
+    if scores.shape != (len(passages),) or not np.isfinite(scores).all():
+        raise InputError(f"the reranker gave no finite score for each of {len(passages)} passages")
+    return [float(score) for score in scores]

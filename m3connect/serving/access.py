@@ -42,10 +42,11 @@ class Access:
         """Whether a request with this ``Authorization`` header may pass, and its filter."""
         if not self.scopes:
             return True, None
-        given = (authorization or "").removeprefix("Bearer ").encode(errors="replace")
+        kind, _, key = (authorization or "").partition(" ")
+        given = (key if kind.lower() == "bearer" else "").strip().encode(errors="replace")
         passed, scope = False, None
-        for key, bound in self.scopes.items():  # every key is compared: time tells nothing
-            if hmac.compare_digest(key.encode(), given):
+        for known, bound in self.scopes.items():  # every key is compared: time tells nothing
+            if hmac.compare_digest(known.encode(), given):
                 passed, scope = True, bound
         return passed, scope
 
@@ -80,7 +81,7 @@ def is_loopback(host: str) -> bool:
     >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
     (True, True, False)
     """
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ip_address(host.strip("[]")).is_loopback

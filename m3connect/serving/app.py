@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3connect.errors import (
     AuthError,
@@ -100,40 +103,62 @@ def create_app(service: Service, *, host: str = "127.0.0.1", page: bool | Path =
             _add_file(app, path, folder / name, kind)
         _add_file(app, "/parts.js", _PAGE / "parts.js", "text/javascript")
     _add_errors(app)
-    guard = _Guard(service, loopback=is_loopback(host), metrics=metrics)
-    app.middleware("http")(guard)
+    app.add_middleware(_Guard, service=service, loopback=is_loopback(host), metrics=metrics)
     return app
 
 
 class _Guard:
     """Before a request: host, key, size. After it: time limit, headers, one log line without texts."""
 
-    def __init__(self, service: Service, *, loopback: bool, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, service: Service, loopback: bool, metrics: Metrics) -> None:
+        self._app = app
         self._service = service
         self._loopback = loopback
         self._metrics = metrics
 
-    async def __call__(
-        self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        started = time.perf_counter()
-        refused = self._refused(request)
-        if refused is not None:
-            response: Response = _error(request, *refused)
-        else:
-            try:
-                async with asyncio.timeout(self._service.limits.seconds):
-                    response = await call_next(request)
-            except TimeoutError:
-                response = _error(
-                    request, 504, f"not done within {self._service.limits.seconds:g} seconds"
-                )
-        response.headers.update(_SAFE_HEADERS)
-        seconds = time.perf_counter() - started
-        route = getattr(request.scope.get("route"), "path", "-")
-        self._metrics.count(route, response.status_code, seconds)
-        _LOG.info("%s %s %s %.1f ms", request.method, route, response.status_code, 1e3 * seconds)
-        return response
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, request, status = time.perf_counter(), Request(scope), 0
+        seconds = self._service.limits.seconds
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if not limit.expired():
+                    limit.reschedule(None)  # an answer that has begun may take its time
+                MutableHeaders(scope=message).update(_SAFE_HEADERS)
+            await send(message)
+
+        async def answer(status: int, message: str) -> None:
+            await _error(request, status, message)(scope, receive, noted)
+
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                try:
+                    if refused := self._refused(request):
+                        await answer(*refused)
+                    else:
+                        await self._app(scope, receive, noted)
+                except ClientDisconnect:
+                    status = 499  # nobody is there to read it
+                except Exception as error:
+                    _LOG.exception("unexpected error", exc_info=error)
+                    if status:  # half an answer must not look like a whole one
+                        raise
+                    await answer(500, f"unexpected {type(error).__name__}; the log says more")
+        except TimeoutError:
+            if status:
+                raise
+            await answer(504, f"not done within {seconds:g} seconds")
+        finally:
+            spent = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "-")
+            self._metrics.count(route, status, spent)
+            _LOG.info("%s %s %s %.1f ms", request.method, route, status, 1e3 * spent)
 
     def _refused(self, request: Request) -> tuple[int, str] | None:
         if self._loopback and not _is_own_name(request.headers.get("host", "")):
@@ -147,7 +172,7 @@ class _Guard:
         size = request.headers.get("content-length", "")
         limit = self._service.limits.body_bytes
         if request.method in {"POST", "PUT", "PATCH"}:
-            if not size.isdigit():
+            if not size.isdecimal():
                 return 411, "Content-Length is needed"
             if int(size) > limit:
                 return 413, f"the body has {size} bytes; the limit is {limit}"
@@ -163,7 +188,7 @@ def _add_file(app: FastAPI, path: str, file: Path, kind: str) -> None:
     def send() -> FileResponse:  # takes nothing: what a route takes, a request can set
         return FileResponse(file, media_type=kind)
 
-    app.add_api_route(path, send, include_in_schema=False)
+    app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -186,12 +211,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return _error(request, error.status_code, str(error.detail))
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        _LOG.exception("unexpected error", exc_info=error)
-        return _error(request, 500, f"unexpected {type(error).__name__}; the log says more")
+        response = _error(request, error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})  # of a 405: which methods there are
+        return response
 
 
 def _error(request: Request, status: int, message: str) -> JSONResponse:
@@ -202,7 +224,8 @@ def _error(request: Request, status: int, message: str) -> JSONResponse:
         body = tei.ErrorResponse(error=message, error_type=tei.ERROR_TYPES.get(status, "Backend"))
     else:  # OpenAI's shape: its clients show nothing else
         body = ErrorResponse(error=ErrorDetail(message=message, type=kind))
-    return JSONResponse(body.model_dump(), status)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse(body.model_dump(), status, headers)
 
 
 _KINDS = {

@@ -13,10 +13,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from m3connect.contract import Encoder, Kind, ModelInfo
 from m3connect.errors import M3ConnectError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from m3connect.model.config import M3Config
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _BYTES_PER_TOKEN = 4
 """UTF-8 bytes that make about one token; only the size of a batch depends on it."""
 
@@ -50,6 +52,35 @@ class _Job:
     legs: tuple[Leg, ...]
     tokens: int
     embeddings: Future[Embeddings]
+
+
+class Threads:
+    """Threads for what blocks, with a bound to what may wait for one.
+
+    Args:
+        threads: at work at a time; most of them wait for the encoder or a database.
+        waiting: beside those; more are refused.
+    """
+
+    def __init__(self, *, threads: int = 32, waiting: int = 256) -> None:
+        self._pool = ThreadPoolExecutor(threads, "m3connect-service")
+        self._room = threading.BoundedSemaphore(threads + waiting)
+
+    def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """A call in a thread; cancelled before its turn, it is not made.
+
+        Raises:
+            Busy: too much is waiting.
+        """
+        if not self._room.acquire(blocking=False):
+            raise Busy(1.0)
+        future = self._pool.submit(function, *args, **kwargs)
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def close(self) -> None:
+        """Finish what runs; what waits is not begun."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 class BatchingEncoder:
@@ -216,3 +247,38 @@ class BatchingEncoder:
             rows = embeddings[start : start + len(job.texts)]
             start += len(job.texts)
             job.embeddings.set_result(rows.only(job.legs))
+
+
+class Asked:
+    """An encoder for one search, whose query was encoded before, in company.
+
+    Searches of one collection take turns; encoded within its turn, a query would be alone in its pass.
+    Satisfies :class:`m3connect.contract.Encoder`.
+
+    Args:
+        encoder: for everything else.
+        query: the text.
+        embeddings: its own, of all representations that the model makes.
+    """
+
+    def __init__(self, encoder: BatchingEncoder, query: str, embeddings: Embeddings) -> None:
+        self._encoder = encoder
+        self._query = query
+        self._embeddings = embeddings
+        self.info = encoder.info
+        self.config = encoder.config
+        self.term = encoder.term
+        self.tokens = encoder.tokens
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._encoder.tokenizer
+
+    def encode(
+        self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Embeddings:
+        """The query's embeddings, or those of other texts."""
+        if kind == "query" and list(texts) == [self._query]:
+            return self._embeddings.only(legs)
+        return self._encoder.encode(texts, kind=kind, legs=legs)

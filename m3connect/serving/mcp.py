@@ -5,10 +5,9 @@ Read-only unless the service is writable. Tools answer with the same values as t
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable
 from importlib.metadata import version
-from typing import Annotated, Literal, ParamSpec, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -32,8 +31,8 @@ from m3connect.serving.schemas import (
     SearchResponse,
 )
 from m3connect.serving.service import Service
+from m3connect.serving.waiting import in_thread
 
-P = ParamSpec("P")
 R = TypeVar("R")
 _READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 _WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False)
@@ -46,6 +45,15 @@ Query = Annotated[str, Field(description="A question or keywords.")]
 CollectionName = Annotated[str | None, Field(description="One of list_collections; default first.")]
 FilterText = Annotated[
     str | None, Field(description="""Such as: lang == "de" and year >= 2020 and not draft exists""")
+]
+
+Expand = Annotated[
+    Literal["nothing", "neighbours", "parent"],
+    Field(description="Give with each hit the passages around it, or its whole document."),
+]
+GroupByDocument = Annotated[bool, Field(description="The best passage of each document alone.")]
+Rerank = Annotated[
+    bool, Field(description="Order by a cross-encoder: slower and more exact, if there is one.")
 ]
 
 
@@ -66,7 +74,9 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
         mode: ModeName = "hybrid",
         filter: FilterText = None,  # noqa: A002 - the field's word
         limit: Annotated[int, Field(ge=1, le=50)] = 8,
-        expand: Literal["nothing", "neighbours", "parent"] = "nothing",
+        expand: Expand = "nothing",
+        group_by_document: GroupByDocument = False,
+        rerank: Rerank = False,
     ) -> SearchResponse:
         """Find the passages that answer a query, best first."""
         request = SearchRequest(
@@ -76,8 +86,10 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
             filter=filter,
             limit=limit,
             expand=expand,
+            group_by_document=group_by_document,
+            rerank=rerank,
         )
-        return await _answer(operations.search, service, request, bound)
+        return await _answer(operations.search(service, request, bound))
 
     @server.tool(annotations=_READS)
     async def explain(
@@ -96,7 +108,7 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
             limit=limit,
             explain=True,
         )
-        return await _answer(operations.search, service, request, bound)
+        return await _answer(operations.search(service, request, bound))
 
     @server.tool(annotations=_READS)
     async def fetch_document(
@@ -105,7 +117,7 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
     ) -> list[Passage]:
         """Read a whole document, passage by passage."""
         request = PassagesRequest(document_id=document_id, collection=collection)
-        return await _answer(operations.passages, service, request, bound)
+        return await _answer(in_thread(operations.passages, service, request, bound))
 
     @server.tool(annotations=_READS)
     async def neighbours(
@@ -121,17 +133,20 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
             last=position + distance,
             collection=collection,
         )
-        return await _answer(operations.passages, service, request, bound)
+        return await _answer(in_thread(operations.passages, service, request, bound))
 
     @server.tool(annotations=_READS)
     async def list_collections() -> list[CollectionSummary]:
         """What can be searched, with the number of passages and the fields to filter by."""
-        return [await _answer(operations.summary, service, name, bound) for name in service.names]
+        return [
+            await _answer(in_thread(operations.summary, service, name, bound))
+            for name in service.names
+        ]
 
     @server.tool(annotations=_READS)
     async def count(filter: FilterText = None, collection: CollectionName = None) -> int:  # noqa: A002
         """How many passages meet a filter."""
-        return await _answer(operations.count, service, collection, filter, bound)
+        return await _answer(in_thread(operations.count, service, collection, filter, bound))
 
     if service.writable and bound is None:
         _add_writing(server, service)
@@ -145,18 +160,18 @@ def _add_writing(server: MCPServer, service: Service) -> None:
     ) -> IngestResponse:
         """Add documents, or replace those with the same ids."""
         request = IngestRequest(documents=documents, collection=collection)
-        return await _answer(operations.ingest, service, request)
+        return await _answer(in_thread(operations.ingest, service, request))
 
     @server.tool(annotations=_WRITES)
     async def delete(document_ids: list[str], collection: CollectionName = None) -> DeleteResponse:
         """Delete documents by id."""
         request = DeleteRequest(document_ids=document_ids, collection=collection)
-        return await _answer(operations.delete, service, request)
+        return await _answer(in_thread(operations.delete, service, request))
 
 
-async def _answer(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run what blocks in a thread; the agent reads our errors, and no others."""
+async def _answer(work: Awaitable[R]) -> R:
+    """What a call gives; the agent reads our errors, and no others."""
     try:
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await work
     except M3ConnectError as error:
         raise ToolError(str(error)) from error

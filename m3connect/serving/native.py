@@ -77,13 +77,13 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/search")
     async def search(body: SearchRequest, request: Request) -> SearchResponse:
         """Find passages. Every search obeys the filter that the caller's key is bound to."""
-        return await in_thread(operations.search, service, body, request.state.scope)
+        return await operations.search(service, body, request.state.scope, request)
 
     @routes.post("/v1/explain")
     async def explain(body: SearchRequest, request: Request) -> SearchResponse:
         """The same, with what each leg, term and token adds to each score."""
         asked = body.model_copy(update={"explain": True})
-        return await in_thread(operations.search, service, asked, request.state.scope)
+        return await operations.search(service, asked, request.state.scope, request)
 
     @routes.get("/v1/collections")
     async def collections(request: Request) -> list[CollectionSummary]:

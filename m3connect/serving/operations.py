@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import EVERY_TENANT, F, Filter, parse
@@ -14,6 +14,7 @@ from m3connect.ingestion import ingest as ingest_documents
 from m3connect.searching.modes import parse_mode
 from m3connect.searching.search import search as search_collection
 from m3connect.serving.access import narrowed
+from m3connect.serving.batching import Asked
 from m3connect.serving.schemas import (
     CollectionSummary,
     DeleteRequest,
@@ -28,7 +29,15 @@ from m3connect.serving.schemas import (
     SearchResponse,
 )
 from m3connect.serving.service import Service
+from m3connect.serving.waiting import embeddings_of, in_thread
 from m3connect.types import LEGS, Document, Hit
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+
+_AT_A_TIME = 16
+"""Documents that are ingested in one turn of the collection."""
 
 
 class NotEnabled(InputError):
@@ -47,18 +56,32 @@ def require_writable(service: Service, scope: Filter | None) -> None:
         raise NotEnabled("a key that is bound to a filter cannot change documents")
 
 
-def search(service: Service, body: SearchRequest, scope: Filter | None) -> SearchResponse:
-    """Find passages within a scope; with explanations where asked for."""
+async def search(
+    service: Service, body: SearchRequest, scope: Filter | None, request: Request | None = None
+) -> SearchResponse:
+    """Find passages within a scope; with explanations where asked for.
+
+    The query is encoded before it is the collection's turn, together with others that wait.
+    """
     service.limits.check([body.query], "query")
     if max(body.offset + body.limit, body.depth or 0, body.pool or 0) > service.limits.hits:
         raise InputError(f"offset + limit, depth and pool go up to {service.limits.hits} here")
-    condition = narrowed(scope, parse(body.filter) if body.filter else None)
+    condition = narrowed(scope, _parsed(service, body.filter))
     if body.rerank and service.reranker is None:
         raise NotEnabled("this service has no cross-encoder; start it with --reranker NAME")
+    legs = service.encoder.info.fingerprint.legs
+    made = await embeddings_of(service, request, [body.query], kind="query", legs=legs)
+    asked = Asked(service.encoder, body.query, made)
+    return await in_thread(_searched, service, body, condition, asked)
+
+
+def _searched(
+    service: Service, body: SearchRequest, condition: Filter | None, asked: Asked
+) -> SearchResponse:
     with service.collection(body.collection) as connector:
         hits = search_collection(
             connector,
-            service.encoder,
+            asked,
             body.query,
             mode=body.mode,
             filter=condition,
@@ -138,18 +161,21 @@ def summary(service: Service, name: str, scope: Filter | None) -> CollectionSumm
 
 
 def ingest(service: Service, body: IngestRequest) -> IngestResponse:
-    """Add or replace documents."""
+    """Add or replace documents, a few at a time: searches of the collection take turns with them."""
     documents = [Document(d.id, d.text, d.metadata, d.format) for d in body.documents]
-    with service.collection(body.collection) as connector, TemporaryDirectory() as folder:
+    made = IngestResponse(written=0, unchanged=0, failed=[])
+    with TemporaryDirectory() as folder:
         letters = Path(folder) / "dead-letters.jsonl"
-        report = ingest_documents(documents, service.encoder, connector, dead_letters=letters)
+        for start in range(0, len(documents), _AT_A_TIME):
+            few = documents[start : start + _AT_A_TIME]
+            with service.collection(body.collection) as connector:
+                report = ingest_documents(few, service.encoder, connector, dead_letters=letters)
+            made.written += report.written
+            made.unchanged += report.unchanged
         lines = letters.read_text(encoding="utf-8").splitlines() if letters.exists() else []
     failed = [json.loads(line) for line in lines]
-    return IngestResponse(
-        written=report.written,
-        unchanged=report.unchanged,
-        failed=[{"id": f.get("id") or "", "reason": f["reason"]} for f in failed],
-    )
+    made.failed = [{"id": f.get("id") or "", "reason": f["reason"]} for f in failed]
+    return made
 
 
 def delete(service: Service, body: DeleteRequest) -> DeleteResponse:
@@ -162,5 +188,13 @@ def delete(service: Service, body: DeleteRequest) -> DeleteResponse:
 
 def count(service: Service, collection: str | None, text: str | None, scope: Filter | None) -> int:
     """How many records meet a filter within a scope."""
+    condition = _parsed(service, text)
     with service.collection(collection) as connector:
-        return connector.count(narrowed(scope, parse(text) if text else None))
+        return connector.count(narrowed(scope, condition))
+
+
+def _parsed(service: Service, text: str | None) -> Filter | None:
+    if not text:
+        return None
+    service.limits.check([text], "filter")
+    return parse(text)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from m3connect.contract import Connector, Encoder, Reranker
 from m3connect.errors import InputError
 from m3connect.serving.access import Access
-from m3connect.serving.batching import BatchingEncoder
+from m3connect.serving.batching import BatchingEncoder, Threads
 
 MIB = 1024 * 1024
 
@@ -87,6 +87,7 @@ class Service:
         queue_tokens: int = 262_144,
     ) -> None:
         self.encoder = BatchingEncoder(encoder, window=window, queue_tokens=queue_tokens)
+        self.threads = Threads()
         self.access = access or Access()
         self.limits = limits or Limits()
         self.writable = writable
@@ -122,6 +123,7 @@ class Service:
 
     def close(self) -> None:
         """Finish what waits, then close the collections."""
+        self.threads.close()
         self.encoder.close()
         for opened in self._open.values():
             with opened.lock:

@@ -1,7 +1,7 @@
 """The routes of text-embeddings-inference, so that its clients need no change, and ``/v1/rerank``.
 
-``/embed_all`` gives token vectors and ``/rerank`` scores pairs with the fused M3 score, both from the
-one encoder. Shapes: https://huggingface.github.io/text-embeddings-inference
+``/embed_all`` gives token vectors; ``/rerank`` scores by the service's reranker, and where it has none by the
+fused score of the one encoder. Shapes: https://huggingface.github.io/text-embeddings-inference
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from m3connect.contract import Reranker
 from m3connect.errors import InputError
 from m3connect.searching import modes, scoring
+from m3connect.searching.refining import scores_of
 from m3connect.serving import schemas
 from m3connect.serving.openai import narrowed
 from m3connect.serving.service import Service
-from m3connect.serving.waiting import embeddings_of
+from m3connect.serving.waiting import embeddings_of, in_thread
 from m3connect.types import LEGS, Embeddings, FloatArray
 
 PATHS = {"/", "/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity", "/info"}
@@ -128,7 +130,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/rerank")
     async def rerank(body: Rerank, request: Request) -> list[dict[str, Any]]:
-        """Texts by the fused score of all three representations, best first."""
+        """Texts by the service's reranker, or by the fused score of all three; best first."""
         scores = await _pair_scores(
             service, request, body.query, body.texts, truncate=body.truncate
         )
@@ -154,7 +156,7 @@ def router(service: Service) -> APIRouter:
         scores = await _pair_scores(service, request, body.query, texts)
         best = np.argsort(-scores, kind="stable").tolist()[: body.top_n]
         return {
-            "model": service.encoder.info.name,
+            "model": body.model or ("reranker" if service.reranker else service.encoder.info.name),
             "results": [
                 {"index": row, "relevance_score": float(scores[row])}
                 | ({"document": {"text": texts[row]}} if body.return_documents else {})
@@ -186,9 +188,15 @@ def router(service: Service) -> APIRouter:
 async def _pair_scores(
     service: Service, request: Request, query: str, texts: list[str], *, truncate: bool = True
 ) -> FloatArray:
-    """Each text's fused score, with the model's own weights, between 0 and 1 for most models."""
+    """The reranker's scores, on its own scale.
+
+    Without one the fused scores with the model's own weights, between 0 and 1 for most models.
+    """
     service.limits.check([query], "query")
     service.limits.check(texts, "texts")
+    if service.reranker is not None:
+        given = await in_thread(_reranked, service, service.reranker, query, texts)
+        return np.array(given, np.float32)
     legs = service.encoder.info.fingerprint.legs
     asked = await embeddings_of(service, request, [query], kind="query", legs=legs)
     many = await embeddings_of(service, request, texts, kind="passage", legs=legs)
@@ -211,6 +219,10 @@ def _check_whole(service: Service, name: str, embeddings: Embeddings) -> None:
         row = int(embeddings.truncated.argmax())
         limit = service.encoder.info.max_length
         raise InputError(f"{name}[{row}] has more than {limit} tokens; truncate is false")
+
+
+def _reranked(_: Service, reranker: Reranker, query: str, texts: list[str]) -> list[float]:
+    return scores_of(reranker, query, texts)
 
 
 def _listed(inputs: str | list[str]) -> list[str]:

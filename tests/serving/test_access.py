@@ -38,16 +38,31 @@ def test_weak_keys_are_refused(key):
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, bearer("wrong" * 5), bearer(""), {"Authorization": KEY_A[:-1]}]
+    "headers",
+    [
+        {},
+        bearer("wrong" * 5),
+        bearer(""),
+        {"Authorization": KEY_A},
+        {"Authorization": "Basic " + KEY_A},
+    ],
 )
 @pytest.mark.parametrize(
     "path", ["/v1/collections", "/info", "/metrics", "/openapi.json", "/nothing"]
 )
 def test_without_a_key_nothing_is_told(guarded, headers, path):
     """Every path but the health check and the page asks for the key, encoding at / included."""
-    assert guarded.get(path, headers=headers).status_code == 401
+    refused = guarded.get(path, headers=headers, params={"key": MASTER, "api_key": MASTER})
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert guarded.options(path, headers=headers).status_code == 401
     assert guarded.post("/", json={"inputs": "x"}, headers=headers).status_code == 401
     assert guarded.get("/health", headers=headers).status_code == 200
+
+
+def test_a_key_is_taken_as_the_standard_writes_it(guarded):
+    """The scheme's case does not matter."""
+    assert guarded.get("/info", headers={"authorization": f"bearer {KEY_A}"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/parts.js"])
@@ -111,6 +126,17 @@ def test_a_foreign_page_does_not_reach_a_local_service(client):
     )
 
 
+def test_a_foreign_page_cannot_write_to_a_local_service(serve):
+    """What a page of any origin may send without asking is not read as JSON: no type, or that of a form."""
+    client = serve(writable=True)
+    for kind in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "multipart/form-data"}):
+        request = client.build_request("POST", "/v1/delete", content=b'{"document_ids": ["keys"]}')
+        request.headers.pop("content-type", None)
+        request.headers.update(kind)
+        assert client.send(request).status_code == 422
+    assert client.get("/v1/collections").json()[0]["records"] == 3
+
+
 def test_limits_are_named(serve):
     """Too large, too many, too long, too deep: each is refused with its limit."""
     client = serve(limits=Limits(body_bytes=2000, texts=2, text_bytes=100, hits=5))
@@ -120,6 +146,12 @@ def test_limits_are_named(serve):
         ("/v1/m3/embeddings", {"input": ["a", "x" * 101]}, 400, "input[1] has 101 bytes"),
         ("/v1/m3/embeddings", {"input": []}, 400, "no text"),
         ("/v1/search", {"query": "x", "limit": 6}, 400, "up to 5"),
+        (
+            "/v1/search",
+            {"query": "x", "limit": 1, "filter": "a == 1 and " * 10},
+            400,
+            "filter[0] has 110",
+        ),
     ):
         answer = client.post(path, json=body)
         assert answer.status_code == status

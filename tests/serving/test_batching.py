@@ -1,12 +1,24 @@
 """Many callers, few passes."""
 
+import socket
 import threading
+import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
-from m3connect.serving.batching import BatchingEncoder, Busy
+pytest.importorskip("fastapi")
+from starlette.testclient import TestClient
+
+from m3connect.ingestion import ingest
+from m3connect.serving.app import create_app
+from m3connect.serving.batching import BatchingEncoder, Busy, Threads
+from m3connect.serving.service import Limits, Service
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Document
+from tests.browser import running
 
 
 class Held(HashEncoder):
@@ -137,3 +149,89 @@ def test_queries_and_passages_are_encoded_apart(held):
         for job in jobs:
             job.result()
     assert sorted(kinds) == ["passage", "query"]
+
+
+def wait_for(condition):
+    """Until it holds, at most ten seconds."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def waiting(service):
+    """How many requests wait for the encoder."""
+    return len(service.encoder._jobs)
+
+
+def test_searches_at_once_share_a_pass(held):
+    """A query is encoded before its search's turn: sixteen searches of one collection are two passes."""
+    connector = MemoryConnector(collection="notes")
+    ingest([Document("keys", "Keys are rotated.")], HashEncoder(), connector)
+    service = Service(held, {"notes": lambda: connector})
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+
+        def search(number):
+            return client.post("/v1/search", json={"query": f"keys {number}"}).json()["hits"]
+
+        with ThreadPoolExecutor(16) as pool:
+            first = pool.submit(search, 0)
+            assert held.started.wait(10)
+            others = [pool.submit(search, number) for number in range(1, 16)]
+            wait_for(lambda: waiting(service) == 15)
+            held.release.set()
+            for answer in (first, *others):
+                assert [hit["document_id"] for hit in answer.result()] == ["keys"]
+    assert len(held.batches) == 2
+
+
+def test_what_takes_too_long_is_not_computed(held):
+    """A request whose time is over is answered so, and leaves the queue."""
+    service = Service(held, {}, limits=Limits(seconds=0.1))
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        for text in ("first", "gone"):
+            answer = client.post("/v1/embeddings", json={"input": text})
+            assert answer.status_code == 504
+            assert "within 0.1 seconds" in answer.json()["error"]["message"]
+        held.release.set()
+    assert held.batches == [["first"]]
+
+
+def test_a_client_that_left_is_not_computed_for(held):
+    """Over a real connection, for embeddings and for searches."""
+    service = Service(held, {"notes": MemoryConnector})
+    with running(create_app(service)) as address:
+        place = (urlsplit(address).hostname, urlsplit(address).port)
+
+        def ask(path, body):
+            client = socket.create_connection(place)
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            return client
+
+        clients = [ask("/v1/embeddings", '{"input": "first"}')]
+        assert held.started.wait(10)
+        clients.append(ask("/v1/embeddings", '{"input": "gone"}'))
+        clients.append(ask("/v1/search", '{"query": "gone"}'))
+        wait_for(lambda: waiting(service) == 2)
+        for client in clients:
+            client.close()
+        wait_for(lambda: all(job.embeddings.cancelled() for job in service.encoder._jobs))
+        held.release.set()
+    assert held.batches == [["first"]]
+
+
+def test_threads_are_bounded():
+    """Beyond their bound calls are refused; one that was cancelled makes room and is not made."""
+    threads, release, made = Threads(threads=1, waiting=1), threading.Event(), []
+    running_one = threads.submit(release.wait, 10)
+    waits = threads.submit(made.append, "cancelled")
+    with pytest.raises(Busy):
+        threads.submit(made.append, "refused")
+    assert waits.cancel()
+    last = threads.submit(made.append, "made")
+    release.set()
+    assert running_one.result(10)
+    last.result(10)
+    threads.close()
+    assert made == ["made"]

@@ -11,6 +11,7 @@ import pytest
 
 from m3connect.cli import main
 from m3connect.cli.serve import KEY
+from m3connect.errors import ConfigError
 
 httpx = pytest.importorskip("httpx")
 
@@ -80,3 +81,6 @@ def test_keys_come_from_a_file_and_the_environment(tmp_path, monkeypatch):
     scopes = _access(file, "public == true").scopes
     assert scopes["a" * 20] == parse('tenant == "a"')
     assert scopes["b" * 20] == scopes["e" * 20] == parse("public == true")
+    file.write_text(f'{"a" * 20} tenant == "a"\n{"a" * 20}\n')
+    with pytest.raises(ConfigError, match="stands twice"):
+        _access(file, None)

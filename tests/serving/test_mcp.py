@@ -16,8 +16,8 @@ def tools(encoder, collection):
 
     services = []
 
-    def call(name=None, arguments=None, *, writable=False, scope=None):
-        service = Service(encoder, {"notes": lambda: collection}, writable=writable)
+    def call(name=None, arguments=None, *, scope=None, **options):
+        service = Service(encoder, {"notes": lambda: collection}, **options)
         services.append(service)
 
         async def ask():
@@ -46,6 +46,22 @@ def test_search_answers_with_hits(tools):
     answer = tools("search", {"query": "rotated keys", "limit": 2})
     assert not answer.is_error
     assert answer.structured_content["hits"][0]["document_id"] == "keys"
+
+
+def test_hits_are_grouped_and_reranked(tools):
+    """As over HTTP; without a cross-encoder the agent is told."""
+    documents = [{"id": "keys", "text": "Keys are rotated. " * 200}]
+    tools("store", {"documents": documents}, writable=True)
+    asked = {"query": "keys rotated", "limit": 3}
+    hits = tools("search", asked | {"group_by_document": True}).structured_content["hits"]
+    assert sorted(hit["document_id"] for hit in hits) == ["backups", "holidays", "keys"]
+
+    def holidays(query, passages):
+        return ["portal" in passage for passage in passages]
+
+    hits = tools("search", asked | {"rerank": True}, reranker=holidays).structured_content["hits"]
+    assert hits[0]["document_id"] == "holidays"
+    assert "no cross-encoder" in tools("search", asked | {"rerank": True}).content[0].text
 
 
 def test_a_scope_holds_for_every_tool(tools):

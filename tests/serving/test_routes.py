@@ -184,6 +184,25 @@ def test_rerank_orders_by_the_fused_score(client, encoder):
     assert best == [{"index": 1, "relevance_score": pytest.approx(float(expected.max()))}]
 
 
+def test_a_reranker_takes_the_place_of_the_fused_score(serve, encoder):
+    """A service that has one orders by it, in both dialects, without a pass of the encoder."""
+    client = serve(reranker=lambda query, passages: [float(len(each)) for each in passages])
+    texts = ["keys", "cold winter"]
+    ranked = client.post("/rerank", json={"query": "keys", "texts": texts}).json()
+    assert ranked == [{"index": 1, "score": 11.0}, {"index": 0, "score": 4.0}]
+    best = client.post("/v1/rerank", json={"query": "keys", "documents": texts, "top_n": 1}).json()
+    assert best["results"] == [{"index": 1, "relevance_score": 11.0}]
+    assert encoder.passes == 0
+
+
+def test_a_reranker_that_gives_no_numbers_is_told(serve):
+    """One that fails for a passage is an error, and not a broken answer."""
+    client = serve(reranker=lambda query, passages: [float("nan")] * len(passages))
+    answer = client.post("/rerank", json={"query": "keys", "texts": ["a"]})
+    assert answer.status_code == 400
+    assert "no finite score" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -207,6 +226,8 @@ def test_an_unexpected_error_tells_nothing_but_its_kind(client):
     assert answer.status_code == 500
     assert "explodes" not in answer.text
     assert "ValueError" in answer.json()["error"]["message"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert 'route="/v1/m3/embeddings",status="500"' in client.get("/metrics").text
 
 
 def test_metrics_count_requests_and_passes(client):
