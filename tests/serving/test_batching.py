@@ -199,7 +199,7 @@ def test_what_takes_too_long_is_not_computed(held):
 
 def test_a_client_that_left_is_not_computed_for(held):
     """Over a real connection, for embeddings and for searches."""
-    service = Service(held, {"notes": MemoryConnector})
+    service = Service(held, {"notes": lambda: MemoryConnector(collection="notes")})
     with running(create_app(service)) as address:
         place = (urlsplit(address).hostname, urlsplit(address).port)
 
