@@ -199,8 +199,11 @@ def test_de_morgan(left, right, payload):
 
 def test_a_filter_nested_beyond_reason_is_an_input_error():
     """Deep nesting in the text form is refused, not a crash."""
-    with pytest.raises(InputError, match="nested too deeply"):
-        parse("(" * 100_000 + "a exists" + ")" * 100_000)
+    for text in ("(" * 100_000 + "a exists" + ")" * 100_000, "not " * 101 + "a exists"):
+        with pytest.raises(InputError, match="nested too deeply"):
+            parse(text)
+    deep = parse("not " * 100 + "a exists or b exists")
+    assert matches(deep, {"a": 1})
 
 
 def test_midnight_is_zero_hours():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import overload
 
@@ -37,6 +37,8 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_DEPTH = 100
+"""Of ``not`` and parentheses within each other: whatever walks a filter takes a few calls a level."""
 _COMPARE = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
 
@@ -80,10 +82,7 @@ def parse(text: str) -> Filter:
     Raises:
         InputError: shows where the text stops making sense.
     """
-    try:
-        return _Parser(text).parse()
-    except RecursionError as error:
-        raise InputError(f"filter {text[:40]!r}... is nested too deeply") from error
+    return _Parser(text).parse()
 
 
 class _Parser:
@@ -103,6 +102,7 @@ class _Parser:
             self.tokens.append((token.lastgroup, token[token.lastgroup], token.start()))
             position = token.end()
         self.at = 0
+        self.depth = 0
 
     def parse(self) -> Filter:
         node = self._or()
@@ -124,12 +124,20 @@ class _Parser:
 
     def _not(self) -> Filter:
         if self._take("not"):
-            return Not(self._not())
+            return Not(self._deeper(self._not))
         if self._take("("):
-            node = self._or()
+            node = self._deeper(self._or)
             self._expect(")")
             return node
         return self._comparison()
+
+    def _deeper(self, rule: Callable[[], Filter]) -> Filter:
+        self.depth += 1
+        if self.depth > _DEPTH:
+            raise InputError(f"filter {self.text[:40]!r}... is nested too deeply")
+        node = rule()
+        self.depth -= 1
+        return node
 
     def _comparison(self) -> Filter:
         kind, field, position = self._next("a field")

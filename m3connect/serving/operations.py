@@ -163,19 +163,30 @@ def summary(service: Service, name: str, scope: Filter | None) -> CollectionSumm
 def ingest(service: Service, body: IngestRequest) -> IngestResponse:
     """Add or replace documents, a few at a time: searches of the collection take turns with them."""
     documents = [Document(d.id, d.text, d.metadata, d.format) for d in body.documents]
-    made = IngestResponse(written=0, unchanged=0, failed=[])
-    with TemporaryDirectory() as folder:
-        letters = Path(folder) / "dead-letters.jsonl"
-        for start in range(0, len(documents), _AT_A_TIME):
-            few = documents[start : start + _AT_A_TIME]
-            with service.collection(body.collection) as connector:
+    answer = IngestResponse(written=0, unchanged=0, failed=[])
+    for start in range(0, len(documents), _AT_A_TIME):
+        few = documents[start : start + _AT_A_TIME]
+        with TemporaryDirectory() as folder, service.collection(body.collection) as connector:
+            letters = Path(folder) / "dead-letters.jsonl"
+            try:
                 report = ingest_documents(few, service.encoder, connector, dead_letters=letters)
-            made.written += report.written
-            made.unchanged += report.unchanged
-        lines = letters.read_text(encoding="utf-8").splitlines() if letters.exists() else []
-    failed = [json.loads(line) for line in lines]
-    made.failed = [{"id": f.get("id") or "", "reason": f["reason"]} for f in failed]
-    return made
+            except InputError:
+                failed = _failed(letters)
+                if len(failed) < len(few):
+                    raise
+            else:
+                failed = _failed(letters)
+                answer.written += report.written
+                answer.unchanged += report.unchanged
+        answer.failed += failed
+    return answer
+
+
+def _failed(letters: Path) -> list[dict[str, str]]:
+    """Which documents failed, and why."""
+    lines = letters.read_text(encoding="utf-8").splitlines() if letters.exists() else []
+    told = [json.loads(line) for line in lines]
+    return [{"id": each.get("id") or "", "reason": each["reason"]} for each in told]
 
 
 def delete(service: Service, body: DeleteRequest) -> DeleteResponse:
@@ -196,5 +207,7 @@ def count(service: Service, collection: str | None, text: str | None, scope: Fil
 def _parsed(service: Service, text: str | None) -> Filter | None:
     if not text:
         return None
-    service.limits.check([text], "filter")
+    size, limit = len(text.encode(errors="replace")), service.limits.filter_bytes
+    if size > limit:
+        raise InputError(f"filter has {size} bytes; the limit is {limit}")
     return parse(text)

@@ -23,6 +23,7 @@ class Limits:
         body_bytes: of a request.
         texts: of a request.
         text_bytes: of one text, in UTF-8.
+        filter_bytes: of a filter's text; a database takes seconds for thousands of conditions.
         hits: ``limit`` of a search.
         seconds: after which a request is given up.
     """
@@ -30,6 +31,7 @@ class Limits:
     body_bytes: int = 16 * MIB
     texts: int = 1024
     text_bytes: int = 1 * MIB
+    filter_bytes: int = 32 * 1024
     hits: int = 1000
     seconds: float = 60.0
 

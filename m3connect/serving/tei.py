@@ -177,6 +177,7 @@ def router(service: Service) -> APIRouter:
             "fingerprint": model.fingerprint.to_json(),
         }
 
+    @routes.head("/health", include_in_schema=False)
     @routes.get("/health")
     async def health() -> Response:
         """200 while it runs."""

@@ -140,6 +140,19 @@ def test_documents_come_and_go_where_writing_is_on(serve):
     assert hits == []
 
 
+def test_each_document_fails_alone(serve):
+    """However many there are and wherever the bad ones stand; where all are bad, each is told, too."""
+    client = serve(writable=True)
+    documents = [{"id": f"d{number}", "text": f"A zebra, {number}."} for number in range(33)]
+    documents[32]["metadata"] = documents[3]["metadata"] = {"_ingest": 1}
+    answer = client.post("/v1/ingest", json={"documents": documents}).json()
+    assert answer["written"] == 31
+    assert [each["id"] for each in answer["failed"]] == ["d3", "d32"]
+    answer = client.post("/v1/ingest", json={"documents": documents[32:]}).json()
+    assert (answer["written"], answer["failed"][0]["id"]) == (0, "d32")
+    assert "reserved" in answer["failed"][0]["reason"]
+
+
 def test_writing_is_off(client):
     """Without being asked for, nothing can be changed."""
     for path, body in (
