@@ -143,8 +143,11 @@ def test_documents_come_and_go_where_writing_is_on(serve):
 def test_each_document_fails_alone(serve):
     """However many there are and wherever the bad ones stand; where all are bad, each is told, too."""
     client = serve(writable=True)
-    documents = [{"id": f"d{number}", "text": f"A zebra, {number}."} for number in range(33)]
-    documents[32]["metadata"] = documents[3]["metadata"] = {"_ingest": 1}
+    documents = [
+        {"id": f"d{row}", "text": f"A zebra, {row}.", "metadata": {"_ingest": 1} if bad else {}}
+        for row in range(33)
+        for bad in [row in (3, 32)]
+    ]
     answer = client.post("/v1/ingest", json={"documents": documents}).json()
     assert answer["written"] == 31
     assert [each["id"] for each in answer["failed"]] == ["d3", "d32"]
