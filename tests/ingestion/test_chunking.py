@@ -62,6 +62,15 @@ def test_passages_cover_the_text_and_fit(text, format_, limit):
             }
 
 
+@given(any_text, st.sampled_from(list(CHUNKERS)), st.booleans())
+def test_a_text_that_fits_is_looked_at_whole_and_cut_as_ever(text, limit, overlapping):
+    """The short way gives what the splitter gives."""
+    chunker = Chunker(ENCODER, tokens=limit, overlap=limit // 2 if overlapping else 0)
+    splitter = TextSplitter.from_huggingface_tokenizer(TOKENIZER, limit, chunker.overlap)
+    spans = [(at, at + len(found)) for at, found in splitter.chunk_indices(text)]
+    assert list(chunker._spans(Document("d", text))) == spans
+
+
 @given(st.integers(1, 60), st.integers(3, 12), st.integers(1, 2))
 def test_passages_overlap_by_no_more_than_asked(words, limit, overlap):
     """Every word is there, and a passage repeats at most the overlap of the one before it."""

@@ -16,6 +16,7 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -129,6 +130,7 @@ def _key(field: str, fact: str) -> str:
     return f"{RESERVED}.facts.{path}.{fact}"
 
 
+@lru_cache(maxsize=1024)  # every record has the same few
 def _quoted(path: str) -> str:
     # Qdrant's paths have no escape for a double quote, and an index is a folder of that name.
     return quote(path.encode(errors="surrogatepass"), safe="")
