@@ -1,0 +1,225 @@
+"""What ingestion costs a document while the collection grows, without a model: rate, memory, second looks.
+
+    python benchmarks/ingest.py [--targets qdrant milvus elasticsearch] [--docs 10000 100000]
+        [--elasticsearch-url URL]
+
+Each row is a process of its own. Documents are short (``documents`` below); they are cut with m3-mini's
+tokenizer, and instead of a forward pass each passage gets vectors that are drawn by its text: 64 wide,
+8 terms, 4 token vectors. So what is left is what ingestion itself and the database cost.
+
+- documents/s: until all are acknowledged and the database was flushed; ``writing`` until the last was
+  acknowledged, without the engine's own work at the end, which indexes what is new.
+- processor time a document: of this process, the embedded engine in it included.
+- own: the peak of this process's anonymous memory; mapped: of the files that an embedded engine maps,
+  whose pages the system takes back when it needs them (Linux).
+- nothing changed: the same documents once more, seconds for each 10,000.
+- an update: one changed document, from the call until it can be found; median of ten.
+
+Qdrant and Milvus are the embedded engines; without a URL an Elasticsearch node of the tests is started.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from databases import heading, place, server
+from tokenizers import Tokenizer
+
+from m3connect import Document, Embeddings, connect, ingest
+from m3connect.contract import Fingerprint, ModelInfo
+from m3connect.model import hub
+from m3connect.model.checkpoint import read_tokenizer
+from m3connect.types import LEGS, MultiVectors, SparseVectors
+
+CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
+CHARACTERS = 200
+WIDTH, TERMS, TOKENS = 64, 8, 4
+POOL = 4096
+COLUMNS = (
+    "target",
+    "documents",
+    "documents/s",
+    "writing, documents/s",
+    "processor ms a document",
+    "own MiB",
+    "mapped MiB",
+    "on disk MB",
+    "nothing changed, s per 10,000",
+    "an update, s",
+)
+
+
+class Drawn:
+    """An encoder without a network: real tokens, and small vectors that a text always draws again.
+
+    Args:
+        tokenizer: cuts the texts.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        made_by = Fingerprint("drawn", "drawn", "m3-mini", LEGS, WIDTH, WIDTH, 512, "mean")
+        self.info = ModelInfo("drawn", made_by, (1.0, 0.3, 1.0))
+        rng = np.random.default_rng(0)
+        self._dense = rng.normal(size=(POOL, WIDTH)).astype(np.float32)
+        self._terms = np.array(
+            [np.sort(rng.choice(30_000, TERMS, replace=False)) for _ in range(POOL)], np.uint32
+        )
+        tokens = rng.normal(size=(POOL, TOKENS, WIDTH))
+        tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
+        self._tokens = tokens.astype(np.float16)
+
+    def encode(
+        self, texts: Sequence[str], *, kind: str = "passage", legs: object = LEGS
+    ) -> Embeddings:
+        """Vectors by the checksums of the texts."""
+        del kind, legs
+        drawn = np.array([zlib.crc32(text.encode()) for text in texts], np.int64)
+        low, high = drawn % POOL, drawn // POOL % POOL
+        dense = (
+            self._dense[low] + self._dense[high]
+        )  # two of them, so that few texts share a vector
+        n = len(texts)
+        return Embeddings(
+            dense / np.linalg.norm(dense, axis=1, keepdims=True),
+            SparseVectors(
+                np.arange(n + 1, dtype=np.int64) * TERMS,
+                self._terms[low].ravel(),
+                np.full(n * TERMS, 0.2, np.float32),
+            ),
+            MultiVectors(
+                np.arange(n + 1, dtype=np.int64) * TOKENS, self._tokens[high].reshape(-1, WIDTH)
+            ),
+            np.full(n, TOKENS, np.int32),
+            np.zeros(n, np.bool_),
+        )
+
+
+def main() -> None:
+    """Print one Markdown table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--targets", nargs="+", default=["qdrant", "milvus", "elasticsearch"])
+    parser.add_argument("--docs", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--elasticsearch-url")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measured(options.targets[0], options.elasticsearch_url, *options.docs)))
+        return
+    print(heading(COLUMNS), flush=True)
+    for target in options.targets:
+        with server(target, options.elasticsearch_url) as url:
+            for n in options.docs:
+                there = [] if url is None else ["--elasticsearch-url", url]
+                command = [sys.executable, __file__, "--one", "--targets", target]
+                command += ["--docs", str(n), *there]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                print(f"| {' | '.join(json.loads(done.stdout))} |", flush=True)
+
+
+def documents(n: int) -> Iterator[Document]:
+    """The beginnings of the sample corpus' pages over and over, each with a number of its own."""
+    with CORPUS.open(encoding="utf-8") as lines:
+        pages = [json.loads(line) for line in lines]
+    for at, page in zip(range(n), itertools.cycle(pages), strict=False):
+        text = page["text"][:CHARACTERS]
+        yield Document(f"{page['id']}-{at}", f"{at}\n{text}", {"lang": page["lang"]})
+
+
+def measured(target: str, url: str | None, n: int) -> list[str]:
+    """The cells of one row."""
+    encoder = Drawn(read_tokenizer(hub.resolve("m3-mini"))[0])
+    with place(url) as (collection, where, size), Memory() as memory:
+        options = {"path": where} if url is None else {"url": where}
+        with connect(target, collection=collection, **options) as connector:
+            acknowledged = 0.0
+            start, before = time.perf_counter(), time.process_time()
+
+            def note(stage: str, done: int, total: int | None) -> None:
+                nonlocal acknowledged
+                del total
+                if stage == "documents":
+                    acknowledged = time.perf_counter() - start
+                    say(target, n, done, acknowledged, memory)
+
+            report = ingest(documents(n), encoder, connector, progress=note)
+            seconds = time.perf_counter() - start
+            processor = time.process_time() - before
+            assert report.written == n, report
+            own, mapped = memory.own, memory.mapped
+            again = ingest(documents(n), encoder, connector)
+            assert again.unchanged == n, again
+            updates = []
+            for turn in range(10):
+                changed = Document("one", f"A text that changes: {turn}.")
+                begun = time.perf_counter()
+                ingest([changed], encoder, connector)
+                updates.append(time.perf_counter() - begun)
+        bytes_ = size()
+    return [
+        target,
+        f"{n:,}",
+        f"{n / seconds:,.0f}",
+        f"{n / acknowledged:,.0f}",
+        f"{processor / n * 1e3:.2f}",
+        f"{own:,}",
+        f"{mapped:,}",
+        f"{bytes_ / 1e6:,.0f}",
+        f"{again.seconds / n * 10_000:.2f}",
+        f"{np.median(updates):.3f}",
+    ]
+
+
+_SAID = [0.0]
+
+
+def say(target: str, n: int, done: int, seconds: float, memory: "Memory") -> None:
+    """A line on stderr every half a minute: a run of a million takes long."""
+    if seconds - _SAID[0] >= 30:
+        _SAID[0] = seconds
+        print(
+            f"{target}: {done:,} of {n:,}, {done / seconds:,.0f}/s, {memory.own:,} MiB own",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class Memory:
+    """The peak of own (anonymous) memory and of mapped files in MiB, looked at all the time."""
+
+    def __enter__(self) -> Self:
+        self.own = self.mapped = 0
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            text = Path("/proc/self/status").read_text(encoding="ascii")
+            kibibytes = {
+                line.split(":")[0]: int(line.split()[1])
+                for line in text.splitlines()
+                if line.startswith("Rss")
+            }
+            self.own = max(self.own, kibibytes["RssAnon"] // 1024)
+            self.mapped = max(self.mapped, kibibytes["RssFile"] // 1024)
+
+
+if __name__ == "__main__":
+    main()
