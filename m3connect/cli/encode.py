@@ -11,7 +11,7 @@ import typer
 
 from m3connect.cli import lists
 from m3connect.cli.options import CompressedModel, Mark, Output
-from m3connect.cli.reading import Reading, Selecting, say
+from m3connect.cli.reading import Fetching, Reading, Selecting, say
 
 if TYPE_CHECKING:
     from m3connect.ingestion import EncodeReport, Failure
@@ -51,6 +51,7 @@ def encode(
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field with the text.")] = "text",
     selected: Selecting,
+    fetched: Fetching,
     reading: Reading,
     model: CompressedModel,
     printed: Output,
@@ -73,7 +74,7 @@ def encode(
 
     chosen = lists.legs(legs)
     remarks = ingestion.Remarks()
-    files = ingestion.find(paths, selected.selection([output]), remarks)
+    files = ingestion.find(paths, selected.selection([output], fetched.web(reading)), remarks)
     lines = all(file.suffix == ".txt" for file in files)
     items = (
         ingestion.read_lines(files, reading.options().encoding)

@@ -16,6 +16,7 @@ from m3connect.cli.options import CompressedModel, Mark, Output, Target
 from m3connect.cli.reading import (
     Cutting,
     Documents,
+    Fetching,
     Reading,
     Replacing,
     Selecting,
@@ -94,6 +95,7 @@ def ingest(
         ),
     ] = None,
     selected: Selecting,
+    fetched: Fetching,
     documents: Documents,
     files: Reading,
     passages: Cutting,
@@ -134,7 +136,7 @@ def ingest(
     outputs = [each for each in (letters, where.path and FilePath(where.path), report) if each]
     with ingestion.LossReport(report) as losses:
         remarks = ingestion.Remarks(lost=losses.add)
-        sources = ingestion.find(paths, selected.selection(outputs), remarks)
+        sources = ingestion.find(paths, selected.selection(outputs, fetched.web(files)), remarks)
         open_source = opener(documents, files, passages)
         opened = open_source(sources, model.load, remarks=remarks)
         if isinstance(opened, ingestion.EncodedSource) and model.compression():

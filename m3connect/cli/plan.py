@@ -12,6 +12,7 @@ from m3connect.cli.options import ModelChoice, Output, Target
 from m3connect.cli.reading import (
     Cutting,
     Documents,
+    Fetching,
     Reading,
     Replacing,
     Selecting,
@@ -39,6 +40,7 @@ def plan(
     ],
     *,
     selected: Selecting,
+    fetched: Fetching,
     documents: Documents,
     files: Reading,
     passages: Cutting,
@@ -62,7 +64,7 @@ def plan(
 
     remarks = ingestion.Remarks()
     outputs = [FilePath(where.path)] if where.path else []
-    sources = ingestion.find(paths, selected.selection(outputs), remarks)
+    sources = ingestion.find(paths, selected.selection(outputs, fetched.web(files)), remarks)
     opened = opener(documents, files, passages)(sources, model.load, remarks=remarks)
     totals = {"documents": ingestion.count(sources)}
     with where.open() as connector, progress_bar(totals) as progress:

@@ -20,12 +20,43 @@ if TYPE_CHECKING:
         Options,
         Remarks,
         Selection,
+        Web,
     )
     from m3connect.ingestion.chunking import Context
     from m3connect.types import Leg
 
 _PANEL, _CHUNKS = "Source", "Passages"
 CONTEXT = ("title", "headings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetching:
+    """How pages of the web are fetched."""
+
+    allow_private: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private",
+            help="Read web pages at addresses that are not public, too, such as those of this network. "
+            "Lists, sitemaps and redirects may then lead there as well.",
+            rich_help_panel=_PANEL,
+        ),
+        Mark.FLAG_ONLY,
+    ] = False
+    max_pages: Annotated[
+        int,
+        typer.Option(
+            help="Most pages of a sitemap or a list; a longer one is refused.",
+            rich_help_panel=_PANEL,
+            min=1,
+        ),
+    ] = 10_000
+
+    def web(self, files: Reading) -> Web:
+        """How they are; no page is larger than a file may be."""
+        from m3connect.ingestion import Web
+
+        return Web(self.allow_private, self.max_pages, files.max_file_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +83,12 @@ class Selecting:
         bool, typer.Option(help="Honour .gitignore files.", rich_help_panel=_PANEL)
     ] = True
 
-    def selection(self, outputs: Sequence[Path]) -> Selection:
+    def selection(self, outputs: Sequence[Path], web: Web) -> Selection:
         """Which files are read; never those that are written."""
         from m3connect.ingestion import Selection
 
         include, exclude = lists.names(self.include), lists.names(self.exclude)
-        return Selection(include, exclude, self.gitignore, outputs)
+        return Selection(include, exclude, self.gitignore, outputs, web)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

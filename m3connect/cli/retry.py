@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3connect.cli.options import CompressedModel, Output, Target
-from m3connect.cli.reading import Cutting, Documents, Reading, Storing, Waiting, opener, say
+from m3connect.cli.reading import (
+    Cutting,
+    Documents,
+    Fetching,
+    Reading,
+    Storing,
+    Waiting,
+    opener,
+    say,
+)
 
 if TYPE_CHECKING:
     from m3connect.ingestion import Replayed
@@ -29,6 +38,7 @@ def retry(
         ),
     ],
     *,
+    fetched: Fetching,
     documents: Documents,
     files: Reading,
     passages: Cutting,
@@ -59,6 +69,7 @@ def retry(
             file,
             partial(open_source, encoder=model.load, remarks=remarks),
             connector,
+            web=fetched.web(files),
             legs=stored.chosen(),
             patience=waiting.patience,
             progress=progress,

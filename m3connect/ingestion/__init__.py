@@ -6,6 +6,7 @@ opening.py     what a source is (paths, tables, dicts, embeddings), and whether 
 listing.py     which files paths stand for (patterns.py: .gitignore); sources.py makes documents of
                them, formats.py each format (separated.py, row_groups.py; m3connect.conversion has
                those that a library reads)
+web.py         pages of the web as files; fetching.py gets one, within limits; sitemaps.py lists of them
 tables.py      tables and records in memory; values.py is the one table of conversions
 documents.py   documents as a source; encoded.py records that come with their vectors
 chunking.py    documents into passages; headings.py where they stand
@@ -31,6 +32,7 @@ from m3connect.ingestion.pruning import NotPruned
 from m3connect.ingestion.replaying import Replayed, replay
 from m3connect.ingestion.report import Failure, IngestReport
 from m3connect.ingestion.sources import count, read, read_files
+from m3connect.ingestion.web import Web
 
 __all__ = [
     "LOSSES",
@@ -48,6 +50,7 @@ __all__ = [
     "Remarks",
     "Replayed",
     "Selection",
+    "Web",
     "choose_legs",
     "count",
     "encode_to_parquet",

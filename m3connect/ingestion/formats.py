@@ -8,7 +8,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import IO, Any
+from urllib.parse import urlsplit
+
+from fsspec.utils import infer_compression
 
 from m3connect.conversion.converter import CONVERTED, Converter, Page, explain
 from m3connect.conversion.encodings import SAMPLE, codec_for, codec_of, decode, undecodable
@@ -66,6 +70,16 @@ class Options:
                 raise ConfigError(f"--encoding: {error}") from error
         if self.file_bytes < 1 or self.seconds <= 0:
             raise ConfigError("--max-file-bytes and --max-seconds must be above 0")
+
+
+def suffix_of(path: str) -> str:
+    """What tells a file's format, whether or not it is compressed.
+
+    >>> suffix_of("a/corpus.JSONL.gz"), suffix_of("README")
+    ('.jsonl', '')
+    """
+    name = PurePosixPath(path)
+    return (name.with_suffix("") if infer_compression(name.name) else name).suffix.lower()
 
 
 # ------------------------------------------------------------------------------- records, by row
@@ -325,3 +339,15 @@ CODE = frozenset({
 })
 # fmt: on
 PAGES = frozenset({".txt", ".text", ".log", ".rst", ".adoc", ".org"}) | MARKDOWN | CODE | CONVERTED
+HTML = frozenset({".html", ".htm", ".xhtml"})
+_MADE = frozenset({".php", ".pl"})  # whose servers answer what it prints, and not the code
+
+
+def suffix_of_url(url: str) -> str:
+    """What tells the format of what an address answers: the end of its path, or else it is HTML.
+
+    >>> suffix_of_url("https://example.com/a.pdf?page=2"), suffix_of_url("https://example.com/a")
+    ('.pdf', '.html')
+    """
+    suffix = suffix_of(urlsplit(url).path)
+    return suffix if suffix in RECORDS or suffix in PAGES - _MADE else ".html"

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from pathlib import PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -24,9 +23,11 @@ from fsspec.utils import glob_translate, infer_compression
 from pathspec import GitIgnoreSpec
 
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion.formats import PAGES, RECORDS
+from m3connect.ingestion.formats import PAGES, RECORDS, suffix_of, suffix_of_url
 from m3connect.ingestion.losses import Loss, Lost, ignore
 from m3connect.ingestion.patterns import MOST_DEEP, usable
+from m3connect.ingestion.sitemaps import LIST, SITEMAP, is_web, listed, sitemap
+from m3connect.ingestion.web import PUBLIC, Web
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +52,14 @@ class Selection:
         exclude: it must match none of these.
         gitignore: whether ``.gitignore`` files in the folder are honoured.
         outputs: files and folders that the program itself writes: never read.
+        web: how pages of the web are fetched.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     gitignore: bool = True
     outputs: Sequence[Path] = ()
+    web: Web = PUBLIC
 
 
 @dataclass(slots=True)
@@ -144,13 +147,16 @@ class SourceFile:
         """The format, such as ``.jsonl``, whether or not the file is compressed."""
         if self.filesystem is None:
             return ".jsonl"
-        path = PurePosixPath(urlsplit(self.path).path if _is_web(self.filesystem) else self.path)
-        return (path.with_suffix("") if infer_compression(path.name) else path).suffix.lower()
+        web = isinstance(self.filesystem, Web)
+        return suffix_of_url(self.path) if web else suffix_of(self.path)
 
     @property
     def compression(self) -> str | None:
         """What fsspec calls its compression."""
-        kind: str | None = infer_compression(self.path)
+        path = self.path
+        if isinstance(self.filesystem, Web):
+            path = urlsplit(path).path
+        kind: str | None = infer_compression(path)
         return kind
 
     @contextmanager
@@ -232,10 +238,6 @@ def is_local(filesystem: Any) -> bool:
     return bool(_LOCAL & set(_protocols(filesystem)))
 
 
-def _is_web(filesystem: Any) -> bool:
-    return bool({"http", "https"} & set(_protocols(filesystem)))
-
-
 def _protocols(filesystem: Any) -> tuple[str, ...]:
     known = filesystem.protocol
     return (known,) if isinstance(known, str) else tuple(known)
@@ -244,7 +246,11 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 def _find(path: str, selection: Selection, remarks: Remarks) -> list[SourceFile]:
     if path == STDIN:
         return [SourceFile(None, STDIN, _STDIN_NAME, root=_STDIN_NAME)]
-    filesystem, root = _file_system(path)
+    filesystem, root = _file_system(path, selection.web)
+    if suffix_of(urlsplit(root).path if isinstance(filesystem, Web) else root) == LIST:
+        return _listed(SourceFile(filesystem, root, path), selection, remarks)
+    if isinstance(filesystem, Web):
+        return _web_pages(path, filesystem, selection, remarks)
     local = is_local(filesystem)
     if filesystem.isfile(root):
         name = posixpath.basename(root) if local else address(filesystem, root)
@@ -283,8 +289,12 @@ def root_of(filesystem: Any, path: str, *, folder: bool = False) -> str:
     return f"{name.rstrip('/')}/" if folder else name
 
 
-def located(root: str, name: str) -> SourceFile:
+def located(root: str, name: str, web: Web) -> SourceFile:
     """A file of which only its root and its name are known, as one document or some of its source.
+
+    Args:
+        root, name: of the file.
+        web: how it is fetched, if it is a page of the web.
 
     Raises:
         ConfigError: it is standard input, or of a protocol that is not read.
@@ -292,7 +302,7 @@ def located(root: str, name: str) -> SourceFile:
     """
     if root == _STDIN_NAME:
         raise ConfigError("what came on standard input cannot be read again")
-    filesystem, path = _file_system(name if "://" in name else root)
+    filesystem, path = _file_system(name if "://" in name else root, web)
     if is_local(filesystem) and root.endswith("/"):
         path = posixpath.join(path, name)
     if is_local(filesystem) and not filesystem.isfile(path):
@@ -300,7 +310,9 @@ def located(root: str, name: str) -> SourceFile:
     return SourceFile(filesystem, path, name, root=root, part=True)
 
 
-def _file_system(path: str) -> tuple[Any, str]:
+def _file_system(path: str, web: Web) -> tuple[Any, str]:
+    if is_web(path) and "::" not in path:
+        return web, path
     protocol = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::|:(?=,))|data:", path)
     if "::" in path or (protocol and (protocol[1] or "data").lower() not in PROTOCOLS):
         raise ConfigError(
@@ -333,6 +345,89 @@ def _masked(url: str) -> str:
     given = [each for each in query.split("&") if not _SECRETS.search(each.partition("=")[0])]
     kept = "&".join(filter(None, given))
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?' if kept else ''}{kept}"
+
+
+# ------------------------------------------------------------------------------------- the web
+
+
+def _web_pages(url: str, web: Web, selection: Selection, remarks: Remarks) -> list[SourceFile]:
+    """What a URL stands for: itself, or the pages that it lists if it is a sitemap."""
+    name = address(web, url)
+    file = SourceFile(web, url, name, root=name)
+    if suffix_of(urlsplit(url).path) != SITEMAP:
+        return [_named(file, name, selection)]
+    urls = _mapped(file, web.pages)
+    if urls is None:
+        return [_named(file, name, selection)]
+    host = urlsplit(url).hostname
+    own = [each for each in urls if urlsplit(each).hostname == host]
+    for each in urls:
+        if urlsplit(each).hostname != host:
+            remarks.leave(address(web, each), "on another host")
+    return _chosen(own, name, web, selection, remarks)
+
+
+def _mapped(file: SourceFile, most: int) -> list[str] | None:
+    """The pages of a sitemap and of those that it lists; None if it is another kind of file."""
+    pages: list[str] = []
+    waiting, seen = [file.path], {file.path}
+    while waiting:
+        one = replace(file, path=waiting.pop())
+        try:
+            with one.open() as stream:
+                found = sitemap(stream)
+        except InputError as error:
+            raise ConfigError(f"{address(one.filesystem, one.path)}: {error}") from error
+        if found is None:
+            if one.path == file.path:
+                return None
+            raise ConfigError(f"{address(one.filesystem, one.path)} is no sitemap")
+        pages += found[0]
+        more = [each for each in found[1] if each not in seen]
+        _require_few([*pages, *seen, *more], most, file.name)
+        for each in (*found[0], *more):
+            if not is_web(each):
+                raise ConfigError(f"{file.name} lists what is no address of a web page: {each!r}")
+        seen.update(more)
+        waiting += more
+    return pages
+
+
+def _listed(file: SourceFile, selection: Selection, remarks: Remarks) -> list[SourceFile]:
+    """The pages of a file of URLs; it is read only where it is named."""
+    where = root_of(file.filesystem, file.path)
+    try:
+        with file.open() as stream:
+            urls = listed(stream)
+    except (ConfigError, InputError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    _require_few(urls, selection.web.pages, where)
+    return _chosen(urls, where, selection.web, selection, remarks)
+
+
+def _require_few(urls: Sequence[str], most: int, where: str) -> None:
+    """A list is read whole or not at all: what is left out would count as gone."""
+    if len(urls) > most:
+        raise ConfigError(f"{where} lists more than {most:,} pages (--max-pages)")
+
+
+def _chosen(
+    urls: Sequence[str], root: str, web: Web, selection: Selection, remarks: Remarks
+) -> list[SourceFile]:
+    """The pages of a list that are wanted, by the paths of their URLs, each once."""
+    include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
+    exclude = GitIgnoreSpec.from_lines(selection.exclude)
+    files = []
+    for url in dict.fromkeys(urls):
+        path = urlsplit(url).path.lstrip("/")
+        if include is not None and not include.match_file(path):
+            remarks.left_out["not included"] += 1
+        elif exclude.match_file(path):
+            remarks.left_out["excluded"] += 1
+        else:
+            part = include is not None
+            files.append(SourceFile(web, url, address(web, url), root=root, part=part))
+    return files
 
 
 # ---------------------------------------------------------------------------------- folders

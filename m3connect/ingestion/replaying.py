@@ -26,6 +26,7 @@ from m3connect.ingestion.losses import Loss
 from m3connect.ingestion.opening import require_unswitched
 from m3connect.ingestion.pipeline import ingest_part, prepare
 from m3connect.ingestion.report import LETTER_FIELDS, TWICE, Failure, IngestReport
+from m3connect.ingestion.web import PUBLIC, Web
 from m3connect.progress import Progress, silent
 from m3connect.types import Document, Leg
 
@@ -59,6 +60,7 @@ def replay(
     *,
     legs: Sequence[Leg] | None = None,
     index_fields: Mapping[str, FieldKind] | None = None,
+    web: Web = PUBLIC,
     patience: float = 0.0,
     progress: Progress = silent,
 ) -> Replayed:
@@ -73,6 +75,7 @@ def replay(
             options of the run that left the letters bound to it, so that all is cut alike. It is not
             called if no file is left to read.
         connector: the collection.
+        web: how pages of the web are fetched.
         legs, index_fields, patience, progress: as in ``ingest``.
 
     Raises:
@@ -81,7 +84,7 @@ def replay(
     """
     path = Path(path)
     content, letters, others = _read(path)
-    files, left = _findable(letters)
+    files, left = _findable(letters, web)
     report = IngestReport()
     if files:
         opened = open_source(files)
@@ -140,7 +143,7 @@ def _put(path: Path, before: bytes, lines: Iterable[bytes]) -> None:
 # ---------------------------------------------------------------------------- what is read
 
 
-def _findable(letters: Sequence[Failure]) -> tuple[list[SourceFile], list[Failure]]:
+def _findable(letters: Sequence[Failure], web: Web) -> tuple[list[SourceFile], list[Failure]]:
     """The files to read, and the letters that stay as they are or whose files are gone.
 
     One that came from Python names no file. One of two documents with the same id would take the
@@ -156,7 +159,7 @@ def _findable(letters: Sequence[Failure]) -> tuple[list[SourceFile], list[Failur
             continue
         if place not in files and place not in gone:
             try:
-                files[place] = located(*place)
+                files[place] = located(*place, web)
             except (ConfigError, InputError) as error:
                 gone[place] = str(error)
         if place in gone:
