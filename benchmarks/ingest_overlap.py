@@ -1,6 +1,6 @@
 """What ingestion costs beyond encoding, in time and in memory.
 
-Run: python benchmarks/ingest.py [--docs 1000] [--repeat 3] [--memory 2000 20000]
+Run: python benchmarks/ingest_overlap.py [--docs 1000] [--repeat 3] [--memory 2000 20000]
 
 Time: m3-mini encodes the passages alone, in one call; then the same documents are ingested into an
 embedded Qdrant collection. Both in turn, best of each. Memory (Linux): the peak of a process that
