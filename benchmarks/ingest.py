@@ -3,17 +3,19 @@
     python benchmarks/ingest.py [--targets qdrant milvus elasticsearch] [--docs 10000 100000]
         [--elasticsearch-url URL]
 
-Each row is a process of its own. Documents are short (``documents`` below); they are cut with m3-mini's
-tokenizer, and instead of a forward pass each passage gets vectors that are drawn by its text: 64 wide,
-8 terms, 4 token vectors. So what is left is what ingestion itself and the database cost.
+Each row is a process of its own. Documents are of 100 characters, words are their tokens, and instead of a
+forward pass each passage gets vectors that are drawn by its text: 64 wide, 8 terms, 4 token vectors. So what
+is left is what ingestion itself and the database cost.
 
 - documents/s: until all are acknowledged and the database was flushed; ``writing`` until the last was
   acknowledged, without the engine's own work at the end, which indexes what is new.
 - processor time a document: of this process, the embedded engine in it included.
 - own: the peak of this process's anonymous memory; mapped: of the files that an embedded engine maps,
   whose pages the system takes back when it needs them (Linux).
-- nothing changed: the same documents once more, seconds for each 10,000.
-- an update: one changed document, from the call until it can be found; median of ten.
+- nothing changed: 10,000 of the documents once more, in seconds of wall and of processor time.
+- an update: one changed document, from the call until it can be found; median of ten, and processor time.
+
+Progress is told on stderr every half a minute, with the processor time a document since the last line.
 
 Qdrant and Milvus are the embedded engines; without a URL an Elasticsearch node of the tests is started.
 """
@@ -36,12 +38,12 @@ from tokenizers import Tokenizer
 
 from m3connect import Document, Embeddings, connect, ingest
 from m3connect.contract import Fingerprint, ModelInfo
-from m3connect.model import hub
-from m3connect.model.checkpoint import read_tokenizer
+from m3connect.testing.fakes import HashEncoder
 from m3connect.types import LEGS, MultiVectors, SparseVectors
 
 CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
-CHARACTERS = 200
+CHARACTERS = 100
+AGAIN = 10_000
 WIDTH, TERMS, TOKENS = 64, 8, 4
 POOL = 4096
 COLUMNS = (
@@ -59,7 +61,7 @@ COLUMNS = (
 
 
 class Drawn:
-    """An encoder without a network: real tokens, and small vectors that a text always draws again.
+    """An encoder without a network: words, and small vectors that a text always draws again.
 
     Args:
         tokenizer: cuts the texts.
@@ -67,7 +69,7 @@ class Drawn:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        made_by = Fingerprint("drawn", "drawn", "m3-mini", LEGS, WIDTH, WIDTH, 512, "mean")
+        made_by = Fingerprint("drawn", "drawn", "words", LEGS, WIDTH, WIDTH, 512, "mean")
         self.info = ModelInfo("drawn", made_by, (1.0, 0.3, 1.0))
         rng = np.random.default_rng(0)
         self._dense = rng.normal(size=(POOL, WIDTH)).astype(np.float32)
@@ -139,60 +141,85 @@ def documents(n: int) -> Iterator[Document]:
 
 def measured(target: str, url: str | None, n: int) -> list[str]:
     """The cells of one row."""
-    encoder = Drawn(read_tokenizer(hub.resolve("m3-mini"))[0])
+    encoder = Drawn(HashEncoder().tokenizer)
     with place(url) as (collection, where, size), Memory() as memory:
         options = {"path": where} if url is None else {"url": where}
         with connect(target, collection=collection, **options) as connector:
-            acknowledged = 0.0
-            start, before = time.perf_counter(), time.process_time()
-
-            def note(stage: str, done: int, total: int | None) -> None:
-                nonlocal acknowledged
-                del total
-                if stage == "documents":
-                    acknowledged = time.perf_counter() - start
-                    say(target, n, done, acknowledged, memory)
-
-            report = ingest(documents(n), encoder, connector, progress=note)
-            seconds = time.perf_counter() - start
-            processor = time.process_time() - before
+            clock = Clock()
+            told = Told(target, n, clock, memory)
+            report = ingest(documents(n), encoder, connector, progress=told)
+            seconds, processor = clock.read()
             assert report.written == n, report
             own, mapped = memory.own, memory.mapped
-            again = ingest(documents(n), encoder, connector)
-            assert again.unchanged == n, again
+            clock = Clock()
+            again = ingest(documents(min(n, AGAIN)), encoder, connector)
+            noticed = [each / min(n, AGAIN) * AGAIN for each in clock.read()]
+            assert again.unchanged == min(n, AGAIN), again
             updates = []
             for turn in range(10):
                 changed = Document("one", f"A text that changes: {turn}.")
-                begun = time.perf_counter()
+                clock = Clock()
                 ingest([changed], encoder, connector)
-                updates.append(time.perf_counter() - begun)
+                updates.append(clock.read())
         bytes_ = size()
+    wall, worked = np.median(updates, axis=0)
     return [
         target,
         f"{n:,}",
         f"{n / seconds:,.0f}",
-        f"{n / acknowledged:,.0f}",
+        f"{n / told.acknowledged:,.0f}",
         f"{processor / n * 1e3:.2f}",
         f"{own:,}",
         f"{mapped:,}",
         f"{bytes_ / 1e6:,.0f}",
-        f"{again.seconds / n * 10_000:.2f}",
-        f"{np.median(updates):.3f}",
+        f"{noticed[0]:.2f} ({noticed[1]:.2f})",
+        f"{wall:.3f} ({worked:.3f})",
     ]
 
 
-_SAID = [0.0]
+class Clock:
+    """Seconds of wall and of processor time since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Both."""
+        return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
 
 
-def say(target: str, n: int, done: int, seconds: float, memory: "Memory") -> None:
-    """A line on stderr every half a minute: a run of a million takes long."""
-    if seconds - _SAID[0] >= 30:
-        _SAID[0] = seconds
-        print(
-            f"{target}: {done:,} of {n:,}, {done / seconds:,.0f}/s, {memory.own:,} MiB own",
-            file=sys.stderr,
-            flush=True,
-        )
+class Told:
+    """Is told how far a run has come, and says so on stderr every half a minute.
+
+    Args:
+        target: of the run.
+        n: documents that there are.
+        clock: of the run.
+        memory: of the process.
+    """
+
+    def __init__(self, target: str, n: int, clock: Clock, memory: "Memory") -> None:
+        self.acknowledged = 0.0  # seconds until the last document was
+        self._target, self._n, self._clock, self._memory = target, n, clock, memory
+        self._said = 0, 0.0, 0.0
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """As ``m3connect.progress.Progress``."""
+        del total
+        if stage != "documents":
+            return
+        wall, processor = self._clock.read()
+        self.acknowledged = wall
+        before, then, worked = self._said
+        if wall - then >= 30 and done > before:
+            self._said = done, wall, processor
+            each = (processor - worked) / (done - before) * 1e3
+            print(
+                f"{self._target}: {done:,} of {self._n:,}, {done / wall:,.0f}/s, {each:.2f} processor ms a "
+                f"document, {self._memory.own:,} MiB own",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 class Memory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import typer
 
 from m3connect.cli import lists
 from m3connect.cli.console import counted
+from m3connect.cli.observing import Observing
 from m3connect.cli.options import CompressedModel, Mark, Output, Target
 from m3connect.cli.reading import (
     Cutting,
@@ -102,6 +104,7 @@ def ingest(
     stored: Storing,
     replacing: Replacing,
     waiting: Waiting,
+    observed: Observing,
     where: Target,
     model: CompressedModel,
     printed: Output,
@@ -133,7 +136,8 @@ def ingest(
     letters = dead_letters or _letters(where)
     if report is not None and report.absolute() == letters.absolute():
         raise ConfigError("--report and --dead-letters name the same file; give each its own")
-    outputs = [each for each in (letters, where.path and FilePath(where.path), report) if each]
+    written = (letters, where.path and FilePath(where.path), report, observed.metrics)
+    outputs = [each for each in written if each]
     with ingestion.LossReport(report) as losses:
         remarks = ingestion.Remarks(lost=losses.add)
         sources = ingestion.find(paths, selected.selection(outputs, fetched.web(files)), remarks)
@@ -149,6 +153,7 @@ def ingest(
         with (
             where.open() as connector,
             progress_bar({"documents": ingestion.count(sources)}) as progress,
+            observed.run("ingest", progress) as watch,
         ):
             if engine == "ray":
                 from m3connect.integrations import ray_files
@@ -164,11 +169,13 @@ def ingest(
                     waiting.patience,
                 )
                 opened = ray_files.spread(opened, sources, work, remarks, address=ray_address)
+            if isinstance(opened, ingestion.DocumentSource):
+                opened = replace(opened, encoder=watch.encoder(opened.encoder))
             try:
                 done = ingestion.ingest(
                     opened,
                     None,
-                    connector,
+                    watch.connector(connector),
                     legs=chosen,
                     index_fields=_index_fields(lists.names(index_field)),
                     take_over=replacing.take_over,
@@ -177,10 +184,11 @@ def ingest(
                     patience=waiting.patience,
                     dead_letters=letters,
                     lost=losses.add,
-                    progress=progress,
+                    progress=watch.progress,
                 )
             except ingestion.NotPruned as error:  # after all was written
                 done, refusal = error.report, error
+            watch.count(done)
     say(remarks)
     _print_report(done, where.collection, letters, as_json=printed.as_json)
     counts = {**done.to_json(), "images": remarks.images, "left_out": remarks.unread}

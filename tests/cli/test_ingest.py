@@ -2,6 +2,8 @@
 
 import json
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -420,3 +422,36 @@ def test_embeddings_are_stored_as_they_are(run, tmp_path):
     code, _, err = run("a.parquet", "--sparse-top", "1")
     assert code == 2
     assert "give sparse_top 1 to m3connect encode" in err
+
+
+def test_a_run_tells_monitoring_how_much_it_did(run, corpus, tmp_path, monkeypatch):
+    """Counters in a file, spans to the collector that the environment names; not one text."""
+    spans = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            spans.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            """Silence."""
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        thread = Thread(target=collector.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        address = f"http://127.0.0.1:{collector.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        code, _, err = run("corpus.jsonl", "--metrics", "run.prom", "--trace")
+        collector.shutdown()
+        thread.join()
+    assert code == 0, err
+    counters = (tmp_path / "run.prom").read_text()
+    assert 'm3connect_documents_total{outcome="written"} 3.0' in counters
+    assert 'm3connect_records_total{operation="upsert"} 3.0' in counters
+    ((path, sent),) = spans
+    assert path == "/v1/traces"
+    assert b"m3connect.ingest" in sent
+    assert b"m3connect.upsert" in sent
+    for line in corpus.read_text().splitlines():
+        assert json.loads(line)["text"].encode() not in sent
