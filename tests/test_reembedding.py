@@ -444,15 +444,63 @@ def test_a_server_that_does_not_answer_is_not_gone_back_from(docs, monkeypatch, 
     assert docs.describe().stands_for == "docs_2"
 
 
-def test_a_last_look_that_was_not_made_is_told(docs, caplog):
-    """Killed after the switch: the next run says what may be missing, once."""
-    reembed(docs, NEW)
-    docs.annotate({"reembedded": {"of": "docs", "finished": False}})
+def killed_after_the_switch(connector):
+    """What comes into the old collection at the last moment, and no look for it."""
+
+    def at_the_switch(connector, operation):
+        if operation == "switch":
+            fill(connector.undisturbed(), [*source(5, ["a"]), *source(7, ["new"])])
+            connector.undisturbed().delete('document_id == "d"')
+            connector.undisturbed().switch("docs_2")
+            raise Killed
+
+    connector.before = at_the_switch
+    with pytest.raises(Killed):
+        reembed(connector, NEW)
+    connector.before = lambda *_: None
+
+
+@pytest.mark.parametrize("name", ["docs", "handbook"])
+def test_a_last_look_that_was_not_made_is_repeated(docs, name):
+    """Killed after the switch, by the collection's own name or an alias: the next run makes it."""
+    named = docs if name == "docs" else docs.beside(name)
+    if name != "docs":
+        named.switch("docs")
+    killed_after_the_switch(named)
+    report = reembed(named, NEW)
+    assert report.late > 0
+    assert report.encoded > 0
+    assert report.deleted > 0
+    kept = [document for document in source() if document.id in {"b", "c#0", "e"}]
+    assert content(named) == ingested([*source(5, ["a"]), *source(7, ["new"]), *kept])
+    assert named.describe().stands_for == "docs_2"
+    assert named.describe().notes["reembedded"] == {"of": "docs", "finished": True}
+    again = reembed(named, NEW)
+    assert (again.late, again.encoded) == (0, 0)
+
+
+def test_a_last_look_that_cannot_be_repeated_is_told(docs, caplog):
+    """Where others have written since: what they wrote stays, and it is said once what may be missing."""
+    killed_after_the_switch(docs)
+    docs.describe()
+    fill(docs.undisturbed(), source(8, ["b"]), NEW)
+    held = content(docs)
     assert reembed(docs, NEW).encoded == 0
-    assert "ended before its last look" in caplog.text
+    assert "before its last look was over, and 'docs_2' was written to since" in caplog.text
+    assert content(docs) == held
     caplog.clear()
     reembed(docs, NEW)
     assert caplog.text == ""
+
+
+def test_a_last_look_into_what_is_gone_is_told(docs, caplog):
+    """The old collection was dropped meanwhile."""
+    alias = docs.beside("handbook")
+    alias.switch("docs")
+    killed_after_the_switch(alias)
+    docs.undisturbed().drop()
+    assert reembed(alias, NEW).late == 0
+    assert "the last look into 'docs' was not made, and it is gone" in caplog.text
 
 
 def test_an_alias_is_moved(docs):

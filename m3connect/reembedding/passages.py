@@ -32,6 +32,11 @@ def portions_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
 
 
+def digest_of(held: Mapping[str, int]) -> str:
+    """One for all payloads of a collection, from those that :func:`digests` gives."""
+    return content_hash(sorted(held.items()))
+
+
 def payloads(collection: Connector, ids: Sequence[str]) -> Iterator[tuple[str, Payload]]:
     """The payloads of those records that are there, by id."""
     for part in portions_of(ids):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ from m3connect.errors import (
 from m3connect.filters import EVERY_TENANT
 from m3connect.ingestion import restoring
 from m3connect.progress import Progress, silent
-from m3connect.reembedding.passages import digests
+from m3connect.reembedding.passages import digest_of, digests
 from m3connect.reembedding.twins import Twins, verify
 from m3connect.searching.modes import note_of
 from m3connect.searching.names import TUNED
@@ -142,7 +142,7 @@ def reembed(
     info = connector.describe()
     schema = _schema(info.schema, encoder, legs, connector)
     if _is_made(info, schema) and into in {None, info.stands_for}:
-        return _nothing_to_do(connector, info, start)
+        return _made_already(connector, encoder, info, schema.legs, progress, start)
     name = into or next_name(info.stands_for)
     with connector.beside(name) as fresh:
         _claim(fresh, schema, info)
@@ -162,10 +162,11 @@ def reembed(
         verify(twins, schema)
         late = 0
         if switch:
+            fresh.annotate({NOTE: _note(info.stands_for, finished=False, held=twins.held)})
             connector.switch(name)
             # Until it is described again, the connector reads the old collection.
             late = twins.catch_up(only_unchanged=True)
-            fresh.annotate({NOTE: {"of": info.stands_for, "finished": True}})
+            fresh.annotate({NOTE: _note(info.stands_for, finished=True)})
             fresh.flush()
     if switch:
         connector.describe()  # from here on the caller's connector reads the new one, too
@@ -267,22 +268,89 @@ def _is_made(info: CollectionInfo, schema: CollectionSchema) -> bool:
     return same and not schema.differences(info.schema)
 
 
-def _nothing_to_do(connector: Connector, info: CollectionInfo, start: float) -> ReembedReport:
-    """The name stands for such a collection already; a run that was killed after the switch is closed."""
+def _note(of: str, *, finished: bool, held: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """What a collection says of its making.
+
+    Args:
+        of: the collection that it is made of.
+        finished: whether nothing is left to do.
+        held: what it holds before the switch, so that a last look can be repeated while nobody has
+            written into it since.
+    """
+    note = {"of": of, "finished": finished}
+    return note if held is None else {**note, "holds": digest_of(held)}
+
+
+def _made_already(
+    connector: Connector,
+    encoder: Encoder,
+    info: CollectionInfo,
+    legs: Sequence[Leg],
+    progress: Progress,
+    start: float,
+) -> ReembedReport:
+    """The name stands for such a collection; a run that was killed after the switch is completed."""
     note = info.notes.get(NOTE)
+    of = info.stands_for if note is None else note["of"]
+    twins = Twins(connector, connector, encoder, legs, progress)
+    late = 0
     if note is not None and not note["finished"]:
+        try:
+            late = _look_again(twins, info, note)
+        except CollectionNotFound:
+            log.warning("the last look into %r was not made, and it is gone", of)
+        connector.annotate({NOTE: _note(of, finished=True)})
+        connector.flush()
+    return ReembedReport(
+        info.name,
+        of,
+        info.stands_for,
+        connector.count(EVERY_TENANT),
+        twins.encoded,
+        twins.deleted,
+        late,
+        twins.tokens,
+        twins.truncated,
+        True,
+        time.monotonic() - start,
+    )
+
+
+def _look_again(twins: Twins, info: CollectionInfo, note: Mapping[str, Any]) -> int:
+    """The last look of a run that was killed after the switch, where it can be told what that run left.
+
+    Returns:
+        as :meth:`Twins.catch_up`.
+
+    Raises:
+        CollectionNotFound: the old collection is gone.
+    """
+    connector, of = twins.new, note["of"]
+    twins.read_held()
+    if note.get("holds") != digest_of(twins.held):
         log.warning(
-            "the run that switched %r to %r ended before its last look: if documents were ingested into %r "
-            "just then, ingest them again with this model",
+            "the run that switched %r to %r ended before its last look was over, and %r was written to "
+            "since: if documents were ingested into %r just then, ingest them again with this model",
             info.name,
             info.stands_for,
-            note["of"],
+            info.stands_for,
+            of,
         )
-        connector.annotate({NOTE: {**note, "finished": True}})
-    of = info.stands_for if note is None else note["of"]
-    count = connector.count(EVERY_TENANT)
-    took = time.monotonic() - start
-    return ReembedReport(info.name, of, info.stands_for, count, 0, 0, 0, 0, 0, True, took)
+        return 0
+    if of != info.name:
+        with connector.beside(of) as old:
+            twins.old = old
+            return twins.catch_up(only_unchanged=True)
+    # The name is the old collection's own: it is read by what has described it, as before the switch.
+    connector.switch(of)
+    connector.describe()
+    connector.switch(info.stands_for)
+    try:
+        with connector.beside(info.stands_for) as fresh:
+            twins.new = fresh
+            return twins.catch_up(only_unchanged=True)
+    finally:
+        connector.describe()
 
 
 def _claim(fresh: Connector, schema: CollectionSchema, old: CollectionInfo) -> None:
@@ -293,7 +361,7 @@ def _claim(fresh: Connector, schema: CollectionSchema, old: CollectionInfo) -> N
         FingerprintMismatch: it was begun with another model.
         SchemaMismatch: it was begun with other representations.
     """
-    begun = {NOTE: {"of": old.stands_for, "finished": False}}
+    begun = {NOTE: _note(old.stands_for, finished=False)}
     unfinished = old.notes.get(restoring.NOTE)
     if unfinished is not None and not unfinished["finished"]:
         raise ConfigError(f"a copy was ingested into {old.name!r} and not finished; do that first")
