@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import qdrant_edge
 
@@ -19,6 +20,7 @@ from m3connect.errors import CollectionNotFound, PermanentError, WritesRefused
 from m3connect.filters import F
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
+from m3connect.types import Embeddings, RecordBatch
 from m3connect_qdrant import connect
 from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.errors import CollectionExists
@@ -36,6 +38,7 @@ def run(code: str, folder: Path) -> subprocess.Popen[str]:
 
 WRITER = """
 from m3connect.testing import corpus
+from m3connect.types import Embeddings, RecordBatch
 from m3connect_qdrant import connect
 connector = connect(collection="docs", path=path)
 connector.ensure(corpus.SCHEMA)
@@ -45,6 +48,7 @@ for seed in range(1000):
 """
 HOLDER = """
 from m3connect.testing import corpus
+from m3connect.types import Embeddings, RecordBatch
 from m3connect_qdrant import connect
 connector = connect(collection="docs", path=path)
 connector.ensure(corpus.SCHEMA)
@@ -280,3 +284,20 @@ def test_a_collection_in_a_folder_needs_no_client(tmp_path: Path) -> None:
         "sys.exit(bool({'qdrant_client', 'grpc', 'httpx'} & {*sys.modules}))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_log_does_not_keep_all_that_was_ever_written(tmp_path: Path) -> None:
+    """What it held is in the segments before its files go, and comes back after the process ended."""
+    long = "x" * 3_900_000
+    with connect(collection="docs", path=tmp_path) as connector:
+        connector.ensure(CollectionSchema(4, sparse=False, multivector_width=None))
+        for row in range(30):
+            vectors = Embeddings(
+                np.ones((1, 4), np.float32), None, None, np.ones(1, np.int32), np.zeros(1, np.bool_)
+            )
+            connector.upsert(RecordBatch([f"r{row}"], [{"text": long, "row": row}], vectors))
+        log = tmp_path / "docs" / "shard" / "wal"
+        assert sum(file.stat().st_blocks * 512 for file in log.iterdir()) < 30 * len(long) * 0.7
+    with connect(collection="docs", path=tmp_path) as connector:
+        assert connector.count() == 30
+        assert connector.count("row >= 0 and row < 30") == 30

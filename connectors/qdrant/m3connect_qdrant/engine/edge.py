@@ -32,6 +32,9 @@ from m3connect_qdrant.mapping import Point
 
 log = logging.getLogger(__name__)
 
+LOG_FILES = 3
+"""Files of 32 MiB of the engine's log that may be full; what they hold is then brought to its segments, and
+all but the last are removed. Nothing else would: the log would hold all that was ever written."""
 SPACE_A_REQUEST = 4
 """A write goes to a log and to segments, which are allocated ahead."""
 
@@ -202,7 +205,11 @@ class EdgeEngine:
             self._held = False
 
     def _update(self, operation: qdrant_edge.UpdateOperation) -> None:
-        self._open().update(operation)
+        shard = self._open()
+        shard.update(operation)
+        full = [each for each in os.listdir(self.folder / "shard" / "wal") if "closed" in each]  # noqa: PTH208
+        if len(full) >= LOG_FILES:
+            shard.flush()
 
     def _open(self) -> qdrant_edge.EdgeShard:
         if self._shard is None:
