@@ -132,7 +132,7 @@ def exact_search(
         cache: folder of all stores.
         documents: to find for each query; of passages as many are asked for as make them.
         passages: to search in place of the documents.
-        progress: told of every shard and block.
+        progress: told of every part that is encoded, and every block.
     """
     store, queries = encode(dataset, encoder, legs, cache, passages=passages, progress=progress)
     return OfflineSearch(
@@ -163,7 +163,7 @@ def encode(
         legs: the representations that are needed; what an earlier run cached may hold more.
         cache: folder of all stores.
         passages: to encode in place of the documents.
-        progress: told of every shard.
+        progress: told of every part that is encoded.
     """
 
     def stored(kind: Kind, texts: Iterable[str], total: int, content: str) -> EmbeddingStore:

@@ -24,6 +24,8 @@ from m3connect.progress import Progress, silent
 from m3connect.types import LEGS, Embeddings, Leg, TokenArray
 
 SHARD_ROWS = 2048
+PART_ROWS = 256
+"""Texts that are encoded before progress is told: a shard of long ones takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def encode(
         total: how many there are.
         kind: whether they ask or answer.
         legs: the representations to keep.
-        progress: told of every shard.
+        progress: told of every :data:`PART_ROWS` texts.
 
     Raises:
         InputError: there are not ``total`` texts, or the encoder gave NaN or infinity.
@@ -107,7 +109,12 @@ def encode(
     while batch := list(islice(remaining, SHARD_ROWS)):
         path = folder / f"{done:09d}.arrow"
         if not path.exists():
-            write(path, _checked(encoder.encode(batch, kind=kind, legs=legs), done))
+            parts = []
+            for start in range(0, len(batch), PART_ROWS):
+                part = batch[start : start + PART_ROWS]
+                parts.append(_checked(encoder.encode(part, kind=kind, legs=legs), done + start))
+                progress(f"encoding {kind} texts", done + start + len(part), total)
+            write(path, Embeddings.concat(parts))
         shards.append(read(path))
         if len(shards[-1]) != len(batch):
             raise InputError(f"{path} holds {len(shards[-1])} texts, expected {len(batch)}")

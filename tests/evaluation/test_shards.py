@@ -28,8 +28,9 @@ class Counting(HashEncoder):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    """Shards of five texts, so that 23 texts make several."""
+    """Shards of five texts and parts of two, so that 23 texts make several."""
     monkeypatch.setattr(shards, "SHARD_ROWS", 5)
+    monkeypatch.setattr(shards, "PART_ROWS", 2)
 
 
 def encode(folder, encoder, texts=TEXTS):
@@ -42,6 +43,20 @@ def test_what_is_read_is_what_was_encoded(tmp_path):
     assert len(read) == len(TEXTS)
     assert [first for first, _ in read.blocks()] == [0, 5, 10, 15, 20]
     assert Embeddings.concat(read.shards) == HashEncoder().encode(TEXTS)
+
+
+def test_progress_is_told_within_a_shard(tmp_path):
+    """Of every part that is encoded; of a shard that was there, once."""
+    told = []
+
+    def progress(stage, done, total):
+        told.append((done, total))
+
+    for _ in range(2):
+        shards.encode(
+            tmp_path, HashEncoder(), TEXTS[:7], 7, kind="passage", legs=LEGS, progress=progress
+        )
+    assert told == [(n, 7) for n in (2, 4, 5, 5, 7, 7)] + [(5, 7), (7, 7)]
 
 
 def test_takes_rows_across_shards_in_any_order(tmp_path):
