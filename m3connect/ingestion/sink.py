@@ -249,6 +249,8 @@ class Sink:
 
     def take(self, event: Event) -> None:
         """Count one event and queue what it asks for; waits while too much is queued already."""
+        while self._pending and self._pending[0].done():  # so that counts do not lag behind
+            self._settle()
         self.count(event)
         match event:
             case Work():

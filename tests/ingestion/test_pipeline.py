@@ -19,8 +19,10 @@ from m3connect.errors import (
     SchemaMismatch,
     TransientError,
 )
-from m3connect.ingestion import Failure, ingest, steps
-from m3connect.ingestion.sink import PENDING
+from m3connect.ingestion import Failure, ingest, open_source, steps
+from m3connect.ingestion.pipeline import events, prepare
+from m3connect.ingestion.report import KeptLetters
+from m3connect.ingestion.sink import PENDING, Sink
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document
@@ -184,6 +186,22 @@ def test_progress_ends_with_all_documents(encoder, connector):
     assert {total for _, _, total in seen} == {None}
     assert report.written == 300
     assert report.seconds > 0
+
+
+def test_what_is_written_counts_before_the_next_is_queued(encoder, connector):
+    """Though there would be room in the queue for more."""
+    source = open_source(docs(600), encoder)
+    chosen, *_ = prepare(source, connector, None, {})
+    with Sink(connector, KeptLetters()) as sink:
+        first, second, third = events(source, chosen, {}, sink.look_up)
+        sink.take(first)
+        sink.look_up([]).result()  # the one thread that writes is done with all before it
+        assert sink.written == 0
+        sink.take(second)
+        assert sink.written == len(first.batch)
+        sink.take(third)
+        sink.finish()
+    assert sink.written == 600
 
 
 # ------------------------------------------------------------------------------- what is refused
