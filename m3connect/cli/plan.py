@@ -115,7 +115,10 @@ def _work(planned: IngestPlan) -> list[str]:
     if planned.bytes:
         sizes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in planned.bytes.items())
         total = sum(planned.bytes.values()) / 1e6
-        lines.append(f"about {total:.1f} MB more in the collection, and indexes: {sizes}")
+        lines.append(
+            f"about {total:.1f} MB more in the collection: {sizes}; indexes, what filters ask for and the "
+            "engine's log come on top"
+        )
     return lines
 
 

@@ -32,7 +32,7 @@ from m3connect_qdrant.mapping import Point
 
 log = logging.getLogger(__name__)
 
-LOG_FILES = 3
+LOG_FILES = 2
 """Files of 32 MiB of the engine's log that may be full; what they hold is then brought to its segments, and
 all but the last are removed. Nothing else would: the log would hold all that was ever written."""
 SPACE_A_REQUEST = 4
