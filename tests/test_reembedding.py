@@ -334,8 +334,8 @@ class Killed(BaseException):
 class Mortal(MemoryConnector):
     """Dies in the n-th writing call of its process, after a random part of it, and stays dead."""
 
-    def __init__(self, *, collection):
-        super().__init__(collection=collection)
+    def __init__(self, *, collection, tenant_field=None):
+        super().__init__(collection=collection, tenant_field=tenant_field)
         self.left: list[int] = [10**9]
         self.chance = random.Random(0)
 
