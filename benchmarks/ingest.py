@@ -39,7 +39,7 @@ from tokenizers import Tokenizer
 from m3connect import Document, Embeddings, connect, ingest
 from m3connect.contract import Fingerprint, ModelInfo
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import LEGS, MultiVectors, SparseVectors
+from m3connect.types import LEGS, Leg, MultiVectors, SparseVectors
 
 CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
 CHARACTERS = 100
@@ -81,26 +81,28 @@ class Drawn:
         self._tokens = tokens.astype(np.float16)
 
     def encode(
-        self, texts: Sequence[str], *, kind: str = "passage", legs: object = LEGS
+        self, texts: Sequence[str], *, kind: str = "passage", legs: Sequence[Leg] = LEGS
     ) -> Embeddings:
         """Vectors by the checksums of the texts."""
-        del kind, legs
+        del kind
         drawn = np.array([zlib.crc32(text.encode()) for text in texts], np.int64)
         low, high = drawn % POOL, drawn // POOL % POOL
         dense = (
             self._dense[low] + self._dense[high]
         )  # two of them, so that few texts share a vector
         n = len(texts)
+        sparse = SparseVectors(
+            np.arange(n + 1, dtype=np.int64) * TERMS,
+            self._terms[low].ravel(),
+            np.full(n * TERMS, 0.2, np.float32),
+        )
+        multi = MultiVectors(
+            np.arange(n + 1, dtype=np.int64) * TOKENS, self._tokens[high].reshape(-1, WIDTH)
+        )
         return Embeddings(
-            dense / np.linalg.norm(dense, axis=1, keepdims=True),
-            SparseVectors(
-                np.arange(n + 1, dtype=np.int64) * TERMS,
-                self._terms[low].ravel(),
-                np.full(n * TERMS, 0.2, np.float32),
-            ),
-            MultiVectors(
-                np.arange(n + 1, dtype=np.int64) * TOKENS, self._tokens[high].reshape(-1, WIDTH)
-            ),
+            dense / np.linalg.norm(dense, axis=1, keepdims=True) if "dense" in legs else None,
+            sparse if "sparse" in legs else None,
+            multi if "multivector" in legs else None,
             np.full(n, TOKENS, np.int32),
             np.zeros(n, np.bool_),
         )

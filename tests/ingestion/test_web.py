@@ -6,7 +6,9 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from typing import Any
 
+import httpcore
 import pytest
 
 from m3connect.errors import ConfigError, InputError
@@ -35,6 +37,8 @@ def text(content):
 class Handler(BaseHTTPRequestHandler):
     """Answers from the server's table: a kind and a text, a status, or a place to go to."""
 
+    server: Any
+
     def do_GET(self):
         self.server.asked.append((self.path, dict(self.headers)))
         answer = self.server.answers.get(self.path, 404)
@@ -61,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server():
+    running: Any
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -162,7 +167,7 @@ def test_the_address_that_was_judged_is_the_one_that_is_asked(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(
-        fetching.httpcore.SyncBackend,
+        httpcore.SyncBackend,
         "connect_tcp",
         lambda self, host, port, *more: connected.append(host),
     )

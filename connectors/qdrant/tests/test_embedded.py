@@ -289,7 +289,7 @@ def test_a_collection_in_a_folder_needs_no_client(tmp_path: Path) -> None:
 def test_the_log_does_not_keep_all_that_was_ever_written(tmp_path: Path) -> None:
     """What it held is in the segments before its files go, and comes back after the process ended."""
     long = "x" * 3_900_000
-    with connect(collection="docs", path=tmp_path) as connector:
+    with connect(collection="docs", path=str(tmp_path)) as connector:
         connector.ensure(CollectionSchema(4, sparse=False, multivector_width=None))
         for row in range(30):
             vectors = Embeddings(
@@ -298,6 +298,6 @@ def test_the_log_does_not_keep_all_that_was_ever_written(tmp_path: Path) -> None
             connector.upsert(RecordBatch([f"r{row}"], [{"text": long, "row": row}], vectors))
         log = tmp_path / "docs" / "shard" / "wal"
         assert sum(file.stat().st_blocks * 512 for file in log.iterdir()) < 30 * len(long) * 0.7
-    with connect(collection="docs", path=tmp_path) as connector:
+    with connect(collection="docs", path=str(tmp_path)) as connector:
         assert connector.count() == 30
         assert connector.count("row >= 0 and row < 30") == 30
