@@ -364,7 +364,7 @@ def _web_pages(url: str, web: Web, selection: Selection, remarks: Remarks) -> li
     for each in urls:
         if urlsplit(each).hostname != host:
             remarks.leave(address(web, each), "on another host")
-    return _chosen(own, name, web, selection, remarks)
+    return _wanted(own, name, web, selection, remarks)
 
 
 def _mapped(file: SourceFile, most: int) -> list[str] | None:
@@ -402,7 +402,7 @@ def _listed(file: SourceFile, selection: Selection, remarks: Remarks) -> list[So
     except (ConfigError, InputError, OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where}: {error}") from error
     _require_few(urls, selection.web.pages, where)
-    return _chosen(urls, where, selection.web, selection, remarks)
+    return _wanted(urls, where, selection.web, selection, remarks)
 
 
 def _require_few(urls: Sequence[str], most: int, where: str) -> None:
@@ -411,12 +411,12 @@ def _require_few(urls: Sequence[str], most: int, where: str) -> None:
         raise ConfigError(f"{where} lists more than {most:,} pages (--max-pages)")
 
 
-def _chosen(
+def _wanted(
     urls: Sequence[str], root: str, web: Web, selection: Selection, remarks: Remarks
 ) -> list[SourceFile]:
     """The pages of a list that are wanted, by the paths of their URLs, each once."""
-    include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
-    exclude = GitIgnoreSpec.from_lines(selection.exclude)
+    include = _chosen("--include", selection.include) if selection.include else None
+    exclude = _chosen("--exclude", selection.exclude)
     files = []
     for url in dict.fromkeys(urls):
         path = urlsplit(url).path.lstrip("/")
