@@ -62,6 +62,7 @@ class Fingerprint:
         long_mode: what became of passages longer than that.
         format_version: of the stored records.
         compression: what was kept of the representations.
+        identifiers: whether lexical weights have terms for whole identifiers, too.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Fingerprint:
     long_mode: LongMode = "truncate"
     format_version: int = FORMAT_VERSION
     compression: Compression = field(default_factory=Compression)
+    identifiers: bool = False
 
     def compressed(self, compression: Compression) -> Fingerprint:
         """The same model with smaller representations."""
@@ -102,7 +104,7 @@ class Fingerprint:
         Raises:
             InputError: a key is missing or unknown.
         """
-        values = {"long_mode": "truncate", **values}
+        values = {"long_mode": "truncate", "identifiers": False, **values}
         known = {field.name for field in fields(cls)}
         if set(values) | {"compression"} != known:
             raise InputError(
@@ -169,12 +171,15 @@ class Fingerprint:
         """What to pass, and what not, to cut and store documents as with this one."""
         ways = [f"--max-length {self.max_length}"] if "max_length" in differs else []
         ways += [f"--long-mode {self.long_mode}"] if "long_mode" in differs else []
+        ways += ["--identifiers"] if "identifiers" in differs and self.identifiers else []
         ways += [cut_alike] if "chunker" in differs and cut_alike else []
         mine, others = self.compression.to_json(), compression.to_json()
         ways += [
             f"{_flag(name)} {value}" for name, value in mine.items() if others.get(name) != value
         ]
-        without = " and ".join(_flag(name) for name in others if name not in mine)
+        unwanted = [name for name in others if name not in mine]
+        unwanted += ["identifiers"] if "identifiers" in differs and not self.identifiers else []
+        without = " and ".join(map(_flag, unwanted))
         told = [f"Pass {' '.join(ways)}"] if ways else []
         told += [f"{'l' if ways else 'L'}eave out {without}"] if without else []
         return " and ".join(told) or "Cut documents alike"
@@ -186,7 +191,7 @@ class Fingerprint:
         return f"Use the same model and options (--model {stored.model})"
 
 
-_SETTINGS = frozenset({"max_length", "long_mode", "chunker", "compression"})
+_SETTINGS = frozenset({"max_length", "long_mode", "chunker", "compression", "identifiers"})
 """What of a fingerprint is chosen at every ingestion, and not the model's."""
 
 

@@ -172,6 +172,7 @@ def _lines(seen: Overview) -> list[tuple[str, str]]:
             ("chunker", made_by.chunker or "-"),
         ]
         lines += [("kept", str(made_by.compression))] if made_by.compression else []
+        lines += [("identifiers", "are terms, too")] if made_by.identifiers else []
     fields = (f"{field} ({kind})" for field, kind in schema.payload_fields.items())
     lines.append(("indexed fields", ", ".join(fields) or "-"))
     lines += [(f"note {name}", json_line(note)) for name, note in seen.info.notes.items()]

@@ -190,6 +190,14 @@ class ModelChoice:
             rich_help_panel="Model",
         ),
     ] = "truncate"
+    identifiers: Annotated[
+        bool,
+        typer.Option(
+            "--identifiers",
+            help="Terms for whole error codes, options, versions and paths, too.",
+            rich_help_panel="Model",
+        ),
+    ] = False
     batch_tokens: Annotated[
         int | None,
         typer.Option(
@@ -218,6 +226,7 @@ class ModelChoice:
             "dtype": self.dtype,
             "max_length": self.max_length,
             "long_mode": self.long_mode,
+            "identifiers": self.identifiers,
             "batch_tokens": self.batch_tokens,
         }
 

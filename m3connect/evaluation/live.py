@@ -97,7 +97,7 @@ def evaluate(
     preset = for_database(preset or search.served_preset(encoder.info, info), depth)
     legs = needed(measured, preset, available=info.schema.legs)
     texts = [query.text for query in dataset.queries]
-    queries = search.as_stored(info, encoder.encode(texts, kind="query", legs=legs), "query")
+    queries = search.encode_as_stored(info, encoder, texts, kind="query", legs=legs)
     with tempfile.TemporaryDirectory() as folder:
         kept = legs if reference else ()
         contents = read(connector, kept, Path(folder), filter=filter, progress=progress)

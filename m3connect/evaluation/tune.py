@@ -43,7 +43,7 @@ from m3connect.searching.modes import (
     to_queries,
 )
 from m3connect.searching.names import TunedMode
-from m3connect.searching.search import as_stored
+from m3connect.searching.search import encode_as_stored
 from m3connect.types import Fusion, Rrf, Weighted
 
 SPARSE_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
@@ -175,8 +175,7 @@ def read_set(
     contents = live.read(connector, legs, folder, filter=filter, progress=progress)
     live.differences(dataset, contents)
     texts = [query.text for query in dataset.queries]
-    made = encoder.encode(texts, kind="query", legs=legs)
-    queries = as_stored(connector.describe(), made, "query")
+    queries = encode_as_stored(connector.describe(), encoder, texts, kind="query", legs=legs)
     search = OfflineSearch(
         contents.ids,
         contents.store,

@@ -61,6 +61,10 @@ class Assembly:
         if "multivector" in legs:
             self.vectors = np.empty((total, config.multivector_width), multivector_dtype)
 
+    def terms_of_texts(self) -> list[NDArray[np.int64]]:
+        """The content tokens of each text, in order."""
+        return np.split(self.terms, np.searchsorted(self.rows, np.arange(1, self.tokens.texts)))
+
     def put(self, rows: NDArray[np.intp], outputs: Outputs) -> None:
         """Write a batch; ``rows`` are its texts' positions, in its order."""
         positions = self.tokens.positions(rows)

@@ -35,6 +35,7 @@ from m3connect.model.hub import resolve
 from m3connect.model.pieces import PieceTokenizer, open_tokenizer
 from m3connect.model.tokenize import TextTokenizer, TokenIds
 from m3connect.types import LEGS, Compression, Embeddings, Leg
+from m3connect.types.identifiers import with_identifiers
 
 if TYPE_CHECKING:
     from m3connect.inference.remote import RemoteEncoder
@@ -60,6 +61,7 @@ class M3Encoder:
         batch_tokens: token budget of a batch, None for what suits the device.
         multivector_dtype: how token vectors are returned.
         compression: what is kept of the representations; None for all.
+        identifiers: whether whole identifiers are terms, too.
 
     Raises:
         ConfigError: ``max_length``, ``batch_tokens`` or a width of ``compression`` is out of range, or
@@ -78,6 +80,7 @@ class M3Encoder:
         batch_tokens: int | None = None,
         multivector_dtype: Literal["float16", "float32"] = "float16",
         compression: Compression | None = None,
+        identifiers: bool = False,
     ) -> None:
         self.config = config
         self._tokenizer = tokenizer
@@ -94,6 +97,7 @@ class M3Encoder:
         self._multivector_dtype = np.dtype(multivector_dtype)
         self.compression = compression or Compression()
         self.compression.check(config.dense_width, config.multivector_width)
+        self.identifiers = identifiers
         self._loaded: _Loaded | None = None
 
     def __repr__(self) -> str:
@@ -130,6 +134,7 @@ class M3Encoder:
         batch_tokens: int | None = None,
         multivector_dtype: Literal["float16", "float32"] = "float16",
         compression: Compression | None = None,
+        identifiers: bool = False,
         threads: int | None = None,
         cache_dir: Path | None = None,
     ) -> Self | RemoteEncoder:
@@ -156,6 +161,9 @@ class M3Encoder:
             batch_tokens: token budget of a batch; None for what suits the device.
             multivector_dtype: how token vectors are returned.
             compression: what is kept of the representations; None for all.
+            identifiers: give error codes, options, versions and paths that the tokenizer cuts a term
+                each among the lexical weights, beside those of their pieces
+                (:mod:`m3connect.types.identifiers`). Not in the paper: they make such names found.
             threads: threads to compute with (in torch a setting of the whole process), of each
                 process where there are several.
             cache_dir: where downloads are kept, instead of the hub's default (``HF_HOME``).
@@ -168,7 +176,7 @@ class M3Encoder:
             from m3connect.inference.remote import RemoteEncoder
 
             chosen = {backend, device, dtype, long_mode} != {"auto", "truncate"}
-            if chosen or max_length or batch_tokens or revision:
+            if chosen or max_length or batch_tokens or revision or identifiers:
                 raise ConfigError(f"{name} runs elsewhere: how it runs is the service's choice")
             return RemoteEncoder(str(name), compression=compression)
         path = resolve(str(name), revision=revision, cache_dir=cache_dir)
@@ -186,6 +194,7 @@ class M3Encoder:
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
             compression=compression,
+            identifiers=identifiers,
         )
         encoder._loaded = _Loaded(
             # Another process may run in another folder.
@@ -199,6 +208,7 @@ class M3Encoder:
             batch_tokens=batch_tokens,
             multivector_dtype=multivector_dtype,
             compression=compression,
+            identifiers=identifiers,
             threads=threads,
             cache_dir=cache_dir,
         )
@@ -226,6 +236,7 @@ class M3Encoder:
             batch_tokens=batch_tokens,
             multivector_dtype="float16" if self._multivector_dtype == np.float16 else "float32",
             compression=self.compression,
+            identifiers=self.identifiers,
         )
         if self._loaded is not None:
             other._loaded = replace(self._loaded, max_length=max_length, batch_tokens=batch_tokens)
@@ -251,6 +262,7 @@ class M3Encoder:
             pooling=self.config.pooling,
             precision=self.backend.choice.precision,
             long_mode=self._text.long_mode,
+            identifiers=self.identifiers,
         )
         kept = fingerprint.compressed(self.compression)
         return ModelInfo(self.config.name, kept, self.config.fusion_weights)
@@ -341,7 +353,11 @@ class M3Encoder:
         inputs = (tokens.take(rows) for rows in batches)
         for rows, outputs in zip(batches, self.backend.run_all(inputs, legs), strict=True):
             target.put(rows, outputs)
-        return self.compression.of(target.embeddings(self._fold), kind)
+        made = target.embeddings(self._fold)
+        if made.sparse is not None and self.identifiers:
+            pieces = [[self.term(id_) for id_ in ids.tolist()] for ids in target.terms_of_texts()]
+            made = replace(made, sparse=with_identifiers(made.sparse, pieces, self.term))
+        return self.compression.of(made, kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,6 +374,7 @@ class _Loaded:
     batch_tokens: int | None
     multivector_dtype: Literal["float16", "float32"]
     compression: Compression | None
+    identifiers: bool
     threads: int | None
     cache_dir: Path | None
 
@@ -376,6 +393,7 @@ def _load_again(loaded: _Loaded, weights: str, tokenizer: str) -> M3Encoder | Re
         batch_tokens=loaded.batch_tokens,
         multivector_dtype=loaded.multivector_dtype,
         compression=loaded.compression,
+        identifiers=loaded.identifiers,
         threads=loaded.threads,
         cache_dir=loaded.cache_dir,
     )

@@ -27,7 +27,7 @@ from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
 from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import AnyFilter
 from m3connect.searching.names import ModeName
-from m3connect.searching.search import as_stored, search
+from m3connect.searching.search import encode_as_stored, search
 from m3connect.types import Embeddings as M3Vectors
 from m3connect.types import Hit, RecordBatch, shown
 
@@ -166,8 +166,8 @@ class M3VectorStore(VectorStore):
         batch = self.connector.fetch([str(id_) for id_ in documents], vectors=("dense",))
         if batch.embeddings.dense is None or not len(batch):
             return list(documents.values())[:k]
-        made = self.encoder.encode([query], kind="query", legs=("dense",))
-        asked = as_stored(self.connector.describe(), made, "query").dense
+        info = self.connector.describe()
+        asked = encode_as_stored(info, self.encoder, [query], kind="query", legs=("dense",)).dense
         assert asked is not None
         rows = maximal_marginal_relevance(asked[0], list(batch.embeddings.dense), lambda_mult, k)
         return [documents[batch.ids[row]] for row in rows]

@@ -20,6 +20,7 @@ from m3connect.types import (
     Weighted,
     stored_text,
 )
+from m3connect.types.identifiers import identifier_term, identifiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ def explain(
     rows = {id_: row for row, id_ in enumerate(batch.ids)}
     computed = scoring.leg_scores(query, batch.ids, batch.embeddings)
     shares = _rank_shares(connector, query) if isinstance(query.fusion, Rrf) else {}
+    pieces = encoder.tokens(text, kind="query")
+    names = {identifier_term(name): name for name, _ in identifiers(pieces)}
     explanations = []
     for hit in hits:
         if hit.id not in rows:  # deleted since
@@ -88,13 +91,13 @@ def explain(
         tokens: tuple[TokenMatch, ...] = ()
         if query.sparse is not None and record.sparse is not None:
             matched = scoring.sparse_contributions(query.sparse, record.sparse[0])
-            terms = tuple(TermMatch(encoder.term(term), share) for term, share in matched.items())
-        if query.multivector is not None and record.multivector is not None:
-            names = (
-                encoder.tokens(text, kind="query"),
-                encoder.tokens(stored_text(batch.payloads[rows[hit.id]])),
+            terms = tuple(
+                TermMatch(names.get(term) or encoder.term(term), share)
+                for term, share in matched.items()
             )
-            tokens = _token_matches(query.multivector, record.multivector[0], *names)
+        if query.multivector is not None and record.multivector is not None:
+            others = encoder.tokens(stored_text(batch.payloads[rows[hit.id]]))
+            tokens = _token_matches(query.multivector, record.multivector[0], pieces, others)
         scores = {leg: _leg_score(hit, leg, computed) for leg in query.legs}
         explanations.append(Explanation(_parts(query, hit, scores, shares), terms, tokens))
     return explanations

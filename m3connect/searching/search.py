@@ -21,6 +21,7 @@ from m3connect.searching.names import Mode, ModeName
 from m3connect.searching.planner import Hits
 from m3connect.searching.refining import GroupBy, Refinement
 from m3connect.types import Embeddings, Fusion, Hit, Leg, Query, shown
+from m3connect.types.identifiers import with_identifiers
 
 
 class TextHits(Hits):
@@ -255,7 +256,7 @@ def build_queries(
     require(info, encoder)
     preset = _with_options(served_preset(encoder.info, info), fusion, depth)
     legs = _legs(chosen, preset, info)
-    embeddings = as_stored(info, encoder.encode(texts, kind="query", legs=legs), "query")
+    embeddings = encode_as_stored(info, encoder, texts, kind="query", legs=legs)
     condition = as_filter(filter)
     return [
         modes.to_query(
@@ -282,16 +283,32 @@ def require(info: CollectionInfo, encoder: Encoder) -> None:
         encoder.info.fingerprint.require(stored, collection=info.name, writing=False)
 
 
-def as_stored(info: CollectionInfo, embeddings: Embeddings, kind: Kind) -> Embeddings:
-    """Embeddings by a collection's model, compressed as its vectors are.
+def encode_as_stored(
+    info: CollectionInfo,
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    kind: Kind,
+    legs: Sequence[Leg],
+) -> Embeddings:
+    """Encode texts as a collection's were: with terms for identifiers if it has them, compressed.
 
     Args:
         info: of the collection.
-        embeddings: of texts.
+        encoder: its model.
+        texts: what is encoded.
         kind: whether they ask or answer; queries are made as narrow, and otherwise kept whole.
+        legs: the representations to return.
     """
+    made = encoder.encode(texts, kind=kind, legs=legs)
     stored = info.schema.fingerprint
-    return embeddings if stored is None else stored.compression.of(embeddings, kind)
+    if stored is None:
+        return made
+    has_them = encoder.info.fingerprint.identifiers
+    if stored.identifiers and not has_them and made.sparse is not None:
+        pieces = [encoder.tokens(text, kind=kind) for text in texts]
+        made = replace(made, sparse=with_identifiers(made.sparse, pieces, encoder.term))
+    return stored.compression.of(made, kind)
 
 
 def served_preset(model: ModelInfo, collection: CollectionInfo) -> Preset:

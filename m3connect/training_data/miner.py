@@ -13,7 +13,7 @@ from m3connect.filters import AnyFilter
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import DEPTH, Preset, for_database, needed, parse_mode, preset_for
 from m3connect.searching.names import ModeName
-from m3connect.searching.search import as_stored
+from m3connect.searching.search import encode_as_stored
 from m3connect.training_data import mining
 from m3connect.training_data.mining import Rules, Source, Tally
 from m3connect.training_data.report import Report
@@ -64,8 +64,7 @@ def mine_to_file(
     if connector is not None:
         live.require(connector, encoder)
         asked = [query.text for query in dataset.queries]
-        made = encoder.encode(asked, kind="query", legs=legs)
-        queries = as_stored(connector.describe(), made, "query")
+        queries = encode_as_stored(connector.describe(), encoder, asked, kind="query", legs=legs)
         write(
             mining.LiveSource(
                 connector,

@@ -25,7 +25,7 @@ from m3connect.searching import fusion, planner
 from m3connect.searching.modes import Preset, scored_legs, to_queries, to_query
 from m3connect.searching.names import Mode
 from m3connect.searching.scoring import leg_scores
-from m3connect.searching.search import as_stored
+from m3connect.searching.search import encode_as_stored
 from m3connect.types import Embeddings, Leg, Query, Rrf
 
 Weights = Mapping[Leg, float]
@@ -348,8 +348,10 @@ class LiveSource:
         Raises:
             ConfigError: the mode fuses ranks.
         """
-        passages = self.encoder.encode([self.texts[id_] for id_ in ids], legs=self.legs)
-        stored = as_stored(self.connector.describe(), passages, "passage")
+        texts = [self.texts[id_] for id_ in ids]
+        stored = encode_as_stored(
+            self.connector.describe(), self.encoder, texts, kind="passage", legs=self.legs
+        )
         return combined(self.asked[row], ids, stored, self.weights)
 
 

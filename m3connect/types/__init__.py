@@ -3,6 +3,7 @@
 vectors.py      Embeddings of a batch of texts, as Arrow and back
 tokens.py       token vectors as bytes
 compression.py  what is kept of embeddings
+identifiers.py  names that the tokenizer cut, as terms
 records.py      Document, Chunk (a passage), RecordBatch
 query.py        Query, the fusions, Hit, Highlight
 """

@@ -99,7 +99,7 @@ def test_options_reach_reading_cutting_and_the_schema(run, collection, tmp_path)
     assert run.loaded == [
         {
             "model": "x", "backend": "torch", "device": "cuda:1", "dtype": "float16",
-            "max_length": None, "long_mode": "truncate", "batch_tokens": 99,
+            "max_length": None, "long_mode": "truncate", "identifiers": False, "batch_tokens": 99,
         }
     ]  # fmt: skip
     schema = collection.describe().schema
