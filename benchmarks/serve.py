@@ -5,7 +5,8 @@
 Prints two tables. The service runs in a process of its own; clients are in this one, coroutines for the
 second table. Its overhead is a difference of pairs: each text is encoded here, then asked for there over
 one connection of the standard library's client, so that a machine with other work slows both. At the
-end, ``--requests`` more requests tell whether memory stays. Every process computes with one thread.
+end, ``--requests`` more requests tell whether memory stays. The encoder here has the machine's last core, the
+services have the first, so that neither computes with more threads than the other.
 
 With ``--peer-python``, an environment with FlagEmbedding 1.4, fastapi and uvicorn, the same weights in the
 published layout are asked for behind FastAPI, too (``serve_peer.py``).
@@ -47,7 +48,7 @@ def main() -> None:
     options.add_argument("--peer-python", help="interpreter of the environment with FlagEmbedding")
     chosen = options.parse_args()
     texts = [json.loads(line)["text"][:200] for line in CORPUS.read_text("utf-8").splitlines()]
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the services; the encoder here is told
+    os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})
     encoder = M3Encoder.load(chosen.model, threads=1)
     load_average = os.getloadavg()[0]
     print(f"{cpu_name()}, {os.cpu_count()} cores, load {load_average:.0f}; {chosen.model}")
@@ -81,6 +82,7 @@ def running(command: list[str]) -> Iterator[tuple[int, int]]:
     """A service that answers: its port, which ends the command, and its process."""
     port = free_port()
     service = subprocess.Popen([*command, str(port)], stderr=subprocess.DEVNULL)
+    os.sched_setaffinity(service.pid, {0})
     try:
         while True:
             with suppress(OSError):

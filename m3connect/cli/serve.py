@@ -103,7 +103,15 @@ def serve(
         said = {"url": url, "collections": service.names}
         text = f"m3connect serves {', '.join(service.names)} at {url}"
         typer.echo(json.dumps(said) if printed.as_json else text, err=True)
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            http="h11",  # of its parsers the one that bounds headers
+            timeout_graceful_shutdown=max(1, round(timeout)),
+            log_level="warning",
+            access_log=False,
+        )
 
 
 def mcp(

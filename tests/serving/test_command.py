@@ -45,6 +45,7 @@ def test_it_serves_until_it_is_interrupted(tmp_path, port):
             f"{address}/v1/search", json={"query": "rotate keys"}, timeout=60
         ).json()
         assert answer["hits"][0]["text"].endswith("ninety days.")
+        assert httpx.get(f"{address}/health", headers={"X": "a" * 200_000}).status_code == 400
         service.send_signal(signal.SIGINT)
         _, said = service.communicate(timeout=60)
     finally:
