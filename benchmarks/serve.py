@@ -108,7 +108,7 @@ def overhead(port: int, pid: int, encoder: M3Encoder, texts: list[str]) -> None:
         json.loads(answer.read())["data"]
 
     spent_here = 0.0
-    for text in texts:  # the first fifty passes of a process take two to three times as long
+    for text in texts:  # both with the whole tokenizer, which an encoder loads after some texts
         encoder.encode([text], legs=("dense",))
         ask(text)
     before = processor_seconds(pid)

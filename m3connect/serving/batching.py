@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
@@ -191,6 +192,8 @@ class BatchingEncoder:
         self.close()
 
     def _work(self) -> None:
+        with suppress(M3ConnectError):  # of a service elsewhere that is away just now
+            _ = self._encoder.tokenizer  # the whole one: else it is loaded amid the first requests
         while jobs := self._next():
             started = time.perf_counter()
             for kind in ("query", "passage"):

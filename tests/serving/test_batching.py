@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
+from m3connect.errors import TransientError
 from m3connect.ingestion import ingest
 from m3connect.serving.app import create_app
 from m3connect.serving.batching import BatchingEncoder, Busy, Threads
@@ -123,6 +124,25 @@ def test_what_was_given_up_is_not_computed(held):
         with pytest.raises(CancelledError):
             gone.result()
     assert held.batches == [["first"], ["kept"]]
+
+
+def test_the_tokenizer_is_there_before_the_first_text():
+    """It is loaded as the service starts; one that cannot be had now hinders nobody."""
+    order = []
+
+    class Away(HashEncoder):
+        @property
+        def tokenizer(self):
+            order.append("tokenizer")
+            raise TransientError("away", connector="service", operation="tokenizer")
+
+        def encode(self, texts, **options):
+            order.append("text")
+            return super().encode(texts, **options)
+
+    with BatchingEncoder(Away()) as batching:
+        batching.encode(["x"])
+    assert order == ["tokenizer", "text"]
 
 
 def test_closing_finishes_what_waits(held):
