@@ -272,6 +272,7 @@ class Limits:
         id_bytes: UTF-8 length of an id.
         payload_bytes: JSON length of one payload.
         results: the largest ``limit`` and depth of a search.
+        results_by: what of the backend says so, by the backend's name for it.
         candidates: of both legs together, in one fused search; what exceeds it is composed.
         records: of one write request.
     """
@@ -281,6 +282,7 @@ class Limits:
     id_bytes: int | None = None
     payload_bytes: int | None = None
     results: int | None = None
+    results_by: str = ""
     candidates: int | None = None
     records: int | None = None
 

@@ -191,9 +191,13 @@ def _check_results(query: Query, capabilities: Capabilities) -> None:
     for leg in _searched(query):
         depth = _depth(query, leg)
         if most is not None and depth > most:
-            name = "limit" if len(query.legs) == 1 else f"{leg}_depth"
+            # Candidates are as many as hits at least: with a limit beyond, that is what was asked.
+            is_limit = len(query.legs) == 1 or query.limit > most
+            name, size = ("limit", query.limit) if is_limit else (f"{leg}_depth", depth)
+            by = capabilities.limits.results_by
             raise InputError(
-                f"{name} is {depth:,}, and a search of {capabilities.engine} returns at most {most:,}"
+                f"{name} is {size:,}, and a search of {capabilities.engine} returns at most {most:,}"
+                + (f" ({by})" if by else "")
             )
 
 

@@ -45,6 +45,7 @@ LIMITS = Limits(
     id_bytes=32_766,  # the longest term of Lucene
     payload_bytes=32 * 1024 * 1024,
     results=RESULTS,
+    results_by="index.max_result_window, and the largest k",
 )
 _WIDEST = 4096
 _DEFAULT_DENSE_INDEX = "int8_hnsw"
@@ -398,7 +399,7 @@ class ElasticsearchConnector:
         if query.limit > RESULTS:
             raise InputError(
                 f"limit is {query.limit:,}, and a search of {able.engine} returns at most {RESULTS:,} "
-                "(index.max_result_window, and the largest k)"
+                f"({LIMITS.results_by})"
             )
         if len(query.legs) == 1 and query.legs[0] in able.legs:
             return

@@ -35,7 +35,7 @@ from m3connect_milvus.storing.keys import digest
 from m3connect_milvus.storing.layout import RESULTS, TEXT_BYTES, Layout, check_engine, parts_name
 from m3connect_milvus.storing.store import ROWS, Store
 
-LIMITS = Limits(id_bytes=TEXT_BYTES, results=RESULTS)
+LIMITS = Limits(id_bytes=TEXT_BYTES, results=RESULTS, results_by="topK")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,14 @@ from m3connect_qdrant import mapping
 from m3connect_qdrant.engine.protocol import Engine
 from m3connect_qdrant.errors import NAME, CollectionExists, translated
 from m3connect_qdrant.filters import Json, compile_filter, indexes
-from m3connect_qdrant.mapping import ONLY_ID, ONLY_ROWS, WITHOUT_FACTS, MultivectorStorage, Point
+from m3connect_qdrant.mapping import (
+    ONLY_ID,
+    ONLY_ROWS,
+    WITHOUT_FACTS,
+    MultivectorStorage,
+    Placing,
+    Point,
+)
 from m3connect_qdrant.naming import check_name
 from m3connect_qdrant.queries import (
     MULTIVECTOR_FLOATS,
@@ -74,6 +81,7 @@ class QdrantConnector:
         engine: what holds it.
         exact: whether dense vectors are searched without the graph.
         storage: how a new collection stores token values, if not as its schema says.
+        placing: how a server is to keep a new collection.
         tenant_field: the payload field by which it keeps tenants apart.
         policy: how often a transient failure is retried.
     """
@@ -87,6 +95,7 @@ class QdrantConnector:
         *,
         exact: bool = False,
         storage: MultivectorStorage | None = None,
+        placing: Placing | None = None,
         tenant_field: str | None = None,
         policy: RetryPolicy = DEFAULT_POLICY,
     ) -> None:
@@ -99,10 +108,12 @@ class QdrantConnector:
         self._may_be_alias = True
         self._exact = exact
         self._storage = storage
+        self._placing = placing or Placing()
         self._tenant_field = tenant_field
         self._policy = policy
         self._version: str | None = None
         self._known_schema: CollectionSchema | None = None
+        self._quantized = False  # as last read, with the schema
         self._closed = False
 
     @property
@@ -133,6 +144,7 @@ class QdrantConnector:
             request_bytes=self._engine.request_bytes,
             multivector_floats=MULTIVECTOR_FLOATS,
             results=allowed.results,
+            results_by="strict mode's max_query_limit",
             candidates=allowed.results,
             records=allowed.records,
         )
@@ -178,6 +190,7 @@ class QdrantConnector:
             self._named.beside(collection),
             exact=self._exact,
             storage=self._storage,
+            placing=self._placing,
             tenant_field=self._tenant_field,
             policy=self._policy,
         )
@@ -346,7 +359,10 @@ class QdrantConnector:
         self, queries: Sequence[Query], chosen: Sequence[int], sizes: Sequence[int]
     ) -> list[Answer]:
         asked = zip(chosen, sizes, strict=True)
-        requests = [request(queries[row], size, exact=self._exact) for row, size in asked]
+        requests = [
+            request(queries[row], size, exact=self._exact, quantized=self._quantized)
+            for row, size in asked
+        ]
         sent = [body for body in requests if body is not None]
         most = min(QUERIES_AT_ONCE, self._engine.allowance.queries or QUERIES_AT_ONCE)
         ask = partial(self._call, "search", self._engine.query)
@@ -407,6 +423,7 @@ class QdrantConnector:
         text, notes = self._about(operation, engine)
         stored = Stored.from_text(text, self._place, operation)
         stored.require_tenants(self._tenant_field, self._place)
+        self._quantized = "quantization" in stored.layout
         self._known_schema = stored.schema
         return stored.annotated({key: json.loads(note) for key, note in notes.items()})
 
@@ -447,9 +464,12 @@ class QdrantConnector:
                 self._create_with(schema, None)
 
     def _create_with(self, schema: CollectionSchema, storage: MultivectorStorage | None) -> None:
-        vectors = mapping.vector_params(schema, storage)
-        sparse = mapping.sparse_params(schema)
-        self._call("ensure", self._engine.create, vectors, sparse, Stored(schema).to_text())
+        placing = self._placing
+        vectors = mapping.vector_params(schema, storage, placing)
+        sparse = mapping.sparse_params(schema, placing)
+        layout = {"quantization": placing.quantization} if placing.quantization else {}
+        about = Stored(schema, layout=layout).to_text()
+        self._call("ensure", self._engine.create, vectors, sparse, about, placing.settings())
 
     def _add_indexes(self, schema: CollectionSchema) -> None:
         tenant = schema.tenant_field

@@ -22,6 +22,11 @@ from m3connect.types.tokens import rounded
 from m3connect_qdrant.filters import DEEPEST, RESERVED, Json, facts, is_stored_exactly
 
 MultivectorStorage = Literal["float16", "float32", "turbo4", "turbo8", "turbo16"]
+Quantization = Literal["int8", "binary"]
+_QUANTIZED: Mapping[Quantization, Json] = {
+    "int8": {"scalar": {"type": "int8", "always_ram": True}},
+    "binary": {"binary": {"always_ram": True}},
+}
 
 WITHOUT_FACTS = {"exclude": [f"{RESERVED}.facts"]}
 ONLY_ID = {"include": [f"{RESERVED}.id"]}
@@ -49,18 +54,51 @@ class Point:
 # ---------------------------------------------------------------------------------- collections
 
 
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """How a server is to keep a new collection; None and False leave it to its own settings.
+
+    Args:
+        shards: how many parts the collection has.
+        replicas: further copies of each.
+        on_disk: whether vectors, sparse indexes and payloads are read from disk when they are needed.
+        quantization: what the graph over dense vectors walks in memory.
+    """
+
+    shards: int | None = None
+    replicas: int | None = None
+    on_disk: bool = False
+    quantization: Quantization | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Of the collection as a whole."""
+        copies = None if self.replicas is None else 1 + self.replicas
+        settings = {
+            "shard_number": self.shards,
+            "replication_factor": copies,
+            "on_disk_payload": self.on_disk or None,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+
 def vector_params(
-    schema: CollectionSchema, storage: MultivectorStorage | None = None
+    schema: CollectionSchema,
+    storage: MultivectorStorage | None = None,
+    placing: Placing | None = None,
 ) -> dict[str, Json]:
     """The dense and multi-vector parameters of a new collection.
 
     Args:
         schema: what it will hold.
         storage: how token values are stored, if not as the schema says.
+        placing: how a server keeps it.
     """
+    placing = placing or Placing()
     params: dict[str, Json] = {}
     if schema.dense_width is not None:
         params["dense"] = {"size": schema.dense_width, "distance": "Dot"}
+        if placing.quantization is not None:
+            params["dense"]["quantization_config"] = _QUANTIZED[placing.quantization]
     if schema.multivector_width is not None:
         params["multivector"] = {
             "size": schema.multivector_width,
@@ -70,12 +108,16 @@ def vector_params(
             # Candidates come from the other legs, so a graph over tokens would be dead weight.
             "hnsw_config": {"m": 0},
         }
+    if placing.on_disk:
+        params = {name: {**leg, "on_disk": True} for name, leg in params.items()}
     return params
 
 
-def sparse_params(schema: CollectionSchema) -> dict[str, Json]:
+def sparse_params(schema: CollectionSchema, placing: Placing | None = None) -> dict[str, Json]:
     """The sparse parameters of a new collection: no IDF, the weights are learned."""
-    return {"sparse": {}} if schema.sparse else {}
+    on_disk = placing is not None and placing.on_disk
+    index: Json = {"index": {"on_disk": True}} if on_disk else {}
+    return {"sparse": index} if schema.sparse else {}
 
 
 # -------------------------------------------------------------------------------------- records

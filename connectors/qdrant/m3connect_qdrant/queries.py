@@ -17,6 +17,8 @@ from m3connect.types import Fusion, Hit, Leg, Query, Rrf
 from m3connect_qdrant.filters import RESERVED, Json, compile_filter
 from m3connect_qdrant.mapping import ONLY_ID, WITHOUT_FACTS, point_id, user_payload
 
+OVERSAMPLING = 2.0
+"""So many times the wanted candidates are found by quantised vectors, to be scored by the full ones."""
 MULTIVECTOR_FLOATS = 1_048_576
 """A server refuses a multi-vector of this many values, stored or asked."""
 
@@ -48,15 +50,21 @@ def check_size(query: Query) -> None:
         )
 
 
-def request(query: Query, limit: int, *, exact: bool = False) -> Json | None:
+def request(
+    query: Query, limit: int, *, exact: bool = False, quantized: bool = False
+) -> Json | None:
     """The request that answers a query; None when no record can match.
 
     Args:
         query: a checked query.
         limit: how many answers to ask for.
         exact: whether dense candidates are searched without the graph.
+        quantized: whether the graph walks smaller vectors: then more are found, and scored by the full ones.
     """
-    last = _last_stage(query, limit, exact=exact)
+    params: Json = {"exact": True} if exact else {}
+    if quantized:
+        params["quantization"] = {"rescore": True, "oversampling": OVERSAMPLING}
+    last = _last_stage(query, limit, params)
     if last is None:
         return None
     return {**last, "with_payload": WITHOUT_FACTS if query.payload else ONLY_ID}
@@ -89,9 +97,9 @@ def hits(query: Query, answer: Answer) -> list[Hit]:
     ]
 
 
-def _last_stage(query: Query, limit: int, *, exact: bool) -> Json | None:
+def _last_stage(query: Query, limit: int, params: Json) -> Json | None:
     vectors = _vectors(query)
-    how: Json = {"params": {"exact": True}} if exact else {}
+    how: Json = {"params": params} if params else {}
     if (condition := _condition(query)) is not None:
         how["filter"] = condition
 

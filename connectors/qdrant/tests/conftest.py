@@ -57,6 +57,7 @@ class Store:
         self.guard: Guard | None = None
         self._indexes: dict[str, dict[str, models.PayloadSchemaType]] = {}
         self.of_tenants: set[str] = set()
+        self.made: models.CreateCollection | None = None  # by REST, last
         self._lock = threading.Lock()
 
     def info(self, name: str) -> models.CollectionInfo:
@@ -198,7 +199,7 @@ def _rest(store: Store, route: str, body: Any) -> Any:
         case ["GET"]:
             return store.info(name).model_dump(mode="json", exclude_none=True)
         case ["PUT"]:
-            made = models.CreateCollection.model_validate(body)
+            made = store.made = models.CreateCollection.model_validate(body)
             return store.create_collection(
                 name,
                 vectors_config=made.vectors,

@@ -34,7 +34,7 @@ from m3connect_qdrant import connector as connector_module
 from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
 from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.engine.protocol import Engine
-from m3connect_qdrant.mapping import Point, point_id
+from m3connect_qdrant.mapping import Placing, Point, point_id
 
 
 class Counting(MemoryEngine):
@@ -230,6 +230,36 @@ def test_tenants_get_an_index_of_their_own(
         "_m3.facts.lang.values",
     }
     assert connector.describe().schema == schema
+
+
+def test_a_server_is_told_how_to_keep_a_collection(rest: QdrantConnector, store: Any) -> None:
+    """Shards, copies, disk and quantisation are the server's; who opens it later searches by them."""
+    rest._placing = Placing(shards=3, replicas=1, on_disk=True, quantization="int8")
+    rest.ensure(corpus.SCHEMA)
+    made = store.made.model_dump(exclude_none=True, mode="json")
+    assert (made["shard_number"], made["replication_factor"]) == (3, 2)
+    assert made["on_disk_payload"]
+    assert made["sparse_vectors"]["sparse"]["index"]["on_disk"]
+    assert made["vectors"]["multivector"]["on_disk"]
+    assert made["vectors"]["dense"]["on_disk"]
+    assert made["vectors"]["dense"]["quantization_config"] == {
+        "scalar": {"type": "int8", "always_ram": True}
+    }
+    rest._placing = Placing()
+    rest.describe()
+    asked = []
+    rest._engine.query = lambda requests: asked.extend(requests) or [[]]  # type: ignore[method-assign,func-returns-value]
+    rest.search([corpus.query(1, "dense")])
+    assert asked[0]["params"] == {"quantization": {"rescore": True, "oversampling": 2.0}}
+    for options, says in (
+        ({"shards": 2}, "give its url"),
+        ({"on_disk": True, "path": ":memory:"}, "give its url"),
+        ({"url": "http://localhost:6333", "quantization": "turbo"}, "int8, binary"),
+        ({"url": "http://localhost:6333", "shards": 0}, "shards"),
+        ({"url": "http://localhost:6333", "replicas": -1}, "replicas"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            connect(collection="docs", **options)
 
 
 @pytest.mark.parametrize("name", ["rest", "by_grpc"])

@@ -163,9 +163,9 @@ def test_a_second_creator_finds_the_collection(tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     params = vector_params(corpus.SCHEMA), sparse_params(corpus.SCHEMA)
-    EdgeEngine(folder).create(*params, "first")
+    EdgeEngine(folder).create(*params, "first", {})
     with pytest.raises(CollectionExists):
-        EdgeEngine(folder).create(*params, "second")
+        EdgeEngine(folder).create(*params, "second", {})
     engine = EdgeEngine(folder)
     assert engine.metadata() == ("first", {})
     engine.close()

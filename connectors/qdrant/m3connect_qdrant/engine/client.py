@@ -78,6 +78,7 @@ class MemoryEngine:
         vectors: Mapping[str, Json],
         sparse: Mapping[str, Json],
         metadata: str,
+        settings: Mapping[str, Any],
     ) -> None:
         self.client.create_collection(
             self.collection,
@@ -88,6 +89,7 @@ class MemoryEngine:
                 name: models.SparseVectorParams(**params) for name, params in sparse.items()
             },
             metadata={_METADATA: metadata},
+            **settings,
         )
 
     def collections(self) -> list[str]:
@@ -254,6 +256,7 @@ class ServerEngine(MemoryEngine):
         vectors: Mapping[str, Json],
         sparse: Mapping[str, Json],
         metadata: str,
+        settings: Mapping[str, Any],
     ) -> None:
         version = self.client.info().version
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
@@ -263,7 +266,7 @@ class ServerEngine(MemoryEngine):
                 connector=NAME,
                 operation="create",
             )
-        super().create(vectors, sparse, metadata)
+        super().create(vectors, sparse, metadata, settings)
 
     def indexes(self) -> set[str]:
         return set(self._info().payload_schema)

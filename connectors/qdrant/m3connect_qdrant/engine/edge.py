@@ -77,7 +77,9 @@ class EdgeEngine:
         vectors: Mapping[str, Json],
         sparse: Mapping[str, Json],
         metadata: str,
+        settings: Mapping[str, Any],
     ) -> None:
+        del settings  # a folder has none
         # Made aside and moved into place, so that a crash leaves no half of a collection.
         fresh = self.folder.with_name(f"{self.folder.name}.{uuid.uuid4().hex}.new")
         (fresh / "shard").mkdir(parents=True)

@@ -51,8 +51,9 @@ class Engine(Protocol):
         vectors: Mapping[str, Json],
         sparse: Mapping[str, Json],
         metadata: str,
+        settings: Mapping[str, Any],
     ) -> None:
-        """Make the collection, whole or not at all.
+        """Make the collection, whole or not at all; ``settings`` are those of a server.
 
         Raises:
             CollectionExists: someone was faster.
