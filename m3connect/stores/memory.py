@@ -189,7 +189,8 @@ class MemoryConnector:
 
     def beside(self, collection: str) -> Self:
         """Another collection in the same memory."""
-        other = type(self)(collection=collection, tenant_field=self._tenant_field)
+        other = type(self)(collection=collection)
+        other._tenant_field = self._tenant_field
         other.database = self.database
         return other
 

@@ -248,7 +248,7 @@ def test_a_server_is_told_how_to_keep_a_collection(rest: QdrantConnector, store:
     rest._placing = Placing()
     rest.describe()
     asked = []
-    rest._engine.query = lambda requests: asked.extend(requests) or [[]]  # type: ignore[method-assign,func-returns-value]
+    rest._engine.query = lambda requests: asked.extend(requests) or [[]]  # type: ignore[method-assign]
     rest.search([corpus.query(1, "dense")])
     assert asked[0]["params"] == {"quantization": {"rescore": True, "oversampling": 2.0}}
     for options, says in (
