@@ -87,7 +87,7 @@ class MemoryConnector:
 
     def __init__(self, *, collection: str, tenant_field: str | None = None) -> None:
         self.collection = collection
-        self._tenant_field = tenant_field
+        self.tenant_field = tenant_field
         self._place = Place(self.name, collection)
         self.database = _Database()
         self._found: str | None = None  # what the name stood for when it was last looked up
@@ -118,7 +118,7 @@ class MemoryConnector:
         """Create the collection, or verify that it fits."""
         self._open("ensure")
         self._find("ensure")
-        schema = with_tenants(schema, self._tenant_field)
+        schema = with_tenants(schema, self.tenant_field)
         stored = self._stored or Stored(schema)
         stored.require(schema, self._place)
         self._stored = stored.merged(schema)
@@ -190,7 +190,7 @@ class MemoryConnector:
     def beside(self, collection: str) -> Self:
         """Another collection in the same memory."""
         other = type(self)(collection=collection)
-        other._tenant_field = self._tenant_field
+        other.tenant_field = self.tenant_field
         other.database = self.database
         return other
 
@@ -285,7 +285,7 @@ class MemoryConnector:
         if self._stored is None:
             self._found = None
             raise self._place.not_found(operation, self.collections)
-        self._stored.require_tenants(self._tenant_field, self._place)
+        self._stored.require_tenants(self.tenant_field, self._place)
         return self._stored
 
     def _find(self, operation: str) -> None:
