@@ -129,7 +129,9 @@ def examine_collection(connect: Callable[[], Connector]) -> Iterator[Finding]:
                 "stores", "note", f"{can.engine} cannot store {', '.join(left_out)} vectors"
             )
         limits = ", ".join(
-            f"{name} {value:,}" for name, value in asdict(can.limits).items() if value is not None
+            f"{name} {value:,}"
+            for name, value in asdict(can.limits).items()
+            if isinstance(value, int)
         )
         yield Finding("limits", "ok", limits)
 
