@@ -274,7 +274,7 @@ def _compose(
     for pool in pools:
         legs = _rescored(pool.query)
         if "sparse" in legs:
-            _infer_sparse(pool)
+            _infer(pool)
         if pool.query.rerank is not None:  # only the best of the others meet the multi-vector
             legs = tuple(leg for leg in legs if leg != "multivector")
         requests.append((pool, legs, fusion.union(pool.rankings.values())))
@@ -295,31 +295,38 @@ def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Pool]:
     return pools
 
 
-def _infer_sparse(pool: _Pool) -> None:
-    """What the lexical ranking says of the candidates that it lacks, without asking.
+def _infer(pool: _Pool) -> None:
+    """What the rankings say of the candidates that they lack, without asking.
 
-    It has all records that share a term, up to its depth. So whom it lacks scores 0, or no more than its
-    last: who cannot come among the best even with that is no candidate.
+    The lexical one has all records that share a term, up to its depth: whom it lacks scores 0, where it is
+    not cut. Whom a ranking that is cut lacks scores no more than its last, and who cannot come among the
+    best even with that is no candidate. So whom an approximate index overlooked may stay overlooked.
     """
-    query, ranking = pool.query, pool.rankings["sparse"]
-    unknown = pool.without("sparse", pool.rankings["dense"])
-    if len(ranking) < query.sparse_depth:
-        pool.learn("sparse", dict.fromkeys(unknown, 0.0))
-        return
+    query, rankings = pool.query, pool.rankings
+    if len(rankings["sparse"]) < query.sparse_depth:
+        pool.learn("sparse", dict.fromkeys(pool.without("sparse", rankings["dense"]), 0.0))
     if query.multivector is not None and query.rerank is None:
         return  # any other leg may still lift anyone
     assert isinstance(query.fusion, Weighted), "it rescores"
     dense, sparse, weights = pool.scores["dense"], pool.scores["sparse"], query.fusion
     count = query.limit if query.rerank is None else query.rerank
-    least = {
-        id_: weights.dense * dense[id_] + weights.sparse * sparse.get(id_, 0.0)
-        for id_ in pool.rankings["dense"]
-    }
+    least = [
+        weights.dense * score + weights.sparse * sparse.get(id_, 0.0)
+        for id_, score in dense.items()
+    ]
     if len(least) < count:
         return
-    bar = heapq.nlargest(count, least.values())[-1] - _ROUNDING
-    most = weights.sparse * sparse[ranking[-1]]
-    pool.forget({id_ for id_ in unknown if least[id_] + most < bar})
+    bar = heapq.nlargest(count, least)[-1] - _ROUNDING
+    hopeless: set[str] = set()
+    if len(rankings["sparse"]) == query.sparse_depth:
+        most = weights.sparse * sparse[rankings["sparse"][-1]]
+        unknown = pool.without("sparse", rankings["dense"])
+        hopeless.update(id_ for id_ in unknown if weights.dense * dense[id_] + most < bar)
+    if len(rankings["dense"]) == query.dense_depth:
+        most = weights.dense * dense[rankings["dense"][-1]]
+        unknown = pool.without("dense", rankings["sparse"])
+        hopeless.update(id_ for id_ in unknown if most + weights.sparse * sparse[id_] < bar)
+    pool.forget(hopeless)
 
 
 def _unscored_late(pools: Sequence[_Pool]) -> list[_Request]:
@@ -337,29 +344,29 @@ def _complete(connector: Connector, requests: Sequence[_Request]) -> None:
     """Give candidates the scores they lack: by the engine where it can, else from their vectors."""
     by_engine = connector.capabilities.scores_within
     asked = [
-        (pool, leg, part)
+        _Asked(pool, leg, part)
         for pool, legs, ids in requests
         for leg in legs
         if leg in by_engine
         for part in _parts(pool.without(leg, ids))
     ]
+    likely: list[str] = []
+    if asked and len(requests) == 1:  # a batch reads its payloads at once, in the end
+        pool = requests[0][0]
+        likely = _likely(pool)
+        if likely and all(each.leg == "sparse" and len(each.ids) <= len(likely) for each in asked):
+            asked = []  # read with the payloads, for which one request is made anyway
+        elif likely and "dense" in by_engine:
+            asked, likely = _with_payloads(asked, pool, likely), []
     if asked:
-        questions = [_within(pool.query, leg, part) for pool, leg, part in asked]
-        # A batch of queries reads its payloads at once, in the end.
-        if len(requests) == 1 and "dense" in by_engine:
-            questions += _likely(requests[0][0])
-        answers = connector.search(questions)
-        for hits in answers[len(asked) :]:
-            requests[0][0].payloads |= {hit.id: hit.payload for hit in hits}
-        for (pool, leg, part), hits in zip(asked, answers, strict=False):
-            if leg == "sparse":  # who shares no term is not found
-                pool.learn(leg, dict.fromkeys(part, 0.0))
-            pool.learn(leg, {hit.id: hit.score for hit in hits})
+        answers = connector.search([each.question() for each in asked])
+        for each, hits in zip(asked, answers, strict=True):
+            each.learn(hits)
     for pool, legs, ids in requests:
         lacking = {leg: unknown for leg in legs if (unknown := pool.without(leg, ids))}
         if lacking:
             unknown = fusion.union(lacking.values())
-            batch = connector.fetch(unknown, vectors=tuple(lacking))
+            batch = connector.fetch(fusion.union([unknown, likely]), vectors=tuple(lacking))
             for leg, scores in scoring.leg_scores(pool.query, batch.ids, batch.embeddings).items():
                 pool.learn(leg, scores)
             pool.payloads |= zip(batch.ids, batch.payloads, strict=True)
@@ -371,12 +378,39 @@ def _parts(ids: list[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(ids[start : start + _NAMED_AT_ONCE])
 
 
-def _likely(pool: _Pool) -> Iterator[Query]:
-    """A search for the payloads of those who will probably be returned, which saves a request later."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """Records whose scores in one leg are asked of the engine, perhaps with their payloads."""
+
+    pool: _Pool
+    leg: Leg
+    ids: tuple[str, ...]
+    payload: bool = False
+
+    def question(self) -> Query:
+        """As a search."""
+        return Query(
+            **{self.leg: getattr(self.pool.query, self.leg)},
+            within=self.ids,
+            limit=len(self.ids),
+            payload=self.payload,
+        )
+
+    def learn(self, hits: Sequence[Hit]) -> None:
+        """Take what it found."""
+        if self.leg == "sparse":  # who shares no term is not found
+            self.pool.learn(self.leg, dict.fromkeys(self.ids, 0.0))
+        self.pool.learn(self.leg, {hit.id: hit.score for hit in hits})
+        if self.payload:
+            self.pool.payloads |= {hit.id: hit.payload for hit in hits}
+
+
+def _likely(pool: _Pool) -> list[str]:
+    """Who will probably be returned: reading their payloads with the scores saves a request later."""
     query, weights = pool.query, pool.query.fusion
     many = 2 * query.limit
     if not query.payload or query.multivector is not None or many > _NAMED_AT_ONCE:
-        return
+        return []
     assert isinstance(weights, Weighted), "it rescores"
     dense, sparse = pool.scores["dense"], pool.scores["sparse"]
     worst = (min(dense.values(), default=0.0), min(sparse.values(), default=0.0))
@@ -384,12 +418,14 @@ def _likely(pool: _Pool) -> Iterator[Query]:
         id_: weights.dense * dense.get(id_, worst[0]) + weights.sparse * sparse.get(id_, worst[1])
         for id_ in fusion.union(pool.rankings.values())
     }
-    yield replace(_within(query, "dense", tuple(fusion.top(guess, many))), payload=True)
+    return fusion.top(guess, many)
 
 
-def _within(query: Query, leg: Leg, ids: tuple[str, ...]) -> Query:
-    """One leg of a query, for the scores of these records."""
-    return Query(**{leg: getattr(query, leg)}, within=ids, limit=len(ids), payload=False)
+def _with_payloads(asked: Sequence[_Asked], pool: _Pool, likely: Sequence[str]) -> list[_Asked]:
+    """What is asked, and some payloads with dense scores: in a question that is asked anyway, if about few."""
+    few = [each.ids for each in asked if each.leg == "dense" and len(each.ids) <= len(likely)]
+    others = [each for each in asked if each.leg != "dense" or len(each.ids) > len(likely)]
+    return [*others, _Asked(pool, "dense", tuple(fusion.union([*few, likely])), True)]
 
 
 def single(query: Query, leg: Leg) -> Query:

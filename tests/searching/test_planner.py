@@ -188,11 +188,11 @@ def test_only_what_is_needed_is_read(query, legs, for_leg_scores, leg_scores):
     ("query", "by_engine", "named", "read"),
     [
         # Of "dense" the sparse leg's finds are unknown, of "sparse" those of the dense one. The probable
-        # hits are named for their payloads.
+        # hits are named for their payloads, in the same search.
         (
             replace(HYBRID, fusion=Weighted()),
             {"dense", "sparse"},
-            [("dense", "b"), ("sparse", "a"), ("dense", "a b")],
+            [("sparse", "a"), ("dense", "b a")],
             [],
         ),
         (
@@ -205,7 +205,7 @@ def test_only_what_is_needed_is_read(query, legs, for_leg_scores, leg_scores):
         (
             replace(HYBRID, fusion=Weighted()),
             {"dense"},
-            [("dense", "b"), ("dense", "a b")],
+            [("dense", "b a")],
             [("sparse",)],
         ),
         (ALL, {"dense", "sparse"}, [("dense", "b"), ("sparse", "a")], [("multivector",)]),
@@ -295,10 +295,17 @@ def test_the_payloads_of_probable_hits_come_with_the_scores(limit, reads):
 
 
 @pytest.mark.parametrize(
-    ("rerank", "named"), [(None, "b c"), (1, ""), (2, "b c"), (4, "b c d"), (9, "b c d")]
+    ("rerank", "named", "lexical_alone"),
+    [
+        (None, "", False),  # b and c are read with the payloads
+        (1, "", False),
+        (2, "b c", False),
+        (4, "b c d", True),
+        (9, "b c d", True),
+    ],
 )
-def test_who_cannot_come_among_the_best_is_not_asked_about(rerank, named):
-    """Whom the cut lexical ranking lacks scores no more there than its last; others are named."""
+def test_who_cannot_come_among_the_best_is_not_asked_about(rerank, named, lexical_alone):
+    """Whom a ranking lacks that is cut scores no more there than its last; others are named."""
     connector = Reads(collection="c")
     connector.capabilities = replace(connector.capabilities, scores_within=frozenset(LEGS))
     similar = np.array(
@@ -328,12 +335,14 @@ def test_who_cannot_come_among_the_best_is_not_asked_about(rerank, named):
         fusion=Weighted(dense=1.0, sparse=0.3),
         rerank=rerank,
         sparse_depth=2,  # e and a; the others score 0.4 at most, weighted 0.12
-        dense_depth=4,
+        dense_depth=4,  # all but e, which scores 0.7 + 0.15 at most
         limit=2,
     )
     (hits,) = planner.run(connector, [query])
     asked = [" ".join(within) for legs, within in connector.named if legs == ("sparse",)]
     assert asked == ([named] if named else [])
+    assert (("sparse",) in connector.read) == (rerank is None)
+    assert lexical_alone == any("e" in ids for legs, ids in connector.named if legs == ("dense",))
     (right,) = oracle.search([query])
     assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in right]
 
