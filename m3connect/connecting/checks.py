@@ -213,9 +213,10 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
             is not positive, a missing or senseless fusion, a limit or depth below 1, ``within``
             that is no sequence of ids, or neither ids nor a filter that says which tenant's records.
     """
-    if not query.legs:
+    legs = query.legs
+    if not legs:
         raise InputError("a query needs at least one of dense, sparse, multivector")
-    missing = [leg for leg in query.legs if leg not in schema.legs]
+    missing = [leg for leg in legs if leg not in schema.legs]
     if missing:
         raise InputError(f"the collection stores {list(schema.legs)}, the query asks {missing}")
     if query.dense is not None:
@@ -228,7 +229,7 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
         values = query.sparse.values
         if not (np.isfinite(values) & (values > 0)).all():
             raise InputError("the sparse query holds a weight that is not positive and finite")
-        if len(np.unique(query.sparse.indices)) != len(query.sparse):
+        if len(set(query.sparse.indices.tolist())) != len(query.sparse):
             raise InputError("a sparse index occurs twice in the query")
     if query.multivector is not None:
         if query.multivector.ndim != 2 or not len(query.multivector):
@@ -236,9 +237,9 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
         _check_width("multivector query", query.multivector.shape[1], schema.multivector_width)
         if not np.isfinite(query.multivector).all():
             raise InputError("the multivector query holds NaN or infinity")
-    if query.rerank is not None and (query.multivector is None or len(query.legs) < 2):
+    if query.rerank is not None and (query.multivector is None or len(legs) < 2):
         raise InputError("rerank needs a multivector and at least one other leg")
-    fused = [leg for leg in query.legs if query.rerank is None or leg != "multivector"]
+    fused = [leg for leg in legs if query.rerank is None or leg != "multivector"]
     if len(fused) > 1 and query.fusion is None:
         raise InputError(f"the legs {fused} need a fusion")
     if query.fusion is not None:

@@ -82,6 +82,15 @@ def call(operation: Callable[[], T], policy: RetryPolicy = DEFAULT_POLICY) -> T:
     Raises:
         whatever ``operation`` raised last.
     """
+    try:
+        return operation()  # as nearly always: what retries it is made where it failed
+    except TransientError as error:
+        failed: list[TransientError] = [error]
+
+    def attempt() -> T:
+        if failed:
+            raise failed.pop()
+        return operation()
 
     def report(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -97,7 +106,7 @@ def call(operation: Callable[[], T], policy: RetryPolicy = DEFAULT_POLICY) -> T:
         before_sleep=report,
         reraise=True,
     )
-    return retrying(operation)
+    return retrying(attempt)
 
 
 def persist(operation: Callable[[], T], patience: float, given_up: Event) -> T:
