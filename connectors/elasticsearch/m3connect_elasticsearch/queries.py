@@ -1,7 +1,7 @@
 """Queries as bodies of ``_search``, and answers as hits. No I/O.
 
 A dense leg is sorted by score and then by id, so that the server settles ties as the contract wants
-them, also where the list is cut.
+them, also where the list is cut. Where more tie than are scored, more are scored, up to 10,000.
 
 Scores come back as the contract defines them. ``max_inner_product`` makes 1 + s of an inner
 product s, or 1 / (1 - s) of a negative one, because Lucene has no negative scores; that is undone.
@@ -80,7 +80,8 @@ def search_body(query: Query, dialect: Dialect) -> Body:
         return _rrf(query, dialect) | returned
     if query.sparse is not None:
         return _lexical(query, query.limit + query.limit // 16 + 16) | returned
-    return _leg(query, dialect) | {"size": query.limit} | returned
+    # One more than wanted shows whether a tie crosses the limit.
+    return _leg(query, dialect) | {"size": min(query.limit + 1, RESULTS)} | returned
 
 
 def wider(query: Query, body: Body, returned: Sequence[Body], hits: Sequence[Hit]) -> Body | None:
@@ -93,6 +94,8 @@ def wider(query: Query, body: Body, returned: Sequence[Body], hits: Sequence[Hit
         hits: those made of it.
     """
     size = body["size"]
+    if query.legs == ("dense",):
+        return _past_ties(query, body, returned)
     if query.legs != ("sparse",) or len(returned) < size or size == RESULTS:
         return None
     if len(hits) == query.limit and hits[-1].score > returned[-1]["_score"] * _ROUNDED:
@@ -134,6 +137,23 @@ def _leg(query: Query, dialect: Dialect) -> Body:
         assert query.multivector is not None
         query_body = _multivector(query.multivector, conditions)
     return {"query": query_body, "sort": _BY_SCORE_AND_ID}
+
+
+def _past_ties(query: Query, body: Body, returned: Sequence[Body]) -> Body | None:
+    """The dense search of more records, where those that tie at the limit may not all have been scored."""
+    knn, size = body["query"]["knn"], body["size"]
+    scored = knn["k"]
+    if len(returned) <= query.limit or len(returned) < min(size, scored):
+        return None
+    if returned[query.limit - 1]["_score"] > returned[-1]["_score"]:
+        return None
+    if size < scored:  # they may end among those that were scored
+        return body | {"size": scored}
+    if scored == RESULTS:
+        return None
+    more = min(_WIDER * scored, RESULTS)
+    wide = knn | {"k": more, "num_candidates": max(more, knn["num_candidates"])}
+    return body | {"query": {"knn": wide}, "size": more}
 
 
 def _lexical(query: Query, size: int) -> Body:

@@ -136,6 +136,18 @@ def test_named_records_are_scored_though_they_share_a_segment(opened):
     assert [hit.score for hit in hits] == pytest.approx(-np.sort(-right), abs=1e-4)
 
 
+@pytest.mark.parametrize("limit", [1, 5])
+def test_of_many_that_tie_the_first_by_id_are_found(opened, limit):
+    """However few are scored at first; here 10 of 150 with one vector."""
+    batch = corpus.records(8, 150, BARE)
+    same = np.repeat(batch.embeddings.dense[:1], len(batch), axis=0)
+    connector = opened(candidates=10)
+    connector.ensure(BARE)
+    connector.upsert(replace(batch, embeddings=replace(batch.embeddings, dense=same)))
+    (hits,) = connector.search([corpus.query(8, "dense", schema=BARE, limit=limit)])
+    assert [hit.id for hit in hits] == sorted(batch.ids)[:limit]
+
+
 def test_four_may_make_it_at_once(opened):
     """Connectors that ensure the same collection at the same moment all find it made."""
     connectors = [opened() for _ in range(4)]

@@ -42,7 +42,7 @@ def test_a_dense_search():
     assert body(Query(dense=DENSE, filter=F("lang") == "de")) == {
         "query": {"knn": {**KNN, "filter": [FILTER]}},
         "sort": ORDER,
-        "size": 10,
+        "size": 11,
         "_source": False,
         "stored_fields": "_none_",
         "docvalue_fields": ["id", "payload"],
@@ -87,6 +87,33 @@ def test_a_sparse_search():
     }
     widest = body(Query(sparse=SPARSE, limit=10_000))
     assert (widest["size"], widest["sort"]) == (10_000, ORDER)
+
+
+@pytest.mark.parametrize(
+    ("sent", "scores", "more"),
+    [
+        ((3, 10), [2.0, 1.5, 1.4], None),
+        ((3, 10), [2.0, 1.5], None),  # there are no more records
+        ((3, 10), [2.0, 1.5, 1.5], (10, 10)),  # how far the tie goes is to be seen
+        ((10, 10), [2.0, 1.5, 1.5, *[1.4] * 7], None),
+        ((10, 10), [2.0] * 10, (80, 80)),
+        ((10, 10), [2.0] * 9, None),
+        ((80, 80), [2.0] * 80, (640, 640)),
+        ((9000, 9000), [2.0] * 9000, (10_000, 10_000)),
+        ((10_000, 10_000), [2.0] * 10_000, None),  # no server scores more
+    ],
+)
+def test_more_are_scored_where_a_tie_may_go_on(sent, scores, more):
+    """Those that tie at the limit are all seen, for the first by id is wanted."""
+    query = Query(dense=DENSE, limit=2)
+
+    def asking(size, k):
+        knn = KNN | {"k": k, "num_candidates": max(k, 1000)}
+        return body(query) | {"query": {"knn": knn}, "size": size}
+
+    found = [hit(f"{row:05}", score) for row, score in enumerate(scores)]
+    again = wider(query, asking(*sent), found, read_hits(query, found))
+    assert again == (None if more is None else asking(*more))
 
 
 @pytest.mark.parametrize(

@@ -198,11 +198,11 @@ def test_parts_of_an_answer_are_not_asked_for(fake, to_fake):
 
 
 def test_batches_are_cut_by_searches_and_by_hits(fake, to_fake):
-    """No request asks more than 64 searches or 10,000 hits, but for a search that is larger."""
+    """No request asks more than 64 searches or 10,000 hits, one more for each search than it wants."""
     dense = replace(QUERY, sparse=None)
     fake.says(*MSEARCH, *[(200, {"responses": [NO_HITS] * n}) for n in (64, 2, 2, 1, 1)])
     assert to_fake().search([dense] * 66) == [[]] * 66
-    large = [replace(dense, limit=limit) for limit in (4000, 6000, 1, 10_000)]
+    large = [replace(dense, limit=limit) for limit in (3999, 5999, 1, 10_000)]
     assert to_fake().search(large) == [[]] * 4
     assert [len(lines) // 2 for lines in fake.bodies(*MSEARCH)] == [64, 2, 2, 1, 1]
 
@@ -218,7 +218,7 @@ def test_a_lexical_search_that_was_too_narrow_is_asked_again(fake, to_fake):
     found, none = to_fake().search([sparse, replace(QUERY, sparse=None)])
     assert ([hit.id for hit in found], none) == (["01"], [])
     sizes = [[body["size"] for body in lines[1::2]] for lines in fake.bodies(*MSEARCH)]
-    assert sizes == [[17, 5], [136]]
+    assert sizes == [[17, 6], [136]]
 
 
 def stored(id_, *, sparse=False, tokens=None):
