@@ -141,6 +141,21 @@ def test_the_default_folder_is_under_the_current_directory(
     assert (tmp_path / ".m3connect/qdrant/docs/collection.json").exists()
 
 
+def test_the_holder_reads_the_metadata_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each search asks for it, and nobody else can have written it; who comes later reads it anew."""
+    with connect(collection="docs", path=str(tmp_path)) as connector:
+        connector.ensure(corpus.SCHEMA)
+        connector.describe()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", None)
+            connector.annotate({"note": 1})
+            assert connector.describe().notes == {"note": 1}
+    with connect(collection="docs", path=str(tmp_path)) as connector:
+        assert connector.describe().notes == {"note": 1}
+
+
 def test_a_creation_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ class EdgeEngine:
         self._shard: qdrant_edge.EdgeShard | None = None
         self._hold = Hold(folder, folder / "holder.lock", NAME)
         self._held = False
+        self._about: str | None = None  # the metadata: who holds the folder alone writes it
 
     def version(self) -> str:
         return f"qdrant-edge {version('qdrant-edge-py')}"
@@ -109,11 +110,14 @@ class EdgeEngine:
 
     def metadata(self) -> tuple[str, Mapping[str, str]]:
         self._acquire()
-        return (self.folder / "collection.json").read_text(), {}
+        if self._about is None:
+            self._about = (self.folder / "collection.json").read_text()
+        return self._about, {}
 
     def set_metadata(self, metadata: str) -> None:
         self._acquire()
         _write(self.folder / "collection.json", metadata)
+        self._about = metadata
 
     def note(self, notes: Mapping[str, str]) -> None:
         # The folder has one user, so that nobody writes between the reading and the writing.
@@ -204,7 +208,7 @@ class EdgeEngine:
             self._shard = None
         if self._held:
             self._hold.release()
-            self._held = False
+            self._held, self._about = False, None
 
     def _update(self, operation: qdrant_edge.UpdateOperation) -> None:
         shard = self._open()
