@@ -93,6 +93,25 @@ def test_the_page_lists_what_is_there():
     assert all((ROOT / folder).is_dir() for folder in OUTSIDE)
 
 
+def test_a_folders_init_is_its_table_of_contents():
+    """Its docstring names every file and folder; the command line's imports its commands besides."""
+    inits = [
+        *PACKAGE.glob("*/**/__init__.py"),
+        *ROOT.glob("connectors/*/m3connect_*/**/__init__.py"),
+    ]
+    missing = []
+    for init in inits:
+        source = init.read_text(encoding="utf-8")
+        told = source if init.parent == PACKAGE / "cli" else ast.get_docstring(ast.parse(source))
+        for path in init.parent.iterdir():
+            folder = path.is_dir() and (path / "__init__.py").exists()
+            if (path.suffix == ".py" and not path.name.startswith("__")) or folder:
+                names = (f"{path.stem}/",) if folder else (path.name, f"cli.{path.stem} import")
+                missing += [] if any(name in told for name in names) else [str(path)]
+    assert len(inits) > 20
+    assert not missing
+
+
 def test_the_core_imports_in_one_direction(core):
     """A part imports itself and what its row allows."""
     wrong = {

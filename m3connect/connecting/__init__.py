@@ -6,6 +6,7 @@ collection.py what a collection says of itself, and the messages when it will no
 deadline.py   requests end after the stated seconds
 facts.py      what filters can find out about a payload
 failures.py   what an HTTP status means, and what is advised
+naming.py     how a connector shows itself, without its secrets
 holding.py    one user at a time of an embedded collection; room on its disk
 overview.py   a collection at a glance
 portions.py   what a request, or memory, can hold

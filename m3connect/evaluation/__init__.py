@@ -10,5 +10,6 @@ baselines.py bm25.py            rows to compare with
 compression.py      smaller representations
 tune.py             the fusion that serves these data
 sweep.py            the cut, mode and depth that serve these data, with what each costs
+requires.py         the packages that it needs beyond the core
 reports/            what people and machines read
 """

@@ -1,1 +1,8 @@
-"""m3connect inside other libraries: thin, each file behind an extra of its own."""
+"""m3connect inside other libraries: thin, each file behind an extra of its own.
+
+arrow.py       the core of every pipeline: Arrow in, a collection out
+ray.py ray_files.py spark.py daft.py dlt.py      engines of pipelines
+langchain.py haystack.py llama_index.py          frameworks of applications
+flagembedding.py                                 BGEM3FlagModel, for code that has it
+mteb.py                                          the Massive Text Embedding Benchmark
+"""

@@ -1,6 +1,6 @@
 """The scores of the M3 paper in torch, differentiable: for losses and for evaluation on a GPU.
 
-``m3connect/scoring.py`` has the same in numpy; a test holds the two equal.
+``m3connect/searching/scoring.py`` has the same in numpy; a test holds the two equal.
 
 Shapes: B queries, N passages, D dense width, C multi-vector width, L tokens (Lq, Lp).
 """

@@ -7,5 +7,5 @@ planner.py   one native request, or legs put together on the client
 fusion.py scoring.py   the fusions and the paper's scores, in numpy
 refining.py  what becomes of the hits: minimum, reranker, documents, unlike ones, contexts, sentences
 contexts.py  what an answer is written from: documents, neighbours, unlike hits, sentences
-explain.py   why a hit is where it is
+explain.py   why a hit is where it is; absence.py: why there is none
 """

@@ -5,6 +5,7 @@ connector.py   the contract on top of Elasticsearch
 mapping.py     records as documents and back
 filters.py     filters as term queries
 queries.py     queries as bodies of searches
+naming.py      what Elasticsearch takes as a name
 errors.py      what the driver raises and the server answers, as ours
 index.py       one index, as the few requests that a collection needs
 server.py      the server behind it: version, licence, requests

@@ -5,6 +5,7 @@ connector.py   the contract on top of Qdrant
 mapping.py     records as points and back
 filters.py     filters as conditions on facts
 queries.py     queries as requests
+naming.py      what Qdrant takes as a name
 errors.py      what the drivers raise, as ours
 engine/        embedded, in the client's memory, or a server
 """

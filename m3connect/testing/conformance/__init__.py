@@ -17,6 +17,11 @@ filters (:func:`m3connect.filters.matches`) and, for searches, to the in-memory 
 same ids, order and scores, whether the engine fuses or the client. On its collections of a few
 hundred records an approximate index is exact, so nothing is excused there; at 10,000 records a
 connector that declares ``exact=False`` must find 95 % of the exact top 10.
+
+suite.py       the parts put together and sealed; compare.py: what it means to be right
+lifecycle.py storage.py reading.py refusals.py   a collection, and what is written and read
+filtering.py searching.py capability.py          what filters, searches and declarations mean
+switching.py tenancy.py                          names that stand for others; tenants kept apart
 """
 
 from __future__ import annotations
