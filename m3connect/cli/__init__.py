@@ -7,6 +7,7 @@ options.py groups.py   options as objects, and how they become a command's; read
 lists.py queries.py    values between commas; queries from files and stdin; refining.py: what search does with its hits
 settings.py running.py the settings file; the running command and where its options came from
 console.py hits.py progress.py   what is printed: masked texts and tables, hits, bars
+observing.py           what monitoring is told
 """
 
 from __future__ import annotations

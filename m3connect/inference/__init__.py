@@ -2,7 +2,8 @@
 
 encoder.py     M3Encoder, start here: tokens -> batches -> a backend -> embeddings
 opening.py     which backend runs a checkpoint, where; precision.py: in which precision
-batching.py    which texts go through together; assembly.py: their outputs in order; lexical.py: weights per term
+batching.py    which texts go through together; budget.py: how many tokens a batch has
+assembly.py    their outputs in order; lexical.py: weights per term
 backend.py     what runs the network: the protocol
   onnx_backend.py   ONNX Runtime; prepared.py: its session, made once and mapped from the disk
   torch_backend.py  torch
