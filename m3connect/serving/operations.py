@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from m3connect.contract import Connector, FieldKind
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import EVERY_TENANT, F, Filter, parse
 from m3connect.ingestion import ingest as ingest_documents
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 
+_SOME = 32
+"""Records that tell what fields a collection has."""
+_KINDS: dict[type, FieldKind] = {str: "keyword", bool: "boolean", int: "integer", float: "float"}
 _AT_A_TIME = 16
 """Documents that are ingested in one turn of the collection."""
 
@@ -152,12 +156,20 @@ def summary(service: Service, name: str, scope: Filter | None) -> CollectionSumm
                 records=connector.count(narrowed(scope, EVERY_TENANT)),
                 legs=list(schema.legs),
                 model=schema.fingerprint.model if schema.fingerprint else None,
-                fields=dict(schema.payload_fields),
+                fields={**_fields(connector, scope), **schema.payload_fields},
             )
     except ConnectorError as error:  # one that is missing or down does not hide the others
         return CollectionSummary(
             name=name, records=None, legs=[], model=None, fields={}, error=str(error)
         )
+
+
+def _fields(connector: Connector, scope: Filter | None) -> dict[str, FieldKind]:
+    """Metadata fields to filter by, with their kinds, as some records within a scope have them."""
+    some = next(iter(connector.scan(scope, batch_size=_SOME)), None)
+    payloads = [] if some is None else some.payloads
+    values = [item for each in payloads for item in Hit("", 0.0, 1, each).metadata.items()]
+    return {name: _KINDS[type(value)] for name, value in values if type(value) in _KINDS}
 
 
 def ingest(service: Service, body: IngestRequest) -> IngestResponse:

@@ -140,6 +140,17 @@ def test_documents_come_and_go_where_writing_is_on(serve):
     assert hits == []
 
 
+def test_fields_to_filter_by_are_told_without_an_index(serve):
+    """As the records have them, for the page's chips."""
+    client = serve(writable=True)
+    metadata = {"public": True, "weight": 0.5, "tags": ["x"], "lang": "en"}
+    body = {"documents": [{"id": "new", "text": "A zebra.", "metadata": metadata}]}
+    assert client.post("/v1/ingest", json=body).json()["written"] == 1
+    fields = client.get("/v1/collections").json()[0]["fields"]
+    plain = {"public": "boolean", "weight": "float", "lang": "keyword"}
+    assert fields == plain | {"tenant": "keyword", "year": "integer"}
+
+
 def test_each_document_fails_alone(serve):
     """However many there are and wherever the bad ones stand; where all are bad, each is told, too."""
     client = serve(writable=True)
