@@ -69,7 +69,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
     ``(text, *, where: Target)`` becomes ``(text, *, collection, target, url, ...)``.
     """
-    signature = inspect.signature(command, eval_str=True)
+    signature = _signature(command)
     groups: dict[str, Any] = {
         name: parameter.annotation
         for name, parameter in signature.parameters.items()
@@ -104,28 +104,39 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _written_out(group: Any) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
     for field in fields(group):
         yield inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
+            annotation=_hints(group)[field.name],
         )
 
 
 def declared(command: Callable[..., None]) -> dict[str, Declared]:
     """The options of a command that was not yet expanded, by the names of its parameters."""
     found: dict[str, Declared] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+    for parameter in _signature(command).parameters.values():
         if not is_dataclass(parameter.annotation):
             found[parameter.name] = Declared(parameter.name, None, _marks(parameter.annotation))
             continue
-        hints = get_type_hints(parameter.annotation, include_extras=True)
         for field in fields(parameter.annotation):
             owner = _owner(parameter.annotation, field.name)  # type: ignore[arg-type]
-            found[field.name] = Declared(field.name, owner, _marks(hints[field.name]))
+            found[field.name] = Declared(
+                field.name, owner, _marks(_hints(parameter.annotation)[field.name])
+            )
     return found
+
+
+@functools.cache
+def _signature(command: Callable[..., None]) -> inspect.Signature:
+    return inspect.signature(command, eval_str=True)
+
+
+@functools.cache
+def _hints(group: Any) -> dict[str, Any]:
+    """The annotations of a group, which many commands share: to evaluate them takes time."""
+    return get_type_hints(group, include_extras=True)
 
 
 def _owner(group: type, field: str) -> type:
