@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from m3connect.contract import ModelInfo
+from m3connect.contract import Fingerprint
+from m3connect.errors import ConfigError, InputError
 from m3connect.serving import operations
 from m3connect.serving.schemas import (
     CollectionSummary,
@@ -28,7 +29,7 @@ from m3connect.serving.schemas import (
 )
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of, in_thread
-from m3connect.types import LEGS, Embeddings
+from m3connect.types import LEGS, Compression, Embeddings
 
 ARROW = "application/vnd.apache.arrow.stream"
 
@@ -47,13 +48,18 @@ def router(service: Service) -> APIRouter:
         texts = [body.input] if isinstance(body.input, str) else body.input
         service.limits.check(texts)
         legs = LEGS if body.legs is None else tuple(body.legs)
-        result = await embeddings_of(service, request, texts, kind=body.kind, legs=legs)
-        if ARROW in request.headers.get("accept", ""):
-            return Response(_arrow(result, service.encoder.info), media_type=ARROW)
         info = service.encoder.info
+        smaller = _compression(body, info.fingerprint)
+        result = await embeddings_of(service, request, texts, kind=body.kind, legs=legs)
+        fingerprint = info.fingerprint
+        if smaller:
+            result = await in_thread(smaller.of, result, body.kind)
+            fingerprint = fingerprint.compressed(smaller)
+        if ARROW in request.headers.get("accept", ""):
+            return Response(_arrow(result, fingerprint), media_type=ARROW)
         return EmbeddingsResponse(
             model=info.name,
-            fingerprint=info.fingerprint.to_json(),
+            fingerprint=fingerprint.to_json(),
             data=[_text_embeddings(result[row]) for row in range(len(result))],
         )
 
@@ -116,12 +122,32 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _arrow(embeddings: Embeddings, info: ModelInfo) -> bytes:
+def _compression(body: EmbeddingsRequest, fingerprint: Fingerprint) -> Compression:
+    """What a request asks to be kept.
+
+    Raises:
+        InputError: the service compresses already, or the model's vectors are not that wide.
+    """
+    if body.compression is None:
+        return Compression()
+    asked = Compression(**body.compression.model_dump())
+    if asked and fingerprint.compression:
+        raise InputError(
+            f"this service compresses already ({fingerprint.compression}): leave compression out"
+        )
+    try:
+        asked.check(fingerprint.dense_width, fingerprint.multivector_width)
+    except ConfigError as error:
+        raise InputError(f"compression: {error}") from error
+    return asked
+
+
+def _arrow(embeddings: Embeddings, fingerprint: Fingerprint) -> bytes:
     """An Arrow stream whose metadata says which model made it."""
     import pyarrow as pa
 
-    fingerprint = json.dumps(info.fingerprint.to_json())
-    table = embeddings.to_arrow().replace_schema_metadata({"m3connect.fingerprint": fingerprint})
+    metadata = {"m3connect.fingerprint": json.dumps(fingerprint.to_json())}
+    table = embeddings.to_arrow().replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

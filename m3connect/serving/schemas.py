@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from m3connect.searching.names import Mode, ModeName
-from m3connect.types import Leg
+from m3connect.types import Leg, TokenDtype
 
 Kind = Literal["query", "passage"]
 
@@ -33,6 +33,28 @@ class ErrorResponse(_Model):
     error: ErrorDetail
 
 
+class SmallerOutputs(_Model):
+    """What is kept of each representation; all of it where a field is left out."""
+
+    dense_width: int | None = Field(
+        default=None, ge=1, description="The first so many values, of length 1 again."
+    )
+    sparse_top: int | None = Field(
+        default=None, ge=1, description="The heaviest so many terms of a passage."
+    )
+    multivector_width: int | None = Field(
+        default=None,
+        ge=1,
+        description="The first so many values of a token vector, of length 1 again.",
+    )
+    multivector_pool: int | None = Field(
+        default=None, ge=2, description="One token vector of a passage for so many that are alike."
+    )
+    multivector_dtype: TokenDtype | None = Field(
+        default=None, description="The precision to which a passage's token values are rounded."
+    )
+
+
 class EmbeddingsRequest(_Model):
     """Texts to encode, in one pass for all three representations."""
 
@@ -43,6 +65,10 @@ class EmbeddingsRequest(_Model):
     )
     legs: list[Leg] | None = Field(
         default=None, description="Representations to return; all that the model makes by default."
+    )
+    compression: SmallerOutputs | None = Field(
+        default=None,
+        description="Smaller representations; not where the service makes smaller ones already.",
     )
 
 

@@ -1,6 +1,7 @@
 """Our own routes and those of text-embeddings-inference."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,8 @@ from starlette.testclient import TestClient
 from m3connect.searching import scoring
 from m3connect.serving.app import create_app
 from m3connect.serving.service import Service
-from m3connect.types import Embeddings
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import Compression, Embeddings
 
 
 def test_all_three_representations_in_one_pass(client, encoder):
@@ -35,6 +37,35 @@ def test_an_arrow_stream_is_exact(client, encoder):
     )
     table = pa.ipc.open_stream(io.BytesIO(answer.content)).read_all()
     assert Embeddings.from_arrow(table) == encoder.encode(["one two", "three"], kind="query")
+
+
+def test_a_request_may_ask_for_smaller_representations(client, encoder):
+    """They are what Compression makes of the whole ones, and the fingerprint says so."""
+    asked = {"dense_width": 3, "sparse_top": 1, "multivector_width": 2, "multivector_dtype": "int8"}
+    body = {"input": ["one two", "three"], "compression": asked}
+    answer = client.post("/v1/m3/embeddings", json=body).json()
+    smaller = Compression(**asked)
+    expected = smaller.of(encoder.encode(["one two", "three"]), "passage")
+    for row, entry in enumerate(answer["data"]):
+        np.testing.assert_allclose(entry["dense"], expected.dense[row], rtol=1e-6)
+        assert entry["sparse"]["indices"] == expected.sparse[row].indices.tolist()
+        np.testing.assert_allclose(entry["multivector"], expected.multivector[row], rtol=1e-6)
+    assert answer["fingerprint"] == encoder.info.fingerprint.compressed(smaller).to_json()
+    wide = client.post("/v1/m3/embeddings", json=body | {"compression": {"dense_width": 10**9}})
+    assert wide.status_code == 400
+    assert "dense_width is 1000000000" in wide.json()["error"]["message"]
+
+
+def test_what_a_service_compresses_is_not_compressed_again():
+    """The widths of a request would not be those of its fingerprint."""
+    encoder = HashEncoder()
+    smaller = encoder.info.fingerprint.compressed(Compression(dense_width=4))
+    encoder.info = replace(encoder.info, fingerprint=smaller)
+    with TestClient(create_app(Service(encoder, {})), base_url="http://localhost") as client:
+        body = {"input": "one", "compression": {"sparse_top": 3}}
+        answer = client.post("/v1/m3/embeddings", json=body)
+    assert answer.status_code == 400
+    assert "compresses already (dense_width 4)" in answer.json()["error"]["message"]
 
 
 def test_both_names_of_a_mode_are_taken_and_one_is_given(client):
