@@ -120,11 +120,10 @@ def declared(command: Callable[..., None]) -> dict[str, Declared]:
         if not is_dataclass(parameter.annotation):
             found[parameter.name] = Declared(parameter.name, None, _marks(parameter.annotation))
             continue
-        for field in fields(parameter.annotation):
-            owner = _owner(parameter.annotation, field.name)  # type: ignore[arg-type]
-            found[field.name] = Declared(
-                field.name, owner, _marks(_hints(parameter.annotation)[field.name])
-            )
+        group: Any = parameter.annotation
+        for field in fields(group):
+            owner = _owner(group, field.name)
+            found[field.name] = Declared(field.name, owner, _marks(_hints(group)[field.name]))
     return found
 
 

@@ -10,7 +10,9 @@ of them is kept (``types/compression.py``).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -289,10 +291,11 @@ class M3Encoder:
         """Encode texts as they come, in bounded memory.
 
         Texts are collected until they fill a few batches, sorted by length within that window,
-        encoded, and returned in the order in which they came.
+        encoded, and returned in the order in which they came. While a window is encoded, the texts of
+        the next one are tokenised beside it.
 
         Args:
-            texts: any strings; read as far ahead as one window.
+            texts: any strings; read in this thread, and as far ahead as two windows.
             kind: whether they ask or answer.
             legs: the representations to return.
 
@@ -304,15 +307,22 @@ class M3Encoder:
         """
         _check(texts, kind, legs)
         source = iter(texts)
-        window: list[TokenIds] = []
+        groups = iter(lambda: list(islice(source, _READ_AHEAD)), [])
         most = _WINDOW_BATCHES * self.backend.at_once * self.batch_tokens
-        while group := list(islice(source, _READ_AHEAD)):
-            window.append(self._text(group, kind))
-            if sum(len(tokens.ids) for tokens in window) >= most:
+        window: list[TokenIds] = []
+        ahead: deque[Future[TokenIds]] = deque()
+        with ThreadPoolExecutor(1, "tokenise") as beside:
+            tokenised = (beside.submit(self._text, group, kind) for group in groups)
+            while started := ahead.popleft() if ahead else next(tokenised, None):
+                window.append(started.result())
+                if sum(len(tokens.ids) for tokens in window) >= most:
+                    try:
+                        ahead.extend(islice(tokenised, len(window) - len(ahead)))
+                    finally:  # where the source fails, too
+                        yield self._encode(TokenIds.concat(window), kind, legs)
+                    window = []
+            if window:
                 yield self._encode(TokenIds.concat(window), kind, legs)
-                window = []
-        if window:
-            yield self._encode(TokenIds.concat(window), kind, legs)
 
     def compute_score(
         self,
