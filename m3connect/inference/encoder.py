@@ -11,10 +11,10 @@ of them is kept (``types/compression.py``).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -27,6 +27,7 @@ from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
+from m3connect.inference.budget import WORTH_MEASURING, suited
 from m3connect.inference.opening import BackendName, devices, open_backend
 from m3connect.inference.pairs import PairScores, score_pairs
 from m3connect.inference.precision import Dtype
@@ -101,6 +102,8 @@ class M3Encoder:
         self.compression.check(config.dense_width, config.multivector_width)
         self.identifiers = identifiers
         self._loaded: _Loaded | None = None
+        self._measure: Callable[[TokenIds, Sequence[Leg]], int] | None = None
+        self._done = 0
 
     def __repr__(self) -> str:
         backend = self.backend
@@ -160,7 +163,8 @@ class M3Encoder:
                 it: its dense vector is the mean of theirs, a term has its largest weight, and all token
                 vectors are kept. ``mcls`` cuts it, too, but takes the mean of a CLS every 256 tokens
                 for its dense vector (M3 paper, appendix B.2); for models with CLS pooling, on torch.
-            batch_tokens: token budget of a batch; None for what suits the device.
+            batch_tokens: token budget of a batch; None for what suits the device, which a long job
+                measures once.
             multivector_dtype: how token vectors are returned.
             compression: what is kept of the representations; None for all.
             identifiers: give error codes, options, versions and paths that the tokenizer cuts a term
@@ -198,6 +202,8 @@ class M3Encoder:
             compression=compression,
             identifiers=identifiers,
         )
+        if batch_tokens is None and encoder.backend.at_once == 1:
+            encoder._measure = partial(suited, checkpoint, encoder.backend)
         encoder._loaded = _Loaded(
             # Another process may run in another folder.
             name=str(path.absolute() if path == Path(name).expanduser() else name),
@@ -356,6 +362,9 @@ class M3Encoder:
 
     def _encode(self, tokens: TokenIds, kind: Kind, legs: Sequence[Leg]) -> Embeddings:
         """Arrays are made once at their final size; every batch is written into its place."""
+        if self._measure is not None and self._done >= WORTH_MEASURING * self.batch_tokens:
+            self.batch_tokens, self._measure = self._measure(tokens, legs), None
+        self._done += len(tokens.ids)
         target = Assembly(
             self.config, tokens, self._text.leading(kind), legs, self._multivector_dtype
         )
