@@ -53,7 +53,7 @@ def router(service: Service) -> APIRouter:
         result = await embeddings_of(service, request, texts, kind=body.kind, legs=legs)
         fingerprint = info.fingerprint
         if smaller:
-            result = await in_thread(smaller.of, result, body.kind)
+            result = await in_thread(service, smaller.of, result, body.kind)
             fingerprint = fingerprint.compressed(smaller)
         if ARROW in request.headers.get("accept", ""):
             return Response(_arrow(result, fingerprint), media_type=ARROW)
