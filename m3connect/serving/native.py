@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from m3connect.contract import Fingerprint
+from m3connect.contract import Fingerprint, Kind
 from m3connect.errors import ConfigError, InputError
 from m3connect.serving import operations
 from m3connect.serving.schemas import (
@@ -53,7 +53,7 @@ def router(service: Service) -> APIRouter:
         result = await embeddings_of(service, request, texts, kind=body.kind, legs=legs)
         fingerprint = info.fingerprint
         if smaller:
-            result = await in_thread(service, smaller.of, result, body.kind)
+            result = await in_thread(_kept, service, smaller, result, body.kind)
             fingerprint = fingerprint.compressed(smaller)
         if ARROW in request.headers.get("accept", ""):
             return Response(_arrow(result, fingerprint), media_type=ARROW)
@@ -140,6 +140,11 @@ def _compression(body: EmbeddingsRequest, fingerprint: Fingerprint) -> Compressi
     except ConfigError as error:
         raise InputError(f"compression: {error}") from error
     return asked
+
+
+def _kept(_: Service, smaller: Compression, embeddings: Embeddings, kind: Kind) -> Embeddings:
+    """In a thread of the service's: pooling takes time."""
+    return smaller.of(embeddings, kind)
 
 
 def _arrow(embeddings: Embeddings, fingerprint: Fingerprint) -> bytes:
