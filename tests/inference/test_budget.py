@@ -26,6 +26,9 @@ class Slow:
         size = len(texts.ids)
         self.time += self.a_pass + size + 3 * max(0, size - self.cache)
 
+    def run_all(self, batches, legs):
+        raise NotImplementedError
+
 
 @pytest.mark.parametrize(
     ("a_pass", "cache", "expected"),

@@ -41,10 +41,11 @@ def test_an_arrow_stream_is_exact(client, encoder):
 
 def test_a_request_may_ask_for_smaller_representations(client, encoder):
     """They are what Compression makes of the whole ones, and the fingerprint says so."""
-    asked = {"dense_width": 3, "sparse_top": 1, "multivector_width": 2, "multivector_dtype": "int8"}
-    body = {"input": ["one two", "three"], "compression": asked}
+    smaller = Compression(
+        dense_width=3, sparse_top=1, multivector_width=2, multivector_dtype="int8"
+    )
+    body = {"input": ["one two", "three"], "compression": smaller.to_json()}
     answer = client.post("/v1/m3/embeddings", json=body).json()
-    smaller = Compression(**asked)
     expected = smaller.of(encoder.encode(["one two", "three"]), "passage")
     for row, entry in enumerate(answer["data"]):
         np.testing.assert_allclose(entry["dense"], expected.dense[row], rtol=1e-6)
