@@ -203,6 +203,7 @@ def kill(
         tally["unopened"] += content is None
         tally["different"] += content not in {None, wanted[last]}
         tally["unsettled"] += content is not None and again != 0
+        print(f"{target}: {dict(tally)}", file=sys.stderr, flush=True)
     return tally
 
 

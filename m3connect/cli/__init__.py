@@ -285,5 +285,5 @@ def _check_settings(
     given = {"COMMANDLINE", "ENVIRONMENT"}
     elsewhere = [each for name, each in options.items() if sources[name] in given]
     if line := settings.shown(file, by_file, context.params):
-        typer.secho(line, fg="yellow", err=True)
+        typer.secho(console.visible(line), fg="yellow", err=True)
     settings.guard(file, by_file, elsewhere, context.params)

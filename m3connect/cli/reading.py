@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from m3connect.cli import lists
+from m3connect.cli.console import visible
 from m3connect.cli.options import Mark
 
 if TYPE_CHECKING:
@@ -319,4 +320,4 @@ def opener(
 def say(remarks: Remarks) -> None:
     """What was left out or guessed, for people."""
     for sentence in remarks.sentences():
-        typer.echo(sentence, err=True)
+        typer.echo(visible(sentence), err=True)

@@ -79,7 +79,7 @@ def read_file() -> SettingsFile:
             return SettingsFile(path)
         if not path.is_file():
             raise ConfigError(f"{path} is no file: settings are read from a regular file")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ConfigError:
         raise
     except OSError as error:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from m3connect.filters import AnyFilter
     from m3connect.types import Fusion, Query, RecordBatch
 
+MOST_HITS = 2**31 - 1
+"""No engine counts further."""
+
 
 def check_ids(ids: Sequence[str]) -> None:
     """Refuse what is no sequence of ids; a string is one of its characters, and hardly meant so.
@@ -257,6 +260,8 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
     for name, value in depths.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
+        if value > MOST_HITS:
+            raise InputError(f"{name} must be at most {MOST_HITS:,}, got {value}")
 
 
 def _check_fusion(fusion: Fusion) -> None:

@@ -89,8 +89,13 @@ class DocumentSource:
         return Candidate(document.id, hash_, marked, size, document, source, where, root)
 
     def foreseen(self) -> Iterator[Candidate[None]]:
-        """The documents of :attr:`pages`, of which no more than whose they are is known."""
+        """The documents of :attr:`pages`, of which no more than whose they are is known.
+
+        A file whose name is no text is none: it fails when it is read.
+        """
         for id_, source in self.pages:
+            if not id_.isascii() and _not_unicode("id", id_):
+                continue
             yield Candidate(id_, "", _marked(id_), 0, None, self.source or source)
 
 
@@ -109,9 +114,12 @@ def _fault(document: Document) -> str | None:
                 f"metadata field {name!r} is reserved; rename it, or name the fields to keep "
                 "(--metadata-field)"
             )
-    for name, value in (("id", document.id), ("text", document.text)):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            return f"the {name} is not valid unicode: {error.reason} at character {error.start + 1}"
+    return _not_unicode("id", document.id) or _not_unicode("text", document.text)
+
+
+def _not_unicode(name: str, value: str) -> str | None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"the {name} is not valid unicode: {error.reason} at character {error.start + 1}"
     return None

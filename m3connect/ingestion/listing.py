@@ -22,6 +22,7 @@ from fsspec.core import has_magic, url_to_fs
 from fsspec.utils import glob_translate, infer_compression
 from pathspec import GitIgnoreSpec
 
+from m3connect.conversion.converter import explain
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion.formats import PAGES, RECORDS, suffix_of, suffix_of_url
 from m3connect.ingestion.losses import Loss, Lost, ignore
@@ -246,11 +247,26 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
 def _find(path: str, selection: Selection, remarks: Remarks) -> list[SourceFile]:
     if path == STDIN:
         return [SourceFile(None, STDIN, _STDIN_NAME, root=_STDIN_NAME)]
+    if not path.strip():
+        raise ConfigError("a path is empty; the current folder is '.'")
     filesystem, root = _file_system(path, selection.web)
     if suffix_of(urlsplit(root).path if isinstance(filesystem, Web) else root) == LIST:
         return _listed(SourceFile(filesystem, root, path), selection, remarks)
     if isinstance(filesystem, Web):
         return _web_pages(path, filesystem, selection, remarks)
+    if is_local(filesystem):
+        return _found(filesystem, root, path, selection, remarks)
+    try:
+        return _found(filesystem, root, path, selection, remarks)
+    except ConfigError:
+        raise
+    except Exception as error:  # a network's, or of whatever library speaks to it
+        raise ConfigError(f"{_masked(path)} cannot be looked at: {explain(error)}") from error
+
+
+def _found(
+    filesystem: Any, root: str, path: str, selection: Selection, remarks: Remarks
+) -> list[SourceFile]:
     local = is_local(filesystem)
     if filesystem.isfile(root):
         name = posixpath.basename(root) if local else address(filesystem, root)

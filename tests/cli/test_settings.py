@@ -277,6 +277,9 @@ def test_a_folders_file_is_shown_when_it_decides_the_target(run):
         "m3connect.toml in this folder sets target = memory, url = http://127.0.0.1:9, "
         "api_key (not shown)"
     )
+    write('\ufefftarget = "memory"\npath = "\\u001b[31m"\n')  # as Notepad saves it; and odd
+    _, _, err = run("search", "x", connect=connect)
+    assert err.splitlines()[0].endswith("path = \\x1b[31m")
     _, _, err = run("search", "x", connect=connect, environment={"M3CONNECT_CONFIG": str(PATH)})
     assert "in this folder" not in err
 

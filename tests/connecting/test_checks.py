@@ -102,6 +102,7 @@ late = np.ones((1, 3), np.float32)
         (Query(multivector=late, rerank=3), "rerank needs"),
         (Query(dense=dense, multivector=late, rerank=0), "rerank must be"),
         (Query(dense=dense, limit=0), "limit must be"),
+        (Query(dense=dense, limit=2**70), "limit must be at most"),
         (
             Query(sparse=SparseVector(np.array([1, 1], np.uint32), np.ones(2, np.float32))),
             "occurs twice",

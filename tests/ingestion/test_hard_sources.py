@@ -16,7 +16,7 @@ import pytest
 
 from m3connect.conversion.converter import Converter
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion import formats, ingest
+from m3connect.ingestion import formats, ingest, listing
 from m3connect.ingestion.encoding import read_lines
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import Remarks, Selection, find
@@ -206,6 +206,35 @@ def test_only_regular_files_inside_the_folder_are_read(tmp_path):
         "link to nothing": 1,
     }
     assert [document.text for document in read([folder / "out.txt"])] == ["secret"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_whose_name_is_no_text_fails_alone(tmp_path, connector, encoder):
+    """Its id cannot be stored, and is not looked up either."""
+    (tmp_path / "ok.md").write_text("# Fine")
+    (tmp_path / os.fsdecode(b"\xff.md")).write_text("# Named in another encoding")
+    report = ingest([tmp_path], encoder, connector)
+    assert (report.written, report.failed) == (1, 1)
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    """It is a variable that nobody set."""
+    with pytest.raises(ConfigError, match="a path is empty"):
+        find([""])
+
+
+def test_what_a_remote_file_system_raises_names_the_url(monkeypatch):
+    """Without the password."""
+
+    class Away:
+        protocol = "s3"
+
+        def isfile(self, path):
+            raise ConnectionError("no route to bob")
+
+    monkeypatch.setattr(listing, "url_to_fs", lambda path: (Away(), path))
+    with pytest.raises(ConfigError, match=r"^s3://h/x\.md cannot be looked at: ConnectionError"):
+        find(["s3://bob:SECRET@h/x.md"])
 
 
 @pytest.mark.parametrize(

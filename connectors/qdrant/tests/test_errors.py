@@ -166,8 +166,10 @@ def test_an_http_status_says_what_to_do(
     "content", [b"[" * 9_999, b"[1]", b"null", b"\xff\0", b'{"status": 3}', b""]
 )
 def test_no_body_of_a_server_is_a_fault_of_ours(content: bytes) -> None:
-    """What is not as documented is quoted, cut short."""
+    """What is not as documented is quoted, cut short; of what is no answer at all it is said so."""
     assert len(str(translate(of_status(500, content), "upsert"))) < 500
+    for error in (exceptions.ResponseHandlingException(not_ours()), RecursionError("deep")):
+        assert "the answer is not Qdrant's" in str(translate(error, "scan"))
 
 
 @pytest.mark.parametrize(("code", "details", "kind"), CODES)

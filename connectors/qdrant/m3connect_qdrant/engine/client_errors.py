@@ -11,6 +11,7 @@ import ssl
 
 import grpc
 import httpx
+from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import (
     ApiException,
@@ -120,9 +121,9 @@ def translate(error: Exception, operation: str) -> ConnectorError:
             return _of_grpc(error, operation)
         case ResponseHandlingException(source=source):
             return _of_transport(source, operation)
-        case json.JSONDecodeError() | AssertionError():  # the client asserts that there is a result
-            message = "the answer is not Qdrant's; does the URL lead to a Qdrant server?"
-            return PermanentError(message, connector=NAME, operation=operation)
+        # The client asserts that there is a result.
+        case json.JSONDecodeError() | UnicodeDecodeError() | RecursionError() | AssertionError():
+            return PermanentError(_NOT_QDRANTS, connector=NAME, operation=operation)
         case TimeoutError():  # ours, of an answer that drips
             return TransientError(str(error), connector=NAME, operation=operation)
         case QdrantException():  # a Retry-After that is a date
@@ -130,6 +131,9 @@ def translate(error: Exception, operation: str) -> ConnectorError:
         case ApiException():
             return PermanentError(repr(error), connector=NAME, operation=operation)
     return of_embedded(error, operation)
+
+
+_NOT_QDRANTS = "the answer is not Qdrant's; does the URL lead to a Qdrant server?"
 
 
 def _kind(status: int) -> type[ConnectorError]:
@@ -152,6 +156,8 @@ def _of_grpc(error: grpc.RpcError, operation: str) -> ConnectorError:
 
 
 def _of_transport(source: Exception, operation: str) -> ConnectorError:
+    if isinstance(source, ValidationError):  # JSON of another form
+        return PermanentError(_NOT_QDRANTS, connector=NAME, operation=operation)
     message = f"{type(source).__name__} {source}".strip()
     lost = isinstance(source, httpx.TransportError)
     hopeless = isinstance(source, httpx.UnsupportedProtocol) or _certificate_failed(source)
