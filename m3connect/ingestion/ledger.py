@@ -18,6 +18,9 @@ Why this holds when a run is killed at any point:
   changed or not, knows what to delete. Deleting what is already gone is no error.
 - Never doubled: ids are ``<document id>#<position>``.
 
+A document that goes, because it is empty or pruned, goes in steps, too (:func:`removal`): while only
+some of its passages are gone, its version must not count as there, for it may come again.
+
 All that is said of one run at a time, as embedded engines see to it. Into a server's collection two
 runs may write at once, each over what it looked up before the other wrote; what remains may be a
 mixture of two versions, with passages beyond the bounds of both marks. No order of writes and no mark
@@ -62,6 +65,23 @@ COMMIT = 3
 def step(position: int) -> int:
     """In which of the three steps above a passage is written."""
     return {1: 1, 0: COMMIT}.get(position, 2)
+
+
+Removal = tuple[Sequence[str], Sequence[str], Sequence[str]]
+"""Ids of records that are deleted one group after the other."""
+
+
+def removal(first: Sequence[str], second: Sequence[str], others: Sequence[str]) -> Removal:
+    """In which order a document's records are deleted; each group is acknowledged before the next.
+
+    Without passage 0 no version is complete. Passage 1, if there is one, tells until the end how many
+    others there may be; if there is none, no version needs more than passage 0, which then tells it.
+
+    Args:
+        first, second: passages 0 and 1, if they are there.
+        others: all further ones.
+    """
+    return (first, others, second) if second else ((), others, first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from m3connect.contract import Connector, Encoder, Limits
 from m3connect.ingestion.chunking import added_tokens, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
+from m3connect.ingestion.ledger import Removal
 from m3connect.ingestion.opening import choose_legs, collection_exists
 from m3connect.ingestion.pipeline import events
 from m3connect.ingestion.pruning import MAX_DELETE_RATIO, require_whole, vanished
@@ -110,7 +111,7 @@ def plan(
             tally = _documents(source, chosen, seen, sink, exists=exists)
     done = sink.report()
     read = len(seen) + done.failed
-    gone = {}
+    gone: dict[str, Removal] = {}
     if prune and exists:
         gone = vanished(
             connector, source, seen, read=read, failed=done.failed, most=max_delete_ratio
@@ -122,7 +123,7 @@ def plan(
         taken_over=tally.taken_over,
         written=read - unchanged - done.empty - done.failed,
         metadata_only=tally.metadata_only,
-        deleted=tally.deleted + sum(map(len, gone.values())),
+        deleted=tally.deleted + sum(len(ids) for groups in gone.values() for ids in groups),
         pruned=len(gone),
         empty=done.empty,
         failed=done.failed,
@@ -188,8 +189,11 @@ def _documents(
     ):
         if not isinstance(group, list):
             sink.count(group)
-            if isinstance(group, Unchanged | Empty) and exists and group.stale:
-                tally.deleted += len(sink.recall(group.stale, ()).result())
+            stale = group.stale if isinstance(group, Unchanged) else ()
+            if isinstance(group, Empty):
+                stale = [id_ for ids in group.stale for id_ in ids]
+            if exists and stale:
+                tally.deleted += len(sink.recall(stale, ()).result())
             continue
         tally.chunks += len(group)
         for owner in (each.owner for each in group if not each.chunk.position):

@@ -5,7 +5,7 @@ Only documents of the sources that the run read are looked at (:mod:`m3connect.i
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import chain, islice
@@ -15,7 +15,7 @@ from m3connect.contract import Connector
 from m3connect.errors import Refused
 from m3connect.filters import EVERY_TENANT, Eq
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.ledger import FIELD
+from m3connect.ingestion.ledger import FIELD, Removal, removal
 from m3connect.ingestion.ownership import covers
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ def prune(
     except Refused as refusal:
         raise NotPruned(str(refusal), sink.report()) from refusal
     sink.pruned = len(gone)
-    ids = chain.from_iterable(gone.values())
-    while group := list(islice(ids, AT_ONCE)):
-        sink.deleted += sink.persist(partial(sink.connector.delete, group))
+    for step in zip(*gone.values(), strict=True):
+        ids = chain.from_iterable(step)
+        while group := list(islice(ids, AT_ONCE)):
+            sink.deleted += sink.persist(partial(sink.connector.delete, group))
 
 
 def require_whole(source: DocumentSource | EncodedSource) -> None:
@@ -96,11 +97,10 @@ def vanished(
     read: int,
     failed: int,
     most: float,
-) -> dict[str, deque[str]]:
+) -> dict[str, Removal]:
     """The documents that the source did not give, each with its record ids.
 
-    Records that ingestion did not write have no document and stay. Those that carry marks come
-    last, for a run killed in between.
+    Records that ingestion did not write have no document and stay.
 
     Raises:
         Refused: see :func:`prune`.
@@ -112,7 +112,8 @@ def vanished(
         )
     names = set(seen.values())
     owned: set[str] = set()
-    others: defaultdict[str, deque[str]] = defaultdict(deque)
+    others: defaultdict[str, tuple[list[str], list[str], list[str]]]
+    others = defaultdict(lambda: ([], [], []))
     for batch in connector.scan(EVERY_TENANT):
         for id_, payload in zip(batch.ids, batch.payloads, strict=True):
             document = source.owner(id_, payload)
@@ -122,9 +123,11 @@ def vanished(
             if any(covers(name, mark.get("source")) for name in names):
                 owned.add(document)
             if document not in seen:
-                ids = others[document]
-                (ids.append if "source" in mark else ids.appendleft)(id_)
-    gone = {document: ids for document, ids in others.items() if document in owned}
+                at, position = 2, payload.get("position")
+                if isinstance(position, int) and 0 <= position < 2 and "source" in mark:
+                    at = position
+                others[document][at].append(id_)
+    gone = {document: removal(*ids) for document, ids in others.items() if document in owned}
     if len(gone) > most * len(owned):
         raise Refused(
             f"nothing was deleted: this run did not find {len(gone)} of the {len(owned)} documents that "

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -34,7 +35,7 @@ from m3connect.errors import (
 )
 from m3connect.ingestion import ledger
 from m3connect.ingestion.chunking import chunk_ids
-from m3connect.ingestion.ledger import Candidate, Mark, Stored
+from m3connect.ingestion.ledger import Candidate, Mark, Removal, Stored
 from m3connect.ingestion.losses import Loss, LossKind, Lost, ignore
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport, KeptLetters, Part
 from m3connect.progress import Progress, silent
@@ -122,11 +123,11 @@ class Empty:
 
     Args:
         id: the document's id.
-        stale: ids of all passages that there may be; those that carry marks come last.
+        stale: ids of all passages that there may be.
     """
 
     id: str
-    stale: Sequence[str]
+    stale: Removal
 
 
 Event: TypeAlias = Work | Unchanged | Empty | Failure | Part
@@ -257,10 +258,9 @@ class Sink:
                 self._submit(lambda: self._writer.write(event))
             case Unchanged(stale=stale) if stale:
                 self._submit(lambda: self._writer.delete(stale))
-            case Empty(stale=stale) if stale:
-                # The passages that carry the marks go last, for a run killed in between.
-                self._submit(lambda: self._writer.delete(stale[:-2]))
-                self._submit(lambda: self._writer.delete(stale[-2:]))
+            case Empty(stale=groups):
+                for ids in filter(None, groups):
+                    self._submit(partial(self._writer.delete, ids))
 
     def count(self, event: Event) -> None:
         """Count one event and write nothing; a failure is recorded."""

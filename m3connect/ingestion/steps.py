@@ -17,7 +17,15 @@ import numpy as np
 from m3connect.contract import Encoder
 from m3connect.ingestion.chunking import Chunker, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.ledger import COMMIT, Candidate, Mark, Stored, encoded_hash, step
+from m3connect.ingestion.ledger import (
+    COMMIT,
+    Candidate,
+    Mark,
+    Stored,
+    encoded_hash,
+    removal,
+    step,
+)
 from m3connect.ingestion.report import TWICE, Failure, Part
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
 from m3connect.types import Chunk, Document, Embeddings, Leg, Payload, RecordBatch
@@ -122,8 +130,10 @@ def cut(
         chunks = chunker.chunks(document)
         if not chunks:
             held = change.stored.bound
-            stale = [*chunk_ids(document.id, 2, held), *chunk_ids(document.id, 0, 2)]
-            yield Empty(document.id, stale if held else ())
+            first = chunk_ids(document.id, 0, min(held, 1))
+            second = chunk_ids(document.id, 1, 2) if change.stored.second else []
+            others = chunk_ids(document.id, 1 + len(second), held)
+            yield Empty(document.id, removal(first, second, others))
             continue
         version, stored = change.candidate, change.stored
         bound = max(len(chunks), stored.bound)
