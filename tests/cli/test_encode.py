@@ -188,7 +188,7 @@ def test_an_interruption_leaves_no_half_file(tmp_path, tiny_m3):
 
 
 def test_rows_are_written_as_they_come(tmp_path, tiny_m3):
-    """Memory stays bounded: no more documents wait than one window of the encoder holds."""
+    """Memory stays bounded: no more documents are read ahead than one window of the encoder holds."""
     seen, written = 0, []
 
     def documents():
@@ -208,5 +208,5 @@ def test_rows_are_written_as_they_come(tmp_path, tiny_m3):
     )
     assert report.encoded == 2000
     assert len(written) > 10
-    assert max(read - encoded for read, encoded in written) == 0
+    assert max(read - encoded for read, encoded in written) <= 64
     assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_row_groups == len(written)
