@@ -72,5 +72,5 @@ $(VENV)/app: $(BIN)/python $(PYPROJECTS)
 
 $(VENV)/setup: $(BIN)/python $(PYPROJECTS) Makefile
 	@echo "installing everything, torch included: several GB the first time ..."
-	@$(PIP) -e '.[torch,training,lora,tensorboard,onnx,eval,files,serve,mcp,remote,dev]' $(CONNECTORS) $(MODEL)
+	@$(PIP) -e '.[torch,training,lora,tensorboard,onnx,eval,files,serve,mcp,remote,web,telemetry,dev]' $(CONNECTORS) $(MODEL)
 	@touch $@ $(VENV)/demo $(VENV)/app
