@@ -153,7 +153,9 @@ class DeadLetters:
             ConfigError: the file cannot be made.
         """
         if self._lines is None:
-            log.warning("%s: %s", failure.id or failure.where, failure.reason)
+            line = f"{failure.id or failure.where}: {failure.reason}"
+            # A file's name may be no text, which no stream of text takes.
+            log.warning("%s", line.encode(errors="backslashreplace").decode())
         else:
             self._lines.write(asdict(failure))
 

@@ -209,12 +209,13 @@ def test_only_regular_files_inside_the_folder_are_read(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_a_file_whose_name_is_no_text_fails_alone(tmp_path, connector, encoder):
-    """Its id cannot be stored, and is not looked up either."""
+def test_a_file_whose_name_is_no_text_fails_alone(tmp_path, connector, encoder, caplog):
+    """Its id cannot be stored, and is not looked up either; the line that says so can be written."""
     (tmp_path / "ok.md").write_text("# Fine")
     (tmp_path / os.fsdecode(b"\xff.md")).write_text("# Named in another encoding")
     report = ingest([tmp_path], encoder, connector)
     assert (report.written, report.failed) == (1, 1)
+    assert caplog.text.encode().count(rb"\udcff.md: ") == 1
 
 
 def test_an_empty_path_is_not_the_current_folder():
