@@ -118,4 +118,4 @@ def test_who_gives_up_does_not_wait(encoder, monkeypatch):
     with pytest.raises(RuntimeError) as raised:
         ingest(BEFORE, encoder, flaky, patience=5000)
     assert raised.value is stop
-    assert not [each for each in threading.enumerate() if each.name.startswith("m3connect")]
+    assert not [each for each in threading.enumerate() if each.name.startswith("m3connect-writer")]

@@ -376,7 +376,7 @@ def test_an_error_that_is_no_documents_ends_the_run(encoder, error, monkeypatch)
         ingest(docs(60), encoder, connector)
     assert raised.value is error
     assert connector.count() == 10  # the two groups before the third
-    assert not [t for t in threading.enumerate() if t.name.startswith("m3connect")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("m3connect-writer")]
     connector.on_upsert = None
     report = ingest(docs(60), encoder, connector)
     assert (report.unchanged, report.written) == (10, 50)
@@ -396,7 +396,7 @@ def test_an_error_in_the_encoder_ends_the_run(encoder, connector, monkeypatch):
     with pytest.raises(RuntimeError, match="out of memory"):
         ingest(docs(60), encoder, connector)
     assert connector.count() == 10
-    assert not [t for t in threading.enumerate() if t.name.startswith("m3connect")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("m3connect-writer")]
 
 
 def test_an_interrupt_keeps_what_was_encoded_and_flushes(encoder, monkeypatch):
