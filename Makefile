@@ -45,7 +45,7 @@ format: setup ## format the code
 	$(BIN)/ruff check --fix .
 
 wheels: setup ## all five distributions as wheels, in dist/
-	$(PIP) wheel --no-deps --wheel-dir dist . $(patsubst %/pyproject.toml,./%,$(filter-out pyproject.toml,$(PYPROJECTS)))
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . $(patsubst %/pyproject.toml,./%,$(filter-out pyproject.toml,$(PYPROJECTS)))
 
 services: ## start the databases in containers, on the loopback address
 	docker compose up --detach --wait
