@@ -19,7 +19,7 @@ from m3connect.inference.precision import cpu_name
 CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
 WAYS = {
     "one process, one thread": {"device": "cpu", "threads": 1},
-    "one process, two threads": {"device": "cpu", "threads": 2},
+    "one process, both cores": {"device": "cpu", "threads": 2},
     "two workers, a thread each": {"device": "cpu:2", "threads": 1},
 }
 

@@ -202,7 +202,7 @@ class M3Encoder:
             compression=compression,
             identifiers=identifiers,
         )
-        if batch_tokens is None and encoder.backend.at_once == 1:
+        if batch_tokens is None and len(devices(device)) == 1:
             encoder._measure = partial(suited, checkpoint, encoder.backend)
         encoder._loaded = _Loaded(
             # Another process may run in another folder.
@@ -314,7 +314,7 @@ class M3Encoder:
         _check(texts, kind, legs)
         source = iter(texts)
         groups = iter(lambda: list(islice(source, _READ_AHEAD)), [])
-        most = _WINDOW_BATCHES * self.backend.at_once * self.batch_tokens
+        most = max(_WINDOW_BATCHES, 8 * self.backend.at_once) * self.batch_tokens
         window: list[TokenIds] = []
         ahead: deque[Future[TokenIds]] = deque()
         with ThreadPoolExecutor(1, "tokenise") as beside:

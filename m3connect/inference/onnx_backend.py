@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 from m3connect.errors import CheckpointError, ConfigError
 from m3connect.inference import prepared
 from m3connect.inference.backend import Outputs
-from m3connect.inference.precision import cpu_flags, on_onnx
+from m3connect.inference.precision import cpu_count, cpu_flags, on_onnx
 from m3connect.model import int8
 from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint, read_packed
 from m3connect.model.mapped import read_safetensors
@@ -24,17 +28,22 @@ from m3connect.types import LEGS, Leg
 
 _UNPADDED = ("rows", "places", "lengths")
 """What a packed checkpoint's graph takes, see ``onnx_graph.py``."""
+_LONG = 4096
+"""A batch of more tokens takes so much memory that it goes alone."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxBackend:
     """Runs a checkpoint's graph.
 
+    Many batches go through side by side, each on a thread of its own, for threads that share a batch wait
+    for each other; a batch that comes alone, such as a query, has all threads.
+
     Args:
         checkpoint: one that has a graph.
         device: ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32``, ``int8`` or ``int8-7bit``, see ``precision.py``.
-        threads: threads of one operator; None leaves it to ONNX Runtime.
+        threads: at most so many; None is one for each core.
 
     Raises:
         ConfigError: there is no graph, or the device or the precision is not supported.
@@ -42,7 +51,6 @@ class OnnxBackend:
     """
 
     name = "onnx"
-    at_once = 1
 
     def __init__(
         self, checkpoint: Checkpoint, device: str, dtype: str, threads: int | None
@@ -61,18 +69,26 @@ class OnnxBackend:
             flags=cpu_flags(),
         )
         self.batch_tokens = 1024 if device == "cpu" else 16384
+        self.at_once = (threads or cpu_count()) if device == "cpu" else 1
+        self._checkpoint, self._threads = checkpoint, threads
         self._padding = checkpoint.config.body.pad_token_id
         self._packed = read_packed(checkpoint) if checkpoint.layout == "packed" else None
         self.pads = self._packed is None
-        self._session = self._open(checkpoint, threads)
+        self._session = self._open(threads)
         if not self.pads and {each.name for each in self._session.get_inputs()} != set(_UNPADDED):
             raise CheckpointError(
                 f"{checkpoint.path} has a graph of another version of m3connect: install the same "
                 "version of the model (pip install -U m3connect-m3-mini), or use --backend torch"
             )
 
-    def _open(self, checkpoint: Checkpoint, threads: int | None) -> Any:
-        """The session; a packed checkpoint's is prepared once."""
+    @cached_property
+    def _single(self) -> Any:
+        """The session whose batches have one thread each."""
+        return self._open(1)
+
+    def _open(self, threads: int | None) -> Any:
+        """A session; a packed checkpoint's is prepared once."""
+        checkpoint = self._checkpoint
         precision = self.choice.precision
         graph = GRAPH if precision == "float32" else GRAPH_INT8
 
@@ -94,23 +110,48 @@ class OnnxBackend:
 
     def run(self, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
         """See :class:`m3connect.inference.backend.Backend`."""
+        return self._run(self._session, texts, legs)
+
+    def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:
+        """See :class:`m3connect.inference.backend.Backend`."""
+        batches = iter(batches)
+        begun = list(islice(batches, 2))
+        if len(begun) < 2 or self.at_once == 1:
+            yield from (self.run(texts, legs) for texts in chain(begun, batches))
+            return
+        session = self._single
+        running: deque[Future[Outputs]] = deque()
+        with ThreadPoolExecutor(self.at_once, "forward") as threads:
+            try:
+                for texts in chain(begun, batches):
+                    if len(texts.ids) > _LONG:
+                        while running:
+                            yield running.popleft().result()
+                        yield self.run(texts, legs)
+                        continue
+                    running.append(threads.submit(self._run, session, texts, legs))
+                    if len(running) > self.at_once:
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _run(self, session: Any, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
         outputs = [leg for leg in LEGS if leg in legs]
         if self._packed is not None:
             rows = self._packed.rows(WORD_EMBEDDINGS, texts.ids)
             inputs = dict(zip(_UNPADDED, (rows, texts.places, texts.lengths), strict=True))
-            arrays = dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
+            arrays = dict(zip(outputs, session.run(outputs, inputs), strict=True))
         else:
             ids = texts.padded(np.arange(len(texts)), self._padding)
             present = np.arange(ids.shape[1]) < texts.lengths[:, None]
             inputs = {"input_ids": ids, "attention_mask": present.astype(np.int64)}
-            arrays = dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
+            arrays = dict(zip(outputs, session.run(outputs, inputs), strict=True))
             for leg in set(outputs) - {"dense"}:
                 arrays[leg] = arrays[leg][present]
         return Outputs(arrays.get("dense"), arrays.get("sparse"), arrays.get("multivector"))
-
-    def run_all(self, batches: Iterable[TokenIds], legs: Sequence[Leg]) -> Iterator[Outputs]:
-        """See :class:`m3connect.inference.backend.Backend`."""
-        return (self.run(texts, legs) for texts in batches)
 
 
 def _whole(packed: PackedTensors) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@ faster, and the checkpoint says that its cost in nDCG@10 was measured and is wit
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -69,6 +70,16 @@ def cpu_name() -> str:
     name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     flags = [flag for flag in _WORTH_NAMING if flag in cpu_flags()]
     return f"{name} ({', '.join(flags) or 'no flags known'})"
+
+
+def cpu_cores() -> list[int]:
+    """The cores that this process may use; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def cpu_count() -> int:
+    """How many cores this process may use."""
+    return len(cpu_cores()) or os.cpu_count() or 1
 
 
 def int8_scheme(flags: Collection[str]) -> Precision:

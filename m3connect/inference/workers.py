@@ -26,6 +26,7 @@ from typing import Any
 
 from m3connect.errors import ConfigError, M3ConnectError
 from m3connect.inference.backend import Outputs
+from m3connect.inference.precision import cpu_cores, cpu_count
 from m3connect.inference.worker import Batch, Done, Failed, Job, Ready
 from m3connect.model.checkpoint import Checkpoint
 from m3connect.model.tokenize import TokenIds
@@ -286,7 +287,7 @@ def _raised(device: str, failed: Failed) -> M3ConnectError:
 
 def _check_count(device: str, workers: int) -> None:
     """Warn of more CPU workers than cores: each takes memory, and none makes the others faster."""
-    cores = len(_there()) or os.cpu_count() or 1
+    cores = cpu_count()
     if workers > cores:
         _log.warning(
             "device %r: %d CPU workers for %d cores; more than cpu:%d only takes memory",
@@ -297,15 +298,10 @@ def _check_count(device: str, workers: int) -> None:
         )
 
 
-def _there() -> list[int]:
-    """The cores that this process may use; none where the system does not say."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
 def _cores(names: Sequence[str]) -> list[frozenset[int]]:
     """The cores of each worker: equal shares of those that there are, none where that is not known."""
     workers = names.count("cpu")
-    there = _there()
+    there = cpu_cores()
     share = len(there) // workers if workers else 0
     parts = iter(frozenset(there[at * share : (at + 1) * share]) for at in range(workers))
     return [next(parts) if name == "cpu" else frozenset() for name in names]

@@ -1,5 +1,6 @@
 """M3Encoder: every text has a defined result, whatever stands beside it."""
 
+import itertools
 import json
 import pickle
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from m3connect.errors import CheckpointError, ConfigError, FingerprintMismatch, InputError
-from m3connect.inference import M3Encoder
+from m3connect.inference import M3Encoder, onnx_backend
 from m3connect.searching import scoring
 from m3connect.types import LEGS, Compression, Embeddings
 
@@ -67,6 +68,36 @@ def test_a_text_alone_is_the_same_as_in_any_batch(encoder, budget):
     alone = Embeddings.concat([encoder.encode([text]) for text in TEXTS])
     assert_close(together, alone)
     assert_close(encoder.encode(TEXTS[::-1]), alone.take(np.arange(len(TEXTS))[::-1]))
+
+
+@pytest.mark.parametrize("long", [0, 60, 10_000])
+def test_batches_side_by_side_are_the_same_as_one_after_another(tiny_m3, monkeypatch, long):
+    """To the last bit, wherever those that are too long to share the memory stand."""
+    monkeypatch.setattr(onnx_backend, "_LONG", long)
+    alone, many = (
+        M3Encoder.load(tiny_m3, backend="onnx", batch_tokens=20, threads=threads)
+        for threads in (1, 3)
+    )
+    assert (alone.backend.at_once, many.backend.at_once) == (1, 3)
+    expected, found = alone.encode(TEXTS * 3), many.encode(TEXTS * 3)
+    assert_close(found, expected, tolerance=0)
+
+
+def test_a_batch_that_fails_beside_others_is_told(tiny_m3, monkeypatch):
+    """Its error is raised, the other batches end, and the next call is whole."""
+    encoder = M3Encoder.load(tiny_m3, backend="onnx", batch_tokens=20, threads=3)
+    expected = encoder.encode(TEXTS)
+    run, calls = encoder.backend._run, itertools.count()
+
+    def failing(session, texts, legs):
+        if next(calls) == 1:
+            raise MemoryError("no room for a batch")
+        return run(session, texts, legs)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError, match="no room"):
+        patch.setattr(encoder.backend, "_run", failing)
+        encoder.encode(TEXTS)
+    assert_close(encoder.encode(TEXTS), expected, tolerance=0)
 
 
 def test_vectors_have_unit_length(encoder):
