@@ -68,7 +68,7 @@ class OnnxBackend:
             measured=checkpoint.config.precisions,
             flags=cpu_flags(),
         )
-        self.batch_tokens = 1024 if device == "cpu" else 16384
+        self.batch_tokens = 512 if device == "cpu" else 16384
         self.at_once = (threads or cpu_count()) if device == "cpu" else 1
         self._checkpoint, self._threads = checkpoint, threads
         self._padding = checkpoint.config.body.pad_token_id
