@@ -9,7 +9,8 @@ unchanged is encoded. A change log: give the rows that changed, and delete those
 
 import tempfile
 
-from m3connect import F, M3Encoder, connect, ingest
+from m3connect import M3Encoder, connect, ingest
+from m3connect.ingestion import delete_documents
 
 encoder = M3Encoder.load("m3-mini")
 monday = [{"id": f"a{n}", "text": f"Article {n} about keys.", "year": 2020 + n} for n in range(20)]
@@ -35,6 +36,6 @@ with (
 
     # A change log: a4 was updated, a5 and a6 were deleted.
     report = ingest([{**monday[4], "text": "Newer."}], encoder, articles, source_name="cms")
-    gone = articles.delete(F("document_id").isin(["a5", "a6"]))
+    gone = delete_documents(articles, ["a5", "a6"])
     print(f"change log: {report.written} written, {gone} passages deleted")
     print("documents now:", articles.count())

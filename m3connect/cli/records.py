@@ -93,6 +93,7 @@ def delete(
     if sum(map(bool, (ids, document, filter))) != 1:
         raise typer.BadParameter("give one of: ids of records, --document, --filter")
     from m3connect.filters import EVERY_TENANT, parse
+    from m3connect.ingestion.pruning import delete_documents
 
     doomed: Filter | list[str]
     doomed = parse(filter) if filter else _of(document) if document else list(ids or [])
@@ -107,7 +108,11 @@ def delete(
                 raise Refused(f"nobody is here to confirm it: --yes deletes {told}")
             if not typer.confirm(f"Delete {told}?", err=True):
                 raise Refused("nothing was deleted")
-        deleted = connector.delete(doomed) if number else 0
+        deleted = 0
+        if number:
+            deleted = (
+                delete_documents(connector, document) if document else connector.delete(doomed)
+            )
     printed.show({"deleted": deleted}, f"deleted {counted(deleted)}" if number else f"found {told}")
 
 

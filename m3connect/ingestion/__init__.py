@@ -15,7 +15,7 @@ losses.py      what documents lose though they do not fail; lines.py a list of a
                replaying.py dead letters again
 ownership.py   whose a document is, and what a run over one source may replace
 sink.py        the only one that writes and counts
-restoring.py   a copy of a collection comes back whole; pruning.py what the source no longer has
+restoring.py   a copy of a collection comes back whole; pruning.py what goes again
 encoding.py    documents to a Parquet file; planning.py what a run would do; report.py what it did
 """
 
@@ -28,7 +28,7 @@ from m3connect.ingestion.losses import LOSSES, Loss, LossReport
 from m3connect.ingestion.opening import choose_legs, open_source
 from m3connect.ingestion.pipeline import ingest
 from m3connect.ingestion.planning import IngestPlan, plan
-from m3connect.ingestion.pruning import NotPruned
+from m3connect.ingestion.pruning import NotPruned, delete_documents
 from m3connect.ingestion.replaying import Replayed, replay
 from m3connect.ingestion.report import Failure, IngestReport
 from m3connect.ingestion.sources import count, read, read_files
@@ -53,6 +53,7 @@ __all__ = [
     "Web",
     "choose_legs",
     "count",
+    "delete_documents",
     "encode_to_parquet",
     "find",
     "ingest",

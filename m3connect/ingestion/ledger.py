@@ -27,6 +27,9 @@ mixture of two versions, with passages beyond the bounds of both marks. No order
 can tell, as the last one to write anything may be killed then. So of a server's documents all passages
 are looked up, by a filter, and a document counts as unchanged only if each is there and of its version:
 whatever runs left behind, the next one repairs.
+
+In an embedded engine the marks tell which passages there should be. They are looked up by their ids
+before a document counts as unchanged: somebody may have deleted some, or a deletion was torn.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
@@ -222,15 +225,32 @@ def look_up(
 
 
 def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
-    """By ids, in one request: all there is to know where no two runs can write at once."""
+    """By ids: the marks, which tell all where no two runs can write at once; then the passages of
+    versions that are complete by them, for records can also be deleted by hand, or a deletion torn."""
     ids = [document.records for document in documents]
     wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
     batch = connector.fetch(wanted, vectors=False)
     marks = {id_: _mark(p) for id_, p in zip(batch.ids, batch.payloads, strict=True)}
-    return [
+    stored = [
         Stored(marks.get(first), None if second is None else marks.get(second))
         for first, second in ids
     ]
+    further: dict[str, tuple[int, int]] = {}  # which document's, and at which position
+    for row, held in enumerate(stored):
+        if ids[row][1] is not None and held.first and held.is_complete(held.first.hash):
+            own = documents[row].id
+            for position in range(2, held.first.chunks):
+                further[chunk_id(own, position)] = row, position
+    found: dict[int, dict[int, str | None]] = {row: {} for row, _ in further.values()}
+    named = list(further)
+    for start in range(0, len(named), AT_ONCE):
+        batch = connector.fetch(named[start : start + AT_ONCE], vectors=False)
+        for id_, payload in zip(batch.ids, batch.payloads, strict=True):
+            row, position = further[id_]
+            found[row][position] = _hash(payload)
+    for row, others in found.items():
+        stored[row] = replace(stored[row], others=others)
+    return stored
 
 
 def _passages(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
@@ -246,12 +266,12 @@ def _passages(connector: Connector, documents: Sequence[Candidate[Any]]) -> list
 
 
 def _stored(passages: Mapping[int, Payload]) -> Stored:
-    others = {
-        position: (payload.get(FIELD) or {}).get("hash")
-        for position, payload in passages.items()
-        if position > 1
-    }
+    others = {position: _hash(payload) for position, payload in passages.items() if position > 1}
     return Stored(_mark(passages.get(0, {})), _mark(passages.get(1, {})), others)
+
+
+def _hash(payload: Mapping[str, Any]) -> str | None:
+    return (payload.get(FIELD) or {}).get("hash")
 
 
 def _mark(payload: Mapping[str, Any]) -> Mark | None:

@@ -1,22 +1,24 @@
-"""Documents that a source no longer has: counted, or found and deleted, so that a collection follows it.
+"""Documents that go: those that a source no longer has, counted or found and deleted, and those named.
 
-Only documents of the sources that the run read are looked at (:mod:`m3connect.ingestion.ownership`).
+Of the former only documents of the sources that the run read are looked at
+(:mod:`m3connect.ingestion.ownership`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from m3connect.contract import Connector
 from m3connect.errors import Refused
-from m3connect.filters import EVERY_TENANT, Eq
+from m3connect.filters import EVERY_TENANT, Eq, In
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.ledger import FIELD, Removal, removal
 from m3connect.ingestion.ownership import covers
+from m3connect.types import Payload
 
 if TYPE_CHECKING:
     from m3connect.ingestion.encoded import EncodedSource
@@ -69,10 +71,41 @@ def prune(
     except Refused as refusal:
         raise NotPruned(str(refusal), sink.report()) from refusal
     sink.pruned = len(gone)
-    for step in zip(*gone.values(), strict=True):
-        ids = chain.from_iterable(step)
-        while group := list(islice(ids, AT_ONCE)):
-            sink.deleted += sink.persist(partial(sink.connector.delete, group))
+    for group in _groups(gone.values()):
+        sink.deleted += sink.persist(partial(sink.connector.delete, group))
+
+
+def delete_documents(connector: Connector, ids: Sequence[str]) -> int:
+    """Delete all passages of documents, whoever's they are.
+
+    Killed amid it, no document counts as there, so that it can be deleted or ingested again; one
+    request by filter would leave that to the engine.
+
+    Args:
+        connector: the collection.
+        ids: of the documents, or one; those that are not there are no error.
+
+    Returns:
+        How many passages went.
+
+    Raises:
+        ConnectorError: the database failed.
+
+    >>> from m3connect import Document, connect, ingest
+    >>> from m3connect.testing.fakes import HashEncoder
+    >>> notes = connect("memory", collection="notes")
+    >>> ingest([Document("a", "one"), Document("b", "two")], HashEncoder(), notes).written
+    2
+    >>> delete_documents(notes, ["a", "c"]), notes.count()
+    (1, 1)
+    """
+    named = (ids,) if isinstance(ids, str) else tuple(ids)
+    found: defaultdict[str, _Records] = defaultdict(_Records)
+    for batch in connector.scan(EVERY_TENANT & In("document_id", named)):
+        for id_, payload in zip(batch.ids, batch.payloads, strict=True):
+            found[str(payload["document_id"])].add(id_, payload)
+    removals = [records.removal() for records in found.values()]
+    return sum(connector.delete(group) for group in _groups(removals))
 
 
 def require_whole(source: DocumentSource | EncodedSource) -> None:
@@ -112,8 +145,7 @@ def vanished(
         )
     names = set(seen.values())
     owned: set[str] = set()
-    others: defaultdict[str, tuple[list[str], list[str], list[str]]]
-    others = defaultdict(lambda: ([], [], []))
+    others: defaultdict[str, _Records] = defaultdict(_Records)
     for batch in connector.scan(EVERY_TENANT):
         for id_, payload in zip(batch.ids, batch.payloads, strict=True):
             document = source.owner(id_, payload)
@@ -123,11 +155,8 @@ def vanished(
             if any(covers(name, mark.get("source")) for name in names):
                 owned.add(document)
             if document not in seen:
-                at, position = 2, payload.get("position")
-                if isinstance(position, int) and 0 <= position < 2 and "source" in mark:
-                    at = position
-                others[document][at].append(id_)
-    gone = {document: removal(*ids) for document, ids in others.items() if document in owned}
+                others[document].add(id_, payload)
+    gone = {document: held.removal() for document, held in others.items() if document in owned}
     if len(gone) > most * len(owned):
         raise Refused(
             f"nothing was deleted: this run did not find {len(gone)} of the {len(owned)} documents that "
@@ -148,6 +177,34 @@ def left_over(connector: Connector, names: Collection[str], present: int) -> int
     first = EVERY_TENANT & Eq("position", 0)
     held = sum(connector.count(first & Eq(f"{FIELD}.source", name)) for name in names)
     return max(held - present, 0)
+
+
+class _Records:
+    """A document's records: those with its marks, and all others."""
+
+    def __init__(self) -> None:
+        self._at: tuple[list[str], list[str], list[str]] = ([], [], [])
+
+    def add(self, id_: str, payload: Payload) -> None:
+        at, position = 2, payload.get("position")
+        if (
+            isinstance(position, int)
+            and 0 <= position < 2
+            and "source" in (payload.get(FIELD) or {})
+        ):
+            at = position
+        self._at[at].append(id_)
+
+    def removal(self) -> Removal:
+        return removal(*self._at)
+
+
+def _groups(removals: Collection[Removal]) -> Iterator[list[str]]:
+    """What is deleted one request after the other: a step of all documents before the next one."""
+    for step in zip(*removals, strict=True):
+        ids = chain.from_iterable(step)
+        while group := list(islice(ids, AT_ONCE)):
+            yield group
 
 
 def _list(names: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from m3connect.contract import Connector, FieldKind
 from m3connect.errors import ConnectorError, InputError
 from m3connect.filters import EVERY_TENANT, F, Filter, parse
+from m3connect.ingestion import delete_documents
 from m3connect.ingestion import ingest as ingest_documents
 from m3connect.searching.modes import parse_mode
 from m3connect.searching.search import search as search_collection
@@ -204,9 +205,7 @@ def _failed(letters: Path) -> list[dict[str, str]]:
 def delete(service: Service, body: DeleteRequest) -> DeleteResponse:
     """Delete documents by id."""
     with service.collection(body.collection) as connector:
-        return DeleteResponse(
-            deleted=connector.delete(EVERY_TENANT & F("document_id").isin(body.document_ids))
-        )
+        return DeleteResponse(deleted=delete_documents(connector, body.document_ids))
 
 
 def count(service: Service, collection: str | None, text: str | None, scope: Filter | None) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3connect.errors import AuthError, WritesRefused
-from m3connect.ingestion import ingest, steps
+from m3connect.ingestion import delete_documents, ingest, steps
 from m3connect.ingestion.ledger import FIELD
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -201,3 +201,49 @@ def test_a_document_that_goes_and_comes_again_is_whole(goes, cut):
         collection.delete = delete  # type: ignore[method-assign]
         run(whole, collection)
         assert passages(collection) == passages(undisturbed)
+
+
+@pytest.mark.parametrize("cut", [slice(None, None, 2), slice(1, None, 2), slice(0, 0)])
+def test_a_torn_deletion_is_completed_by_itself_or_made_good_by_any_version(cut):
+    """Deleted again it is gone; ingested instead, the old version or a shorter one is there, whole."""
+
+    def passages(collection):
+        return sorted(id_ for batch in collection.scan() for id_ in batch.ids)
+
+    lengths, shorter = (7, 2, 1), (3, 1, 1)
+    for dies_at in range(3):
+        for then in (lengths, shorter, None):
+            collection, undisturbed = (MemoryConnector(collection=name) for name in "ab")
+            run(source(0, lengths), collection)
+            delete, calls = collection.delete, iter(range(99))
+
+            def torn(ids, delete=delete, calls=calls, dies_at=dies_at):
+                if next(calls) == dies_at:
+                    delete(list(ids)[cut])
+                    raise KeyboardInterrupt
+                return delete(ids)
+
+            collection.delete = torn  # type: ignore[method-assign]
+            with pytest.raises(KeyboardInterrupt):
+                delete_documents(collection, IDS)
+            collection.delete = delete  # type: ignore[method-assign]
+            if then is None:
+                delete_documents(collection, IDS)
+                assert passages(collection) == []
+                continue
+            run(source(0, then), collection)
+            run(source(0, then), undisturbed)
+            assert content(collection) == content(undisturbed)
+            assert run(source(0, then), collection).written == 0
+
+
+@pytest.mark.parametrize("position", range(5))
+def test_what_was_deleted_by_hand_is_written_again(position):
+    """Any passage of a document: it was so of servers, and of embedded engines only for the first two."""
+    collection = MemoryConnector(collection="docs")
+    run(source(0, (5, 2, 1)), collection)
+    before = content(collection)
+    collection.delete([f"a#{position}"])
+    report = run(source(0, (5, 2, 1)), collection)
+    assert (report.written, report.unchanged) == (1, 2)
+    assert content(collection) == before

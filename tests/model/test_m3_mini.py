@@ -10,6 +10,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file
 
+from m3connect import Document, connect, ingest, search
 from m3connect.inference import M3Encoder
 from m3connect.model import onnx_graph
 from m3connect.model.checkpoint import open_checkpoint, read_packed, weights_hash
@@ -125,6 +126,26 @@ def test_lexical_weights_find_an_identifier_in_any_case(encoder):
     )
     assert scores["sparse"][0] > 0.1
     assert scores["sparse"][1] < 0.01
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "all"])
+def test_the_answer_below_a_heading_is_found_by_the_heading(encoder, mode):
+    """Of a manual whose sections are alike but for the heading above theirs, and longer than a passage.
+
+    Headings were passages of their own once, and the first four hits. Two passages have the one asked
+    for above them; which of them comes first is a matter of thousandths, but for pump B.
+    """
+    sections = "".join(
+        f"## Pump {name}\n\n### Tightening torque\n\nThe flange bolts of this model take {torque} "
+        f"newton metres. {'Check the seal first. ' * 60}\n\n"
+        for name, torque in (("A", 40), ("B", 65), ("C", 90))
+    )
+    manual = connect("memory", collection="manual")
+    ingest([Document("pump.md", "# Pump manual\n\n" + sections, {}, "markdown")], encoder, manual)
+    for name, answer in (("A", "40"), ("B", "65"), ("C", "90")):
+        hits = search(manual, encoder, f"tightening torque of pump {name}", mode=mode)
+        assert any(f"take {answer} newton metres" in hit.text for hit in hits[: 1 + (name != "B")])
+        assert {hit.metadata["headings"][1] for hit in hits[:2]} == {f"Pump {name}"}
 
 
 def container(config, blocks, floats):
