@@ -165,6 +165,8 @@ def test_a_parquet_file_is_written_once(source, tmp_path):
     def write_twice():
         with ParquetConnector(collection="c", path=str(path)) as file:
             file.ensure(SCHEMA)
+            with pytest.raises(Unsupported, match="'m3connect encode' writes them"):
+                file.fetch(["id-1"])
             file.upsert(records(2))
             file.upsert(records(1))
 

@@ -33,6 +33,9 @@ WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
 """White space as Unicode has it, and the splitter trims; to Python the separators before 0x20 are some, too."""
+_NESTED = re.compile(r"^(?:[ \t]*(?:>|(?:[*+-]|\d{1,9}[.)])[ \t])){50}", re.MULTILINE)
+"""A line that opens so many quotes and lists, each inside of the one before: splitting takes the square
+of their number."""
 _KIND = "semantic 2"
 """Raised when the same options cut documents in another way."""
 _PAGE_BREAK = "\f"
@@ -178,10 +181,11 @@ class Chunker:
 
     def _spans(self, document: Document) -> Iterator[Span]:
         """What the splitter makes of each block."""
-        splitter = self._markdown if document.format == "markdown" else self._text
         for start, stop in blocks(document.text):
             block = document.text[start:stop]
-            if document.format != "markdown" and self._fits_at_once(block):
+            structured = document.format == "markdown" and not _NESTED.search(block)
+            splitter = self._markdown if structured else self._text
+            if not structured and self._fits_at_once(block):
                 # What the splitter finds, too, by trying every seam first: five times as slow.
                 text = block.strip(WHITE)
                 if text:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -100,21 +100,28 @@ def _open(
         return _open_batches(reader.schema, reader, made_by, options.fields), ()
     if isinstance(source, Mapping | Document | SourceFile):
         raise InputError(f"a source is many documents, not one {type(source).__name__}: [it]")
+    if not isinstance(source, Iterable | os.PathLike):
+        raise _no_source(source)
     items: Iterator[Any] = iter([source] if isinstance(source, str | os.PathLike) else source)
-    first = next(items, None)
-    everything = chain([first] if first is not None else [], items)
+    opening = list(islice(items, 1))
+    first = opening[0] if opening else None
+    everything = chain(opening, items)
     if isinstance(first, pa.RecordBatch):
         return _open_batches(first.schema, everything, made_by, options.fields), ()
     if isinstance(first, str | os.PathLike | SourceFile):
         named = list(everything)
         files = named if isinstance(first, SourceFile) else find(named, remarks=remarks)
         return _open_files(files, made_by, options, remarks), files
-    if first is not None and not isinstance(first, Document | Failure | Mapping):
-        raise InputError(
-            "a source gives paths, Documents or Arrow batches, not "
-            f"{type(first).__name__}; tables, data frames and dicts are taken, too"
-        )
+    if opening and not isinstance(first, Document | Failure | Mapping):
+        raise _no_source(first)
     return tables.from_records(everything, options.fields), ()
+
+
+def _no_source(given: object) -> InputError:
+    return InputError(
+        "a source gives paths, Documents or Arrow batches, not "
+        f"{type(given).__name__}; tables, data frames and dicts are taken, too"
+    )
 
 
 def _open_batches(

@@ -379,6 +379,12 @@ class ParquetConnector:
         return Stored(content.schema, content.notes)
 
     def _open(self, operation: str) -> pq.ParquetFile:
+        if self._writer is not None:
+            self._refuse(
+                operation,
+                "a Parquet file is read once it is finished, so documents cannot be ingested into it; "
+                "'m3connect encode' writes them to one",
+            )
         if not self.path.exists():
             self._missing(operation)
         with self._undamaged(operation):

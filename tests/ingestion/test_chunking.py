@@ -222,6 +222,21 @@ def test_long_texts_are_cut_in_parts_that_cover_them(text):
     assert all(text[stop - 1] == "。" for _, stop in parts[:-1]) or "。" not in text
 
 
+@pytest.mark.parametrize("mark", ["> ", ">", "1. ", "- > * "])
+def test_a_hundred_quotes_inside_of_each_other_are_cut_as_plain_text(monkeypatch, mark):
+    """Twice as many took four times as long, 32,000 of them seconds; a long line of dashes is none."""
+    asked = []
+    splitter = chunking._markdown_splitter
+    monkeypatch.setattr(chunking, "_markdown_splitter", lambda *a: asked.append(a) or splitter(*a))
+    nested = Document("d", f"# A\n\nb c\n\n{mark * 100}d e f g h i\n", {}, "markdown")
+    letters = filter(str.isalpha, "".join(chunk.text for chunk in CHUNKERS[4].chunks(nested)))
+    assert "".join(letters) == "Abcdefghi"
+    assert asked == []
+    usual = f"# A\n\n{'-' * 100}\n\n{mark}b c d e f\n"
+    assert CHUNKERS[4].chunks(Document("d", usual, {}, "markdown"))
+    assert len(asked) == 1
+
+
 def test_the_default_is_256_tokens_or_what_the_encoder_takes():
     """The encoder's own tokens, two here, count against its maximum."""
     assert added_tokens(ENCODER) == 2

@@ -210,3 +210,10 @@ def test_one_document_is_no_source(encoder, connector, one):
     """Iterating a dict would read its keys as paths."""
     with pytest.raises(InputError, match=r"many documents, not one .*: \[it\]"):
         ingest(one, encoder, connector)
+
+
+@pytest.mark.parametrize("source", [None, 7, [7], [None, {"id": "a", "text": "x"}]], ids=str)
+def test_what_is_no_source_is_refused_by_its_type(encoder, connector, source):
+    """A variable that was not set, as a rule."""
+    with pytest.raises(InputError, match="a source gives paths, Documents or Arrow batches, not"):
+        ingest(source, encoder, connector)
