@@ -188,7 +188,7 @@ def _service(
 
 
 def _access(file: Path | None, scope: str | None) -> Access:
-    """Keys of the file and the environment; ``scope`` binds those that have none of their own.
+    """Keys of the file and the environment; ``scope`` binds all, a key's own filter narrows it further.
 
     Raises:
         ConfigError: a scope without a key, a key that is too weak, or one that stands twice.
@@ -200,12 +200,12 @@ def _access(file: Path | None, scope: str | None) -> Access:
         for line in file.read_text(encoding="utf-8-sig").splitlines():
             key, _, bound = line.strip().partition(" ")
             if key and not key.startswith("#"):
-                given.append((key, bound.strip() or scope))
+                given.append((key, bound.strip() or None))
     if os.environ.get(KEY):
-        given.append((os.environ[KEY], scope))
+        given.append((os.environ[KEY], None))
     if scope and not given:
         raise ConfigError(f"--scope binds keys: set {KEY} or give --key-file FILE")
     keys = dict(given)
     if len(keys) < len(given):  # one of them might be bound to less than the other
         raise ConfigError(f"a key stands twice in {file} or there and in {KEY}: leave one of them")
-    return Access.of(keys)
+    return Access.of(keys, scope)

@@ -26,8 +26,12 @@ class Access:
     scopes: Mapping[str, Filter | None] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, keys: Mapping[str, str | None]) -> Access:
+    def of(cls, keys: Mapping[str, str | None], scope: str | None = None) -> Access:
         """From keys and the text forms of their filters.
+
+        Args:
+            keys: each with its own filter, or None.
+            scope: a filter that holds for all of them besides.
 
         Raises:
             ConfigError: a key is shorter than 16 characters or holds other than visible ASCII.
@@ -36,7 +40,10 @@ class Access:
         for key in keys:
             if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
                 raise ConfigError("a key has at least 16 characters, visible ASCII without blanks")
-        return cls({key: parse(text) if text else None for key, text in keys.items()})
+        of_all = parse(scope) if scope else None
+        return cls(
+            {key: narrowed(of_all, parse(own) if own else None) for key, own in keys.items()}
+        )
 
     def scope(self, authorization: str | None) -> tuple[bool, Filter | None]:
         """Whether a request with this ``Authorization`` header may pass, and its filter."""

@@ -76,15 +76,15 @@ def test_unsafe_options_are_refused(capsys, monkeypatch, options, words):
 
 
 def test_keys_come_from_a_file_and_the_environment(tmp_path, monkeypatch):
-    """A line is a key and, if it has one, its filter; --scope binds the others."""
+    """A line is a key and, if it has one, its filter; --scope binds every key besides."""
     from m3connect.cli.serve import _access
-    from m3connect.filters import parse
+    from m3connect.filters import And, parse
 
     monkeypatch.setitem(os.environ, KEY, "e" * 20)
     file = tmp_path / "keys"
     file.write_text(f'# keys\n{"a" * 20} tenant == "a"\n{"b" * 20}\n')
     scopes = _access(file, "public == true").scopes
-    assert scopes["a" * 20] == parse('tenant == "a"')
+    assert scopes["a" * 20] == And((parse("public == true"), parse('tenant == "a"')))
     assert scopes["b" * 20] == scopes["e" * 20] == parse("public == true")
     file.write_text(f'{"a" * 20} tenant == "a"\n{"a" * 20}\n')
     with pytest.raises(ConfigError, match="stands twice"):
