@@ -187,7 +187,7 @@ class Fingerprint:
     def _way_to_model(self, stored: Fingerprint) -> str:
         """What to pass to get the stored one's model."""
         if stored.model == self.model and stored.weights != self.weights:  # trained from it, say
-            return "Use --model with the folder it was made by, where two models share a name"
+            return "Use --model with the folder or address it was made by, where two models share a name"
         return f"Use the same model and options (--model {stored.model})"
 
 

@@ -158,7 +158,8 @@ class ModelChoice:
     model: Annotated[
         str,
         typer.Option(
-            help="Checkpoint: a name such as BAAI/bge-m3, a folder, or m3-mini (bundled).",
+            help="Checkpoint: a name such as BAAI/bge-m3, a folder, or m3-mini (bundled); or the address "
+            "of a service that encodes.",
             rich_help_panel="Model",
         ),
         Mark.SERVICE,

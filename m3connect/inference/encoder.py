@@ -23,11 +23,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from m3connect.contract import Fingerprint, Kind, LongMode, ModelInfo
-from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.errors import ConfigError, FingerprintMismatch
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
 from m3connect.inference.budget import WORTH_MEASURING, suited
+from m3connect.inference.checks import check_asked
 from m3connect.inference.opening import BackendName, devices, open_backend
 from m3connect.inference.pairs import PairScores, score_pairs
 from m3connect.inference.precision import Dtype
@@ -147,7 +148,7 @@ class M3Encoder:
 
         Args:
             name: a bundled model (``m3-mini``), a folder, a hub name (``BAAI/bge-m3``), or the URL
-                of an ``m3connect serve``.
+                of an ``m3connect serve`` or a text-embeddings-inference server.
             backend: ``onnx`` needs no torch and is made for CPUs, ``torch`` takes any checkpoint
                 and GPUs. ``auto`` is ONNX Runtime where the checkpoint has a graph and no GPU is
                 asked for by ``device``.
@@ -288,7 +289,7 @@ class M3Encoder:
         Raises:
             InputError: something is not a string, or not a leg or kind.
         """
-        _check(texts, kind, legs)
+        check_asked(texts, kind, legs)
         return self._encode(self._text(texts, kind), kind, legs)
 
     def stream(
@@ -311,7 +312,7 @@ class M3Encoder:
         Raises:
             InputError: something is not a string, or not a leg or kind.
         """
-        _check(texts, kind, legs)
+        check_asked(texts, kind, legs)
         source = iter(texts)
         groups = iter(lambda: list(islice(source, _READ_AHEAD)), [])
         most = max(_WINDOW_BATCHES, 8 * self.backend.at_once) * self.batch_tokens
@@ -448,12 +449,3 @@ def _check_long_mode(mode: str, config: M3Config, backend: str) -> None:
         )
     if mode == "mcls" and backend == "onnx":
         raise ConfigError("--long-mode mcls runs on torch: ONNX Runtime's graph has one CLS a text")
-
-
-def _check(texts: object, kind: str, legs: Sequence[str]) -> None:
-    if isinstance(texts, str):
-        raise InputError("texts is one string; give a list of strings")
-    if kind not in get_args(Kind):
-        raise InputError(f"kind {kind!r} is none of {get_args(Kind)}")
-    if not set(legs) <= set(LEGS):
-        raise InputError(f"legs {list(legs)}: known are {list(LEGS)}")

@@ -1,45 +1,71 @@
-"""An encoder that runs in a service (``m3connect serve``): no model on this machine.
+"""An encoder that runs elsewhere: no model on this machine.
 
     encoder = M3Encoder.load("http://encoders.example:8000")
 
-The model's description comes over the wire at once, its tokenizer when cutting into passages or
-explaining needs it; embeddings come as Arrow, exact. Every answer carries the service's fingerprint, so a
-service that was restarted with another model is noticed.
+At the address is ``m3connect serve`` (``m3_service.py``), which gives everything that a model here gives, or a
+server of text-embeddings-inference (``tei.py``), which gives what its one model makes. Either says what runs
+there, and is noticed when it was restarted with another model.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from tokenizers import Tokenizer
 
 from m3connect.connecting import retry
-from m3connect.contract import Fingerprint, Kind, ModelInfo
-from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.contract import Kind, ModelInfo
+from m3connect.errors import ConfigError, InputError
+from m3connect.inference import m3_service
+from m3connect.inference.checks import check_asked
+from m3connect.inference.m3_service import M3Service
 from m3connect.inference.pairs import PairScores, score_pairs
-from m3connect.inference.wire import Wire
+from m3connect.inference.tei import TeiServer
+from m3connect.inference.wire import NoRoute, Wire, in_portions
 from m3connect.model.config import M3Config
-from m3connect.model.tokenize import TextTokenizer
 from m3connect.types import LEGS, Compression, Embeddings, Leg
 
 if TYPE_CHECKING:
     import httpx
 
-ARROW = "application/vnd.apache.arrow.stream"
 KEY = "M3CONNECT_ENCODER_KEY"
 """The environment variable with the service's key."""
-_BATCH = 64  # texts of one request
+
+
+class Served(Protocol):
+    """What is at an address. Its methods raise what :meth:`Wire.request` raises."""
+
+    info: ModelInfo
+    most: int
+    """Texts of one request."""
+
+    @property
+    def config(self) -> M3Config | None:
+        """The description of an M3 model."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's, with neither truncation nor padding."""
+
+    def embeddings(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Embeddings:
+        """Of one request."""
+
+    def term(self, index: int) -> str:
+        """The piece of the vocabulary behind a term."""
+
+    def tokens(self, text: str, kind: Kind) -> list[str]:
+        """The pieces behind the rows of a text's multi-vector."""
 
 
 class RemoteEncoder:
     """Satisfies :class:`m3connect.contract.Encoder`; made by :meth:`M3Encoder.load` of a URL.
 
     Args:
-        url: of the service.
+        url: of the service. Of text-embeddings-inference it may end in ``?legs=`` with the
+            representations to make, and ``tokenizer=`` with a folder or hub name of its tokenizer.
         api_key: its key; default: the environment's ``M3CONNECT_ENCODER_KEY``.
         timeout: seconds for one request.
         policy: how patiently a service that is away or full is asked again.
@@ -47,7 +73,8 @@ class RemoteEncoder:
         compression: what is kept of what the service gives; None for all.
 
     Raises:
-        ConfigError: httpx is not installed, or the service is of another kind.
+        ConfigError: httpx is not installed, the service is of another kind, or it does not give
+            what is asked.
         TransientError: the service does not answer.
     """
 
@@ -61,69 +88,79 @@ class RemoteEncoder:
         client: httpx.Client | None = None,
         compression: Compression | None = None,
     ) -> None:
-        self._wire = Wire(
-            url,
-            what="m3connect service",
+        parts = urlsplit(url)
+        wire = Wire(
+            urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")),
+            what=m3_service.WHAT,
             key=KEY,
             api_key=api_key,
             timeout=timeout,
             policy=policy,
             client=client,
         )
-        self.url = self._wire.url
+        self.url = wire.url
+        self._served = _found(wire, dict(parse_qsl(parts.query)))
         self._compression = compression or Compression()
-        model = self._json("GET", "/v1/m3/model")
-        served = Fingerprint.from_json(model["fingerprint"])
+        served = self._served.info.fingerprint
         if self._compression and served.compression:
             raise ConfigError(
                 f"the service at {self.url} compresses already ({served.compression}): leave "
                 "compression to it"
             )
         self._compression.check(served.dense_width, served.multivector_width)
-        self.info = ModelInfo(model["name"], self._kept(served), tuple(model["weights"]))
-        self.config = M3Config.model_validate(model["config"])
 
-    @cached_property
+    @property
+    def info(self) -> ModelInfo:
+        """What runs there, with what is kept of what it makes."""
+        served, kept = self._served.info, self._compression
+        fingerprint = served.fingerprint.compressed(kept) if kept else served.fingerprint
+        return ModelInfo(served.name, fingerprint, served.weights)
+
+    @property
+    def config(self) -> M3Config | None:
+        """The M3 model's description; None where another model runs."""
+        return self._served.config
+
+    @property
     def tokenizer(self) -> Tokenizer:
-        """The service's, fetched when it is first needed: to name terms and tokens, not to encode.
+        """The model's, fetched when it is first needed: to name terms and to cut, not to encode.
 
         Raises:
-            FingerprintMismatch: it now runs another model.
+            FingerprintMismatch: another model runs there now.
+            ConfigError: it cannot be had.
         """
-        fetched = Tokenizer.from_str(self._wire.request("GET", "/v1/m3/tokenizer").text)
-        self._same(Fingerprint.from_json(self._json("GET", "/v1/m3/model")["fingerprint"]))
-        return fetched
-
-    @cached_property
-    def _text(self) -> TextTokenizer:
-        made_by = self.info.fingerprint
-        return TextTokenizer(self.tokenizer, self.config, made_by.max_length, made_by.long_mode)
+        return self._served.tokenizer
 
     def __repr__(self) -> str:
         return f"RemoteEncoder({self.info.name!r} at {self.url})"
 
     def encode(
-        self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+        self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] | None = None
     ) -> Embeddings:
-        """See :meth:`M3Encoder.encode`.
+        """See :meth:`M3Encoder.encode`; without ``legs`` all that is made there.
 
         Raises:
             TransientError: the service did not answer within the retries.
-            FingerprintMismatch: it now runs another model.
+            FingerprintMismatch: another model runs there now.
+            InputError: it refuses a text, or does not make a representation.
         """
-        if isinstance(texts, str):
-            raise InputError("texts is one string; give a list of strings")
-        parts = [texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH)]
-        made = [self._encode(group, kind, legs) for group in parts or [[]]]
-        return Embeddings.concat(made)
+        legs = self._legs(texts, kind, legs)
+        most = self._served.most
+        starts = range(0, len(texts), most)
+        if not starts:  # no service takes a request without texts; one tells the widths of no rows
+            return self._some([""], 0, kind, legs)[:0]
+        parts = [self._some(texts[start : start + most], start, kind, legs) for start in starts]
+        return Embeddings.concat(parts)
 
     def stream(
-        self, texts: Iterable[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+        self, texts: Iterable[str], *, kind: Kind = "passage", legs: Sequence[Leg] | None = None
     ) -> Iterator[Embeddings]:
         """See :meth:`M3Encoder.stream`; one request's texts at a time."""
-        source = iter(texts)
-        while batch := list(islice(source, _BATCH)):
-            yield self._encode(batch, kind, legs)
+        legs = self._legs(texts, kind, legs)
+        source, start = iter(texts), 0
+        while some := list(islice(source, self._served.most)):
+            yield self._some(some, start, kind, legs)
+            start += len(some)
 
     def compute_score(
         self,
@@ -131,45 +168,53 @@ class RemoteEncoder:
         *,
         weights: tuple[float, float, float] | None = None,
     ) -> PairScores:
-        """See :meth:`M3Encoder.compute_score`."""
+        """See :meth:`M3Encoder.compute_score`.
+
+        Raises:
+            InputError: the service does not make all three representations.
+        """
+        self._legs([], "query", LEGS)
         return score_pairs(self, pairs, weights or self.info.weights)
 
     def term(self, index: int) -> str:
         """See :meth:`M3Encoder.term`."""
-        return self._text.term(index)
+        return self._served.term(index)
 
     def tokens(self, text: str, *, kind: Kind = "passage") -> list[str]:
         """See :meth:`M3Encoder.tokens`."""
-        return self._text.pieces(text, kind)
+        return self._served.tokens(text, kind)
 
-    def _encode(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Embeddings:
-        import pyarrow as pa
-
-        # The service refuses a request without texts; one text tells the widths of no rows.
-        body = {"input": list(texts) or [""], "kind": kind, "legs": list(legs)}
-        answer = self._wire.request("POST", "/v1/m3/embeddings", body, {"Accept": ARROW})
-        table = pa.ipc.open_stream(answer.content).read_all()
-        stored = (table.schema.metadata or {}).get(b"m3connect.fingerprint")
-        self._same(Fingerprint.from_json(json.loads(stored)) if stored else None)
-        made = Embeddings.from_arrow(table)[: len(texts)]
-        return self._compression.of(made, kind)
-
-    def _kept(self, served: Fingerprint) -> Fingerprint:
-        return served.compressed(self._compression) if self._compression else served
-
-    def _same(self, now: Fingerprint | None) -> None:
-        if now is None or self._kept(now) != self.info.fingerprint:
-            raise FingerprintMismatch(
-                f"the service at {self.url} now runs another model than {self.info.name!r}: load "
-                "the encoder again, and use a collection of that model"
+    def _legs(self, texts: object, kind: Kind, legs: Sequence[Leg] | None) -> Sequence[Leg]:
+        made = self.info.fingerprint.legs
+        if legs is None:
+            legs = made
+        check_asked(texts, kind, legs)
+        if missing := [leg for leg in legs if leg not in made]:
+            raise InputError(
+                f"{self.info.name!r} at {self.url} makes no {', no '.join(missing)} vectors; it "
+                f"makes: {', '.join(made)}"
             )
+        return legs
 
-    def _json(self, method: str, path: str) -> dict[str, Any]:
-        answer = self._wire.request(method, path)
-        try:
-            values = answer.json()
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{self.url} is no m3connect service: {path} is no JSON") from error
-        if not isinstance(values, dict) or not {"name", "config", "fingerprint"} <= set(values):
-            raise ConfigError(f"{self.url} is no m3connect service with an M3 model")
-        return values
+    def _some(
+        self, texts: Sequence[str], start: int, kind: Kind, legs: Sequence[Leg]
+    ) -> Embeddings:
+        """A request's worth of texts, the first of them number ``start``; of one kind and checked."""
+        for number, text in enumerate(texts, start):
+            if not isinstance(text, str):
+                raise InputError(f"text {number} is {type(text).__name__}, not a string")
+        made = in_portions(lambda some: self._served.embeddings(some, kind, legs), texts, start)
+        return self._compression.of(Embeddings.concat(list(made)), kind)
+
+
+def _found(wire: Wire, options: dict[str, str]) -> Served:
+    """What is at the address."""
+    try:
+        served = M3Service(wire)
+    except NoRoute:
+        return TeiServer(wire, options)
+    if options:
+        raise ConfigError(
+            f"{wire.url} is an {m3_service.WHAT}: its address takes no {', '.join(sorted(options))}"
+        )
+    return served

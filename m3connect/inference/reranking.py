@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from m3connect.connecting import retry
 from m3connect.contract import Reranker
 from m3connect.errors import ConfigError, InputError
-from m3connect.inference.wire import Wire
+from m3connect.inference.wire import Wire, in_portions
 
 if TYPE_CHECKING:
     import httpx
@@ -126,21 +128,23 @@ class RerankService:
 
         Raises:
             TransientError: the service did not answer within the retries.
+            PermanentError: its model does not rerank.
             ConfigError: a wrong key or address.
             InputError: it refuses the texts, or its answer is none.
         """
         scores: list[float] = []
         for start in range(0, len(passages), _BATCH):
-            scores += self._scores(query, list(passages[start : start + _BATCH]))
+            some = passages[start : start + _BATCH]
+            scores += chain.from_iterable(in_portions(partial(self._scores, query), some, start))
         return scores
 
-    def _scores(self, query: str, texts: list[str]) -> list[float]:
+    def _scores(self, query: str, texts: Sequence[str]) -> list[float]:
         if self._cohere:
-            body: dict[str, Any] = {"query": query, "documents": texts, "top_n": len(texts)}
+            body: dict[str, Any] = {"query": query, "documents": list(texts), "top_n": len(texts)}
             if self._model is not None:
                 body["model"] = self._model
         else:
-            body = {"query": query, "texts": texts, "truncate": True}
+            body = {"query": query, "texts": list(texts), "truncate": True}
         answer = self._wire.request("POST", "/rerank", body)
         field = "relevance_score" if self._cohere else "score"
         try:

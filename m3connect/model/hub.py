@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -40,6 +40,25 @@ def resolve(name: str, *, revision: str | None = None, cache_dir: Path | None = 
         ConfigError: the name is none of the three.
         CheckpointError: the repository cannot be had, or holds no weights.
     """
+    return _local(name) or _download(name, revision, cache_dir)
+
+
+def resolve_tokenizer(name: str, *, revision: str | None = None) -> Path:
+    """The folder of a model's tokenizer, without its weights.
+
+    Args:
+        name: as :func:`resolve` takes it.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        ConfigError: the name is none of the three.
+        CheckpointError: the repository cannot be had.
+    """
+    return _local(name) or _fetch(name, revision, None, ["tokenizer.json"])
+
+
+def _local(name: str) -> Path | None:
+    """A bundled model's folder, or one on disk; None where the hub may have it."""
     models = bundled()
     if name in models:
         return models[name]
@@ -52,29 +71,35 @@ def resolve(name: str, *, revision: str | None = None, cache_dir: Path | None = 
             "pip install m3connect-m3-mini brings m3-mini), nor a folder, nor a hub name such as "
             "BAAI/bge-m3"
         )
-    return _download(name, revision, cache_dir)
+    return None
 
 
 def _download(name: str, revision: str | None, cache_dir: Path | None) -> Path:
     """Fetch the files that are needed, and pickled weights only where there are no others."""
+    for weights in (_SAFETENSORS, _PICKLES):
+        folder = _fetch(name, revision, cache_dir, [*_SMALL_FILES, *weights])
+        if any(match for pattern in weights for match in folder.glob(pattern)):
+            return folder
+    raise CheckpointError(f"{name} ({folder}) holds neither safetensors nor pytorch_model.bin")
+
+
+def _fetch(
+    name: str, revision: str | None, cache_dir: Path | None, patterns: Sequence[str]
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        for weights in (_SAFETENSORS, _PICKLES):
-            folder = Path(
-                snapshot_download(
-                    name,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    allow_patterns=[*_SMALL_FILES, *weights],
-                    ignore_patterns=["*/*"],
-                )
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache_dir,
+                allow_patterns=list(patterns),
+                ignore_patterns=["*/*"],
             )
-            if any(match for pattern in weights for match in folder.glob(pattern)):
-                return folder
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"{name} cannot be downloaded and is not in the cache: {error}"
         ) from error
-    raise CheckpointError(f"{name} ({folder}) holds neither safetensors nor pytorch_model.bin")

@@ -199,11 +199,20 @@ def _token_ids(rows: Sequence[tuple[list[int], bool]]) -> TokenIds:
     return TokenIds(offsets, ids, np.array([cut for _, cut in rows], np.bool_))
 
 
-def _clean(text: object, number: int) -> str:
-    if not isinstance(text, str):
-        raise InputError(f"text {number} is {type(text).__name__}, not a string")
+def whole_characters(text: str) -> str:
+    """A text without halves of surrogate pairs: whole pairs are their character, halves are U+FFFD.
+
+    >>> whole_characters("\\ud83d\\ude00"), whole_characters("a\\ud800b") == "a\\ufffdb"
+    ('😀', True)
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _clean(text: object, number: int) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"text {number} is {type(text).__name__}, not a string")
+    return whole_characters(text)

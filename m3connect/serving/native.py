@@ -29,7 +29,7 @@ from m3connect.serving.schemas import (
 )
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of, in_thread
-from m3connect.types import LEGS, Compression, Embeddings
+from m3connect.types import Compression, Embeddings
 
 ARROW = "application/vnd.apache.arrow.stream"
 
@@ -47,8 +47,8 @@ def router(service: Service) -> APIRouter:
         """
         texts = [body.input] if isinstance(body.input, str) else body.input
         service.limits.check(texts)
-        legs = LEGS if body.legs is None else tuple(body.legs)
         info = service.encoder.info
+        legs = info.fingerprint.legs if body.legs is None else tuple(body.legs)
         smaller = _compression(body, info.fingerprint)
         result = await embeddings_of(service, request, texts, kind=body.kind, legs=legs)
         fingerprint = info.fingerprint

@@ -6,23 +6,27 @@ fused score of the one encoder. Shapes: https://huggingface.github.io/text-embed
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from m3connect.contract import Reranker
+from m3connect.contract import Kind, Reranker
 from m3connect.errors import InputError
+from m3connect.model.tokenize import whole_characters
 from m3connect.searching import modes, scoring
 from m3connect.searching.refining import scores_of
 from m3connect.serving import schemas
 from m3connect.serving.openai import narrowed
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of, in_thread
-from m3connect.types import LEGS, Embeddings, FloatArray
+from m3connect.types import LEGS, Embeddings, FloatArray, Leg
 
-PATHS = {"/", "/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity", "/info"}
+PATHS = {
+    "/", "/embed", "/embed_sparse", "/embed_all", "/tokenize", "/rerank", "/similarity", "/info",
+}  # fmt: skip
 ERROR_TYPES = {413: "Validation", 422: "Validation", 400: "Validation", 429: "Overloaded"}
 
 
@@ -42,6 +46,16 @@ class Embed(BaseModel):
     truncate: bool = True
     prompt_name: str | None = None
     dimensions: int | None = Field(default=None, ge=1)
+
+
+class Tokenize(BaseModel):
+    """Texts to count the tokens of; ``prompt_name`` as in :class:`Embed`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    inputs: str | list[str]
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
 
 
 class Rerank(BaseModel):
@@ -88,11 +102,11 @@ def router(service: Service) -> APIRouter:
     async def encoded(
         request: Request,
         texts: list[str],
-        legs: tuple[Literal["dense", "sparse", "multivector"], ...],
+        legs: tuple[Leg, ...],
         body: Embed,
     ) -> Embeddings:
         service.limits.check(texts, "inputs")
-        kind: Literal["query", "passage"] = "query" if body.prompt_name == "query" else "passage"
+        kind = _kind(body.prompt_name)
         result = await embeddings_of(service, request, texts, kind=kind, legs=legs)
         if not body.truncate:
             _check_whole(service, "inputs", result)
@@ -127,6 +141,14 @@ def router(service: Service) -> APIRouter:
         multi = result.multivector
         assert multi is not None
         return [multi[row].astype(np.float32).tolist() for row in range(len(result))]
+
+    @routes.post("/tokenize")
+    async def tokenize(body: Tokenize) -> list[list[dict[str, Any]]]:
+        """The tokens of each text, none left out."""
+        texts = _listed(body.inputs)
+        service.limits.check(texts, "inputs")
+        kind = _kind(body.prompt_name)
+        return await in_thread(_tokens, service, texts, kind, special=body.add_special_tokens)
 
     @routes.post("/rerank")
     async def rerank(body: Rerank, request: Request) -> list[dict[str, Any]]:
@@ -171,10 +193,13 @@ def router(service: Service) -> APIRouter:
         return {
             "model_id": model.name,
             "model_sha": model.fingerprint.weights,
+            "model_dtype": model.fingerprint.precision,
             "max_input_length": model.max_length,
             "max_client_batch_size": service.limits.texts,
+            "auto_truncate": True,
             "model_type": {"embedding": {"pooling": model.fingerprint.pooling}},
             "fingerprint": model.fingerprint.to_json(),
+            "version": version("m3connect"),
         }
 
     @routes.head("/health", include_in_schema=False)
@@ -212,6 +237,36 @@ async def _pair_scores(
     total = sum(weights.values())
     summed = [sum(w * by_leg[leg][row] for leg, w in weights.items()) / total for row in rows]
     return np.array(summed, np.float32)
+
+
+def _kind(prompt_name: str | None) -> Kind:
+    return "query" if prompt_name == "query" else "passage"
+
+
+def _tokens(
+    service: Service, texts: list[str], kind: Kind, *, special: bool
+) -> list[list[dict[str, Any]]]:
+    encoder = service.encoder
+    prefix = encoder.config.prefix(kind) if encoder.config else ""
+    whole = [(prefix + whole_characters(text)).rstrip() for text in texts]  # as they are encoded
+    found = encoder.tokenizer.encode_batch(whole, add_special_tokens=special)
+    return [
+        [
+            {"id": id_, "text": token, "special": True, "start": None, "stop": None}
+            if is_special
+            else {
+                "id": id_,
+                "text": text[start:stop],
+                "special": False,
+                "start": start,
+                "stop": stop,
+            }
+            for id_, token, is_special, (start, stop) in zip(
+                each.ids, each.tokens, each.special_tokens_mask, each.offsets, strict=True
+            )
+        ]
+        for text, each in zip(whole, found, strict=True)
+    ]
 
 
 def _check_whole(service: Service, name: str, embeddings: Embeddings) -> None:

@@ -68,6 +68,10 @@ def test_many_passages_are_several_requests():
     assert service.reranker("http://rerank")("q", texts) == [len(text) / 10 for text in texts]
     assert [len(body["texts"]) for _, body, _ in service.asked] == [32, 32, 6]
     assert service.reranker("http://rerank")("q", []) == []
+    service.asked.clear()
+    service.first = [413]  # it takes fewer at once
+    assert service.reranker("http://rerank")("q", texts[:5]) == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [len(body["texts"]) for _, body, _ in service.asked] == [2, 3]
 
 
 def test_a_service_that_fails_says_how():

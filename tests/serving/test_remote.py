@@ -12,6 +12,7 @@ from m3connect.searching.search import search
 from m3connect.serving.app import create_app
 from m3connect.serving.service import Service
 from m3connect.stores.memory import MemoryConnector
+from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Compression, Document
 
 httpx = pytest.importorskip("httpx")
@@ -24,10 +25,13 @@ class OverTheWire(httpx.BaseTransport):  # type: ignore[name-defined]
     def __init__(self, client):
         self.client = client
         self.first = []
+        self.hidden = "nothing"
 
     def handle_request(self, request):
         if self.first:
             return httpx.Response(self.first.pop(0), headers={"retry-after": "0"})
+        if request.url.path.startswith(self.hidden):
+            return httpx.Response(404)
         headers = dict(request.headers) | {"host": "localhost"}
         answer = self.client.request(
             request.method, request.url.path, content=request.read(), headers=headers
@@ -115,14 +119,59 @@ def test_a_busy_service_is_asked_again(remote, wire, local):
         remote.encode(["x"])
 
 
-def test_another_model_is_noticed(remote):
-    """A service that was restarted with another model gives no vectors."""
-    other = remote.info.fingerprint.to_json() | {"weights": "other"}
-    remote.info = type(remote.info)(
-        remote.info.name, type(remote.info.fingerprint).from_json(other), remote.info.weights
-    )
-    with pytest.raises(FingerprintMismatch, match="another model"):
-        remote.encode(["x"])
+def test_another_model_is_noticed(remote, wire, service_client):
+    """A service that was restarted with another model gives no vectors, and no tokenizer."""
+    with TestClient(create_app(Service(HashEncoder(), {})), base_url="http://localhost") as other:
+        wire.client = other
+        with pytest.raises(FingerprintMismatch, match="another model"):
+            remote.encode(["x"])
+        with pytest.raises(FingerprintMismatch, match="another model"):
+            _ = remote.tokenizer
+        with pytest.raises(ConfigError, match="with an M3 model"):  # it has another kind of encoder
+            RemoteEncoder(
+                "http://service", client=httpx.Client(transport=wire, base_url="http://x")
+            )
+    wire.client = service_client
+    assert len(remote.encode(["x"])) == 1
+    with pytest.raises(ConfigError, match="takes no legs"):
+        RemoteEncoder(
+            "http://service?legs=dense", client=httpx.Client(transport=wire, base_url="http://x")
+        )
+
+
+def test_what_it_refuses_is_named(remote, local):
+    """A text that is no string or too large by its number; halves of surrogate pairs are taken."""
+    texts = ["x", "\ud800y", "z"]
+    assert remote.encode(texts) == local.encode(texts)
+    with pytest.raises(InputError, match="text 1 is int"):
+        remote.encode(["x", 5])
+    with pytest.raises(InputError, match="one string"):
+        remote.encode("x")
+
+
+def test_through_the_routes_of_text_embeddings_inference_it_is_the_same_encoder(local, wire):
+    """All three representations, as its clients get them from this service."""
+    wire.hidden = "/v1/m3/"
+    client = httpx.Client(transport=wire, base_url="http://service")
+    remote = RemoteEncoder("http://service?legs=dense,sparse,multivector", client=client)
+    texts = ["How do I rotate keys?", "", "Wie entpacke ich ein Archiv?", "\ud800"]
+    for kind in ("query", "passage"):
+        made, expected = remote.encode(texts, kind=kind), local.encode(texts, kind=kind)
+        np.testing.assert_array_equal(made.dense, expected.dense)
+        assert made.sparse == expected.sparse
+        np.testing.assert_array_equal(made.multivector.offsets, expected.multivector.offsets)
+        np.testing.assert_allclose(
+            made.multivector.vectors, expected.multivector.vectors, atol=1e-3
+        )
+        np.testing.assert_array_equal(made.n_tokens, expected.n_tokens)
+    long = ["word " * 9000]
+    assert remote.encode(long).truncated.tolist() == local.encode(long).truncated.tolist() == [True]
+    assert remote.info.max_length == local.info.max_length
+    assert remote.term(500) == local.term(500)
+    pieces = [piece.lstrip("▁") for piece in local.tokens("rotate keys")]
+    assert [token.strip() for token in remote.tokens("rotate keys")] == pieces
+    usual = RemoteEncoder("http://service", client=client)
+    assert usual.encode(texts[:1]).legs == ("dense",)
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,12 @@ def test_tei_routes_speak_its_shapes(client, encoder):
     assert [entry["index"] for entry in sparse] == made.sparse[0].indices.tolist()
     tokens = client.post("/embed_all", json={"inputs": ["one two"]}).json()[0]
     np.testing.assert_allclose(tokens, made.multivector[0], rtol=1e-6)
+    asked = {"inputs": "one two", "prompt_name": "query"}
+    (words,) = client.post("/tokenize", json=asked).json()
+    assert [(each["text"], each["start"], each["special"]) for each in words] == [
+        ("one", 0, False),
+        ("two", 4, False),
+    ]
     assert client.get("/info").json()["model_id"] == encoder.info.name
     assert client.get("/health").status_code == 200
 

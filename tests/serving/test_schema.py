@@ -23,7 +23,8 @@ from m3connect.types import Document
 PUBLISHED = Path(__file__).parents[2] / "docs" / "m3_embeddings.schema.json"
 ROUTES = (
     "/v1/m3/embeddings", "/v1/search", "/v1/explain", "/v1/passages", "/v1/ingest", "/v1/delete",
-    "/v1/embeddings", "/v1/rerank", "/", "/embed", "/embed_sparse", "/embed_all", "/rerank", "/similarity",
+    "/v1/embeddings", "/v1/rerank", "/", "/embed", "/embed_sparse", "/embed_all", "/tokenize", "/rerank",
+    "/similarity",
 )  # fmt: skip
 EXAMPLES = min(30, settings().max_examples)  # of each route: a request takes milliseconds
 TEXT = st.text(st.characters(exclude_categories=()), max_size=9)  # halves of surrogate pairs, too
