@@ -30,14 +30,16 @@ _UNPADDED = ("rows", "places", "lengths")
 """What a packed checkpoint's graph takes, see ``onnx_graph.py``."""
 _LONG = 4096
 """A batch of more tokens takes so much memory that it goes alone."""
+_SMALL = 10**8
+"""Weights of the layers, at most, that are held twice: once for each kind of session."""
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class OnnxBackend:
     """Runs a checkpoint's graph.
 
-    Many batches go through side by side, each on a thread of its own, for threads that share a batch wait
-    for each other; a batch that comes alone, such as a query, has all threads.
+    Many batches of a small network go side by side, each on a thread of its own, for threads that share a
+    batch wait for each other; a batch that comes alone, such as a query, has all threads.
 
     Args:
         checkpoint: one that has a graph.
@@ -69,7 +71,9 @@ class OnnxBackend:
             flags=cpu_flags(),
         )
         self.batch_tokens = 512 if device == "cpu" else 16384
-        self.at_once = (threads or cpu_count()) if device == "cpu" else 1
+        body = checkpoint.config.body
+        small = 12 * body.num_hidden_layers * body.hidden_size**2 <= _SMALL
+        self.at_once = (threads or cpu_count()) if device == "cpu" and small else 1
         self._checkpoint, self._threads = checkpoint, threads
         self._padding = checkpoint.config.body.pad_token_id
         self._packed = read_packed(checkpoint) if checkpoint.layout == "packed" else None
