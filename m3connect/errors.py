@@ -12,7 +12,8 @@
        ├─ RequestTooLarge            split the request and retry
        └─ PermanentError             retrying is pointless
           ├─ AuthError
-          ├─ SchemaMismatch
+          ├─ SchemaMismatch             the collection has another schema, or was not made by m3connect
+          │  └─ CollectionOutdated      or by another version, which stored other facts
           ├─ InvalidFilter
           ├─ WritesRefused           a full disk, a quota, a write block: no record is to blame
           ├─ Unsupported
@@ -163,6 +164,10 @@ class Unsupported(PermanentError):
 
 class CollectionNotFound(PermanentError):
     """There is no such collection; ``ingest`` or ``ensure`` makes it."""
+
+
+class CollectionOutdated(SchemaMismatch):
+    """Another version of this project made the collection, and stored other facts."""
 
 
 class CollectionGone(PermanentError):

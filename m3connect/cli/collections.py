@@ -96,13 +96,13 @@ def drop(
     - `m3connect drop --collection handbook`
     - `m3connect drop --collection handbook --name handbook`
     """
-    from m3connect.errors import SchemaMismatch
+    from m3connect.errors import CollectionOutdated
     from m3connect.filters import EVERY_TENANT
 
     with where.open() as connector:
         try:
             holds = counted(connector.count(EVERY_TENANT))
-        except SchemaMismatch:  # of an older format: drop says whether it is one of ours
+        except CollectionOutdated:
             holds = "an unknown number of records"
         told = f"{connector.name} collection {where.collection!r} with {holds}"
         if name is None:

@@ -17,6 +17,7 @@ from m3connect.contract import CollectionInfo, CollectionSchema
 from m3connect.errors import (
     CollectionGone,
     CollectionNotFound,
+    CollectionOutdated,
     ConnectorError,
     PermanentError,
     SchemaMismatch,
@@ -93,14 +94,47 @@ class Place:
             operation=operation,
         )
 
-    def elsewhere(self, stands_for: str) -> PermanentError:
-        """Asked to remove a name that stands for another collection."""
-        return PermanentError(
-            f"{self.collection!r} stands for the collection {stands_for!r}; to remove that, name it "
-            "(--collection)",
-            connector=self.connector,
-            operation="drop",
-        )
+    def require_own(self, stands_for: str) -> None:
+        """Check that a name whose collection is to be removed stands for no other.
+
+        Raises:
+            PermanentError: it does.
+        """
+        if stands_for != self.collection:
+            raise PermanentError(
+                f"{self.collection!r} stands for the collection {stands_for!r}; to remove that, name "
+                "it (--collection)",
+                connector=self.connector,
+                operation="drop",
+            )
+
+    def switch(
+        self,
+        collection: str,
+        existing: Sequence[str],
+        *,
+        annotate: Callable[[Mapping[str, Any]], None],
+        set_alias: Callable[[str], None] | None,
+    ) -> None:
+        """Let the name stand for another collection; see :meth:`Connector.switch`.
+
+        Args:
+            collection: the other one; its own name undoes it.
+            existing: the names of the collections there.
+            annotate: merges notes into the collection of this name.
+            set_alias: makes the name an alias; None where there are none.
+
+        Raises:
+            CollectionNotFound: of the other, or of this name where there are no aliases.
+        """
+        if collection not in existing:
+            raise replace(self, collection=collection).not_found("switch", lambda: existing)
+        if self.collection in existing:
+            annotate({STANDS_FOR: None if collection == self.collection else collection})
+        elif set_alias is not None:
+            set_alias(collection)
+        else:
+            raise self.not_found("switch", lambda: existing)
 
     def differs(self, differences: Sequence[str]) -> SchemaMismatch:
         """It is there, but of another shape."""
@@ -111,9 +145,9 @@ class Place:
             operation="ensure",
         )
 
-    def outdated(self, operation: str, version: object) -> SchemaMismatch:
+    def outdated(self, operation: str, version: object) -> CollectionOutdated:
         """It was made by another version of this project, which stored other facts."""
-        return SchemaMismatch(
+        return CollectionOutdated(
             f"collection {self.collection!r} has the format {version!r} and this version of m3connect "
             f"reads {FORMAT}: ingest into a new collection (--collection)",
             connector=self.connector,
@@ -212,7 +246,7 @@ class Stored:
         """From what :meth:`to_json` gave.
 
         Raises:
-            SchemaMismatch: another version of this project wrote it.
+            CollectionOutdated: another version of this project wrote it.
         """
         if values.get("format") != FORMAT:
             raise place.outdated(operation, values.get("format"))

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
-from m3connect.connecting.collection import STANDS_FOR, Place, Stored, closed
+from m3connect.connecting.collection import Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import read_embeddings, selected_legs
 from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
@@ -196,14 +196,16 @@ class MemoryConnector:
 
     def switch(self, collection: str) -> None:
         """Set the alias, or note it in the collection of this name."""
-        if collection not in self.collections():
-            raise Place(self.name, collection).not_found("switch", self.collections)
-        own = self.database.collections.get(self.collection)
-        if own is None or own.stored is None:
-            self.database.aliases[self.collection] = collection
-        else:
-            noted = None if collection == self.collection else collection
-            own.stored = own.stored.annotated({STANDS_FOR: noted})
+        collections, aliases = self.database.collections, self.database.aliases
+
+        def annotate(notes: Mapping[str, Any]) -> None:
+            own = collections[self.collection]
+            own.stored = own.stored and own.stored.annotated(notes)
+
+        def set_alias(name: str) -> None:
+            aliases[self.collection] = name
+
+        self._place.switch(collection, self.collections(), annotate=annotate, set_alias=set_alias)
 
     def size(self) -> None:
         """Nothing is on disk."""
@@ -212,8 +214,7 @@ class MemoryConnector:
     def drop(self) -> None:
         """Forget schema, notes and records."""
         self._require("drop", anew=True)
-        if self._found not in {None, self.collection}:
-            raise self._place.elsewhere(str(self._found))
+        self._place.require_own(self._found or self.collection)
         self._stored = None
         self._records.clear()
         aliases = self.database.aliases

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
-from m3connect.connecting.collection import STANDS_FOR, Place, Stored
+from m3connect.connecting.collection import Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.tenants import asked, check_unmoved, named, tenants_of, with_tenants
@@ -24,9 +24,9 @@ from m3connect.contract import (
 )
 from m3connect.errors import (
     CollectionNotFound,
+    CollectionOutdated,
     InputError,
     PermanentError,
-    SchemaMismatch,
     Unsupported,
 )
 from m3connect.filters import AnyFilter, Filter, as_filter
@@ -138,15 +138,13 @@ class ElasticsearchConnector:
 
     def switch(self, collection: str) -> None:
         """Set the alias, or note it in the index of this name."""
-        indices = self._by_name.names("switch")
-        if collection not in indices:
-            raise Place(NAME, collection).not_found("switch", lambda: indices)
-        if self.collection in indices:
-            noted = None if collection == self.collection else collection
-            stored = self._by_name.stored("switch").annotated({STANDS_FOR: noted})
-            self._by_name.describe_as(stored, "switch")
-        else:
-            self._by_name.point_at(collection, "switch")
+        own = self._by_name
+
+        def annotate(notes: Mapping[str, Any]) -> None:
+            own.describe_as(own.stored("switch").annotated(notes), "switch")
+
+        set_alias = partial(own.set_alias, operation="switch")
+        own.place.switch(collection, own.names("switch"), annotate=annotate, set_alias=set_alias)
 
     def size(self) -> int | None:
         """Bytes of all shards, replicas included."""
@@ -155,11 +153,10 @@ class ElasticsearchConnector:
 
     def drop(self) -> None:
         """Delete the index."""
-        with suppress(SchemaMismatch):  # of an older format, whose name stands for no other
+        with suppress(CollectionOutdated):  # whose name stands for no other
             self._find("drop")
-        if self._index is not self._by_name:
-            raise self._by_name.place.elsewhere(self._index.name)
-        self._index.drop("drop")
+            self._by_name.place.require_own(self._index.name)
+        self._by_name.drop("drop")
         self._known, self._looked_up = None, False
 
     def _check_possible(self, schema: CollectionSchema) -> None:

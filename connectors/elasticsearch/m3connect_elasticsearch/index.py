@@ -91,7 +91,7 @@ class Index:
         ((name, about),) = metas.items()
         return name, dict(about)
 
-    def point_at(self, collection: str, operation: str) -> None:
+    def set_alias(self, collection: str, operation: str) -> None:
         """Make the name, which no index has, an alias of one index alone; in one step.
 
         Raises:

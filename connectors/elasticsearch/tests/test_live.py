@@ -188,6 +188,9 @@ def test_only_indices_of_ours_are_listed_and_dropped(node, opened, collection):
     connector.ensure(corpus.SCHEMA)
     assert connector.size() > 0
     assert collection in connector.collections()
+    with pytest.raises(SchemaMismatch, match="wanted 'team'"):
+        opened(tenant_field="team").drop()
+    assert collection in connector.collections()
     with (
         connect(collection=f"{collection}x", url=node.url) as mistyped,
         pytest.raises(CollectionNotFound, match=f"but '{collection}'"),

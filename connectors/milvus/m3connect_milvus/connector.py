@@ -11,7 +11,7 @@ import numpy as np
 
 from m3connect.connecting import retry
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
-from m3connect.connecting.collection import STANDS_FOR, Place, Stored
+from m3connect.connecting.collection import Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
@@ -22,7 +22,7 @@ from m3connect.contract import (
     LegSelection,
     Limits,
 )
-from m3connect.errors import CollectionNotFound, SchemaMismatch, TransientError
+from m3connect.errors import CollectionNotFound, CollectionOutdated, TransientError
 from m3connect.filters import AnyFilter, Filter
 from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch
 from m3connect_milvus.engine.database import Database
@@ -241,19 +241,15 @@ class MilvusConnector:
 
     def switch(self, collection: str) -> None:
         """Set the alias (server), or note it in the collection of this name."""
-        collections = self._by_name.names("switch")
-        if collection not in collections:
-            raise Place(NAME, collection).not_found("switch", lambda: collections)
-        if self.collection in collections:
-            noted = None if collection == self.collection else collection
-            own = self._by_name
+        own = self._by_name
+
+        def annotate(notes: Mapping[str, Any]) -> None:
             with own.database.writing():
-                own.describe_as(own.stored("switch").annotated({STANDS_FOR: noted}))
-        elif self.capabilities.aliases:
-            self._by_name.set_alias(collection)
-            self._may_be_alias = True
-        else:
-            raise self._by_name.place.not_found("switch", lambda: collections)
+                own.describe_as(own.stored("switch").annotated(notes))
+
+        set_alias = own.set_alias if self.capabilities.aliases else None
+        own.place.switch(collection, own.names("switch"), annotate=annotate, set_alias=set_alias)
+        self._may_be_alias = True
 
     def size(self) -> int | None:
         """Bytes of Milvus Lite's folder, where it holds this collection alone; a server does not tell."""
@@ -262,12 +258,12 @@ class MilvusConnector:
 
     def drop(self) -> None:
         """Remove the collection; the folder of Milvus Lite goes, too, where it is this one's own."""
-        with suppress(SchemaMismatch):  # of an older format, whose name stands for no other
-            self._find("drop")
-        if self._store is not self._by_name:
-            raise self._by_name.place.elsewhere(self._store.records)
-        with self._database.writing():
-            self._store.drop()
+        own = self._by_name
+        with suppress(CollectionOutdated):  # whose name stands for no other
+            self._find("drop").require_tenants(self._options.tenant_field, own.place)
+            own.place.require_own(self._store.records)
+        with own.database.writing():
+            own.drop()
         self._layout, self._may_be_alias = None, True
 
     def close(self) -> None:

@@ -81,6 +81,12 @@ def test_collections_are_listed_beside_each_other_or_in_one_file(tmp_path, monke
         b.ensure(corpus.SCHEMA)
         assert a.collections() == ["a", "b"]
         assert a.size() is None
+        with (
+            connect(collection="b", path="x.db", tenant_field="team") as strict,
+            pytest.raises(SchemaMismatch, match="wanted 'team'"),
+        ):
+            strict.drop()
+        assert a.collections() == ["a", "b"]
         b.drop()
         assert a.collections() == ["a"]
         assert a.count() == 0

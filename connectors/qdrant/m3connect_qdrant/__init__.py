@@ -2,6 +2,7 @@
 
 opening.py     connect: options, checked, become a connector
 connector.py   the contract on top of Qdrant
+points.py      the points of one collection, read and asked in portions
 mapping.py     records as points and back
 filters.py     filters as conditions on facts
 queries.py     queries as requests

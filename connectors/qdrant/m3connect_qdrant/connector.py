@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
 from m3connect.connecting import retry, ties
 from m3connect.connecting.checks import check_ids, check_query, check_records, ids_or_filter
-from m3connect.connecting.collection import STANDS_FOR, Place, Stored, closed
+from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.portions import portions
 from m3connect.connecting.reading import selected_legs
@@ -29,16 +29,15 @@ from m3connect.contract import (
 from m3connect.errors import (
     AuthError,
     CollectionNotFound,
+    CollectionOutdated,
     PermanentError,
-    RequestTooLarge,
-    SchemaMismatch,
     Unsupported,
 )
 from m3connect.filters import And, AnyFilter, Filter
-from m3connect.types import LEGS, Hit, Leg, Query, RecordBatch, TokenDtype
+from m3connect.types import LEGS, Hit, Query, RecordBatch, TokenDtype
 from m3connect_qdrant import mapping
 from m3connect_qdrant.engine.protocol import Engine
-from m3connect_qdrant.errors import NAME, CollectionExists, translated
+from m3connect_qdrant.errors import NAME, CollectionExists
 from m3connect_qdrant.filters import Json, compile_filter, indexes
 from m3connect_qdrant.mapping import (
     ONLY_ID,
@@ -46,9 +45,9 @@ from m3connect_qdrant.mapping import (
     WITHOUT_FACTS,
     MultivectorStorage,
     Placing,
-    Point,
 )
 from m3connect_qdrant.naming import check_name
+from m3connect_qdrant.points import QUERIES_AT_ONCE, Points
 from m3connect_qdrant.queries import (
     MULTIVECTOR_FLOATS,
     Answer,
@@ -60,17 +59,10 @@ from m3connect_qdrant.queries import (
     spare,
 )
 
-READ_AT_ONCE = 256
-FLOATS_AT_ONCE = 4 * 1024 * 1024
-"""Values of multi-vectors in one answer, or one record's."""
-QUERIES_AT_ONCE, HITS_AT_ONCE = 64, 10_000
-COUNTED_AT_ONCE = 1000
+HITS_AT_ONCE = 10_000
 _TOKEN_DTYPES: frozenset[TokenDtype] = frozenset({"float16", "float32"})
 
 log = logging.getLogger(__name__)
-
-A = TypeVar("A")
-T = TypeVar("T")
 
 
 class QdrantConnector:
@@ -101,8 +93,8 @@ class QdrantConnector:
     ) -> None:
         self.collection = collection
         self._place = Place(NAME, collection)
-        self._named = engine
-        self._engine = engine  # of the collection that the name stands for, once it was looked up
+        self._by_name = Points(engine, policy)
+        self._points = self._by_name  # of what the name stands for, once it was looked up
         self._stands_for = collection
         self._looked_up = False
         self._may_be_alias = True
@@ -110,11 +102,9 @@ class QdrantConnector:
         self._storage = storage
         self._placing = placing or Placing()
         self._tenant_field = tenant_field
-        self._policy = policy
         self._version: str | None = None
         self._known_schema: CollectionSchema | None = None
         self._quantized = False  # as last read, with the schema
-        self._closed = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -123,7 +113,7 @@ class QdrantConnector:
         The collection's strict mode may allow less, once it was read; the planner composes the rest.
         """
         if self._version is None:
-            self._version = self._call("capabilities", self._engine.version)
+            self._version = self._points.ask("capabilities", self._engine.version)
         allowed = self._engine.allowance
         return Capabilities(
             engine=self._version,
@@ -163,7 +153,7 @@ class QdrantConnector:
         merged = stored.merged(schema)
         self._add_indexes(merged.schema)
         if merged != stored:
-            self._call("ensure", self._engine.set_metadata, merged.to_text())
+            self._points.ask("ensure", self._engine.set_metadata, merged.to_text())
         self._known_schema = merged.schema
 
     def describe(self) -> CollectionInfo:
@@ -175,65 +165,60 @@ class QdrantConnector:
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
         self._stored("annotate")
-        texts = {key: json.dumps(note) for key, note in notes.items()}
-        self._call("annotate", self._engine.note, texts)
+        self._note("annotate", self._points, notes)
 
     def collections(self) -> list[str]:
         """The names of the collections in the same folder or server that m3connect made."""
-        return self._call("collections", self._named.collections)
+        return self._by_name.ask("collections", self._by_name.engine.collections)
 
     def beside(self, collection: str) -> QdrantConnector:
         """Another collection in the same folder or server."""
-        check_name(collection, self._named.longest_name)
+        engine = self._by_name.engine
+        check_name(collection, engine.longest_name)
         return QdrantConnector(
             collection,
-            self._named.beside(collection),
+            engine.beside(collection),
             exact=self._exact,
             storage=self._storage,
             placing=self._placing,
             tenant_field=self._tenant_field,
-            policy=self._policy,
+            policy=self._by_name.policy,
         )
 
     def switch(self, collection: str) -> None:
         """Set the alias (server), or note it in the collection of this name."""
-        collections = self._call("switch", self._named.collections)
-        if collection not in collections:
-            raise Place(NAME, collection).not_found("switch", lambda: collections)
-        if self.collection in collections:
-            noted = None if collection == self.collection else collection
-            self._call("switch", self._named.note, {STANDS_FOR: json.dumps(noted)})
-        elif self._named.aliases:
-            self._call("switch", self._named.set_alias, collection)
-            self._may_be_alias = True
-        else:
-            raise self._place.not_found("switch", lambda: collections)
+        own, engine = self._by_name, self._by_name.engine
+        self._place.switch(
+            collection,
+            own.ask("switch", engine.collections),
+            annotate=partial(self._note, "switch", own),
+            set_alias=partial(own.ask, "switch", engine.set_alias) if engine.aliases else None,
+        )
+        self._may_be_alias = True
 
     def size(self) -> int | None:
         """Bytes of the folder (embedded); a server does not tell."""
         self._schema("size")
-        return self._call("size", self._engine.size)
+        return self._points.ask("size", self._engine.size)
 
     def drop(self) -> None:
         """Remove the collection: its folder, or the server's collection of this name."""
-        with suppress(SchemaMismatch):  # of an older format, whose name stands for no other
+        with suppress(CollectionOutdated):  # whose name stands for no other
             self._find("drop")
-        if self._stands_for != self.collection:
-            raise self._place.elsewhere(self._stands_for)
-        self._about("drop", self._named)
-        self._call("drop", self._named.drop)
+            self._place.require_own(self._stands_for)
+        self._by_name.ask("drop", self._by_name.engine.drop)
         self._known_schema, self._looked_up, self._may_be_alias = None, False, True
 
     def flush(self) -> None:
         """Write to disk and build the indexes (embedded), or wait for them (server)."""
         self._schema("flush")
-        self._call("flush", self._engine.optimize)
+        self._points.ask("flush", self._engine.optimize)
 
     def close(self) -> None:
         """Release the folder's lock or the connections."""
-        self._closed = True
-        for engine in (self._engine, self._named):
-            engine.close()
+        for points in (self._points, self._by_name):
+            points.close()
+        self._known_schema = None
 
     __repr__ = connector_repr
 
@@ -253,15 +238,15 @@ class QdrantConnector:
         if len(last) < len(batch):
             batch = batch.take(np.array([*last.values()]))
 
-        def send(part: RecordBatch) -> None:
-            with translated("upsert", self._engine.translate):
-                self._engine.upsert([*mapping.points(part, schema)])
-
         if whose := tenants_of(batch, schema):
             wanted = [mapping.point_id(id_) for id_ in whose]
-            points = self._retrieve("upsert", wanted, mapping.ONLY_TENANT, ())
+            points = self._points.retrieve("upsert", wanted, mapping.ONLY_TENANT, ())
             check_unmoved(whose, dict(map(mapping.whose, points)))
-        retry.deliver(batch, send, self._limits, self._policy)
+
+        def send(part: RecordBatch) -> None:
+            self._points.upsert([*mapping.points(part, schema)])
+
+        retry.deliver(batch, send, self._limits, self._points.policy)
 
     def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter; the number is counted just before."""
@@ -271,12 +256,14 @@ class QdrantConnector:
         if isinstance(chosen, Filter):
             condition = asked(chosen, schema)
             selected = compile_filter(And(()) if condition is None else condition)
-            number = self._count("delete", selected)
+            number = self._points.count("delete", selected)
         else:
-            selected = [point.id for point in self._points("delete", chosen, ())]
+            keys = [*dict.fromkeys(map(mapping.point_id, chosen))]
+            points = self._points.retrieve("delete", keys, ONLY_ID, ())
+            selected = [point.id for point in points]
             number = len(selected)
         if number:
-            self._call("delete", self._engine.delete, selected)
+            self._points.ask("delete", self._engine.delete, selected)
         return number
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
@@ -284,10 +271,11 @@ class QdrantConnector:
         schema = self._schema("fetch")
         check_ids(ids)
         legs = selected_legs(vectors, schema)
-        points = {point.id: point for point in self._points("fetch", ids, legs)}
-        keys = [mapping.point_id(id_) for id_ in ids]
-        ordered = [points[id_] for id_ in keys if id_ in points]
-        return mapping.records(ordered, schema, legs)
+        keys = [*map(mapping.point_id, ids)]
+        unique = [*dict.fromkeys(keys)]
+        read = self._points.read("fetch", unique, WITHOUT_FACTS, legs, schema)
+        points = {point.id: point for point in read}
+        return mapping.records([points[key] for key in keys if key in points], schema, legs)
 
     def scan(
         self,
@@ -301,17 +289,17 @@ class QdrantConnector:
         legs = selected_legs(vectors, schema)
         condition = _compiled(where, schema)
         if "multivector" not in legs:
-            for page in self._pages("scan", condition, batch_size, WITHOUT_FACTS, legs):
+            for page in self._points.pages("scan", condition, batch_size, WITHOUT_FACTS, legs):
                 yield mapping.records(page, schema, legs)
             return
-        for page in self._pages("scan", condition, batch_size, ONLY_ROWS, ()):
-            for part in self._portions(page):
-                if points := [*self._retrieve("scan", part, WITHOUT_FACTS, legs)]:
-                    yield mapping.records(points, schema, legs)
+        for page in self._points.pages("scan", condition, batch_size, ONLY_ROWS, ()):
+            for points in self._points.retrieve_large("scan", page, WITHOUT_FACTS, legs, schema):
+                yield mapping.records(points, schema, legs)
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
-        return self._count("count", _compiled(where, self._schema("count")))
+        condition = _compiled(where, self._schema("count"))  # first: it may turn to other points
+        return self._points.count("count", condition)
 
     # -------------------------------------------------------------------------------- search
 
@@ -363,23 +351,22 @@ class QdrantConnector:
             request(queries[row], size, exact=self._exact, quantized=self._quantized)
             for row, size in asked
         ]
-        sent = [body for body in requests if body is not None]
-        most = min(QUERIES_AT_ONCE, self._engine.allowance.queries or QUERIES_AT_ONCE)
-        ask = partial(self._call, "search", self._engine.query)
-        answers = _in_parts(sent, most, ask)
+        answers = self._points.query([body for body in requests if body is not None])
         return [[] if body is None else next(answers) for body in requests]
 
-    # ------------------------------------------------------------------------------- the engine
+    # ------------------------------------------------------------------- what the name stands for
+
+    @property
+    def _engine(self) -> Engine:
+        return self._points.engine
 
     def _schema(self, operation: str) -> CollectionSchema:
         """The schema as last read."""
-        if self._closed or self._known_schema is None:
-            return self._stored(operation).schema
-        return self._known_schema
+        return self._known_schema or self._stored(operation).schema
 
     def _stored(self, operation: str) -> Stored:
         """What the collection says of itself now; which one that is is looked up once."""
-        return self._read(operation, self._engine) if self._looked_up else self._find(operation)
+        return self._read(operation, self._points) if self._looked_up else self._find(operation)
 
     def _find(self, operation: str) -> Stored:
         """Look up which collection the name stands for, and what that says of itself."""
@@ -388,7 +375,7 @@ class QdrantConnector:
         if name == self.collection:
             self._may_be_alias = True
             try:
-                stored = self._read(operation, self._named)
+                stored = self._read(operation, self._by_name)
             except CollectionNotFound:
                 self._turn_to(name)
                 raise
@@ -397,7 +384,7 @@ class QdrantConnector:
         self._turn_to(name)
         if name != self.collection:
             try:
-                stored = self._read(operation, self._engine)
+                stored = self._read(operation, self._points)
             except CollectionNotFound as error:
                 raise self._place.gone(name, operation) from error
         self._looked_up = True
@@ -407,30 +394,30 @@ class QdrantConnector:
         """The collection that the name is an alias of, if it is one."""
         if self._may_be_alias:
             with suppress(AuthError):  # who may use one collection may not list all aliases
-                return self._call(operation, self._named.alias)
+                return self._by_name.ask(operation, self._by_name.engine.alias)
         return None
 
     def _turn_to(self, name: str) -> None:
         """Ask the engine of this collection from now on."""
         if name != self._stands_for:
-            if self._engine is not self._named:
-                self._engine.close()
+            if self._points is not self._by_name:
+                self._points.close()
             own = name == self.collection
-            self._engine = self._named if own else self._named.beside(name)
+            self._points = self._by_name if own else self._by_name.beside(name)
             self._stands_for, self._known_schema = name, None
 
-    def _read(self, operation: str, engine: Engine) -> Stored:
-        text, notes = self._about(operation, engine)
+    def _read(self, operation: str, points: Points) -> Stored:
+        text, notes = self._about(operation, points)
         stored = Stored.from_text(text, self._place, operation)
         stored.require_tenants(self._tenant_field, self._place)
         self._quantized = "quantization" in stored.layout
         self._known_schema = stored.schema
         return stored.annotated({key: json.loads(note) for key, note in notes.items()})
 
-    def _about(self, operation: str, engine: Engine) -> tuple[str, Mapping[str, str]]:
+    def _about(self, operation: str, points: Points) -> tuple[str, Mapping[str, str]]:
         """What the collection says of itself, and the notes that came later."""
         try:
-            about = self._call(operation, engine.metadata)
+            about = points.ask(operation, points.engine.metadata)
         except CollectionNotFound as error:
             if operation == "ensure":  # which is about to make it
                 raise
@@ -438,6 +425,10 @@ class QdrantConnector:
         if about is None:
             raise self._place.foreign(operation)
         return about
+
+    def _note(self, operation: str, points: Points, notes: Mapping[str, Any]) -> None:
+        texts = {key: json.dumps(note) for key, note in notes.items()}
+        points.ask(operation, points.engine.note, texts)
 
     def _create(self, schema: CollectionSchema) -> None:
         if schema.multivector_dtype not in _TOKEN_DTYPES:
@@ -469,106 +460,24 @@ class QdrantConnector:
         sparse = mapping.sparse_params(schema, placing)
         layout = {"quantization": placing.quantization} if placing.quantization else {}
         about = Stored(schema, layout=layout).to_text()
-        self._call("ensure", self._engine.create, vectors, sparse, about, placing.settings())
+        self._points.ask("ensure", self._engine.create, vectors, sparse, about, placing.settings())
 
     def _add_indexes(self, schema: CollectionSchema) -> None:
         tenant = schema.tenant_field
         if not schema.payload_fields and tenant is None:
             return
-        present = self._call("ensure", self._engine.indexes)
+        present = self._points.ask("ensure", self._engine.indexes)
         if tenant is not None:
             for key, index in indexes(tenant, "keyword").items():
                 if key not in present:
-                    self._call("ensure", self._engine.add_index, key, index, tenant=True)
+                    self._points.ask("ensure", self._engine.add_index, key, index, tenant=True)
                 present.add(key)
         for field, kind in schema.payload_fields.items():
             for key, index in indexes(field, kind).items():
                 if key not in present:
-                    self._call("ensure", self._engine.add_index, key, index)
-
-    def _points(self, operation: str, ids: Sequence[str], legs: Sequence[Leg]) -> Iterator[Point]:
-        """Those of the ids that exist, each once."""
-        keys = [*dict.fromkeys(mapping.point_id(id_) for id_ in ids)]
-        payload = WITHOUT_FACTS if operation == "fetch" else ONLY_ID
-        if "multivector" not in legs:
-            yield from self._retrieve(operation, keys, payload, legs)
-            return
-        outline = [*self._retrieve(operation, keys, ONLY_ROWS, ())]
-        for part in self._portions(outline):
-            yield from self._retrieve(operation, part, payload, legs)
-
-    def _portions(self, outline: Sequence[Point]) -> Iterator[list[str]]:
-        """The points whose multi-vectors are read at once, by what these weigh."""
-        schema = self._schema("fetch")
-        weights = (mapping.multivector_floats(point, schema) for point in outline)
-        for part in portions(weights, count=READ_AT_ONCE, weight=FLOATS_AT_ONCE):
-            yield [point.id for point in outline[part]]
-
-    def _retrieve(
-        self, operation: str, ids: Sequence[str], payload: Json, legs: Sequence[Leg]
-    ) -> Iterator[Point]:
-        """Those of the points that exist."""
-
-        def ask(part: Sequence[str]) -> list[Point]:
-            return self._call(operation, self._engine.retrieve, part, payload, legs)
-
-        return _in_parts(ids, READ_AT_ONCE, ask)
-
-    def _pages(
-        self,
-        operation: str,
-        condition: Json | None,
-        size: int,
-        payload: Json,
-        legs: Sequence[Leg],
-    ) -> Iterator[list[Point]]:
-        """All points that match, page by page."""
-        size = min(size, self._engine.allowance.results or size)
-        offset = None
-        while True:
-            page, offset = self._call(
-                operation, self._engine.scroll, condition, size, offset, payload, legs
-            )
-            if page:
-                yield page
-            if offset is None:
-                return
-
-    def _count(self, operation: str, condition: Json | None) -> int:
-        """How many points match; where exact counts are not allowed, by reading all their ids."""
-        if self._engine.allowance.exact:
-            return self._call(operation, self._engine.count, condition)
-        pages = self._pages(operation, condition, COUNTED_AT_ONCE, ONLY_ID, ())
-        return sum(len(page) for page in pages)
-
-    def _call(self, operation: str, function: Callable[..., T], *args: Any, **options: Any) -> T:
-        """Ask the engine, retried; everything asked is idempotent."""
-        if self._closed:
-            raise closed(NAME, operation)
-
-        def ask() -> T:
-            with translated(operation, self._engine.translate):
-                return function(*args, **options)
-
-        return retry.call(ask, self._policy)
+                    self._points.ask("ensure", self._engine.add_index, key, index)
 
 
 def _compiled(where: AnyFilter | None, schema: CollectionSchema) -> Json | None:
     condition = asked(where, schema)
     return None if condition is None else compile_filter(condition)
-
-
-def _in_parts(
-    items: Sequence[A], size: int, ask: Callable[[Sequence[A]], Sequence[T]]
-) -> Iterator[T]:
-    """The answers about all items, asked for some at a time, and for fewer where a server says so."""
-    for start in range(0, len(items), size):
-        part = items[start : start + size]
-        try:
-            answers = ask(part)
-        except RequestTooLarge:
-            if len(part) == 1:
-                raise
-            yield from _in_parts(part, (len(part) + 1) // 2, ask)
-        else:
-            yield from answers

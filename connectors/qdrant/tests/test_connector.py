@@ -30,7 +30,7 @@ from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_hits, check_records, decided, oracle
 from m3connect.types import Hit, Leg, Query, RecordBatch, Rrf, SparseVectors, Weighted
 from m3connect_qdrant import QdrantConnector, connect
-from m3connect_qdrant import connector as connector_module
+from m3connect_qdrant import points as points_module
 from m3connect_qdrant.engine.client import MemoryEngine, ServerEngine
 from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.engine.protocol import Engine
@@ -425,7 +425,7 @@ def test_multivectors_are_read_by_weight(monkeypatch: pytest.MonkeyPatch) -> Non
     with QdrantConnector("docs", Counting()) as connector:
         connector.ensure(corpus.SCHEMA)
         connector.upsert(batch)
-        monkeypatch.setattr(connector_module, "FLOATS_AT_ONCE", 100)
+        monkeypatch.setattr(points_module, "FLOATS_AT_ONCE", 100)
         read: list[list[str]] = []
         retrieve = connector._engine.retrieve
 

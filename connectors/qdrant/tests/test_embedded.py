@@ -16,7 +16,7 @@ import pytest
 import qdrant_edge
 
 from m3connect.contract import CollectionSchema, FieldKind
-from m3connect.errors import CollectionNotFound, PermanentError, WritesRefused
+from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch, WritesRefused
 from m3connect.filters import F
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
@@ -110,6 +110,19 @@ def test_a_held_collection_is_not_dropped(tmp_path: Path) -> None:
         assert holder.count() == 3
         holder.drop()
         assert [*tmp_path.iterdir()] == []
+
+
+def test_a_collection_of_other_tenants_is_not_dropped(tmp_path: Path) -> None:
+    """Who asks for another way to keep tenants apart than it has means another collection."""
+    with connect(collection="docs", path=str(tmp_path)) as plain:
+        plain.ensure(corpus.SCHEMA)
+    with (
+        connect(collection="docs", path=str(tmp_path), tenant_field="team") as strict,
+        pytest.raises(SchemaMismatch, match="wanted 'team'"),
+    ):
+        strict.drop()
+    with connect(collection="docs", path=str(tmp_path)) as plain:
+        assert plain.collections() == ["docs"]
 
 
 def test_a_lost_note_of_the_holder_is_no_obstacle(tmp_path: Path) -> None:
