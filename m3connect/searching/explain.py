@@ -10,6 +10,7 @@ import numpy as np
 
 from m3connect.contract import Connector, Encoder
 from m3connect.searching import planner, scoring
+from m3connect.searching.composing import maxsim_alone, single
 from m3connect.types import (
     FloatArray,
     Hit,
@@ -127,8 +128,7 @@ def _rank_shares(connector: Connector, query: Query) -> dict[Leg, dict[str, floa
     if query.rerank is not None or len(query.legs) == 1:
         return {}
     alone = [
-        planner.maxsim_alone(query) if leg == "multivector" else planner.single(query, leg)
-        for leg in query.legs
+        maxsim_alone(query) if leg == "multivector" else single(query, leg) for leg in query.legs
     ]
     return {
         leg: {hit.id: getattr(query.fusion, leg) / (query.fusion.k + hit.rank) for hit in ranking}

@@ -5,33 +5,21 @@ Both ways give the oracle's result. The choice is made from the declared capabil
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from m3connect.connecting.checks import check_query
-from m3connect.contract import (
-    Capabilities,
-    CollectionSchema,
-    Connector,
-    fusion_kind,
-)
+from m3connect.contract import Capabilities, CollectionSchema, Connector, fusion_kind
 from m3connect.errors import InputError
-from m3connect.searching import fusion, scoring
-from m3connect.types import (
-    Hit,
-    Leg,
-    LegScores,
-    Payload,
-    Query,
-    RecordBatch,
-    Weighted,
+from m3connect.searching.composing import (
+    compose,
+    depth_of,
+    rescored_legs,
+    scan_and_score,
+    searched_legs,
+    with_leg_scores,
 )
-
-_NAMED_AT_ONCE = 1000
-"""Candidates whose scores one search asks for."""
-_ROUNDING = 1e-5
-"""By which two ways to compute a score may differ."""
+from m3connect.types import Hit, Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +65,7 @@ def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Pl
     Raises:
         InputError: a leg is to bring more results than the backend returns.
     """
-    missing_legs = [leg for leg in _searched(query) if leg not in capabilities.legs]
+    missing_legs = [leg for leg in searched_legs(query) if leg not in capabilities.legs]
     if missing_legs:
         return _exhaustive(f"the engine cannot search {missing_legs}")
     _check_results(query, capabilities)
@@ -87,8 +75,8 @@ def plan(query: Query, capabilities: Capabilities, *, native: bool = True) -> Pl
     if not reason:
         names = " + ".join(query.legs)
         return Plan(True, False, "", (f"one request: {names}, {_fusion_text(query)}",))
-    steps = [f"{leg} search, {_depth(query, leg)} candidates" for leg in _searched(query)]
-    rescored = _rescored(query)
+    steps = [f"{leg} search, {depth_of(query, leg)} candidates" for leg in searched_legs(query)]
+    rescored = rescored_legs(query)
     if legs := " and ".join(leg for leg in rescored if leg in capabilities.scores_within):
         steps.append(f"the candidates' {legs} scores asked of the engine by id")
     if legs := " and ".join(leg for leg in rescored if leg not in capabilities.scores_within):
@@ -133,11 +121,12 @@ def run(
             answers[row] = hits
     composed = [row for row, chosen in enumerate(plans) if not (chosen.native or chosen.exhaustive)]
     if composed:
-        for row, hits in zip(composed, _compose(connector, queries, composed), strict=True):
+        results = compose(connector, [queries[row] for row in composed])
+        for row, hits in zip(composed, results, strict=True):
             answers[row] = hits
     for row, chosen in enumerate(plans):
         if chosen.exhaustive:
-            answers[row] = _scan_and_score(connector, queries[row])
+            answers[row] = scan_and_score(connector, queries[row])
     return [
         Hits(_scored(connector, query, hits[offset:]), query, chosen)
         for query, hits, chosen in zip(queries, answers, plans, strict=True)
@@ -147,18 +136,11 @@ def run(
 def _scored(connector: Connector, query: Query, hits: Sequence[Hit]) -> list[Hit]:
     """Hits with the leg scores that the query asks for: all of them, or none."""
     if query.leg_scores:
-        return _with_leg_scores(connector, query, hits)
+        return with_leg_scores(connector, query, hits)
     return [replace(hit, scores=None) for hit in hits]
 
 
 # ------------------------------------------------------------------------------------- choosing
-
-
-def _searched(query: Query) -> tuple[Leg, ...]:
-    """The legs that bring candidates: all but a multi-vector beside another leg."""
-    if len(query.legs) == 1:
-        return query.legs
-    return tuple(leg for leg in query.legs if leg != "multivector")
 
 
 def _why_composed(query: Query, capabilities: Capabilities) -> str:
@@ -167,14 +149,14 @@ def _why_composed(query: Query, capabilities: Capabilities) -> str:
     if query.multivector is not None and not capabilities.maxsim:
         return "the engine has no MaxSim over candidates"
     limits = capabilities.limits
-    together = sum(_depth(query, leg) for leg in _searched(query))
+    together = sum(depth_of(query, leg) for leg in searched_legs(query))
     if limits.candidates is not None and together > limits.candidates:
         return f"the engine fuses at most {limits.candidates} candidates, not {together}"
     if limits.results is not None and query.limit > limits.results:
         return f"the engine returns at most {limits.results} hits, not {query.limit}"
     if limits.results is not None and (query.rerank or 0) > limits.results:
         return f"the engine reranks at most {limits.results} candidates, not {query.rerank}"
-    fused = len(query.legs) if query.rerank is None else len(_searched(query))
+    fused = len(query.legs) if query.rerank is None else len(searched_legs(query))
     if fused > 1 and query.fusion is not None:
         kind = fusion_kind(query.fusion)
         if kind not in capabilities.fusions:
@@ -188,8 +170,8 @@ def _exhaustive(reason: str) -> Plan:
 
 def _check_results(query: Query, capabilities: Capabilities) -> None:
     most = capabilities.limits.results
-    for leg in _searched(query):
-        depth = _depth(query, leg)
+    for leg in searched_legs(query):
+        depth = depth_of(query, leg)
         if most is not None and depth > most:
             # Candidates are as many as hits at least: with a limit beyond, that is what was asked.
             is_limit = len(query.legs) == 1 or query.limit > most
@@ -201,339 +183,9 @@ def _check_results(query: Query, capabilities: Capabilities) -> None:
             )
 
 
-def _depth(query: Query, leg: Leg) -> int:
-    if len(query.legs) == 1:
-        return query.limit
-    return query.dense_depth if leg == "dense" else query.sparse_depth
-
-
-def _rescored(query: Query) -> tuple[Leg, ...]:
-    """The legs whose scores a composed query computes from the candidates' stored vectors.
-
-    The engine's own answers score whom a leg found; rescoring wants whom the other leg found too.
-    """
-    searched = _searched(query)
-    if len(searched) > 1 and isinstance(query.fusion, Weighted) and query.fusion.rescore:
-        return query.legs
-    return tuple(leg for leg in query.legs if leg not in searched)
-
-
 def _fusion_text(query: Query) -> str:
     if query.rerank is not None:
         return f"best {query.rerank} ordered by MaxSim"
     if len(query.legs) == 1:
         return "no fusion"
     return f"fused by {query.fusion}"
-
-
-# ------------------------------------------------------------------------------------ composing
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The candidates of one query, and what is known of them so far.
-
-    Args:
-        query: what is asked.
-        rankings: the candidates of each searched leg, best first.
-        scores: each leg's scores, by id.
-        payloads: of the candidates that were read.
-    """
-
-    query: Query
-    rankings: dict[Leg, list[str]]
-    scores: dict[Leg, dict[str, float]]
-    payloads: dict[str, Payload] = field(default_factory=dict)
-
-    def without(self, leg: Leg, ids: Sequence[str]) -> list[str]:
-        """The ids whose score in a leg is not known."""
-        known = self.scores.get(leg, {})
-        return [id_ for id_ in ids if id_ not in known]
-
-    def learn(self, leg: Leg, scores: Mapping[str, float]) -> None:
-        """Take scores of a leg."""
-        self.scores.setdefault(leg, {}).update(scores)
-
-    def forget(self, gone: Collection[str]) -> None:
-        """Drop candidates: those deleted since a leg found them, or that cannot come among the best."""
-        self.rankings = {
-            leg: [id_ for id_ in ids if id_ not in gone] for leg, ids in self.rankings.items()
-        }
-
-
-_Request = tuple[_Pool, tuple[Leg, ...], list[str]]
-"""Of a pool the true scores of some legs, for some ids."""
-
-
-def _compose(
-    connector: Connector, queries: Sequence[Query], chosen: Sequence[int]
-) -> list[list[Hit]]:
-    """Search every leg of every chosen query in one batch, then put them together."""
-    pools = _candidates(connector, [queries[row] for row in chosen])
-    requests: list[_Request] = []
-    for pool in pools:
-        legs = _rescored(pool.query)
-        if "sparse" in legs:
-            _infer(pool)
-        if pool.query.rerank is not None:  # only the best of the others meet the multi-vector
-            legs = tuple(leg for leg in legs if leg != "multivector")
-        requests.append((pool, legs, fusion.union(pool.rankings.values())))
-    _complete(connector, requests)
-    while late := _unscored_late(pools):  # again where a candidate was deleted meanwhile
-        _complete(connector, late)
-    return _combine(connector, pools)
-
-
-def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Pool]:
-    """What the searched legs of each query find."""
-    pools = [_Pool(query, {}, {}) for query in queries]
-    asked = [(pool, leg) for pool in pools for leg in _searched(pool.query)]
-    results = connector.search([single(pool.query, leg) for pool, leg in asked])
-    for (pool, leg), hits in zip(asked, results, strict=True):
-        pool.rankings[leg] = [hit.id for hit in hits]
-        pool.learn(leg, {hit.id: hit.score for hit in hits})
-    return pools
-
-
-def _infer(pool: _Pool) -> None:
-    """What the rankings say of the candidates that they lack, without asking.
-
-    The lexical one has all records that share a term, up to its depth: whom it lacks scores 0, where it is
-    not cut. Whom a ranking that is cut lacks scores no more than its last, and who cannot come among the
-    best even with that is no candidate. So whom an approximate index overlooked may stay overlooked.
-    """
-    query, rankings = pool.query, pool.rankings
-    if len(rankings["sparse"]) < query.sparse_depth:
-        pool.learn("sparse", dict.fromkeys(pool.without("sparse", rankings["dense"]), 0.0))
-    if query.multivector is not None and query.rerank is None:
-        return  # any other leg may still lift anyone
-    assert isinstance(query.fusion, Weighted), "it rescores"
-    dense, sparse, weights = pool.scores["dense"], pool.scores["sparse"], query.fusion
-    count = query.limit if query.rerank is None else query.rerank
-    least = [
-        weights.dense * score + weights.sparse * sparse.get(id_, 0.0)
-        for id_, score in dense.items()
-    ]
-    if len(least) < count:
-        return
-    bar = heapq.nlargest(count, least)[-1] - _ROUNDING
-    hopeless: set[str] = set()
-    if len(rankings["sparse"]) == query.sparse_depth:
-        most = weights.sparse * sparse[rankings["sparse"][-1]]
-        unknown = pool.without("sparse", rankings["dense"])
-        hopeless.update(id_ for id_ in unknown if weights.dense * dense[id_] + most < bar)
-    if len(rankings["dense"]) == query.dense_depth:
-        most = weights.dense * dense[rankings["dense"][-1]]
-        unknown = pool.without("dense", rankings["sparse"])
-        hopeless.update(id_ for id_ in unknown if most + weights.sparse * sparse[id_] < bar)
-    pool.forget(hopeless)
-
-
-def _unscored_late(pools: Sequence[_Pool]) -> list[_Request]:
-    """The candidates that are to be reranked and whose multi-vector score is not known."""
-    requests: list[_Request] = []
-    for pool in pools:
-        if pool.query.rerank is not None:
-            ids = fusion.reranked(pool.query, pool.rankings, pool.scores)
-            if unknown := pool.without("multivector", ids):
-                requests.append((pool, ("multivector",), unknown))
-    return requests
-
-
-def _complete(connector: Connector, requests: Sequence[_Request]) -> None:
-    """Give candidates the scores they lack: by the engine where it can, else from their vectors."""
-    by_engine = connector.capabilities.scores_within
-    asked = [
-        _Asked(pool, leg, part)
-        for pool, legs, ids in requests
-        for leg in legs
-        if leg in by_engine
-        for part in _parts(pool.without(leg, ids))
-    ]
-    likely: list[str] = []
-    if asked and len(requests) == 1:  # a batch reads its payloads at once, in the end
-        pool = requests[0][0]
-        likely = _likely(pool)
-        if likely and all(each.leg == "sparse" and len(each.ids) <= len(likely) for each in asked):
-            asked = []  # read with the payloads, for which one request is made anyway
-        elif likely and "dense" in by_engine:
-            asked, likely = _with_payloads(asked, pool, likely), []
-    if asked:
-        answers = connector.search([each.question() for each in asked])
-        for each, hits in zip(asked, answers, strict=True):
-            each.learn(hits)
-    for pool, legs, ids in requests:
-        lacking = {leg: unknown for leg in legs if (unknown := pool.without(leg, ids))}
-        if lacking:
-            unknown = fusion.union(lacking.values())
-            batch = connector.fetch(fusion.union([unknown, likely]), vectors=tuple(lacking))
-            for leg, scores in scoring.leg_scores(pool.query, batch.ids, batch.embeddings).items():
-                pool.learn(leg, scores)
-            pool.payloads |= zip(batch.ids, batch.payloads, strict=True)
-            pool.forget(set(unknown).difference(batch.ids))
-
-
-def _parts(ids: list[str]) -> Iterator[tuple[str, ...]]:
-    for start in range(0, len(ids), _NAMED_AT_ONCE):
-        yield tuple(ids[start : start + _NAMED_AT_ONCE])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """Records whose scores in one leg are asked of the engine, perhaps with their payloads."""
-
-    pool: _Pool
-    leg: Leg
-    ids: tuple[str, ...]
-    payload: bool = False
-
-    def question(self) -> Query:
-        """As a search."""
-        return Query(
-            **{self.leg: getattr(self.pool.query, self.leg)},
-            within=self.ids,
-            limit=len(self.ids),
-            payload=self.payload,
-        )
-
-    def learn(self, hits: Sequence[Hit]) -> None:
-        """Take what it found."""
-        if self.leg == "sparse":  # who shares no term is not found
-            self.pool.learn(self.leg, dict.fromkeys(self.ids, 0.0))
-        self.pool.learn(self.leg, {hit.id: hit.score for hit in hits})
-        if self.payload:
-            self.pool.payloads |= {hit.id: hit.payload for hit in hits}
-
-
-def _likely(pool: _Pool) -> list[str]:
-    """Who will probably be returned: reading their payloads with the scores saves a request later."""
-    query, weights = pool.query, pool.query.fusion
-    many = 2 * query.limit
-    if not query.payload or query.multivector is not None or many > _NAMED_AT_ONCE:
-        return []
-    assert isinstance(weights, Weighted), "it rescores"
-    dense, sparse = pool.scores["dense"], pool.scores["sparse"]
-    worst = (min(dense.values(), default=0.0), min(sparse.values(), default=0.0))
-    guess = {
-        id_: weights.dense * dense.get(id_, worst[0]) + weights.sparse * sparse.get(id_, worst[1])
-        for id_ in fusion.union(pool.rankings.values())
-    }
-    return fusion.top(guess, many)
-
-
-def _with_payloads(asked: Sequence[_Asked], pool: _Pool, likely: Sequence[str]) -> list[_Asked]:
-    """What is asked, and some payloads with dense scores: in a question that is asked anyway, if about few."""
-    few = [each.ids for each in asked if each.leg == "dense" and len(each.ids) <= len(likely)]
-    others = [each for each in asked if each.leg != "dense" or len(each.ids) > len(likely)]
-    return [*others, _Asked(pool, "dense", tuple(fusion.union([*few, likely])), True)]
-
-
-def single(query: Query, leg: Leg) -> Query:
-    """One leg of a query, to its depth: what that leg alone finds."""
-    return Query(
-        **{leg: getattr(query, leg)},
-        filter=query.filter,
-        within=query.within,
-        limit=_depth(query, leg),
-        payload=False,
-    )
-
-
-def maxsim_alone(query: Query) -> Query:
-    """The candidates of a query, all of them, in the order of MaxSim."""
-    return Query(
-        dense=query.dense,
-        sparse=query.sparse,
-        multivector=query.multivector,
-        dense_depth=query.dense_depth,
-        sparse_depth=query.sparse_depth,
-        fusion=Weighted(dense=0.0, sparse=0.0, multivector=1.0, rescore=False),
-        filter=query.filter,
-        within=query.within,
-        limit=sum(_depth(query, leg) for leg in _searched(query)),
-        payload=False,
-    )
-
-
-def _combine(connector: Connector, pools: Sequence[_Pool]) -> list[list[Hit]]:
-    """The hits of each query; the payloads that no answer held yet are read for all at once."""
-    finals = [fusion.combine(pool.query, pool.rankings, pool.scores) for pool in pools]
-    best = [fusion.top(final, pool.query.limit) for pool, final in zip(pools, finals, strict=True)]
-    unread = fusion.union(
-        [id_ for id_ in ids if id_ not in pool.payloads]
-        for pool, ids in zip(pools, best, strict=True)
-        if pool.query.payload
-    )
-    late: dict[str, Payload] = {}
-    if unread:
-        batch = connector.fetch(unread, vectors=False)
-        late = dict(zip(batch.ids, batch.payloads, strict=True))
-    return [
-        [
-            replace(hit, scores=_scores_of(hit.id, pool.scores))
-            for hit in _hits(pool.query, ids, final, late | pool.payloads)
-        ]
-        for pool, ids, final in zip(pools, best, finals, strict=True)
-    ]
-
-
-def _scan_and_score(connector: Connector, query: Query) -> list[Hit]:
-    """Read every record, keep scores and payloads of the matching ones."""
-    scores: dict[Leg, dict[str, float]] = {leg: {} for leg in query.legs}
-    for batch in _eligible(connector, query):
-        for leg, by_id in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
-            scores[leg].update(by_id)
-    listed: dict[Leg, dict[str, float]] = {
-        leg: {id_: score for id_, score in by_id.items() if leg != "sparse" or score > 0}
-        for leg, by_id in scores.items()
-    }
-    if len(query.legs) == 1:
-        final = listed[query.legs[0]]
-    else:
-        rankings = {leg: fusion.top(listed[leg], _depth(query, leg)) for leg in _searched(query)}
-        final = fusion.combine(query, rankings, scores)
-    best = fusion.top(final, query.limit)
-    late = connector.fetch(best, vectors=False)
-    hits = _hits(query, best, final, dict(zip(late.ids, late.payloads, strict=True)))
-    return [replace(hit, scores=_scores_of(hit.id, scores)) for hit in hits]
-
-
-def _eligible(connector: Connector, query: Query) -> Iterator[RecordBatch]:
-    """The records that a query may find, with the vectors that it scores."""
-    if query.within is None:
-        yield from connector.scan(query.filter, vectors=query.legs)
-        return
-    batch = connector.fetch([*dict.fromkeys(query.within)], vectors=query.legs)
-    yield batch.matching(query.filter)
-
-
-def _hits(
-    query: Query,
-    best: Sequence[str],
-    final: Mapping[str, float],
-    payloads: Mapping[str, Payload],
-) -> list[Hit]:
-    return [
-        Hit(id_, final[id_], rank, payloads.get(id_, {}) if query.payload else {})
-        for rank, id_ in enumerate(best, start=1)
-    ]
-
-
-def _scores_of(id_: str, scores: Mapping[Leg, Mapping[str, float]]) -> LegScores:
-    return LegScores(**{leg: by_id.get(id_) for leg, by_id in scores.items()})
-
-
-def _with_leg_scores(connector: Connector, query: Query, hits: Sequence[Hit]) -> list[Hit]:
-    """Hits with every leg's true score; what no answer held yet comes from the stored vectors."""
-    if len(query.legs) == 1:
-        (leg,) = query.legs
-        return [replace(hit, scores=hit.scores or LegScores(**{leg: hit.score})) for hit in hits]
-    given = {hit.id: hit.scores or LegScores() for hit in hits}
-    missing = [
-        leg for leg in query.legs if any(getattr(scores, leg) is None for scores in given.values())
-    ]
-    if missing:
-        batch = connector.fetch([*given], vectors=missing)
-        for leg, by_id in scoring.leg_scores(query, batch.ids, batch.embeddings).items():
-            given |= {id_: replace(given[id_], **{leg: score}) for id_, score in by_id.items()}
-    return [replace(hit, scores=given[hit.id]) for hit in hits]
