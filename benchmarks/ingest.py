@@ -37,9 +37,9 @@ from databases import heading, place, server
 from tokenizers import Tokenizer
 
 from m3connect import Document, Embeddings, connect, ingest
-from m3connect.contract import Fingerprint, ModelInfo
+from m3connect.contract import ModelInfo
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import LEGS, Leg, MultiVectors, SparseVectors
+from m3connect.types import LEGS, Fingerprint, Leg, MultiVectors, SparseVectors
 
 CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
 CHARACTERS = 100

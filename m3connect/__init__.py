@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from m3connect.connecting.registry import connect
-    from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Encoder, Fingerprint
+    from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Encoder
     from m3connect.datasets.beir import Dataset
     from m3connect.datasets.beir import load as load_dataset
     from m3connect.errors import (
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         Compression,
         Document,
         Embeddings,
+        Fingerprint,
         Hit,
         Query,
         RecordBatch,
@@ -81,7 +82,7 @@ _HOMES = {
     "Explanation": "m3connect.searching.explain:Explanation",
     "F": "m3connect.filters:F",
     "Filter": "m3connect.filters:Filter",
-    "Fingerprint": "m3connect.contract:Fingerprint",
+    "Fingerprint": "m3connect.types:Fingerprint",
     "FingerprintMismatch": "m3connect.errors:FingerprintMismatch",
     "Hit": "m3connect.types:Hit",
     "InputError": "m3connect.errors:InputError",

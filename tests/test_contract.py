@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from m3connect.contract import CollectionSchema, Fingerprint
+from m3connect.contract import CollectionSchema
 from m3connect.errors import FingerprintMismatch, InputError
-from m3connect.types import Compression
+from m3connect.types import Compression, Fingerprint
 
 PRINT = Fingerprint("m", "w1", "t1", ("dense", "sparse", "multivector"), 2, 3, 512, "cls", "c1")
 SCHEMA = CollectionSchema(2, sparse=True, multivector_width=3, fingerprint=PRINT)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from tokenizers import Tokenizer
 
-from m3connect.contract import Fingerprint, Kind, LongMode, ModelInfo
+from m3connect.contract import Kind, ModelInfo
 from m3connect.errors import ConfigError, FingerprintMismatch
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
@@ -38,7 +38,7 @@ from m3connect.model.folding import CaseFolding
 from m3connect.model.hub import resolve
 from m3connect.model.pieces import PieceTokenizer, open_tokenizer
 from m3connect.model.tokenize import TextTokenizer, TokenIds
-from m3connect.types import LEGS, Compression, Embeddings, Leg
+from m3connect.types import LEGS, Compression, Embeddings, Fingerprint, Leg, LongMode
 from m3connect.types.identifiers import with_identifiers
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from functools import cached_property
 
 from tokenizers import Tokenizer
 
-from m3connect.contract import Fingerprint, Kind, ModelInfo
+from m3connect.contract import Kind, ModelInfo
 from m3connect.errors import ConfigError, FingerprintMismatch
 from m3connect.inference.wire import Wire
 from m3connect.model.config import M3Config
 from m3connect.model.tokenize import TextTokenizer
-from m3connect.types import Embeddings, Leg
+from m3connect.types import Embeddings, Fingerprint, Leg
 
 WHAT = "m3connect service"
 _ARROW = "application/vnd.apache.arrow.stream"

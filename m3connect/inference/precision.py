@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from m3connect.contract import Precision
 from m3connect.errors import ConfigError
+from m3connect.types import Precision
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "int8", "int8-7bit"]
 INT8 = ("int8", "int8-7bit")

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
-from m3connect.contract import Fingerprint, Kind, ModelInfo, Precision
+from m3connect.contract import Kind, ModelInfo
 from m3connect.errors import (
     CheckpointError,
     ConfigError,
@@ -30,7 +30,16 @@ from m3connect.errors import (
 from m3connect.inference.wire import NoRoute, Wire
 from m3connect.model.checkpoint import read_tokenizer
 from m3connect.model.hub import resolve_tokenizer
-from m3connect.types import LEGS, Embeddings, FloatArray, Leg, MultiVectors, SparseVectors
+from m3connect.types import (
+    LEGS,
+    Embeddings,
+    Fingerprint,
+    FloatArray,
+    Leg,
+    MultiVectors,
+    Precision,
+    SparseVectors,
+)
 from m3connect.types.vectors import shortened
 
 WHAT = "text-embeddings-inference server"

@@ -46,7 +46,7 @@ from m3connect.ingestion.steps import (
 from m3connect.ingestion.tables import as_reader, from_batches
 from m3connect.stores.parquet import Contents, contents, no_records, records_to_arrow
 from m3connect.types import Compression, Leg, RecordBatch
-from m3connect.types.vectors import portable_schema
+from m3connect.types.columns import portable_schema
 
 
 def load_encoder(model: str, options: Mapping[str, Any] | None = None) -> Encoder:

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from m3connect.contract import Kind, Precision
+from m3connect.contract import Kind
+from m3connect.types import Precision
 
 
 class BodyConfig(BaseModel):

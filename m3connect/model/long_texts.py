@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from m3connect.contract import MCLS_EVERY
+from m3connect.types.fingerprint import MCLS_EVERY
 
 
 def truncated(row: Sequence[int], max_length: int) -> tuple[list[int], bool]:

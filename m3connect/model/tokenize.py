@@ -10,11 +10,12 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from m3connect.contract import Kind, LongMode
+from m3connect.contract import Kind
 from m3connect.errors import ConfigError, InputError
 from m3connect.model import long_texts
 from m3connect.model.config import M3Config
 from m3connect.model.pieces import AnyTokenizer
+from m3connect.types import LongMode
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from m3connect.contract import Fingerprint, Kind
+from m3connect.contract import Kind
 from m3connect.errors import ConfigError, InputError
 from m3connect.serving import operations
 from m3connect.serving.schemas import (
@@ -29,7 +29,7 @@ from m3connect.serving.schemas import (
 )
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of, in_thread
-from m3connect.types import Compression, Embeddings
+from m3connect.types import Compression, Embeddings, Fingerprint
 
 ARROW = "application/vnd.apache.arrow.stream"
 

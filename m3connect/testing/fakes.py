@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3connect.contract import Fingerprint, Kind, ModelInfo
+from m3connect.contract import Kind, ModelInfo
 from m3connect.types import (
     LEGS,
     Embeddings,
+    Fingerprint,
     FloatArray,
     Leg,
     MultiVectors,

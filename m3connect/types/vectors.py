@@ -329,7 +329,25 @@ class Embeddings:
                 (Spark, DuckDB): ``dense`` list<float32>, ``sparse_indices`` list<int64>,
                 ``multivector`` list<list<float32>>.
         """
-        table = _to_arrow(self)
+        import pyarrow as pa  # costs 0.1 s: loaded by those who need it
+
+        from m3connect.types.columns import of_ragged, of_vectors, portable_schema
+
+        columns: dict[str, pa.Array[Any]] = {}
+        if self.dense is not None:
+            columns["dense"] = of_vectors(self.dense)
+        if self.sparse is not None:
+            for name, values in zip(
+                _SPARSE, (self.sparse.indices, self.sparse.values), strict=True
+            ):
+                array = pa.array(np.ascontiguousarray(values))
+                columns[name] = of_ragged(self.sparse.indptr, array)
+        if self.multivector is not None:
+            rows = of_vectors(self.multivector.vectors)
+            columns["multivector"] = of_ragged(self.multivector.offsets, rows)
+        columns["n_tokens"] = pa.array(self.n_tokens)
+        columns["truncated"] = pa.array(self.truncated)
+        table = pa.table(columns)
         return table.cast(portable_schema(table.schema)) if portable else table
 
     @classmethod
@@ -340,7 +358,44 @@ class Embeddings:
             InputError: a column has another type, holds a null, a term that is no index, or vectors
                 of several widths.
         """
-        return _from_arrow(table)
+        from m3connect.types.columns import (
+            column_of,
+            read_floats,
+            read_ragged,
+            read_terms,
+            read_vectors,
+        )
+
+        names = set(table.schema.names)
+        for name in ("n_tokens", "truncated"):
+            if name not in names:
+                raise InputError(f"no column {name!r}: this table does not hold embeddings")
+        dense = sparse = multi = None
+        if "dense" in names:
+            vectors = read_vectors(column_of(table, "dense"), "dense")
+            dense = vectors.astype(np.float32, copy=False)
+        if set(_SPARSE) & names:
+            if not set(_SPARSE) <= names:
+                raise InputError(f"the columns {_SPARSE} belong together; one is missing")
+            (indptr, indices), (other, values) = (
+                read_ragged(column_of(table, name), name) for name in _SPARSE
+            )
+            if not np.array_equal(indptr, other):
+                raise InputError("sparse_indices and sparse_values differ in their lengths")
+            terms, weights = read_terms(indices, _SPARSE[0]), read_floats(values, _SPARSE[1])
+            sparse = SparseVectors(indptr, terms, weights.astype(np.float32, copy=False))
+        if "multivector" in names:
+            offsets, rows = read_ragged(column_of(table, "multivector"), "multivector")
+            multi = MultiVectors(offsets, read_vectors(rows, "multivector"))
+        n_tokens = column_of(table, "n_tokens").to_numpy()
+        truncated = column_of(table, "truncated").to_numpy(zero_copy_only=False)
+        return cls(
+            dense,
+            sparse,
+            multi,
+            n_tokens.astype(np.int32, copy=False),
+            truncated.astype(np.bool_, copy=False),
+        )
 
 
 def shortened(vectors: TokenArray, width: int) -> FloatArray:
@@ -378,143 +433,3 @@ def _take_ragged(
     taken = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     shift = np.repeat(offsets[:-1][rows] - taken[:-1], lengths)
     return taken, np.arange(taken[-1], dtype=np.int64) + shift
-
-
-def _to_arrow(embeddings: Embeddings) -> pa.Table:
-    import pyarrow as pa  # costs 0.1 s: loaded by those who need it
-
-    columns: dict[str, pa.Array[Any]] = {}
-    if embeddings.dense is not None:
-        columns["dense"] = _fixed(embeddings.dense)
-    if embeddings.sparse is not None:
-        sparse = embeddings.sparse
-        for name, values in zip(_SPARSE, (sparse.indices, sparse.values), strict=True):
-            columns[name] = pa.ListArray.from_arrays(
-                pa.array(sparse.indptr, pa.int32()), pa.array(np.ascontiguousarray(values))
-            )
-    if embeddings.multivector is not None:
-        multi = embeddings.multivector
-        columns["multivector"] = pa.ListArray.from_arrays(
-            pa.array(multi.offsets, pa.int32()), _fixed(multi.vectors)
-        )
-    columns["n_tokens"] = pa.array(embeddings.n_tokens)
-    columns["truncated"] = pa.array(embeddings.truncated)
-    return pa.table(columns)
-
-
-def _from_arrow(table: pa.Table | pa.RecordBatch) -> Embeddings:
-    names = set(table.schema.names)
-    for name in ("n_tokens", "truncated"):
-        if name not in names:
-            raise InputError(f"no column {name!r}: this table does not hold embeddings")
-    dense = sparse = multi = None
-    if "dense" in names:
-        dense = _rows_of(_column(table, "dense"), "dense").astype(np.float32, copy=False)
-    if set(_SPARSE) & names:
-        if not set(_SPARSE) <= names:
-            raise InputError(f"the columns {_SPARSE} belong together; one is missing")
-        indptr, indices = _ragged(_column(table, "sparse_indices"), "sparse_indices")
-        other, values = _ragged(_column(table, "sparse_values"), "sparse_values")
-        if not np.array_equal(indptr, other):
-            raise InputError("sparse_indices and sparse_values differ in their lengths")
-        sparse = SparseVectors(indptr, _terms(indices), _floats(values, "sparse_values"))
-    if "multivector" in names:
-        offsets, rows = _ragged(_column(table, "multivector"), "multivector")
-        multi = MultiVectors(offsets, _rows_of(rows, "multivector"))
-    return Embeddings(
-        dense,
-        sparse,
-        multi,
-        _column(table, "n_tokens").to_numpy().astype(np.int32, copy=False),
-        _column(table, "truncated").to_numpy(zero_copy_only=False).astype(np.bool_, copy=False),
-    )
-
-
-def _fixed(matrix: NDArray[Any]) -> pa.FixedSizeListArray[Any, int]:
-    import pyarrow as pa
-
-    flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
-
-
-def _column(table: pa.Table | pa.RecordBatch, name: str) -> pa.Array[Any]:
-    import pyarrow as pa
-
-    column = table.column(name)
-    if column.null_count:
-        raise InputError(f"column {name!r} holds nulls")
-    if isinstance(column, pa.ChunkedArray):
-        if column.num_chunks == 1:
-            return column.chunk(0)  # type: ignore[return-value]  # the stubs have it chunked
-        return column.combine_chunks()
-    return column
-
-
-def portable_schema(schema: pa.Schema) -> pa.Schema:
-    """The columns of embeddings in types that every engine has; all others as they are."""
-    import pyarrow as pa
-
-    types = {
-        "dense": pa.list_(pa.float32()),
-        "sparse_indices": pa.list_(pa.int64()),
-        "multivector": pa.list_(pa.list_(pa.float32())),
-    }
-    for name, portable in types.items():
-        column = schema.get_field_index(name)
-        if column >= 0:
-            schema = schema.set(column, pa.field(name, portable))
-    return schema
-
-
-def _terms(indices: pa.Array[Any]) -> NDArray[np.uint32]:
-    """Term indices, which must not wrap when they become 32 bits wide."""
-    import pyarrow as pa
-
-    if indices.null_count or not pa.types.is_integer(indices.type):
-        raise InputError(
-            f"column 'sparse_indices' holds nulls or {indices.type}, expected integers"
-        )
-    terms = indices.to_numpy()
-    if len(terms) and not 0 <= int(terms.min()) <= int(terms.max()) < 1 << 32:
-        wrong = terms.min() if terms.min() < 0 else terms.max()
-        raise InputError(f"column 'sparse_indices' holds {wrong}, which is no index of a term")
-    return terms.astype(np.uint32, copy=False)
-
-
-def _floats(values: pa.Array[Any], name: str) -> FloatArray:
-    import pyarrow as pa
-
-    if values.null_count or not pa.types.is_floating(values.type):
-        raise InputError(f"column {name!r} holds nulls or {values.type}, expected floats")
-    return values.to_numpy().astype(np.float32, copy=False)
-
-
-def _rows_of(column: pa.Array[Any], name: str) -> NDArray[Any]:
-    """Vectors of one width, ``[N, width]``."""
-    import pyarrow as pa
-
-    if column.null_count:
-        raise InputError(f"column {name!r} holds nulls")
-    values: pa.Array[Any]
-    if isinstance(column, pa.FixedSizeListArray):
-        width = column.type.list_size
-        values = column.flatten()
-    else:
-        offsets, values = _ragged(column, name)
-        widths = np.unique(np.diff(offsets))
-        if len(widths) > 1:
-            raise InputError(f"column {name!r} holds vectors of several widths: {widths.tolist()}")
-        width = int(widths[0]) if len(widths) else 0
-    if values.null_count or not pa.types.is_floating(values.type):
-        raise InputError(f"column {name!r} holds nulls or {values.type}, expected floats")
-    return values.to_numpy().reshape(len(column), width)
-
-
-def _ragged(column: pa.Array[Any], name: str) -> tuple[NDArray[np.int64], pa.Array[Any]]:
-    """Offsets from 0, and the values they index."""
-    import pyarrow as pa
-
-    if not isinstance(column, pa.ListArray | pa.LargeListArray):
-        raise InputError(f"column {name!r} is {column.type}, expected a list")
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    return offsets - offsets[0], column.values.slice(offsets[0], offsets[-1] - offsets[0])

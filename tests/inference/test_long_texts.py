@@ -5,13 +5,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from m3connect.contract import Fingerprint
 from m3connect.errors import ConfigError, FingerprintMismatch
 from m3connect.inference import M3Encoder
 from m3connect.model import long_texts
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.weights import load_model
-from m3connect.types import Embeddings
+from m3connect.types import Embeddings, Fingerprint
 
 EVERY, LIMIT = 20, 100
 TEXTS = [" ".join(f"river{word}" for word in range(count)) for count in (0, 1, 5, 14, 33, 90)]

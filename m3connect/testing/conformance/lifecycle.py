@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 
-from m3connect.contract import CollectionSchema, Connector, Fingerprint
+from m3connect.contract import CollectionSchema, Connector
 from m3connect.errors import CollectionNotFound, ConnectorError, SchemaMismatch
 from m3connect.filters import F
 from m3connect.searching import planner
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle, refusal
-from m3connect.types import LEGS, Leg, Rrf
+from m3connect.types import LEGS, Fingerprint, Leg, Rrf
 
 FINGERPRINT = Fingerprint(
     model="conformance/größe-1",
