@@ -3,9 +3,10 @@
 pipeline.py    start here: documents -> admit -> look up -> cut -> encode -> write, on one page;
                steps.py has each step
 opening.py     what a source is (paths, tables, dicts, embeddings), and whether the collection fits
-listing.py     which files paths stand for (patterns.py: .gitignore); sources.py makes documents of
-               them, formats.py each format (separated.py, row_groups.py; m3connect.conversion has
-               those that a library reads)
+listing.py     which files paths stand for: files.py is one, wherever it lies, folders.py those below a
+               folder, selection.py which of them (patterns.py: .gitignore)
+sources.py     documents of files, formats.py each format (separated.py, row_groups.py;
+               m3connect.conversion has those that a library reads)
 web.py         pages of the web as files; fetching.py gets one, within limits; sitemaps.py lists of them
 tables.py      tables and records in memory; values.py is the one table of conversions
 documents.py   documents as a source; encoded.py records that come with their vectors
@@ -23,7 +24,7 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.encoding import EncodeReport, encode_to_parquet, read_lines
 from m3connect.ingestion.formats import Fields, Options
-from m3connect.ingestion.listing import Remarks, Selection, find
+from m3connect.ingestion.listing import find
 from m3connect.ingestion.losses import LOSSES, Loss, LossReport
 from m3connect.ingestion.opening import choose_legs, open_source
 from m3connect.ingestion.pipeline import ingest
@@ -31,6 +32,7 @@ from m3connect.ingestion.planning import IngestPlan, plan
 from m3connect.ingestion.pruning import NotPruned, delete_documents
 from m3connect.ingestion.replaying import Replayed, replay
 from m3connect.ingestion.report import Failure, IngestReport
+from m3connect.ingestion.selection import Remarks, Selection
 from m3connect.ingestion.sources import count, read, read_files
 from m3connect.ingestion.web import Web
 

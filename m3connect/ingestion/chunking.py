@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
-from m3connect.contract import MCLS_EVERY, Encoder
+from m3connect.contract import Encoder
 from m3connect.errors import ConfigError
 from m3connect.ingestion.headings import Sections
 from m3connect.types import Chunk, Document, encoded_text
+from m3connect.types.fingerprint import MCLS_EVERY
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -16,7 +16,7 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind, Fingerprint
+from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind
 from m3connect.conversion.converter import explain
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import values
@@ -27,7 +27,7 @@ from m3connect.ingestion.row_groups import Unreadable, read_batches
 from m3connect.ingestion.sources import SourceFile, seekable
 from m3connect.ingestion.tables import identifier
 from m3connect.stores.parquet import Contents, contents, payloads_from_arrow
-from m3connect.types import LEGS, Embeddings, Leg, Payload, RecordBatch
+from m3connect.types import LEGS, Embeddings, Fingerprint, Leg, Payload, RecordBatch
 
 FINGERPRINT_KEY = b"m3connect.fingerprint"
 """Schema metadata of other people's tables: their model's ``Fingerprint.to_json`` as JSON."""

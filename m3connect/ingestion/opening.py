@@ -12,17 +12,19 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from m3connect.connecting.collection import Place, Stored
-from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Encoder, Fingerprint
+from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound, ConfigError, FingerprintMismatch, InputError
 from m3connect.ingestion import tables
 from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, options_of
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, from_arrow, is_encoded, open_files
+from m3connect.ingestion.files import SourceFile
 from m3connect.ingestion.formats import RECORDS, Fields, Options
-from m3connect.ingestion.listing import Path, Remarks, SourceFile, find
+from m3connect.ingestion.listing import find
 from m3connect.ingestion.report import Failure
+from m3connect.ingestion.selection import Path, Remarks
 from m3connect.ingestion.sources import read_files
-from m3connect.types import LEGS, Document, Leg
+from m3connect.types import LEGS, Document, Fingerprint, Leg
 
 log = logging.getLogger(__name__)
 

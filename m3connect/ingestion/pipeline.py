@@ -18,7 +18,6 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.formats import Options
 from m3connect.ingestion.ledger import INDEXED
-from m3connect.ingestion.listing import Remarks
 from m3connect.ingestion.losses import Loss, Lost, ignore
 from m3connect.ingestion.opening import (
     Source,
@@ -29,6 +28,7 @@ from m3connect.ingestion.opening import (
     written_to,
 )
 from m3connect.ingestion.report import DeadLetters, IngestReport, KeptLetters, Part
+from m3connect.ingestion.selection import Remarks
 from m3connect.ingestion.sink import Event, Sink
 from m3connect.ingestion.steps import (
     ROWS,

@@ -19,9 +19,9 @@ from m3connect.contract import Connector, FieldKind
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
+from m3connect.ingestion.files import SourceFile, located
 from m3connect.ingestion.formats import RECORDS
 from m3connect.ingestion.lines import has_keys
-from m3connect.ingestion.listing import SourceFile, located
 from m3connect.ingestion.losses import Loss
 from m3connect.ingestion.opening import require_unswitched
 from m3connect.ingestion.pipeline import ingest_part, prepare

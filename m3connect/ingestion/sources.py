@@ -18,10 +18,12 @@ from typing import IO, Any
 from m3connect.conversion.converter import NEEDS_EXTRA, Converter, Page, explain
 from m3connect.errors import ConfigError
 from m3connect.ingestion import values
+from m3connect.ingestion.files import SourceFile, is_local
 from m3connect.ingestion.formats import PAGES, RECORDS, Fields, Options, read_page, without_images
-from m3connect.ingestion.listing import Path, Remarks, Selection, SourceFile, find, is_local
+from m3connect.ingestion.listing import find
 from m3connect.ingestion.losses import LOSS_KEYS
 from m3connect.ingestion.report import LETTER_FIELDS, Failure
+from m3connect.ingestion.selection import Path, Remarks, Selection
 from m3connect.ingestion.tables import ID_FIELDS, identifier
 from m3connect.types import Document
 

@@ -25,11 +25,12 @@ from m3connect.contract import Connector
 from m3connect.errors import ConfigError, M3ConnectError, PermanentError
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
+from m3connect.ingestion.files import STDIN, SourceFile
 from m3connect.ingestion.formats import RECORDS
-from m3connect.ingestion.listing import STDIN, Remarks, SourceFile
 from m3connect.ingestion.losses import Loss, ignore
 from m3connect.ingestion.pipeline import ingest_part
 from m3connect.ingestion.report import Part
+from m3connect.ingestion.selection import Remarks
 from m3connect.integrations.arrow import load_encoder
 from m3connect.types import Leg
 

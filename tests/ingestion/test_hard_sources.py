@@ -16,11 +16,12 @@ import pytest
 
 from m3connect.conversion.converter import Converter
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion import formats, ingest, listing
+from m3connect.ingestion import files, formats, ingest
 from m3connect.ingestion.encoding import read_lines
 from m3connect.ingestion.formats import Fields, Options
-from m3connect.ingestion.listing import Remarks, Selection, find
+from m3connect.ingestion.listing import find
 from m3connect.ingestion.report import Failure
+from m3connect.ingestion.selection import Remarks, Selection
 from m3connect.ingestion.sources import read, read_files
 from m3connect.types import Document
 
@@ -233,7 +234,7 @@ def test_what_a_remote_file_system_raises_names_the_url(monkeypatch):
         def isfile(self, path):
             raise ConnectionError("no route to bob")
 
-    monkeypatch.setattr(listing, "url_to_fs", lambda path: (Away(), path))
+    monkeypatch.setattr(files, "url_to_fs", lambda path: (Away(), path))
     with pytest.raises(ConfigError, match=r"^s3://h/x\.md cannot be looked at: ConnectionError"):
         find(["s3://bob:SECRET@h/x.md"])
 

@@ -18,8 +18,9 @@ from m3connect.ingestion import (
     open_source,
 )
 from m3connect.ingestion.chunking import Chunker
-from m3connect.ingestion.listing import Remarks, find
+from m3connect.ingestion.listing import find
 from m3connect.ingestion.pipeline import ingest_part
+from m3connect.ingestion.selection import Remarks
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import LEGS, Document

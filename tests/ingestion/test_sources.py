@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3connect.errors import ConfigError
-from m3connect.ingestion import listing
+from m3connect.ingestion import files
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.sources import count, find, read
 from m3connect.types import Document
@@ -112,7 +112,7 @@ def test_a_glob_stands_for_the_files_it_matches(tmp_path, monkeypatch):
 
 def test_a_url_is_read_through_fsspec(monkeypatch):
     """Files of other machines are named by their address."""
-    monkeypatch.setattr(listing, "PROTOCOLS", (*listing.PROTOCOLS, "memory"))
+    monkeypatch.setattr(files, "PROTOCOLS", (*files.PROTOCOLS, "memory"))
     memory = fsspec.filesystem("memory")
     memory.pipe("/bucket/rows.jsonl.gz", gzip.compress(jsonl(ROWS)))
     memory.pipe("/bucket/sub/page.txt", b"plain")
