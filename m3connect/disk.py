@@ -141,8 +141,8 @@ def remove(path: Path) -> None:
 
 
 def _could_not(path: Path, error: Exception, advice: str) -> M3ConnectError:
-    there = next(folder for folder in path.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(there).free / 1e9
+    existing = next(folder for folder in path.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(existing).free / 1e9
     return M3ConnectError(
         f"{path} could not be written ({str(error).strip()}); {free:.1f} GB are free there. {advice}"
     )

@@ -150,8 +150,8 @@ def verify(
     common = sorted(seen - set(missing))
     chosen = np.random.default_rng(seed).permutation(len(common))[:samples]
     field = source.describe().schema.tenant_field
-    everyone = None if field is None else Exists(field)
-    overlap = _overlap(source, target, [common[row] for row in chosen], everyone)
+    every_tenant = None if field is None else Exists(field)
+    overlap = _overlap(source, target, [common[row] for row in chosen], every_tenant)
     return VerifyReport(
         total,
         target.count(EVERY_TENANT),

@@ -75,8 +75,8 @@ def info(
 def _sources(connector: Connector) -> list[tuple[str, int]]:
     from m3connect.ingestion import ledger
 
-    found = ledger.sources(connector)
-    return [(name or "not known", count) for name, count in found.most_common()]
+    counts = ledger.sources(connector)
+    return [(name or "not known", count) for name, count in counts.most_common()]
 
 
 def drop(

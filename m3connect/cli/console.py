@@ -213,9 +213,9 @@ class Counting(logging.StreamHandler[TextIO]):
             self._said[key] = said, held + 1
             return
         self._said = {
-            key: (at, count)
-            for key, (at, count) in self._said.items()
-            if count or now - at < SILENT
+            key: (second, count)
+            for key, (second, count) in self._said.items()
+            if count or now - second < SILENT
         }
         self._said[key] = now, 0
         super().emit(_times(record, held))

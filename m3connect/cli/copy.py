@@ -131,8 +131,8 @@ def verify(
         typer.echo(f"records: {report.source_count} and {report.target_count}")
         for name in ("missing", "superfluous", "payloads_differ", "vectors_differ"):
             ids = getattr(report, name)
-            some = f": {', '.join(ids[:5])}{' ...' if len(ids) > 5 else ''}" if ids else ""
-            typer.echo(f"{name.replace('_', ' ')}: {len(ids)}{some}")
+            examples = f": {', '.join(ids[:5])}{' ...' if len(ids) > 5 else ''}" if ids else ""
+            typer.echo(f"{name.replace('_', ' ')}: {len(ids)}{examples}")
         shares = ", ".join(f"{mode} {share:.3f}" for mode, share in report.overlap.items())
         typer.echo(f"overlap of the top 10 over {report.queries} queries: {shares or '-'}")
         typer.echo("equal" if report.equal else "DIFFERENT")

@@ -115,16 +115,16 @@ def _written_out(group: Any) -> Iterator[inspect.Parameter]:
 
 def declared(command: Callable[..., None]) -> dict[str, Declared]:
     """The options of a command that was not yet expanded, by the names of its parameters."""
-    found: dict[str, Declared] = {}
+    declared: dict[str, Declared] = {}
     for parameter in _signature(command).parameters.values():
         if not is_dataclass(parameter.annotation):
-            found[parameter.name] = Declared(parameter.name, None, _marks(parameter.annotation))
+            declared[parameter.name] = Declared(parameter.name, None, _marks(parameter.annotation))
             continue
         group: Any = parameter.annotation
         for field in fields(group):
             owner = _owner(group, field.name)
-            found[field.name] = Declared(field.name, owner, _marks(_hints(group)[field.name]))
-    return found
+            declared[field.name] = Declared(field.name, owner, _marks(_hints(group)[field.name]))
+    return declared
 
 
 @functools.cache

@@ -66,13 +66,13 @@ def numbers(option: str, text: str, count: int | None = None) -> tuple[float, ..
     from math import isfinite
 
     try:
-        found = tuple(float(part) for part in text.split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        found = ()
-    if not found or (count and len(found) != count) or not all(map(isfinite, found)):
+        values = ()
+    if not values or (count and len(values) != count) or not all(map(isfinite, values)):
         many = f"{count} numbers" if count else "numbers"
         raise ConfigError(f"{option} takes {many} between commas, such as 1,0.3,1; got {text!r}")
-    return found
+    return values
 
 
 def leg_weights(text: str | None) -> tuple[float, float, float] | None:

@@ -95,13 +95,13 @@ def delete(
     from m3connect.filters import EVERY_TENANT, parse
     from m3connect.ingestion.pruning import delete_documents
 
-    doomed: Filter | list[str]
-    doomed = parse(filter) if filter else _of(document) if document else list(ids or [])
+    selected: Filter | list[str]
+    selected = parse(filter) if filter else _of(document) if document else list(ids or [])
     with where.open() as connector:
-        if isinstance(doomed, list):
-            number = len({*connector.fetch(doomed, vectors=False).ids})
+        if isinstance(selected, list):
+            number = len({*connector.fetch(selected, vectors=False).ids})
         else:
-            number = connector.count(doomed)
+            number = connector.count(selected)
         told = f"{number:,} of {counted(connector.count(EVERY_TENANT))} of collection {where.collection!r}"
         if number and not yes:
             if not sys.stdin.isatty():
@@ -111,7 +111,7 @@ def delete(
         deleted = 0
         if number:
             deleted = (
-                delete_documents(connector, document) if document else connector.delete(doomed)
+                delete_documents(connector, document) if document else connector.delete(selected)
             )
     printed.show({"deleted": deleted}, f"deleted {counted(deleted)}" if number else f"found {told}")
 

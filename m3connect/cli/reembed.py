@@ -106,7 +106,7 @@ def _told(done: ReembedReport) -> str:
 
 
 def _gone_back(back: RollbackReport) -> str:
-    told = f"{back.name!r} stands for {back.back!r} again"
+    message = f"{back.name!r} stands for {back.back!r} again"
     if not back.differing:
-        return told
-    return f"{told}; {counted(back.differing)} differ from {back.left!r}, which is kept"
+        return message
+    return f"{message}; {counted(back.differing)} differ from {back.left!r}, which is kept"

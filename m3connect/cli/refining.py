@@ -88,7 +88,7 @@ class Refining:
         """
         from m3connect.types import LEGS
 
-        found: dict[Leg, float] = {}
+        thresholds: dict[Leg, float] = {}
         for given in self.min_score or ():
             name, _, value = given.partition("=")
             leg = next((leg for leg in LEGS if leg == name.strip()), None)
@@ -97,8 +97,8 @@ class Refining:
                 raise ConfigError(
                     f"--min-score takes LEG=SCORE with {', '.join(LEGS)}, such as dense=0.5; got {given!r}"
                 )
-            found[leg] = score
-        return found
+            thresholds[leg] = score
+        return thresholds
 
 
 def load_reranker(name: str | None, device: str) -> Reranker | None:

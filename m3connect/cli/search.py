@@ -99,10 +99,10 @@ def search(
     encoder = model.load()
     chosen = _fusion(fusion, encoder.info)
     modes: tuple[Mode, ...] = MODES if compare else (parse_mode(mode),)
-    told = False
+    advised = False
 
     def answer(connector: Connector, batch: Sequence[tuple[str, str]]) -> None:
-        nonlocal told
+        nonlocal advised
         results = {
             name: search_many(
                 connector,
@@ -139,8 +139,8 @@ def search(
             seen = [hit for listed in hits.values() for hit in listed]
             if not seen:
                 typer.echo(why_no_hits(connector, condition, offset=offset), err=printed.as_json)
-            if condition is not None and not told:
-                told = True
+            if condition is not None and not advised:
+                advised = True
                 _note_unknown_fields(connector, condition, seen)
 
     with where.open() as connector:

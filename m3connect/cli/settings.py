@@ -106,9 +106,9 @@ def defaults(file: SettingsFile, commands: Commands) -> dict[str, dict[str, Any]
         if key not in shared:
             raise ConfigError(f"{file.path}: {_unknown_top(key, shared, commands)}")
         _check_value(file.path, key, value)
-    found: dict[str, dict[str, Any]] = {}
+    by_command: dict[str, dict[str, Any]] = {}
     for command, options in commands.items():
-        found[command] = {
+        by_command[command] = {
             key: value for key, value in top.items() if key in options and options[key].shared
         }
         table = file.content.get(command, {})
@@ -124,12 +124,12 @@ def defaults(file: SettingsFile, commands: Commands) -> dict[str, dict[str, Any]
                     f"{file.path}: [{command}] {key} is asked for on the command line only"
                 )
             _check_value(file.path, key, value)
-            found[command][key] = value
-    for command in LIKE.keys() & found.keys():
+            by_command[command][key] = value
+    for command in LIKE.keys() & by_command.keys():
         options, like = commands[command], file.content.get(LIKE[command], {})
         inherited = {key: value for key, value in like.items() if key in options}
-        found[command] |= inherited | file.content.get(command, {})
-    return found
+        by_command[command] |= inherited | file.content.get(command, {})
+    return by_command
 
 
 def _unknown_top(key: str, shared: set[str], commands: Commands) -> str:

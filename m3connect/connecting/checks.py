@@ -145,9 +145,9 @@ def _keys_are_strings(value: Any) -> bool:
     return True
 
 
-def _check_width(leg: str, got: int, width: int | None) -> None:
-    if got != width:
-        raise InputError(f"{leg} vectors are {got} wide, the collection's {width}")
+def _check_width(leg: str, actual: int, width: int | None) -> None:
+    if actual != width:
+        raise InputError(f"{leg} vectors are {actual} wide, the collection's {width}")
 
 
 def _check_finite(batch: RecordBatch, leg: str, bad: Any) -> None:

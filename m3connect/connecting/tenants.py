@@ -59,14 +59,14 @@ def asked(where: AnyFilter | None, schema: CollectionSchema) -> Filter | None:
     condition = as_filter(where)
     parts = [] if condition is None else [*_parts(condition)]
     left = [part for part in parts if not isinstance(part, EveryTenant)]
-    everyone = len(left) < len(parts)
+    every_tenant = len(left) < len(parts)
     field = schema.tenant_field
-    if field is not None and not everyone and not _decides(condition, field):
+    if field is not None and not every_tenant and not _decides(condition, field):
         raise InputError(
             f"this collection keeps tenants apart by {field!r}: say whose records are meant in the "
             f'filter, as {field} == "a" (--filter), or all of them, {field} exists'
         )
-    if not everyone:
+    if not every_tenant:
         return condition
     return None if not left else left[0] if len(left) == 1 else And(tuple(left))
 
@@ -108,9 +108,9 @@ def named(condition: Filter | None, field: str | None) -> tuple[str, ...] | None
         case And(parts):
             return next((kept for p in parts if (kept := named(p, field)) is not None), None)
         case Or(parts) if parts:
-            found = [named(part, field) for part in parts]
-            texts = [one for one in found if one is not None]
-            return _texts(t for one in texts for t in one) if len(texts) == len(found) else None
+            named_by = [named(part, field) for part in parts]
+            texts = [one for one in named_by if one is not None]
+            return _texts(t for one in texts for t in one) if len(texts) == len(named_by) else None
     return None
 
 

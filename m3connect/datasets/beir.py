@@ -188,10 +188,10 @@ def _find_qrels(folder: Path, name: str | None) -> Path:
             path = folder / f"{stem}.{ending}"
             if path.is_file():
                 return path
-    there = sorted(str(path.relative_to(folder)) for path in folder.glob("qrels*/*"))
-    there += sorted(path.name for path in folder.glob("qrels*") if path.is_file())
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob("qrels*/*"))
+    names += sorted(path.name for path in folder.glob("qrels*") if path.is_file())
     raise InputError(
-        f"{folder}: no judgements named {name or 'qrels.tsv'!r}; there are {there or 'none'}"
+        f"{folder}: no judgements named {name or 'qrels.tsv'!r}; there are {names or 'none'}"
     )
 
 

@@ -81,8 +81,8 @@ def build(
     failures: list[Failure] = []
     documents = list(_cut(_source(path), chunker, failures))
     rng = np.random.default_rng(seed)
-    found = items(documents, chunker)
-    drawn = {kind: _draw(found[kind], queries, rng) for kind in KINDS}
+    by_kind = items(documents, chunker)
+    drawn = {kind: _draw(by_kind[kind], queries, rng) for kind in KINDS}
     texts = dict(_masked(documents, drawn))
     made = []
     for kind in KINDS:

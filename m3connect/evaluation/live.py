@@ -280,10 +280,10 @@ def differences(dataset: Dataset, contents: Contents) -> list[str]:
     """
     corpus, stored = set(dataset.ids), set(contents.document_of.values())
     if not corpus & stored:
-        some = sorted(stored)[:3]
+        examples = sorted(stored)[:3]
         raise InputError(
             f"the collection holds none of the documents of {dataset.name!r}: its documents are "
-            f"named like {some}; ingest the corpus with its ids (--id-field)"
+            f"named like {examples}; ingest the corpus with its ids (--id-field)"
         )
     counts = {
         "documents of the dataset are not in the collection": len(corpus - stored),

@@ -301,9 +301,11 @@ def _check_count(device: str, workers: int) -> None:
 def _cores(names: Sequence[str]) -> list[frozenset[int]]:
     """The cores of each worker: equal shares of those that there are, none where that is not known."""
     workers = names.count("cpu")
-    there = cpu_cores()
-    share = len(there) // workers if workers else 0
-    parts = iter(frozenset(there[at * share : (at + 1) * share]) for at in range(workers))
+    cores = cpu_cores()
+    share = len(cores) // workers if workers else 0
+    parts = iter(
+        frozenset(cores[worker * share : (worker + 1) * share]) for worker in range(workers)
+    )
     return [next(parts) if name == "cpu" else frozenset() for name in names]
 
 

@@ -371,8 +371,8 @@ def blocks(text: str) -> Iterator[Span]:
 
 def _sliced(text: str, start: int, stop: int, limit: int, *seams: str) -> Iterator[Span]:
     while stop - start > limit:
-        found = (text.rfind(seam, start + limit // 2, start + limit) for seam in seams)
-        cut = next((at + 1 for at in found if at >= 0), start + limit)
+        ends = (text.rfind(seam, start + limit // 2, start + limit) for seam in seams)
+        cut = next((at + 1 for at in ends if at >= 0), start + limit)
         yield start, cut
         start = cut
     if start < stop:

@@ -237,16 +237,16 @@ def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Enco
     schemas = {file: footer.schema.to_arrow_schema() for file, footer in footers.items()}
     if not any(is_encoded(schema) for schema in schemas.values()):
         return None
-    (one, first), *_ = schemas.items()
+    (sample, first), *_ = schemas.items()
     made = {file: _identity(footer, file.name) for file, footer in footers.items()}
     for file, schema in schemas.items():
-        if not schema.equals(first, check_metadata=False) or made[file] != made[one]:
+        if not schema.equals(first, check_metadata=False) or made[file] != made[sample]:
             raise ConfigError(
-                f"{file.name} and {one.name} differ in their columns or their model; "
+                f"{file.name} and {sample.name} differ in their columns or their model; "
                 "ingest them one by one"
             )
     rows = chain(damaged, _rows(footers))
-    source = from_arrow(first, rows, made_by, one.name, footers[one].metadata or {})
+    source = from_arrow(first, rows, made_by, sample.name, footers[sample].metadata or {})
     if source.restores and len(files) > 1:
         raise ConfigError("these are copies of collections; ingest them one by one")
     root = around([file.root for file in files])

@@ -104,10 +104,10 @@ class Guarded(httpcore.SyncBackend):
             InputError: it stands for one that is not public, or for none.
         """
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise InputError(f"{host}: {error.strerror}") from error
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in infos))
         inside = [each for each in addresses if not is_public(each)]
         if inside and not self._private:
             raise InputError(
@@ -219,8 +219,8 @@ def _is_packed(url: str) -> bool:
 
 
 def _header(answer: httpcore.Response, name: bytes) -> str:
-    found = (value for key, value in answer.headers if key.lower() == name)
-    return next(found, b"").decode("latin-1")
+    values = (value for key, value in answer.headers if key.lower() == name)
+    return next(values, b"").decode("latin-1")
 
 
 def _unpacked(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -88,12 +88,12 @@ class JsonLines:
     def _check(self, kind: str, keys: AbstractSet[str]) -> None:
         """Before a run, not at its first line."""
         path, option = self.path, self._option
-        there = next(each for each in (path, *path.absolute().parents) if each.exists())
-        if not os.access(there, os.W_OK):
-            raise ConfigError(f"{option} {path}: {there} cannot be written")
-        if there != path:
-            if not there.is_dir():
-                raise ConfigError(f"{option} {path}: {there} is no folder")
+        existing = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if not os.access(existing, os.W_OK):
+            raise ConfigError(f"{option} {path}: {existing} cannot be written")
+        if existing != path:
+            if not existing.is_dir():
+                raise ConfigError(f"{option} {path}: {existing} is no folder")
             return
         if not path.is_file():
             raise ConfigError(f"{option} {path} is no regular file")

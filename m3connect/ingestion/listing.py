@@ -143,17 +143,17 @@ def _mapped(file: SourceFile, most: int) -> list[str] | None:
         one = replace(file, path=waiting.pop())
         try:
             with one.open() as stream:
-                found = sitemap(stream)
+                mapped = sitemap(stream)
         except InputError as error:
             raise ConfigError(f"{address(one.filesystem, one.path)}: {error}") from error
-        if found is None:
+        if mapped is None:
             if one.path == file.path:
                 return None
             raise ConfigError(f"{address(one.filesystem, one.path)} is no sitemap")
-        pages += found[0]
-        more = [each for each in found[1] if each not in seen]
+        pages += mapped[0]
+        more = [each for each in mapped[1] if each not in seen]
         _require_few([*pages, *seen, *more], most, file.name)
-        for each in (*found[0], *more):
+        for each in (*mapped[0], *more):
             if not is_web(each):
                 raise ConfigError(f"{file.name} lists what is no address of a web page: {each!r}")
         seen.update(more)

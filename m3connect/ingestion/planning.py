@@ -252,8 +252,8 @@ class _Sample:
         self._offered += 1
         if len(self.texts) < SAMPLE:
             self.texts.append(text)
-        elif (at := self._random.randrange(self._offered)) < SAMPLE:
-            self.texts[at] = text
+        elif (position := self._random.randrange(self._offered)) < SAMPLE:
+            self.texts[position] = text
 
 
 @dataclass(frozen=True, slots=True)

@@ -410,14 +410,16 @@ def _works(
             first = records[0].payloads[0][FIELD]
             mark = Mark(document.hash, len(records), bound, document.source, first.get("encoded"))
             owner = Change(document.id, mark, same=change.same)
-            rows += [(at, owner, record) for at, record in enumerate(records)]
+            rows += [(position, owner, record) for position, record in enumerate(records)]
         rows.sort(key=lambda row: step(row[0]))
-        payloads = [{**record.payloads[0], **owner.mark.at(at)} for at, owner, record in rows]
+        payloads = [
+            {**record.payloads[0], **owner.mark.at(position)} for position, owner, record in rows
+        ]
         batch = RecordBatch.concat([record for _, _, record in rows])
         yield Work(
             RecordBatch(batch.ids, payloads, batch.embeddings),
             [owner for _, owner, _ in rows],
-            [step(at) for at, _, _ in rows],
+            [step(position) for position, _, _ in rows],
             tokens=0,
         )
 

@@ -286,13 +286,13 @@ class BGEM3FlagModel:
             legs,
         )
         with np.errstate(invalid="ignore", divide="ignore"):  # weights such as 0, 0, 1
-            found = pair_scores(queries, passages, (weights[0], weights[1], weights[2]))
+            by_mode = pair_scores(queries, passages, (weights[0], weights[1], weights[2]))
         scores: dict[ScoreName, list[float]] = {
-            "colbert": found["multivector"].tolist(),
-            "sparse": found["sparse"].tolist(),
-            "dense": found["dense"].tolist(),
-            "sparse+dense": found["hybrid"].tolist(),
-            "colbert+sparse+dense": found["all"].tolist(),
+            "colbert": by_mode["multivector"].tolist(),
+            "sparse": by_mode["sparse"].tolist(),
+            "dense": by_mode["dense"].tolist(),
+            "sparse+dense": by_mode["hybrid"].tolist(),
+            "colbert+sparse+dense": by_mode["all"].tolist(),
         }
         return {name: values[0] for name, values in scores.items()} if one else scores
 
@@ -369,8 +369,8 @@ class BGEM3FlagModel:
             InputError: the vocabulary has no such id.
         """
         rows = [lexical_weights] if isinstance(lexical_weights, Mapping) else lexical_weights
-        found = [self._by_token(row) for row in rows]
-        return found[0] if len(found) == 1 else found
+        weights = [self._by_token(row) for row in rows]
+        return weights[0] if len(weights) == 1 else weights
 
     def _by_token(self, weights: Lexical) -> dict[str, float]:
         tokens: dict[str, float] = {}
@@ -399,14 +399,14 @@ class BGEM3FlagModel:
         legs: Sequence[Leg],
     ) -> Output:
         one = isinstance(texts, str)
-        found = self._encode(
+        embeddings = self._encode(
             [texts] if isinstance(texts, str) else texts, kind, batch_size, max_length, legs
         )
-        dense = found.dense
-        lexical = None if found.sparse is None else _lexical(found.sparse)
+        dense = embeddings.dense
+        lexical = None if embeddings.sparse is None else _lexical(embeddings.sparse)
         vectors = None
-        if found.multivector is not None:
-            vectors = [found.multivector[row] for row in range(len(found))]
+        if embeddings.multivector is not None:
+            vectors = [embeddings.multivector[row] for row in range(len(embeddings))]
         return {
             "dense_vecs": dense[0] if one and dense is not None else dense,
             "lexical_weights": lexical[0] if one and lexical is not None else lexical,
@@ -428,16 +428,16 @@ class BGEM3FlagModel:
             max_length=min(max_length, most),
             batch_tokens=min(size * max_length, self.encoder.batch_tokens),
         )
-        found = encoder.encode(texts, kind=kind, legs=legs)
-        if max_length > most and found.truncated.any():
-            row = int(np.argmax(found.truncated))
+        embeddings = encoder.encode(texts, kind=kind, legs=legs)
+        if max_length > most and embeddings.truncated.any():
+            row = int(np.argmax(embeddings.truncated))
             raise InputError(
                 f"{kind} {row} has more than the {most} tokens that {encoder.config.name} takes: "
                 f"pass max_length={most} to cut it, not {max_length}"
             )
         if self.truncate_dim is None:
-            return found
-        return _narrowed(found, self.truncate_dim)
+            return embeddings
+        return _narrowed(embeddings, self.truncate_dim)
 
 
 def _device(devices: str | int | Sequence[str] | Sequence[int] | None) -> str:
@@ -478,15 +478,15 @@ def _lexical(rows: SparseVectors) -> list[defaultdict[str, float]]:
     ]
 
 
-def _narrowed(found: Embeddings, width: int) -> Embeddings:
+def _narrowed(embeddings: Embeddings, width: int) -> Embeddings:
     """The first dimensions of dense and token vectors, of length 1 again."""
-    vectors = found.multivector
+    vectors = embeddings.multivector
     return Embeddings(
-        None if found.dense is None else shortened(found.dense, width),
-        found.sparse,
+        None if embeddings.dense is None else shortened(embeddings.dense, width),
+        embeddings.sparse,
         None
         if vectors is None
         else MultiVectors(vectors.offsets, shortened(vectors.vectors, width)),
-        found.n_tokens,
-        found.truncated,
+        embeddings.n_tokens,
+        embeddings.truncated,
     )

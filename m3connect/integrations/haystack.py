@@ -122,10 +122,10 @@ class M3DocumentStore:
         if not isinstance(documents, list) or not all(isinstance(d, Document) for d in documents):
             raise ValueError("documents is a list of haystack Documents")
         if policy in {DuplicatePolicy.FAIL, DuplicatePolicy.SKIP}:
-            there = self._existing([document.id for document in documents])
-            if there and policy is DuplicatePolicy.FAIL:
-                raise DuplicateDocumentError(f"these ids are stored already: {sorted(there)}")
-            documents = [document for document in documents if document.id not in there]
+            existing = self._existing([document.id for document in documents])
+            if existing and policy is DuplicatePolicy.FAIL:
+                raise DuplicateDocumentError(f"these ids are stored already: {sorted(existing)}")
+            documents = [document for document in documents if document.id not in existing]
         unique = {document.id: document for document in documents}  # the last of equal ids wins
         if not unique:
             return 0

@@ -197,8 +197,8 @@ class _Told:
         self._told = told
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._told[name](found) if name in self._told else found
+        attribute = getattr(self._inner, name)
+        return self._told[name](attribute) if name in self._told else attribute
 
     def __enter__(self) -> Self:
         self._inner.__enter__()

@@ -57,11 +57,11 @@ def marked(row: Sequence[int], leading: int, max_length: int) -> tuple[list[int]
     """
     room = max_length - leading - 1
     text = row[leading:-1][: room - room // (MCLS_EVERY + 1)]
-    found = list(row[:leading])
+    token_ids = list(row[:leading])
     for start in range(0, len(text), MCLS_EVERY):
-        found += [row[0]] * (start > 0)
-        found += text[start : start + MCLS_EVERY]
-    return [*found, row[-1]], len(text) < len(row) - leading - 1
+        token_ids += [row[0]] * (start > 0)
+        token_ids += text[start : start + MCLS_EVERY]
+    return [*token_ids, row[-1]], len(text) < len(row) - leading - 1
 
 
 def marks(length: int, leading: int) -> range:

@@ -78,13 +78,13 @@ def read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
     Raises:
         CheckpointError: it is missing or broken, or holds numbers that numpy does not know.
     """
-    found = places(file)
-    if unknown := {place.kind for place in found.values()} - _TYPES.keys():
+    stored = places(file)
+    if unknown := {place.kind for place in stored.values()} - _TYPES.keys():
         raise CheckpointError(f"{file} holds {', '.join(sorted(unknown))}, which numpy cannot read")
     content = np.memmap(file, np.uint8, mode="c")
     return {
         name: np.frombuffer(
             content[place.offset : place.offset + place.length], _TYPES[place.kind]
         ).reshape(place.shape)
-        for name, place in found.items()
+        for name, place in stored.items()
     }

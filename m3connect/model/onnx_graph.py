@@ -235,7 +235,7 @@ class _Builder:
 
         info = self.helper.make_tensor_value_info
         floats = self.helper.make_tensor_type_proto(TensorProto.FLOAT, None)
-        found = self.helper.make_sequence_type_proto(floats)
+        sequence = self.helper.make_sequence_type_proto(floats)
         number, more, before = (f"{name}.{each}" for each in ("number", "more", "before"))
         with self.inside(f"{name}.run") as nodes:
             run = self.node("Unsqueeze", number, self.ints([0]))
@@ -249,9 +249,9 @@ class _Builder:
             [
                 info(number, TensorProto.INT64, []),
                 info(more, TensorProto.BOOL, []),
-                self.helper.make_value_info(before, found),
+                self.helper.make_value_info(before, sequence),
             ],
-            [info(still, TensorProto.BOOL, []), self.helper.make_value_info(after, found)],
+            [info(still, TensorProto.BOOL, []), self.helper.make_value_info(after, sequence)],
         )
         with self.inside(name) as nodes:
             runs = self.node("Squeeze", self.node("Shape", self.runs[0]))

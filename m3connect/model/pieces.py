@@ -166,12 +166,12 @@ class PieceTokenizer:
             for part in parts:
                 needed.update(dict.fromkeys(self._within(part)))
         places = list(needed)
-        vocabulary = [(self._piece(at).decode(), float(self._scores[at])) for at in places]
+        vocabulary = [(self._piece(place).decode(), float(self._scores[place])) for place in places]
         tokenizer = Tokenizer.from_str(self._frame)
         tokenizer.model = models.Unigram(vocabulary, self._unknown, False)
         ids = self._ids[places].tolist()
         return [
-            _Quick([ids[at] for at in encoding.ids])
+            _Quick([ids[place] for place in encoding.ids])
             for encoding in tokenizer.encode_batch_fast(list(texts))
         ]
 
@@ -220,8 +220,8 @@ def _fill(path: Path, folder: Path) -> None:
     lowest = int(places[scores.argmin()])
     always = dict.fromkeys([*places[:count].tolist(), lowest])
     tensors: dict[str, NDArray[Any]] = {
-        "blob": _bytes(b"".join(pieces[at] for at in order)),
-        "ends": np.cumsum([0, *(len(pieces[at]) for at in order)], dtype=np.int64),
+        "blob": _bytes(b"".join(pieces[number] for number in order)),
+        "ends": np.cumsum([0, *(len(pieces[number]) for number in order)], dtype=np.int64),
         "ids": np.array(order, np.int32),
         "places": places,
         "scores": scores[order],

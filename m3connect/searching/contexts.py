@@ -121,20 +121,20 @@ def diverse(
     if batch.embeddings.dense is None:
         raise InputError(f"{connector.collection!r} stores no dense vectors to tell hits apart")
     row_of = {id_: row for row, id_ in enumerate(batch.ids)}
-    there = [hit for hit in hits if hit.id in row_of]
-    if not there:
+    listed = [hit for hit in hits if hit.id in row_of]
+    if not listed:
         return []
-    vectors = batch.embeddings.dense[[row_of[hit.id] for hit in there]]
-    scores = np.array([hit.score for hit in there])
+    vectors = batch.embeddings.dense[[row_of[hit.id] for hit in listed]]
+    scores = np.array([hit.score for hit in listed])
     relevance = (scores - scores.min()) / max(float(np.ptp(scores)), 1e-12)
-    nearest = np.zeros(len(there))  # to what is taken; nothing is yet
+    nearest = np.zeros(len(listed))  # to what is taken; nothing is yet
     taken: list[int] = []
-    while len(taken) < min(limit, len(there)):
+    while len(taken) < min(limit, len(listed)):
         gain = (1 - diversity) * relevance - diversity * nearest
         gain[taken] = -np.inf
         taken.append(int(gain.argmax()))
         nearest = np.maximum(nearest, vectors @ vectors[taken[-1]])
-    return ranked(there[row] for row in taken)
+    return ranked(listed[row] for row in taken)
 
 
 def contexts(

@@ -166,8 +166,8 @@ class _Guard:
         passed, request.state.scope = self._service.access.scope(
             request.headers.get("authorization")
         )
-        got = request.url.path if request.method in {"GET", "HEAD"} else None
-        if not passed and got not in _OPEN:
+        path = request.url.path if request.method in {"GET", "HEAD"} else None
+        if not passed and path not in _OPEN:
             return 401, "a key is needed: Authorization: Bearer KEY"
         size = request.headers.get("content-length", "")
         limit = self._service.limits.body_bytes

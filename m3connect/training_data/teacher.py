@@ -94,11 +94,11 @@ def own_score(encoder: Encoder, weights: Sequence[float]) -> Teacher:
         queries = list(dict.fromkeys(query for query, _ in pairs))
         passages = list(dict.fromkeys(passage for _, passage in pairs))
         asked = encoder.encode(queries, kind="query", legs=tuple(by_leg))
-        told = encoder.encode(passages, legs=tuple(by_leg))
+        embeddings = encoder.encode(passages, legs=tuple(by_leg))
         searched = {query: vectors(asked[row]) for row, query in enumerate(queries)}
         places = {passage: row for row, passage in enumerate(passages)}
         return [
-            combined(searched[query], [passage], told[places[passage]], by_leg)[passage]
+            combined(searched[query], [passage], embeddings[places[passage]], by_leg)[passage]
             for query, passage in pairs
         ]
 

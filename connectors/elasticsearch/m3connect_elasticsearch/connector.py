@@ -242,8 +242,8 @@ class ElasticsearchConnector:
         routes = {id_: mapping.route(tenant) for id_, tenant in whose.items()}
         for start in range(0, len(ids), _KEYS_PER_REQUEST):
             body = mapping.named(ids[start : start + _KEYS_PER_REQUEST])
-            found = self._index.search("upsert", body | mapping.small("id", mapping.TENANT))
-            hits = found["hits"]["hits"]
+            answer = self._index.search("upsert", body | mapping.small("id", mapping.TENANT))
+            hits = answer["hits"]["hits"]
             held = {mapping.id_of(hit): hit["fields"][mapping.TENANT][0] for hit in hits}
             check_unmoved(routes, held)
 
@@ -274,8 +274,8 @@ class ElasticsearchConnector:
         """What bulk deletes by; where records are routed, those that exist, with their routes."""
         if schema.tenant_field is None:
             return [{"_id": mapping.key(id_)} for id_ in ids]
-        found = self._index.search("delete", mapping.named(ids) | {"_source": False})
-        return [_place(hit) for hit in found["hits"]["hits"]]
+        answer = self._index.search("delete", mapping.named(ids) | {"_source": False})
+        return [_place(hit) for hit in answer["hits"]["hits"]]
 
     def _delete(self, keys: Sequence[Body]) -> int:
         lines = [{"delete": key} for key in keys]

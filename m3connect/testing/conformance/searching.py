@@ -319,8 +319,8 @@ class SearchTests:
             query = Query(multivector=tokens.astype(dtype), limit=40)
             truth = {hit.id: hit.score for hit in memory.search([query])[0]}
             (hits,) = planner.run(connector, [query])
-            got = {hit.id: hit.score for hit in hits}
-            assert got == pytest.approx(truth, abs=5e-3)  # 2**-11 times the norms, 4 at most
+            scores = {hit.id: hit.score for hit in hits}
+            assert scores == pytest.approx(truth, abs=5e-3)  # 2**-11 times the norms, 4 at most
 
 
 def _by_hand() -> tuple[CollectionSchema, RecordBatch, Query]:

@@ -204,8 +204,8 @@ class Store:
         size = _KEYS if list(fields) == ["id"] else ROWS
         return [
             row
-            for some in _cut(keys, size)
-            for row in self._query(operation, self.records, one_of("id", some), fields)
+            for part in _cut(keys, size)
+            for row in self._query(operation, self.records, one_of("id", part), fields)
         ]
 
     def texts(self, operation: str, rows: Sequence[Row], names: Sequence[str]) -> dict[str, str]:
@@ -217,8 +217,8 @@ class Store:
         ids = list(dict.fromkeys(id_ for row in rows for id_ in part_ids(row, names)))
         parts = {
             row["id"]: row["text"]
-            for some in _cut(ids, _PARTS)
-            for row in self._query(operation, self.parts, one_of("id", some), ["text"])
+            for part in _cut(ids, _PARTS)
+            for row in self._query(operation, self.parts, one_of("id", part), ["text"])
         }
         if len(parts) < len(ids):
             raise TransientError(
@@ -284,10 +284,10 @@ class Store:
     def remove(self, keys: Sequence[str]) -> int:
         """Delete records by primary key; returns how many there were."""
         removed = 0
-        for some in _cut(keys, _KEYS):
-            removed += len(self.rows("delete", some, ["id"]))
-            self._delete("delete", self.records, one_of("id", some))
-            self._delete("delete", self.parts, one_of("record", some))
+        for part in _cut(keys, _KEYS):
+            removed += len(self.rows("delete", part, ["id"]))
+            self._delete("delete", self.records, one_of("id", part))
+            self._delete("delete", self.parts, one_of("record", part))
         return removed
 
     def _upsert(self, operation: str, name: str, rows: Sequence[Row]) -> None:
