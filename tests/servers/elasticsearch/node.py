@@ -88,29 +88,19 @@ class Node:
             time.sleep(0.05)
         self._settings["http.port"] = written.read_text()
 
-    def stop(self) -> None:
-        """End it in good order; its data stays until :meth:`close`."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            self._await_end()
-
     def kill(self) -> None:
         """End it at once, as a crash would."""
-        if self._process is not None:
-            self._process.kill()
-            self._await_end()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(timeout=_PATIENCE)
+            if process.stdin is not None:
+                process.stdin.close()
 
     def close(self) -> None:
         """End it and delete its data."""
         self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
-
-    def _await_end(self) -> None:
-        assert self._process is not None
-        self._process.wait(timeout=_PATIENCE)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process = None
 
     def _tail(self) -> str:
         return (self._home / "log").read_text(errors="replace")[-2000:]
