@@ -9,6 +9,7 @@ CONNECTORS := -e connectors/qdrant -e connectors/milvus -e connectors/elasticsea
 MODEL := -e models/m3-mini
 # A worker takes whole files. (xdist 3.8's groups do nothing under pytest 9.2.)
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+DIST ?= dist
 PYPROJECTS := pyproject.toml $(wildcard connectors/*/pyproject.toml) models/m3-mini/pyproject.toml
 
 .PHONY: demo app setup test test-fast check format wheels services services-down coverage clean help
@@ -45,7 +46,7 @@ format: setup ## format the code
 	$(BIN)/ruff check --fix .
 
 wheels: setup ## all five distributions as wheels, in dist/
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist . $(patsubst %/pyproject.toml,./%,$(filter-out pyproject.toml,$(PYPROJECTS)))
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(DIST) . $(patsubst %/pyproject.toml,./%,$(filter-out pyproject.toml,$(PYPROJECTS)))
 
 services: ## start the databases in containers, on the loopback address
 	docker compose up --detach --wait

@@ -172,7 +172,7 @@ def evaluate(
             )
             if live:
                 with where.open() as connector:
-                    there = databases.evaluate(
+                    live_result = databases.evaluate(
                         each,
                         encoder,
                         connector,
@@ -186,7 +186,7 @@ def evaluate(
                         progress=progress,
                         record=record,
                     )
-                result = replace(there, rows=(*there.rows, *result.rows))
+                result = replace(live_result, rows=(*live_result.rows, *result.rows))
         results.append(result)
     if output is not None:
         files.write(results, output)
