@@ -151,6 +151,11 @@ def located(root: str, name: str, web: Web) -> SourceFile:
 
 
 def file_system(path: str, web: Web) -> tuple[Any, str]:
+    """The file system that a path lies in, and the path there.
+
+    Raises:
+        ConfigError: it is of a protocol that is not read.
+    """
     if is_web(path) and "::" not in path:
         return web, path
     protocol = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::|:(?=,))|data:", path)
