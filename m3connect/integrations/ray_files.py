@@ -7,11 +7,15 @@ died is repeated: what it had written is then unchanged.
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 try:
     import ray
@@ -32,9 +36,11 @@ from m3connect.ingestion.pipeline import ingest_part
 from m3connect.ingestion.report import Part
 from m3connect.ingestion.selection import Remarks
 from m3connect.integrations.arrow import load_encoder
+from m3connect.model.hub import bundled
 from m3connect.types import Leg
 
 ATTEMPTS = 3
+ANSWER_SECONDS = 5.0
 PAGES = 32  # files of a document each that make one task; a file of records is one by itself
 
 
@@ -97,7 +103,7 @@ def spread(
         address: of the cluster; None for one on this machine, or that RAY_ADDRESS names.
 
     Raises:
-        ConfigError: the database or the source is of this process alone.
+        ConfigError: the database or the source is of this process alone, or no cluster answers.
         PermanentError: a worker died at the same files each time; names them.
         M3ConnectError: what a worker raised.
     """
@@ -112,7 +118,16 @@ def spread(
                 "server (--url)"
             )
         name = connector.name
+    if not ray.is_initialized():
+        _require_answer(address)
+    work = replace(work, model=_everywhere(work.model))
     return replace(opened, parts=_parts(files, work, remarks, address, name))
+
+
+def _everywhere(model: str) -> str:
+    """A folder's whole path: a cluster's workers were started in another one."""
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if model not in bundled() and folder.is_dir() else model
 
 
 def _parts(
@@ -141,11 +156,36 @@ def _cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(address, include_dashboard=False, logging_level="WARNING")
+    try:
+        ray.init(address, include_dashboard=False, logging_level="WARNING")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        # Such as another version of Ray or of Python there, or a missing token: the cause says it.
+        why = str(error.__cause__ or error).strip().rpartition("\n")[2]
+        raise ConfigError(f"{_called(address)} cannot be joined: {why}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str | None) -> None:
+    """Something listens there: where nothing does, Ray waits for minutes, or ends the process."""
+    if address in {None, "auto"}:
+        address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        if place.hostname is None or place.port is None:  # auto, local
+            return
+        socket.create_connection((place.hostname, place.port), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{_called(address)} does not answer: {error}. ray start --head prints the address of a "
+            "cluster (host:6379); from outside of it, it is ray://host:10001"
+        ) from error
+
+
+def _called(address: str | None) -> str:
+    return f"the Ray cluster at {address}" if address else "Ray"
 
 
 def groups(files: Sequence[SourceFile]) -> list[list[SourceFile]]:

@@ -6,6 +6,7 @@ import pickle
 import random
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 
@@ -213,6 +214,47 @@ def test_the_command_names_the_files_at_which_workers_die(ray, server, command):
     assert code == 1
     assert "shared ingest: a worker died 3 times at b.jsonl; Ray's log says how" in err
     assert server.failed == 3
+
+
+@pytest.fixture
+def elsewhere(tmp_path, corpus, server):
+    """The command in a process and a folder of its own: exit code, report, what is said to people."""
+
+    def run(address):
+        folder = tmp_path / "elsewhere"
+        folder.mkdir(exist_ok=True)
+        target = ["--target", "shared", "--url", server.url, "--collection", "docs"]
+        spread = ["--engine", "ray", "--ray-address", address]
+        command = [sys.executable, "-m", "m3connect", "ingest", "../corpus", *target, *spread]
+        done = subprocess.run(
+            [*command, "--json"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_the_command_joins_a_cluster_by_its_address(ray, elsewhere):
+    """Which was started in another folder, so that no path may be relative there."""
+    from ray import get_runtime_context
+
+    code, out, err = elsewhere(get_runtime_context().gcs_address)
+    assert code == 4, err
+    assert (json.loads(out)["written"], json.loads(out)["failed"]) == (22, 2)
+
+
+def test_an_address_that_nobody_answers_is_told_at_once(elsewhere, server):
+    """Ray alone would wait for minutes, and then end the process."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    code, out, err = elsewhere(address)
+    assert (code, server.collection.collections()) == (2, [])
+    assert f"the Ray cluster at {address} does not answer: " in err + out
 
 
 @pytest.mark.parametrize(
