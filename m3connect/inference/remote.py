@@ -9,16 +9,17 @@ there, and is noticed when it was restarted with another model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from tokenizers import Tokenizer
 
 from m3connect.connecting import retry
 from m3connect.contract import Kind, ModelInfo
-from m3connect.errors import ConfigError, InputError
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.inference import m3_service
 from m3connect.inference.checks import check_asked
 from m3connect.inference.m3_service import M3Service
@@ -63,6 +64,8 @@ class Served(Protocol):
 class RemoteEncoder:
     """Satisfies :class:`m3connect.contract.Encoder`; made by :meth:`M3Encoder.load` of a URL.
 
+    It can be pickled, by address: the key is the environment's where it is unpickled.
+
     Args:
         url: of the service. Of text-embeddings-inference it may end in ``?legs=`` with the
             representations to make, and ``tokenizer=`` with a folder or hub name of its tokenizer.
@@ -88,6 +91,9 @@ class RemoteEncoder:
         client: httpx.Client | None = None,
         compression: Compression | None = None,
     ) -> None:
+        self._again = partial(
+            RemoteEncoder, url, timeout=timeout, policy=policy, compression=compression
+        )
         parts = urlsplit(url)
         wire = Wire(
             urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")),
@@ -130,6 +136,9 @@ class RemoteEncoder:
             ConfigError: it cannot be had.
         """
         return self._served.tokenizer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _same_again, (self._again, self.info)
 
     def __repr__(self) -> str:
         return f"RemoteEncoder({self.info.name!r} at {self.url})"
@@ -218,3 +227,14 @@ def _found(wire: Wire, options: dict[str, str]) -> Served:
             f"{wire.url} is an {m3_service.WHAT}: its address takes no {', '.join(sorted(options))}"
         )
     return served
+
+
+def _same_again(again: Callable[[], RemoteEncoder], info: ModelInfo) -> RemoteEncoder:
+    """What was pickled."""
+    encoder = again()
+    if encoder.info != info:
+        raise FingerprintMismatch(
+            f"the service at {encoder.url} now runs another model than {info.name!r}: load the "
+            "encoder again, and use a collection of that model"
+        )
+    return encoder

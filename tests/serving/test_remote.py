@@ -1,5 +1,7 @@
 """An encoder at a URL equals the one that the service runs."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -137,6 +139,27 @@ def test_another_model_is_noticed(remote, wire, service_client):
         RemoteEncoder(
             "http://service?legs=dense", client=httpx.Client(transport=wire, base_url="http://x")
         )
+
+
+def test_it_is_pickled_by_its_address(remote, wire, monkeypatch):
+    """Without its key; where another model runs meanwhile, that is noticed."""
+    asked = []
+
+    def client(url, api_key, timeout):
+        asked.append((url, api_key, timeout))
+        return httpx.Client(transport=wire, base_url=url)
+
+    monkeypatch.setattr("m3connect.inference.wire._client", client)
+    stored = pickle.dumps(RemoteEncoder("http://service", api_key="secret", timeout=5))
+    assert b"secret" not in stored
+    again = pickle.loads(stored)
+    assert again.encode(["x"]) == remote.encode(["x"])
+    assert asked == [("http://service", "secret", 5), ("http://service", None, 5)]
+    smaller = RemoteEncoder("http://service", compression=Compression(sparse_top=2))
+    assert pickle.loads(pickle.dumps(smaller)).info == smaller.info
+    wire.hidden = "/v1/m3/"
+    with pytest.raises(FingerprintMismatch, match="another model"):
+        pickle.loads(stored)
 
 
 def test_what_it_refuses_is_named(remote, local):
