@@ -44,12 +44,15 @@ def read_once() -> Iterator[None]:
     from tokenizers import Tokenizer
 
     from m3connect.connecting import registry
+    from m3connect.inference import m3_service
     from m3connect.model import checkpoint, hub
 
     once = SimpleNamespace(from_buffer=cache(Tokenizer.from_buffer))
+    served = SimpleNamespace(from_str=cache(Tokenizer.from_str))
     installed = cache(entry_points)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "Tokenizer", once)
+        patch.setattr(m3_service, "Tokenizer", served)
         patch.setattr(registry, "entry_points", installed)
         patch.setattr(hub, "entry_points", installed)
         yield

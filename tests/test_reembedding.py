@@ -373,7 +373,10 @@ class Mortal(MemoryConnector):
         super().switch(collection)
 
 
-@pytest.mark.parametrize("calls", range(13))
+@pytest.mark.parametrize(
+    "calls",
+    [0, 4, 8, 12, *(pytest.param(n, marks=pytest.mark.slow) for n in range(13) if n % 4)],
+)
 def test_a_kill_in_any_call_is_completed_by_the_next_run(calls, monkeypatch):
     """The name stands for all of the old or all of the new, at every point; and in the end for the new."""
     monkeypatch.setattr(passages, "GROUP_PASSAGES", 3)

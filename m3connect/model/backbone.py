@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -68,6 +69,18 @@ def _of_padded(mask: Tensor | None) -> Attention:
     return attend
 
 
+def _embedding(count: int, width: int) -> nn.Embedding:
+    """A table of vectors; on ``meta``, where a checkpoint follows, without values to begin with.
+
+    To draw these there loads torch's compiler, which takes two seconds.
+    """
+    weight = torch.empty(count, width)
+    if not weight.is_meta:
+        return nn.Embedding(count, width)
+    table: nn.Embedding = nn.Embedding.from_pretrained(weight, freeze=False)  # type: ignore[no-untyped-call]
+    return table
+
+
 class InputEmbeddings(nn.Module):
     """Word + position + token type, normalised. All tokens are of type 0."""
 
@@ -75,9 +88,9 @@ class InputEmbeddings(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.first_position = config.first_position
-        self.word_embeddings = nn.Embedding(config.vocab_size, width)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.word_embeddings = _embedding(config.vocab_size, width)
+        self.position_embeddings = _embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = _embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 

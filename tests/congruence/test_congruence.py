@@ -43,6 +43,7 @@ def names() -> Iterator[str]:
     return (f"congruence-{i}" for i in count())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_memory(seed: int) -> None:
     """The in-memory connector agrees with itself: the operations are sound."""

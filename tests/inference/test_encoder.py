@@ -353,6 +353,18 @@ def test_encoding_on_onnx_imports_no_torch(tiny_m3):
 
 
 @pytest.mark.slow
+def test_encoding_on_torch_does_not_load_its_compiler(golden):
+    """It takes seconds, and nothing is compiled."""
+    code = (
+        "import sys; from m3connect.inference import M3Encoder; "
+        f"M3Encoder.load({str(golden / 'pickle')!r}, backend='torch').encode(['x', 'y z']); "
+        "print({'torch._dynamo', 'torch._inductor'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
 def test_without_torch_the_message_has_the_pip_line(golden):
     """A checkpoint that needs torch says so where it is missing."""
     code = (

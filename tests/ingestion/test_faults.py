@@ -120,7 +120,10 @@ FIRST, KILLED, NEXT = (0, (5, 2, 3)), (1, (2, 6, 3)), (2, (3, 1, 3))
 
 
 @pytest.mark.parametrize("last", [FIRST, KILLED, NEXT], ids=["reverted", "repeated", "changed"])
-@pytest.mark.parametrize("calls", range(14))
+@pytest.mark.parametrize(
+    "calls",
+    [*range(0, 14, 3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(14) if n % 3)],
+)
 def test_a_kill_in_any_call_is_made_good_by_any_next_version(calls, last):
     """The old version again, the same one, or another one: the result is that one, whole."""
     for seed in range(3):

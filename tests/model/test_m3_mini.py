@@ -128,6 +128,7 @@ def test_lexical_weights_find_an_identifier_in_any_case(encoder):
     assert scores["sparse"][1] < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["hybrid", "all"])
 def test_the_answer_below_a_heading_is_found_by_the_heading(encoder, mode):
     """Of a manual whose sections are alike but for the heading above theirs, and longer than a passage.

@@ -60,14 +60,24 @@ def wire(service_client):
     return OverTheWire(service_client)
 
 
-@pytest.fixture
-def remote(wire):
-    """The encoder at a URL."""
+def encoder_over(wire):
     return RemoteEncoder(
         "http://service",
         client=httpx.Client(transport=wire, base_url="http://service"),
         policy=RetryPolicy(attempts=3, initial=0),
     )
+
+
+@pytest.fixture
+def remote(wire):
+    """The encoder at a URL."""
+    return encoder_over(wire)
+
+
+@pytest.fixture(scope="module")
+def known(service_client):
+    """One for several tests: it fetches its tokenizer, which takes a second, once."""
+    return encoder_over(OverTheWire(service_client))
 
 
 def test_what_a_service_gives_may_be_compressed_here(local, remote, wire):
@@ -87,27 +97,27 @@ def test_what_a_service_gives_may_be_compressed_here(local, remote, wire):
             RemoteEncoder("http://service", client=client, compression=kept)
 
 
-def test_it_is_the_same_encoder(local, remote):
+def test_it_is_the_same_encoder(local, known):
     """Embeddings, identity, terms, tokens and scores are the local ones, exactly."""
     texts = ["How do I rotate keys?", "", "Wie entpacke ich ein Archiv?"]
     for kind in ("query", "passage"):
-        assert remote.encode(texts, kind=kind) == local.encode(texts, kind=kind)
-    assert remote.info == local.info
-    assert remote.tokens("rotate keys") == local.tokens("rotate keys")
-    assert remote.term(500) == local.term(500)
-    assert len(remote.encode([])) == 0
+        assert known.encode(texts, kind=kind) == local.encode(texts, kind=kind)
+    assert known.info == local.info
+    assert known.tokens("rotate keys") == local.tokens("rotate keys")
+    assert known.term(500) == local.term(500)
+    assert len(known.encode([])) == 0
     pairs = [("keys", "How to rotate keys"), ("keys", "A zebra")]
     scores = local.compute_score(pairs)
-    for name, given in remote.compute_score(pairs).items():
+    for name, given in known.compute_score(pairs).items():
         np.testing.assert_array_equal(given, scores[name])
-    assert "service" in repr(remote)
+    assert "service" in repr(known)
 
 
-def test_a_collection_of_one_is_searched_with_the_other(local, remote):
+def test_a_collection_of_one_is_searched_with_the_other(local, known):
     """Ingested over the wire, searched locally, with the same chunker and fingerprint."""
     collection = MemoryConnector(collection="notes")
     document = Document("keys", "Keys are rotated every ninety days in the console.")
-    ingest([document], remote, collection)
+    ingest([document], known, collection)
     assert ingest([document], local, collection).unchanged == 1
     assert search(collection, local, "rotate keys")[0].payload["document_id"] == "keys"
 

@@ -78,6 +78,7 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(recipe, plain, little_room)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_for_bit(recipe, tmp_path):
     """A run that stopped and was resumed ends with the weights of one that was not."""
     dropout = "model.dropout=0.2"
@@ -129,7 +130,11 @@ def test_a_run_goes_on_from_its_own_model_only(recipe, checkpoint):
 
 
 @pytest.mark.parametrize(
-    "settings", [["run.gradient_cache=false"], ["run.gradient_checkpointing=true"]]
+    "settings",
+    [
+        ["run.gradient_cache=false"],
+        pytest.param(["run.gradient_checkpointing=true"], marks=pytest.mark.slow),
+    ],
 )
 def test_memory_savers_change_no_step(recipe, plain, tmp_path, settings):
     """Without the cache, or with layers computed again, every step has the same loss and gradient."""
@@ -160,13 +165,19 @@ def test_no_steps_start_the_heads_alone(recipe, checkpoint):
 @pytest.mark.parametrize(
     ("settings", "still"),
     [
-        (["model.frozen='embeddings'"], ("embeddings.",)),
-        (["model.frozen='encoder'"], ("embeddings.", "encoder.")),
+        pytest.param(["model.frozen='embeddings'"], ("embeddings.",), marks=pytest.mark.slow),
+        pytest.param(
+            ["model.frozen='encoder'"], ("embeddings.", "encoder."), marks=pytest.mark.slow
+        ),
         (
             ["model.frozen='embeddings'", "model.frozen_layers=1"],
             ("embeddings.", "encoder.layer.0"),
         ),
-        (["objective.legs=['dense']"], ("sparse_linear", "colbert_linear")),
+        pytest.param(
+            ["objective.legs=['dense']"],
+            ("sparse_linear", "colbert_linear"),
+            marks=pytest.mark.slow,
+        ),
         (
             ["objective.legs=['sparse']", "model.frozen='encoder'"],
             ("embeddings.", "encoder.", "colbert_linear"),
@@ -285,6 +296,7 @@ def test_a_dying_sparse_head_is_reported(recipe, checkpoint, caplog):
     assert "sparse head is dying" in caplog.text
 
 
+@pytest.mark.slow
 def test_matryoshka_trains_narrow_dense_vectors(recipe, tmp_path):
     """The loss of the first values alone is there and falls."""
     train(recipe("objective.matryoshka=[4, 8]", "optimizer.epochs=3"))

@@ -17,6 +17,8 @@ from m3connect.training.lora import add_adapters
 from m3connect.training.recipe import LoraTable
 from m3connect.training.trainable import Trainable, save_trainable
 
+pytestmark = pytest.mark.slow  # peft takes seconds to import
+
 SETTINGS = (
     "model.dropout=0.1",
     "lora={rank=2, alpha=8, dropout=0.1}",

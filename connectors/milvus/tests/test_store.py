@@ -152,6 +152,7 @@ def part_owner(connector):
     return [row["id"] for row in store._query("test", store.records, 'id != ""', ["id"])]
 
 
+@pytest.mark.slow
 def test_many_parts_and_rows_go_in_requests_of_bounded_size(lite, monkeypatch):
     """However large a record is, no request to the parts is larger than 16 MiB."""
     sizes = []

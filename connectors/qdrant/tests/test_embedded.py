@@ -314,6 +314,7 @@ def test_a_collection_in_a_folder_needs_no_client(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_log_does_not_keep_all_that_was_ever_written(tmp_path: Path) -> None:
     """What it held is in the segments before its files go, and comes back after the process ended."""
     long = "x" * 3_900_000

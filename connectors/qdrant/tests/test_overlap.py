@@ -8,7 +8,8 @@ from m3connect_qdrant import connect
 from tests.ingestion.overlap import check_some_orders
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_some_orders_of_two_runs_are_repaired_by_the_next(rest_url: str, seed: int) -> None:
     """Whatever the order of their writes, and wherever they died; the server is a stand-in."""
     check_some_orders(

@@ -22,7 +22,7 @@ FIELDS = replace(
 )
 
 
-@pytest.fixture(params=["rest", "by_grpc"])
+@pytest.fixture(params=["rest", pytest.param("by_grpc", marks=pytest.mark.slow)])
 def server(request: pytest.FixtureRequest) -> QdrantConnector:
     """A connector by each protocol."""
     connector: QdrantConnector = request.getfixturevalue(request.param)
