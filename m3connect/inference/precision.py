@@ -138,7 +138,9 @@ def on_onnx(
     if not has_int8:
         return Choice("float32", "the checkpoint has no graph.int8.onnx")
     if scheme not in measured:
-        return Choice("float32", f"the cost of {scheme} was not measured for this checkpoint")
+        return Choice(
+            "float32", f"this checkpoint does not list {scheme}, whose cost is unknown or too high"
+        )
     dots = next((flag for flag in (*INT8_DOTS, "avx2") if flag in flags), None)
     if dots is None:
         return Choice("float32", "the CPU shows no instructions for int8")
@@ -172,5 +174,7 @@ def on_torch(
     if dots is None:
         return Choice("float32", "the CPU shows no instructions for bfloat16")
     if "bfloat16" not in measured:
-        return Choice("float32", "the cost of bfloat16 was not measured for this checkpoint")
+        return Choice(
+            "float32", "this checkpoint does not list bfloat16, whose cost is unknown or too high"
+        )
     return Choice("bfloat16", f"the CPU has {dots}")
