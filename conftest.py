@@ -15,6 +15,9 @@ from hypothesis import settings
 # wants more takes a multiple: ``settings(max_examples=4 * settings().max_examples)``.
 settings.register_profile("full", derandomize=True, deadline=None)
 settings.register_profile("fast", settings.get_profile("full"), max_examples=15)
+# Others, by number: pytest --hypothesis-profile=seeded --hypothesis-seed=7. Of the two above the
+# examples are the same whatever the seed.
+settings.register_profile("seeded", settings.get_profile("full"), derandomize=False, database=None)
 settings.load_profile("full")
 
 # Tests are small and run side by side: more threads would wait for each other. Read by torch.

@@ -8,9 +8,11 @@ import io
 import json
 import re
 import zipfile
+from email.message import EmailMessage
 from functools import cache
 from typing import Any
 
+from m3connect.conversion.encodings import codec_of, decode
 from m3connect.conversion.html import html_to_markdown
 from m3connect.errors import InputError
 
@@ -70,7 +72,15 @@ def _is_notebook(content: bytes) -> bool:
         notebook = json.loads(content)
     except (ValueError, RecursionError):
         return False
-    return isinstance(notebook, dict) and isinstance(notebook.get("cells"), list)
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    return isinstance(cells, list) and all(map(_is_cell, cells))
+
+
+def _is_cell(cell: object) -> bool:
+    """Where one is not, markitdown would take the file for plain text, and give the JSON."""
+    source = cell.get("source") if isinstance(cell, dict) else None
+    lines = source if isinstance(source, list) else [source]
+    return all(isinstance(line, str) for line in lines)
 
 
 def check_archive(content: bytes, limit: int, suffix: str) -> None:
@@ -144,15 +154,32 @@ def xml_to_text(content: bytes) -> tuple[str, str | None]:
     return "\n".join(filter(None, (text.strip() for text in root.itertext()))), None
 
 
+def _declared(part: EmailMessage) -> str | None:
+    """The encoding that a part of a message declares; ASCII, or a name nobody knows, leaves it to be told."""
+    charset = part.get_content_charset() or ""
+    try:
+        return None if charset in {"", "us-ascii", "ascii"} else codec_of(charset)
+    except InputError:
+        return None
+
+
 def mail_to_text(content: bytes) -> tuple[str, str | None, dict[str, Any]]:
-    """A message's body and subject, and as metadata who wrote when to whom, and what is attached."""
+    """A message's body and subject, and as metadata who wrote when to whom, and what is attached.
+
+    Raises:
+        InputError: the body is not in the encoding that it declares.
+    """
     message = email.message_from_bytes(content, policy=email.policy.default)
     body = message.get_body(("plain", "html"))
     text = ""
     if body is not None:
-        text = body.get_content()
+        data = bytes(body.get_payload(decode=True))
+        # Of what is stated nowhere a NUL tells no UTF-16 here, which a mail has to state.
+        encoding = _declared(body) or ("utf-8" if b"\0" in data else None)
         if body.get_content_subtype() == "html":
-            text, _ = html_to_markdown(text.encode(), "utf-8")
+            text, _ = html_to_markdown(data, encoding)
+        else:
+            text, _ = decode(data, encoding)
     attached = [attachment.get_filename() or "unnamed" for attachment in message.iter_attachments()]
     date = message["date"]
     metadata = {

@@ -607,7 +607,31 @@ def test_a_converted_text_without_meaning_is_a_failure(tmp_path):
     """NUL characters are never stored, wherever a converter lets them through."""
     (tmp_path / "a.eml").write_bytes(b"Subject: x\n\na\0b\n")
     (failure,) = read([tmp_path])
-    assert failure.reason == "the text holds NUL characters"
+    assert "holds NUL characters" in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding"),
+    [("gb2312", "gb18030"), ("nonsense", "gb18030"), ("us-ascii", "utf-8"), (None, "cp1252")],
+)
+@pytest.mark.parametrize("subtype", ["plain", "html"])
+def test_mail_is_read_in_the_encoding_it_has(tmp_path, charset, encoding, subtype):
+    """As browsers read what is declared; what is not, is unknown or cannot be, is told by the bytes."""
+    text = (
+        "Grüße aus Köln, schöne Grüße" if encoding == "cp1252" else "他說朱鎔基和喆寫了這一封信" * 3
+    )
+    declared = f"; charset={charset}" if charset else ""
+    head = f"Content-Type: text/{subtype}{declared}\nContent-Transfer-Encoding: 8bit\n\n"
+    (tmp_path / "a.eml").write_bytes(head.encode() + text.encode(encoding))
+    (mail,) = read([tmp_path])
+    assert mail.text.strip() == text
+
+
+def test_mail_that_is_not_in_its_encoding_fails(tmp_path):
+    """Where the standard library would put replacement characters, and say nothing."""
+    (tmp_path / "a.eml").write_bytes(b"Content-Type: text/plain; charset=utf-8\n\ncaf\xe9 \xff\n")
+    (failure,) = read([tmp_path])
+    assert "not UTF-8: byte 0xe9" in failure.reason
 
 
 def test_lines_of_texts_are_read_in_their_encoding(tmp_path):

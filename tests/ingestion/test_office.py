@@ -64,15 +64,17 @@ def test_what_is_not_what_its_name_says_is_a_failure(tmp_path):
         (tmp_path / f"zip.{suffix}").write_bytes(zipped("a.txt"))
     (tmp_path / "ole.docx").write_bytes(ole)
     (tmp_path / "list.ipynb").write_bytes(b"[]")
+    (tmp_path / "odd.ipynb").write_bytes(b'{"cells": [{"cell_type": "markdown", "source": 5}]}')
     found = list(read([tmp_path]))
     assert [each.where for each in found if not isinstance(each, Failure)] == []
     reasons = {each.where: each.reason for each in found if isinstance(each, Failure)}
-    assert len(reasons) == 14
+    assert len(reasons) == 15
     assert "named .pdf and is no PDF" in reasons["page.pdf"]
     assert "named .docx and is no archive" in reasons["page.docx"]
     assert "named .xlsx and holds no xl/" in reasons["zip.xlsx"]
     assert "encrypted or old Office file" in reasons["ole.docx"]
     assert "named .ipynb and is no notebook" in reasons["list.ipynb"]
+    assert "named .ipynb and is no notebook" in reasons["odd.ipynb"]
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from m3connect.errors import (
 from m3connect.filters import AnyFilter, Filter, as_filter
 from m3connect.types import Hit, Leg, Query, RecordBatch
 from m3connect_elasticsearch import mapping
-from m3connect_elasticsearch.errors import NAME, check_items
+from m3connect_elasticsearch.errors import NAME, check_items, understood
 from m3connect_elasticsearch.filters import compile_filter
 from m3connect_elasticsearch.index import Index
 from m3connect_elasticsearch.mapping import Body, Layout
@@ -243,8 +243,9 @@ class ElasticsearchConnector:
         for start in range(0, len(ids), _KEYS_PER_REQUEST):
             body = mapping.named(ids[start : start + _KEYS_PER_REQUEST])
             answer = self._index.search("upsert", body | mapping.small("id", mapping.TENANT))
-            hits = answer["hits"]["hits"]
-            held = {mapping.id_of(hit): hit["fields"][mapping.TENANT][0] for hit in hits}
+            with understood("upsert"):
+                hits = answer["hits"]["hits"]
+                held = {mapping.id_of(hit): hit["fields"][mapping.TENANT][0] for hit in hits}
             check_unmoved(routes, held)
 
     def _send(self, part: RecordBatch, layout: Layout) -> None:
@@ -265,7 +266,8 @@ class ElasticsearchConnector:
             query, routing = _matching(chosen, schema)
             body = {"query": query, "_source": False, "seq_no_primary_term": True}
             pages = self._index.pages("delete", body, _KEYS_PER_REQUEST, routing)
-            return sum(self._delete([_unchanged(hit) for hit in hits]) for hits in pages)
+            with understood("delete"):
+                return sum(self._delete([_unchanged(hit) for hit in hits]) for hits in pages)
         starts = range(0, len(chosen), _KEYS_PER_REQUEST)
         parts = [chosen[start : start + _KEYS_PER_REQUEST] for start in starts]
         return sum(self._delete(self._keys(part, schema)) for part in parts)
@@ -275,7 +277,8 @@ class ElasticsearchConnector:
         if schema.tenant_field is None:
             return [{"_id": mapping.key(id_)} for id_ in ids]
         answer = self._index.search("delete", mapping.named(ids) | {"_source": False})
-        return [_place(hit) for hit in answer["hits"]["hits"]]
+        with understood("delete"):
+            return [_place(hit) for hit in answer["hits"]["hits"]]
 
     def _delete(self, keys: Sequence[Body]) -> int:
         lines = [{"delete": key} for key in keys]
@@ -284,8 +287,9 @@ class ElasticsearchConnector:
         def send() -> None:
             answer = self._index.bulk("delete", lines)
             # Collected before the check, so that what went in a failed attempt is counted too.
-            deletions = [item["delete"] for item in answer["items"]]
-            gone.update(item["_id"] for item in deletions if item.get("result") == "deleted")
+            with understood("delete"):
+                deletions = [item["delete"] for item in answer["items"]]
+                gone.update(item["_id"] for item in deletions if item.get("result") == "deleted")
             check_items("delete", answer, [key["_id"] for key in keys])
 
         retry.call(send, self._server.policy)
@@ -309,9 +313,10 @@ class ElasticsearchConnector:
         hits: list[Body] = []
         for start in range(0, len(unique), size):
             hits += read("fetch", unique[start : start + size], legs)
-        rows = {mapping.id_of(hit): row for row, hit in enumerate(hits)}
-        order = [rows[id_] for id_ in ids if id_ in rows]
-        return mapping.records([hits[row] for row in order], schema, legs)
+        with understood("fetch"):
+            rows = {mapping.id_of(hit): row for row, hit in enumerate(hits)}
+            order = [rows[id_] for id_ in ids if id_ in rows]
+            return mapping.records([hits[row] for row in order], schema, legs)
 
     def scan(
         self,
@@ -332,25 +337,36 @@ class ElasticsearchConnector:
         if "multivector" not in legs:
             body = query | mapping.returned(legs)
             for hits in self._index.pages("scan", body, min(batch_size, size), routing):
-                yield mapping.records(hits, schema, legs)
+                with understood("scan"):
+                    batch = mapping.records(hits, schema, legs)
+                yield batch
             return
         for outline in self._index.pages("scan", query | mapping.OUTLINE, size, routing):
-            for part in mapping.readable(outline, batch_size):
-                if hits := self._named("scan", part, legs):
-                    yield mapping.records(hits, schema, legs)
+            with understood("scan"):
+                parts = list(mapping.readable(outline, batch_size))
+            for part in parts:
+                with understood("scan"):
+                    hits = self._named("scan", part, legs)
+                    batch = mapping.records(hits, schema, legs)
+                if hits:
+                    yield batch
 
     def _named(self, operation: str, ids: Sequence[str], legs: Sequence[Leg]) -> list[Body]:
         """The hits of the records with these ids that exist, in no particular order."""
         body = mapping.named(ids) | mapping.returned(legs)
-        return list(self._index.search(operation, body)["hits"]["hits"])
+        answer = self._index.search(operation, body)
+        with understood(operation):
+            return list(answer["hits"]["hits"])
 
     def _with_multivectors(
         self, operation: str, ids: Sequence[str], legs: Sequence[Leg]
     ) -> list[Body]:
         """As :meth:`_named`: small ones in one request, in parts that the server reads side by side."""
         *light, heavy = self._index.search_many(operation, mapping.by_weight(ids, legs))
-        hits = [hit for answer in light for hit in answer["hits"]["hits"]]
-        for part in mapping.readable(heavy["hits"]["hits"], len(ids)):
+        with understood(operation):
+            hits = [hit for answer in light for hit in answer["hits"]["hits"]]
+            parts = list(mapping.readable(heavy["hits"]["hits"], len(ids)))
+        for part in parts:
             hits += self._named(operation, part, legs)
         return hits
 
@@ -358,7 +374,9 @@ class ElasticsearchConnector:
         """How many records match."""
         query, routing = _matching(where, self._schema("count"))
         body = {"query": query, "size": 0, "track_total_hits": True}
-        return int(self._index.search("count", body, routing)["hits"]["total"]["value"])
+        answer = self._index.search("count", body, routing)
+        with understood("count"):
+            return int(answer["hits"]["total"]["value"])
 
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer single legs, and RRF where :attr:`capabilities` has it, in one ``_msearch``."""
@@ -382,9 +400,11 @@ class ElasticsearchConnector:
         answers = self._index.search_many("search", [body for _, body in asked], routings)
         hits, again = [], {}
         for row, ((query, body), answer) in enumerate(zip(asked, answers, strict=True)):
-            returned = answer["hits"]["hits"]
-            hits.append(read_hits(query, returned))
-            if more := wider(query, body, returned, hits[row]):
+            with understood("search"):
+                returned = answer["hits"]["hits"]
+                hits.append(read_hits(query, returned))
+                more = wider(query, body, returned, hits[row])
+            if more:
                 again[row] = (query, more)
         if again:
             for row, better in zip(again, self._answers(list(again.values())), strict=True):

@@ -67,6 +67,24 @@ def translated(operation: str) -> Iterator[None]:
         raise _from_transport(error, operation) from error
 
 
+@contextmanager
+def understood(operation: str) -> Iterator[None]:
+    """What is read of an answer inside has the form that it should have, or the error says so.
+
+    Raises:
+        PermanentError: it has another one.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PermanentError(
+            f"the answer is not as Elasticsearch's are ({type(error).__name__}: {str(error)[:80]}): is a "
+            "proxy in between, or did another program write into the index?",
+            connector=NAME,
+            operation=operation,
+        ) from error
+
+
 def from_answer(
     status: int, body: object, operation: str, retry_after: float | None = None, *, record: str = ""
 ) -> ConnectorError:
@@ -118,12 +136,13 @@ def check_items(operation: str, answer: Mapping[str, Any], ids: Sequence[str]) -
         ConnectorError: a lasting failure before a transient one. A version conflict is none: what
             was to be deleted has changed, and is another record now.
     """
-    items = [result for item in answer["items"] for result in item.values()]
-    failures = [
-        from_answer(item["status"], item["error"], operation, record=id_)
-        for item, id_ in zip(items, ids, strict=True)
-        if "error" in item and item["status"] != _CONFLICT
-    ]
+    with understood(operation):
+        items = [result for item in answer["items"] for result in item.values()]
+        failures = [
+            from_answer(item["status"], item["error"], operation, record=id_)
+            for item, id_ in zip(items, ids, strict=True)
+            if "error" in item and item["status"] != _CONFLICT
+        ]
     lasting = [error for error in failures if not isinstance(error, TransientError)]
     if failures:
         raise (lasting or failures)[0]

@@ -13,7 +13,7 @@ from m3connect.connecting import retry
 from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.portions import portions
 from m3connect.errors import AuthError, CollectionNotFound, ConnectorError, Unsupported
-from m3connect_elasticsearch.errors import NAME, from_answer
+from m3connect_elasticsearch.errors import NAME, from_answer, understood
 from m3connect_elasticsearch.mapping import META, Body, Layout, mappings, meta
 from m3connect_elasticsearch.server import Answer, Server
 
@@ -83,13 +83,15 @@ class Index:
 
     def _meta(self, operation: str) -> tuple[str, Body]:
         answer = self.ask(operation, lambda client: client.indices.get_mapping(index=self.name))
-        metas = {
-            name: mapping["mappings"].get("_meta", {}).get(META) for name, mapping in answer.items()
-        }
-        if len(metas) != 1 or None in metas.values():
-            raise self.place.foreign(operation)
-        ((name, about),) = metas.items()
-        return name, dict(about)
+        with understood(operation):
+            metas = {
+                name: mapping["mappings"].get("_meta", {}).get(META)
+                for name, mapping in answer.items()
+            }
+            if len(metas) != 1 or None in metas.values():
+                raise self.place.foreign(operation)
+            ((name, about),) = metas.items()
+            return name, dict(about)
 
     def set_alias(self, collection: str, operation: str) -> None:
         """Make the name, which no index has, an alias of one index alone; in one step.
@@ -123,7 +125,8 @@ class Index:
             )
         except (AuthError, Unsupported):
             return None
-        return int(answer["_all"]["total"]["store"]["size_in_bytes"])
+        with understood(operation):
+            return int(answer["_all"]["total"]["store"]["size_in_bytes"])
 
     def drop(self, operation: str) -> None:
         """Remove the index, if it is one of ours.
@@ -199,32 +202,39 @@ class Index:
         answer = self.server.ask_once(
             operation, lambda client: client.msearch(index=self.name, searches=lines)
         )
-        for response in answer["responses"]:
-            if "error" in response:
-                raise from_answer(response["status"], response, operation)
-        return list(answer["responses"])
+        with understood(operation):
+            for response in answer["responses"]:
+                if "error" in response:
+                    raise from_answer(response["status"], response, operation)
+            if len(answer["responses"]) != len(bodies):
+                raise ValueError(f"{len(answer['responses'])} answers to {len(bodies)} searches")
+            return list(answer["responses"])
 
     def pages(
         self, operation: str, body: Body, size: int, routing: str | None = None
     ) -> Iterator[list[Body]]:
         """Every hit of a search once, in pages, of the index as it is now."""
         self._catch_up(operation)
-        pit = self.ask(
+        opened = self.ask(
             operation,
             lambda client: client.open_point_in_time(
                 index=self.name, keep_alive=_KEEP_ALIVE, routing=routing
             ),
-        )["id"]
+        )
+        with understood(operation):
+            pit = opened["id"]
         page = body | {"sort": ["_shard_doc"], "size": size, "track_total_hits": False}
         try:
             hits = None
             while hits is None or len(hits) == size:
                 page |= {"pit": {"id": pit, "keep_alive": _KEEP_ALIVE}}
                 answer = self.ask(operation, partial(_search, body=page))
-                pit, hits = answer["pit_id"], answer["hits"]["hits"]
+                with understood(operation):
+                    pit, hits = answer["pit_id"], answer["hits"]["hits"]
+                    last = hits[-1]["sort"] if hits else None
                 if hits:
                     yield hits
-                    page["search_after"] = hits[-1]["sort"]
+                    page["search_after"] = last
         finally:
             # It ends by itself: that it could not be ended now is no failure of the scan.
             with contextlib.suppress(ConnectorError):

@@ -13,7 +13,7 @@ from m3connect.connecting import deadline, retry
 from m3connect.connecting.collection import closed
 from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import PermanentError, TransientError, Unsupported
-from m3connect_elasticsearch.errors import NAME, translated
+from m3connect_elasticsearch.errors import NAME, translated, understood
 
 Answer = Mapping[str, Any]
 OLDEST = (8, 19)
@@ -82,8 +82,11 @@ class Server:
         Raises:
             Unsupported: it is too old.
         """
-        number = str(self.ask("connect", lambda client: client.info())["version"]["number"])
-        if _version(number) < OLDEST:
+        answer = self.ask("connect", lambda client: client.info())
+        with understood("connect"):
+            number = str(answer["version"]["number"])
+            version = _version(number)
+        if version < OLDEST:
             raise Unsupported(
                 f"the server is {number}; {OLDEST[0]}.{OLDEST[1]} is the oldest that works",
                 connector=NAME,
@@ -113,8 +116,9 @@ class Server:
             answer = self.ask("connect", lambda client: client.license.get())
         except PermanentError:
             return "basic"
-        licence = answer["license"]
-        return str(licence["type"]) if licence["status"] == "active" else "basic"
+        with understood("connect"):
+            licence = answer["license"]
+            return str(licence["type"]) if licence["status"] == "active" else "basic"
 
     @property
     def is_paid(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from m3connect.errors import (
     AuthError,
     CollectionNotFound,
+    ConnectorError,
     PermanentError,
     RequestTooLarge,
     SchemaMismatch,
@@ -414,3 +415,68 @@ def test_a_closed_connector_sends_nothing(fake, to_fake, name):
     with pytest.raises(PermanentError, match="closed"):
         partial(getattr(connector, name))()
     assert fake.asked == []
+
+
+ODD: list[object] = [
+    {},
+    [],
+    None,
+    5,
+    "<html>gone</html>",
+    {"version": 5},
+    {"version": {"number": "new"}},
+    {"test": None},
+    {"test": {"mappings": {"_meta": {"m3connect": 5}}}},
+    {"test": {"mappings": []}},
+    {"hits": 5},
+    {"hits": {"hits": "x", "total": {}}},
+    {"hits": {"hits": [{}], "total": None}, "pit_id": 5},
+    {"hits": {"hits": [{"fields": {"id": []}, "sort": []}]}, "pit_id": ""},
+    {"hits": {"hits": [{"_score": "x", "sort": [], "fields": {"id": ["a"], "payload": ["?"]}}]}},
+    {"responses": 5},
+    {"responses": [5]},
+    {"responses": []},
+    {"responses": [{"hits": {"hits": [{"fields": None}]}}]},
+    {"responses": [{"error": 5, "status": "x"}]},
+    {"responses": [{"error": {"type": ["x"]}, "status": 400}]},
+    {"items": {}},
+    {"items": [5]},
+    {"items": [{"index": {"error": 5, "status": 400}}]},
+    {"items": [{"index": {"error": {}}}]},
+    {"id": [], "_all": {"total": 5}},
+]
+
+
+@pytest.mark.parametrize(
+    ("route", "ask"),
+    [
+        ("GET /", lambda one: one.capabilities.engine),
+        ("GET /test/_mapping", lambda one: one.describe()),
+        ("GET /test/_mapping", lambda one: one.annotate({"a": 1})),
+        ("POST /test/_refresh", lambda one: one.count()),
+        ("POST /test/_search", lambda one: one.count(F("lang") == "de")),
+        ("POST /test/_search", lambda one: one.fetch(["a"], vectors=False)),
+        ("POST /test/_msearch", lambda one: one.fetch(["a"])),
+        ("POST /test/_msearch", lambda one: one.search([corpus.query(0, "dense")] * 2)),
+        ("POST /test/_pit", lambda one: list(one.scan())),
+        ("POST /_search", lambda one: list(one.scan(vectors=True))),
+        ("POST /_search", lambda one: one.delete(F("lang") == "de")),
+        ("PUT /test/_bulk", lambda one: one.upsert(corpus.records(0, 2))),
+        ("PUT /test/_bulk", lambda one: one.delete(["a"])),
+        ("GET /test/_stats/store", lambda one: one.size()),
+    ],
+)  # fmt: skip
+def test_no_body_of_a_server_is_a_fault_of_ours(fake, to_fake, route, ask):
+    """What has another form than it should have is said to have one; some forms mean nothing there."""
+    fake.says("POST", "/test/_pit", (200, {"id": "p"}))
+    fake.says("DELETE", "/_pit", (200, {}))
+    told, connector = 0, to_fake()
+    for body in ODD:
+        fake.says(*route.split(), (200, body))
+        if route == "GET /":  # whose answer is kept
+            connector = to_fake()
+        try:
+            ask(connector)
+        except ConnectorError:
+            told += 1
+    assert told >= (3 if "_refresh" in route else 12)
