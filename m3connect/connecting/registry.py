@@ -7,6 +7,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from m3connect.connecting.options import check_options
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def connect(target: str, *, collection: str, **options: Any) -> Connector:
         **options: the connector's own, such as ``url`` or ``path``; see its documentation.
 
     Raises:
-        ConfigError: no such connector is installed (prints the pip line), or it has no such
-            option.
+        ConfigError: no such connector is installed (prints the pip line), it has no such option, or
+            takes another type of value for it.
 
     >>> with connect("memory", collection="notes") as notes:
     ...     notes.name
@@ -46,6 +47,7 @@ def connect(target: str, *, collection: str, **options: Any) -> Connector:
         signature(factory).bind(collection=collection, **options)
     except TypeError as error:
         raise ConfigError(f"{target}: {error}; it takes {signature(factory)}") from error
+    check_options(target, factory, {"collection": collection, **options})
     if isinstance(url := options.get("url"), str):
         _check_url(target, url)
     connector: Connector = factory(collection=collection, **options)

@@ -36,3 +36,40 @@ def test_exact_is_an_index(target, option, other):
         assert opened._options.dense_index == option  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="give one of them"):
         connect(target, collection="c", url=url, exact=True, dense_index=other)
+
+
+@pytest.mark.parametrize("target", SERVERS)
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("exact", "no", "exact takes true or false, not str"),
+        ("exact", 1, "not int"),
+        ("timeout", "5", "timeout takes a finite number, not str"),
+        ("timeout", float("nan"), "timeout takes a finite number, not float"),
+        ("timeout", True, "not bool"),
+        ("timeout", 0, "timeout is in seconds, more than 0"),
+        ("timeout", -1.5, "timeout is in seconds"),
+        ("timeout", 10**30, "timeout is in seconds"),
+        ("api_key", 4711, "api_key takes a text, not int"),
+        ("api_key", ["s3cr"], "not list"),
+        ("ca_certificate", 5, "takes a text, a path, not int"),
+        ("retry", 3, "retry takes RetryPolicy, not int"),
+        ("collection", 7, "collection takes a text"),
+    ],
+)
+def test_an_option_of_another_type_is_named(target, option, value, says):
+    """A "no" was true, and drivers failed in their own words, or much later."""
+    options = {"collection": "c", "url": "http://127.0.0.1:1", option: value}
+    with pytest.raises(ConfigError, match=says) as caught:
+        connect(target, **options)
+    assert "4711" not in str(caught.value)
+
+
+def test_a_choice_is_named_with_what_there_is():
+    """By the type alone, so that no connector forgets it."""
+    with pytest.raises(ConfigError, match=r"dense_index is one of int8_hnsw, .*flat, not str"):
+        connect("elasticsearch", collection="c", dense_index="best")
+    with pytest.raises(ConfigError, match="quantization is one of int8, binary, not list"):
+        connect("qdrant", collection="c", quantization=["int8"])
+    with pytest.raises(ConfigError, match="shards must be at least 1"):
+        connect("elasticsearch", collection="c", shards=0)

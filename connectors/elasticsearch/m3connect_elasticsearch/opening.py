@@ -72,6 +72,8 @@ def connect(
         raise ConfigError(f"exact means dense_index='flat', not {dense_index!r}; give one of them")
     if not 1 <= candidates <= 10_000:
         raise ConfigError(f"candidates must be from 1 to 10,000, got {candidates}")
+    if shards < 1 or (replicas is not None and replicas < 0):
+        raise ConfigError(f"shards must be at least 1 and replicas 0, got {shards}, {replicas}")
     if (username is None) != (password is None):
         raise ConfigError("username and password belong together")
     if ca_certificate is not None and not Path(ca_certificate).is_file():
