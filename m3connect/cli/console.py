@@ -23,7 +23,8 @@ _HIDDEN = "***"
 SILENT = 60.0
 """Seconds in which a warning is not repeated."""
 _SHORTEST = 4  # shorter secrets would hide half of every message; patterns still catch them
-_SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|credential|auth|sig", re.IGNORECASE)
+# Not what counts them: --chunk-tokens.
+_SECRET_NAME = re.compile(r"key|token(?!s)|secret|passw|pwd|credential|auth|sig", re.IGNORECASE)
 _PAIR = re.compile(r"(?:^|[?&\s])([\w.-]+)=([^&\s]+)")
 
 
@@ -94,6 +95,8 @@ def secrets(
     >>> found = secrets(["--url", "http://bob:pass@host", "--api-key", "ABCD"], {}, {})
     >>> sorted(found & {"ABCD", "bob:pass", "pass", "Ym9iOnBhc3M="})  # base64, as headers have it
     ['ABCD', 'Ym9iOnBhc3M=', 'bob:pass', 'pass']
+    >>> secrets(["--chunk-tokens", "2048"], {"M3CONNECT_BATCH_TOKENS": "4096"}, {})
+    frozenset()
     """
     values: set[str] = set()
     for before, argument in pairwise(["", *arguments]):

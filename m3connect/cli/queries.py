@@ -35,7 +35,7 @@ def read_queries(path: Path) -> Iterator[tuple[str, str]]:
         path: of the file; ``-`` is stdin.
 
     Raises:
-        InputError: no such file, or a line that is no query: which, and why.
+        InputError: no such file, none in it, or a line that is no query: which, and why.
     """
     if str(path) == "-":
         yield from _queries("stdin", sys.stdin.buffer)
@@ -96,10 +96,11 @@ def _queries(name: str, source: IO[bytes]) -> Iterator[tuple[str, str]]:
     start = stream.peek(3)[:3]
     encoding = next((encoding for bom, encoding in _BOMS if start.startswith(bom)), "utf-8")
     lines = io.TextIOWrapper(stream, encoding=encoding, newline="\n")
-    number = 0
+    number, found = 0, False
     try:
         for number, line in enumerate(lines, start=1):
             if line.strip():
+                found = True
                 yield _query(f"{name}:{number}", line)
     except UnicodeError as error:
         raise InputError(
@@ -108,6 +109,8 @@ def _queries(name: str, source: IO[bytes]) -> Iterator[tuple[str, str]]:
     finally:
         lines.close()
         raw.close()
+    if not found:
+        raise InputError(f"{name}: there is no query in it")
 
 
 def _query(where: str, line: str) -> tuple[str, str]:

@@ -38,6 +38,8 @@ def test_the_usual_encodings_are_read(tmp_path, content):
         (b'{"id": "a", "text": "b"}\n{"id": "a"', ":2: not JSON"),
         (b'{"id": ' + b"9" * 5000 + b', "text": "b"}', ":1: not JSON"),
         (b"[" * 100_000, ":1: not JSON"),
+        (b"", "there is no query in it"),
+        (b"\xef\xbb\xbf\n \n", "there is no query in it"),
         (b"[1]", ":1: expected an object"),
         (b'{"text": "b"}', ":1: 'id' must be"),
         (b'{"id": null, "text": "b"}', ":1: 'id' must be"),
