@@ -51,7 +51,7 @@ def test_the_usual_encodings_are_read(tmp_path, content):
         (b"\x1f\x8bnonsense", "queries.jsonl"),
         ("{".encode("utf-16")[:-1], "not utf-16"),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_what_is_no_query_is_named(tmp_path, content, message):
     """File and line, never a traceback and never the word None."""
