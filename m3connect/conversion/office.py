@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from email.message import EmailMessage
+from email.message import MIMEPart
 from functools import cache
 from typing import Any
 
@@ -154,7 +154,7 @@ def xml_to_text(content: bytes) -> tuple[str, str | None]:
     return "\n".join(filter(None, (text.strip() for text in root.itertext()))), None
 
 
-def _declared(part: EmailMessage) -> str | None:
+def _declared(part: MIMEPart) -> str | None:
     """The encoding that a part of a message declares; ASCII, or a name nobody knows, leaves it to be told."""
     charset = part.get_content_charset() or ""
     try:
