@@ -8,6 +8,7 @@ facts.py      what filters can find out about a payload
 failures.py   what an HTTP status means, and what is advised
 naming.py     how a connector shows itself, without its secrets
 holding.py    one user at a time of an embedded collection; room on its disk
+options.py    options are of the types that a connector says
 overview.py   a collection at a glance
 portions.py   what a request, or memory, can hold
 reading.py    stored rows as embeddings, with the legs that were asked for

@@ -189,12 +189,13 @@ class Chunker:
             if not structured and self._fits_at_once(block):
                 # What the splitter finds, too, by trying every seam first: five times as slow.
                 text = block.strip(WHITE)
-                if text:
+                if text.strip():  # of separators alone nothing would be encoded
                     offset = start + block.index(text)
                     yield offset, offset + len(text)
                 continue
             for offset, text in splitter.chunk_indices(block):
-                yield start + offset, start + offset + len(text)
+                if text.strip():
+                    yield start + offset, start + offset + len(text)
 
     def _evened(self, spans: list[Span], text: str) -> list[Span]:
         """A paragraph that had to be cut leaves no small rest: its last two passages share it.
