@@ -65,7 +65,8 @@ class Threads:
 
     def __init__(self, *, threads: int = 32, waiting: int = 256) -> None:
         self._pool = ThreadPoolExecutor(threads, "m3connect-service")
-        self._room = threading.BoundedSemaphore(threads + waiting)
+        self.most = threads + waiting
+        self._room = threading.BoundedSemaphore(self.most)
 
     def submit(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """A call in a thread; cancelled before its turn, it is not made.
@@ -105,7 +106,7 @@ class BatchingEncoder:
     ) -> None:
         self._encoder = encoder
         self._window = window
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
         self._queue_tokens = queue_tokens
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
@@ -216,7 +217,7 @@ class BatchingEncoder:
                 taken: list[_Job] = []
                 tokens = 0
                 while self._jobs and (
-                    not taken or tokens + self._jobs[0].tokens <= self._batch_tokens
+                    not taken or tokens + self._jobs[0].tokens <= self.batch_tokens
                 ):
                     job = self._jobs.popleft()
                     self._waiting -= job.tokens
@@ -228,7 +229,7 @@ class BatchingEncoder:
                     return taken
 
     def _is_full(self) -> bool:
-        return self._closed or self._waiting >= self._batch_tokens
+        return self._closed or self._waiting >= self.batch_tokens
 
     def _run(self, jobs: Sequence[_Job]) -> None:
         """One pass for all; if it fails, one pass each, so that only the guilty job fails."""

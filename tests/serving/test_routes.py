@@ -226,7 +226,19 @@ def test_tei_routes_speak_its_shapes(client, encoder):
         ("one", 0, False),
         ("two", 4, False),
     ]
-    assert client.get("/info").json()["model_id"] == encoder.info.name
+    info = client.get("/info").json()
+    assert info["model_id"] == encoder.info.name
+    assert info.keys() >= {
+        "model_dtype",
+        "model_type",
+        "max_concurrent_requests",
+        "max_input_length",
+        "max_batch_tokens",
+        "max_client_batch_size",
+        "auto_truncate",
+        "tokenization_workers",
+        "version",
+    }  # fmt: skip - what the server's own description calls required
     assert client.get("/health").status_code == 200
 
 
