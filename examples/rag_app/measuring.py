@@ -34,7 +34,7 @@ def calibrate(assistant: Assistant, questions: Sequence[Question]) -> dict[str, 
     answered: list[float] = []
     refused: list[float] = []
     for each in questions:
-        alone = by_rule(each["question"], [each["after"]] if each.get("after") else [])
+        alone = by_rule(each["question"], _before(each))
         (answered if each["files"] else refused).append(assistant.find(alone).score)
         if each["files"]:
             refused.append(assistant.find(alone, ~F("file").isin(each["files"])).score)
@@ -52,8 +52,10 @@ def calibrate(assistant: Assistant, questions: Sequence[Question]) -> dict[str, 
 async def measure(assistant: Assistant, questions: Sequence[Question]) -> str:
     """The table: what was answered and how right its citations are, by kind of question."""
     rows: dict[str, list[list[float]]] = {}
+    failed: list[str] = []
     for each in questions:
-        events = [e async for e in assistant.answer(each["question"], [each.get("after", "")])]
+        events = [e async for e in assistant.answer(each["question"], _before(each))]
+        failed += [f"{each['question']}: {e['text']}" for e in events if e["type"] == "notice"]
         passages = next(e["passages"] for e in events if e["type"] == "passages")
         written = "".join(e["text"] for e in events if e["type"] == "text")
         cited = [passages[number - 1]["file"] for number in events[-1]["cited"]]
@@ -72,7 +74,11 @@ async def measure(assistant: Assistant, questions: Sequence[Question]) -> str:
         columns = [column[~np.isnan(column)] for column in np.array(figures, float).T]
         cells = [f"{column.mean():.2f}" if len(column) else "" for column in columns]
         lines.append(f"| {kind} | {len(figures)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["", "The chat model failed:", *failed] if failed else [])])
+
+
+def _before(question: Question) -> list[str]:
+    return [question["after"]] if question.get("after") else []
 
 
 def _plain(text: str) -> str:

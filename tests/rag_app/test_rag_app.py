@@ -270,6 +270,23 @@ def test_the_threshold_and_the_table(app):
     ]
 
 
+def test_a_chat_models_answers_are_measured(chatting, model):
+    """It rewrites a question that has one before it, and no other; where it fails, that is told."""
+    asked = {"question": "charging the battery takes", "files": ["battery.md"], "answers": ["four"]}
+    after = {**asked, "after": "How is the battery?"}
+    model.script = [["Four hours [1]."], ["charging the battery takes"], ["Hours [1, 2]."]]
+    table = asyncio.run(measuring.measure(chatting.assistant, [asked, after]))
+    assert table.splitlines()[2:] == [
+        "| answerable | 1 | 1.00 | 1.00 | 1.00 | 1.00 |",
+        "| follow-up | 1 | 1.00 | 1.00 | 0.50 | 0.00 |",
+    ]
+    assert len(model.asked) == 3
+    model.script = [400]
+    table = asyncio.run(measuring.measure(chatting.assistant, [asked]))
+    assert table.splitlines()[-2] == "The chat model failed:"
+    assert table.splitlines()[-1].startswith("charging the battery takes: tiny at http")
+
+
 def test_the_questions_fit_the_sample():
     """Each names files that are there and hold its answer, in both splits."""
     questions = [
