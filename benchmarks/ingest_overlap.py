@@ -29,7 +29,6 @@ import numpy as np
 
 from m3connect import Document, Embeddings, M3Encoder, connect, ingest
 from m3connect.contract import Connector, Encoder
-from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.ledger import Candidate, Stored
 from m3connect.ingestion.opening import open_source
 from m3connect.ingestion.pipeline import events, prepare
@@ -124,7 +123,7 @@ def times(n: int, repeat: int, threads: int | None) -> Times:
     encoder = M3Encoder.load("m3-mini", threads=threads)
     source = open_source(documents(n), encoder)
     made = [event for event in events(source, LEGS, {}, nothing_stored) if isinstance(event, Work)]
-    texts = [chunk.text for document in documents(n) for chunk in Chunker(encoder).chunks(document)]
+    texts = [chunk.encoded for each in documents(n) for chunk in source.chunker.chunks(each)]
     encoding, writing, ingestion = [], [], []
     for _ in range(repeat):
         start = time.perf_counter()

@@ -1,15 +1,15 @@
-"""The same short documents into Qdrant by what users would pick: ours, LangChain's and LlamaIndex's pipelines.
+"""The same short documents into Qdrant by what users would pick: ours, LangChain's, LlamaIndex's, CocoIndex's.
 
-    python benchmarks/ingest_peers.py [--docs 10000] [--peer-python ENV/bin/python]
+    python benchmarks/ingest_peers.py [--docs 10000] [--peer-python ENV/bin/python] [--ways ...]
 
 Everyone cuts, encodes with a model that costs nothing (64 wide, drawn by the text), writes to a Qdrant in its
 own process and remembers what it has done, so that a second run over the same documents finds nothing to do.
 Dense vectors alone, which is what the peers hold; ours holds all three beside them in the second row. Seconds
 are of processor time, wall time in brackets. Each is a process of its own.
 
-The peers' environment needs langchain-qdrant, langchain-classic, llama-index-core and
-llama-index-vector-stores-qdrant. Their Qdrant is the client's local mode, ours the embedded engine: those are
-what each offers without a server.
+The peers' environment needs langchain-qdrant, langchain-classic, llama-index-core,
+llama-index-vector-stores-qdrant and cocoindex[qdrant]; ``--ways`` are those to run. Their Qdrant is the client's
+local mode, ours the embedded engine: those are what each offers without a server.
 """
 
 import argparse
@@ -21,6 +21,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import NAMESPACE_URL, uuid5
+
+import numpy as np
 
 CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
 CHARACTERS, WIDTH, PASSAGE = 100, 64, 1024
@@ -119,6 +122,45 @@ def llama_index(n: int, folder: Path) -> int:
     return len(nodes)
 
 
+def cocoindex(n: int, folder: Path) -> int:
+    """Its app: a remembered component for each document, its state in LMDB beside the store."""
+    import cocoindex as coco
+    from cocoindex.connectors import qdrant
+    from cocoindex.ops.text import RecursiveSplitter
+    from cocoindex.resources.schema import VectorSchema
+    from qdrant_client import QdrantClient
+
+    splitter = RecursiveSplitter()
+    added = 0
+
+    @coco.fn(memo=True)
+    async def add(document: tuple[str, str], target: qdrant.CollectionTarget) -> None:
+        nonlocal added
+        id_, text = document
+        for at, passage in enumerate(splitter.split(text, chunk_size=PASSAGE, chunk_overlap=0)):
+            payload = {"document": id_, "text": passage.text}
+            point = str(uuid5(NAMESPACE_URL, f"{id_}#{at}"))
+            target.declare_point(qdrant.PointStruct(id=point, vector=vector(text), payload=payload))
+            added += 1
+
+    @coco.fn
+    async def run() -> None:
+        schema = VectorSchema(dtype=np.dtype(np.float32), size=WIDTH)
+        stored = await qdrant.CollectionSchema.create(qdrant.QdrantVectorDef(schema, "dot"))
+        target = await qdrant.mount_collection_target(key, "docs", stored)
+        await coco.mount_each(add, ((each[0], each) for each in texts(n)), target)
+
+    client = QdrantClient(path=str(folder / "qdrant"), force_disable_check_same_thread=True)
+    key = coco.ContextKey[QdrantClient]("qdrant")
+    provided = coco.ContextProvider()
+    provided.provide(key, client)
+    settings = coco.Settings(db_path=folder / "state")
+    environment = coco.Environment(settings, name="docs", context_provider=provided)
+    coco.App(coco.AppConfig("docs", environment), run).update_blocking()
+    client.close()
+    return added
+
+
 def ours(n: int, folder: Path, legs: list[str]) -> int:
     """m3connect, with the encoder of ``ingest.py``."""
     from ingest import Drawn
@@ -137,6 +179,7 @@ WAYS: dict[str, Callable[[int, Path], int]] = {
     "m3connect, all three": lambda n, folder: ours(n, folder, ["dense", "sparse", "multivector"]),
     "LangChain indexing": langchain,
     "LlamaIndex pipeline": llama_index,
+    "CocoIndex app": cocoindex,
 }
 
 
@@ -147,6 +190,7 @@ def main() -> None:
     )
     parser.add_argument("--docs", type=int, default=10_000)
     parser.add_argument("--peer-python", help="of the peers' environment; without it ours alone")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS])
     parser.add_argument("--one", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -158,7 +202,7 @@ def main() -> None:
     print(
         f"| {options.docs:,} documents | first run, s | once more, s |\n|---|---|---|", flush=True
     )
-    for way in WAYS:
+    for way in options.ways:
         python = sys.executable if way.startswith("m3connect") else options.peer_python
         if python is None:
             continue

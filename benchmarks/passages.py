@@ -64,11 +64,12 @@ class Once:
 
 NEVER = Mock(return_value=False)
 RULES: dict[str, dict[str, object]] = {
-    "headings before the passage (`--context none`)": {},
+    "nothing": {},
     "joining tiny passages": {"TINY": 1 << 30},
     "joining tiny passages and lone headings": {"TINY": 1 << 30, "_is_bare": NEVER},
     "evening out the rest of a cut paragraph": {"SENTENCE": re.compile("(?!)")},
     "dropping fences and lines of marks": {"_is_marks": NEVER},
+    "headings before the passage (`--context none`)": {},
 }
 """What of the chunker is another way without each."""
 
@@ -97,8 +98,8 @@ def table(dataset: beir.Dataset, encoder: Once) -> None:
         f"{' | '.join(MODES)} |\n|---|---|{'---|' * len(MODES)}"
     )
     base: dict[str, np.ndarray] = {}
-    for rule in ["nothing", *RULES]:
-        with patch.multiple(chunking, **RULES.get(rule, {})):
+    for rule, changes in RULES.items():
+        with patch.dict(vars(chunking), changes):
             cut = Markdown(encoder, context=() if "--context none" in rule else CONTEXT)
             result = evaluate(dataset, encoder, modes=MODES, names=[METRIC], passages=cut)
         cells = []

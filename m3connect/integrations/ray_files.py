@@ -158,7 +158,7 @@ def _cluster(address: str | None) -> Iterator[None]:
         return
     try:
         ray.init(address, include_dashboard=False, logging_level="WARNING")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray's have no base, and some are no more than this
         # Such as another version of Ray or of Python there, or a missing token: the cause says it.
         why = str(error.__cause__ or error).strip().rpartition("\n")[2]
         raise ConfigError(f"{_called(address)} cannot be joined: {why}") from error
