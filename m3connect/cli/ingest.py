@@ -27,6 +27,7 @@ from m3connect.cli.reading import (
     opener,
     say,
 )
+from m3connect.cli.running import interruptible
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def ingest(
         chosen = stored.chosen()
         refusal: Exception | None = None
         with (
+            interruptible(),
             where.open() as connector,
             progress_bar({"documents": ingestion.count(sources)}) as progress,
             observed.run("ingest", progress) as watch,

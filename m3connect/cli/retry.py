@@ -19,6 +19,7 @@ from m3connect.cli.reading import (
     opener,
     say,
 )
+from m3connect.cli.running import interruptible
 
 if TYPE_CHECKING:
     from m3connect.ingestion import Replayed
@@ -64,7 +65,7 @@ def retry(
 
     open_source = opener(documents, files, passages)
     remarks = ingestion.Remarks()
-    with where.open() as connector, progress_bar() as progress:
+    with interruptible(), where.open() as connector, progress_bar() as progress:
         done = ingestion.replay(
             file,
             partial(open_source, encoder=model.load, remarks=remarks),

@@ -1,8 +1,12 @@
-"""The running command: what opens its collections and models, and where its options came from."""
+"""The running command: what opens its collections and models, where its options came from, how it stops."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -49,3 +53,29 @@ def source_of(context: typer.Context, name: str) -> str:
     """Where a parameter came from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (a file) or DEFAULT."""
     source = context.get_parameter_source(name)
     return "DEFAULT" if source is None else source.name
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The first Ctrl-C raises KeyboardInterrupt, so that what is encoded is written; a second one ends the process.
+
+    Even where it waits for a database that does not answer. Where Ctrl-C does something else already,
+    as in a process that was told to ignore it, that stays.
+    """
+
+    def first(signal_number: int, frame: object) -> None:
+        del frame
+        signal.signal(signal_number, signal.SIG_DFL)
+        # Not by a stream: this may be in the middle of writing to it.
+        os.write(2, b"\nWriting what is encoded; Ctrl-C again stops at once.\n")
+        raise KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

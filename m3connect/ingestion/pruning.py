@@ -138,7 +138,11 @@ def vanished(
     Raises:
         Refused: see :func:`prune`.
     """
-    if failed or not read:
+    if not read:
+        raise Refused(
+            "nothing was deleted: the source gave no documents. If all of its are to go: m3connect delete"
+        )
+    if failed:
         raise Refused(
             f"nothing was deleted: of {read} documents read {failed} failed, so what the source "
             "holds is not known. Mend or leave out what failed and run again."

@@ -1,6 +1,9 @@
 """``m3connect ingest``: options, output for people and machines, exit codes."""
 
 import json
+import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -328,6 +331,38 @@ def test_an_unreachable_target_is_exit_code_5(run, corpus, collection, monkeypat
     monkeypatch.setattr(collection, "upsert", gone)
     code, _, err = run("corpus.jsonl", "--patience", "0")
     assert (code, "no answer" in err) == (5, True)
+
+
+WAITING = """
+import signal, time
+from m3connect.cli.running import interruptible
+signal.signal(signal.SIGINT, signal.default_int_handler)  # of a runner that ignores it
+with interruptible():
+    try:
+        print("reading", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("writing", flush=True)
+        while True:
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                pass
+"""
+
+
+def test_a_second_interrupt_waits_for_nothing():
+    """Not for what is being written, to whatever does not answer; the first one says so."""
+    command = [sys.executable, "-c", WAITING]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for doing in ("reading", "writing"):
+            assert process.stdout.readline().strip() == doing
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert "Ctrl-C again stops at once" in err
 
 
 def test_an_interrupt_is_exit_code_130(run, corpus, collection, monkeypatch):

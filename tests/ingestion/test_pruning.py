@@ -63,7 +63,7 @@ def test_records_of_other_hands_stay(encoder, connector):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ([], "nothing was deleted: of 0 documents read 0 failed"),
+        ([], "nothing was deleted: the source gave no documents"),
         (
             [Document("a", None), *docs("b")],
             "nothing was deleted: of 2 documents read 1 failed",
