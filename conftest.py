@@ -78,12 +78,18 @@ def node() -> Iterator[SimpleNamespace]:
 
 
 FURTHER_SEEDS = ("oracles[62]", "oracles[63]", "is_what_is_declared[82]")
+AT_LENGTH = (
+    "ten_thousand_records",
+    "limits_can_be_reached",
+    "random_filters_on_random_payloads",
+    "index_never_changes_a_filter",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What the conformance suite repeats at length is slow: it runs for a dozen connectors."""
     for item in items:
-        if "ten_thousand_records" in item.name or item.name.endswith(FURTHER_SEEDS):
+        if any(name in item.name for name in AT_LENGTH) or item.name.endswith(FURTHER_SEEDS):
             item.add_marker(pytest.mark.slow)
 
 
