@@ -53,6 +53,7 @@ class EncodedSource:
         source: the name of the source that all of them belong to, if it was given one.
         root: of the one that they belong to otherwise, unless they say so themselves, as copies do.
         whole: whether they are all that their source has.
+        files: names of the files that they come from, and how many each holds, in order.
     """
 
     columns: pa.Schema
@@ -62,6 +63,7 @@ class EncodedSource:
     source: str | None = None
     root: str = UNNAMED
     whole: bool = False
+    files: Sequence[tuple[str, int]] = ()
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -116,7 +118,7 @@ class EncodedSource:
         for batch in self.batches:
             if isinstance(batch, Unreadable):
                 last = number + batch.rows
-                where = f"records {number + 1} to {last}" if batch.rows else None
+                where = self._where(number + 1, last) if batch.rows else None
                 yield Failure(batch.reason, where)
                 number = last
                 continue
@@ -131,7 +133,7 @@ class EncodedSource:
     ) -> Candidate[RecordBatch] | Failure:
         """One row, or why it cannot be taken."""
         given = row["id"][0].as_py()
-        where = f"record {number}"
+        where = self._where(number, number)
         id_ = identifier(given)
         if id_ is None:
             return Failure(f"{given!r} is no id (a text, a whole number or a UUID)", where=where)
@@ -150,6 +152,16 @@ class EncodedSource:
             return Failure(f"a payload that JSON cannot hold: {error}", where=where, id=id_)
         record = RecordBatch([id_], [payload], embeddings)
         return Candidate(id_, hash_, (id_, None), embeddings.nbytes, record, source)
+
+    def _where(self, first: int, last: int) -> str:
+        """Of records that one file holds, counted through all of them: which, in that file."""
+        of = ""
+        for name, rows in self.files:
+            if first <= rows:
+                of = f" of {name}"
+                break
+            first, last = first - rows, last - rows
+        return (f"record {first}" if first == last else f"records {first} to {last}") + of
 
     def _payload(self, row: pa.RecordBatch) -> Payload:
         if self.contents is not None:
@@ -250,7 +262,8 @@ def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Enco
     if source.restores and len(files) > 1:
         raise ConfigError("these are copies of collections; ingest them one by one")
     root = around([file.root for file in files])
-    return replace(source, root=root, whole=not source.restores)
+    held = [(file.name, footer.num_rows) for file, footer in footers.items()]
+    return replace(source, root=root, whole=not source.restores, files=held)
 
 
 def _identity(footer: pq.FileMetaData, name: str) -> CollectionSchema | Fingerprint | None:

@@ -211,7 +211,7 @@ def test_damage_costs_its_rows_and_is_never_stored(connector, tmp_path):
     assert opened is not None
     found = [each for each in opened.candidates(DENSE) if isinstance(each, Failure)]
     assert "torn.parquet is no Parquet file that can be read" in found[0].reason
-    assert found[1].where == "records 3 to 4"
+    assert found[1].where == "records 3 to 4 of bad.parquet"
     assert "bad.parquet: 2 rows cannot be read" in found[1].reason
     report = ingest([tmp_path], None, connector)
     assert (report.written, report.failed) == (8, 2)
@@ -220,6 +220,18 @@ def test_damage_costs_its_rows_and_is_never_stored(connector, tmp_path):
         with pytest.raises(PermanentError, match="cannot be read, write it again"):
             list(file.scan(vectors=True))
         assert file.count() == 6
+
+
+def test_a_bad_record_is_named_with_its_file(connector, encoder, tmp_path):
+    """Counted from the first of that file."""
+    for name, bad in (("a", 1), ("b", 2)):
+        table = encoder.encode(["x", "y", "z"]).to_arrow()
+        ids = [None if row == bad else f"{name}{row}" for row in range(3)]
+        pq.write_table(table.append_column("id", pa.array(ids)), tmp_path / f"{name}.parquet")
+    opened = open_files(find([tmp_path]), encoder.info.fingerprint)
+    assert opened is not None
+    found = [each for each in opened.candidates(DENSE) if isinstance(each, Failure)]
+    assert [each.where for each in found] == ["record 2 of a.parquet", "record 3 of b.parquet"]
 
 
 def test_a_plan_takes_no_time_to_encode(encoder, connector):
