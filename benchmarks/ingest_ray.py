@@ -23,7 +23,7 @@ import ray
 from ingest_overlap import documents
 
 from m3connect import M3Encoder, ingestion
-from m3connect.ingestion.listing import SourceFile
+from m3connect.ingestion.files import SourceFile
 from m3connect.integrations import ray_files
 from m3connect.types import LEGS
 
