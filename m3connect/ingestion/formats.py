@@ -192,6 +192,9 @@ def read_parquet(stream: IO[bytes], _: Options) -> Iterator[Row]:
 
     number = 0
     for batch in read_batches(stream, PARQUET_ROWS):
+        if not isinstance(batch, Unreadable) and len(set(batch.schema.names)) < batch.num_columns:
+            names = ", ".join(batch.schema.names)
+            raise InputError(f"two columns have one name: {names}")
         if isinstance(batch, Unreadable):
             yield number + 1, f"from here on {batch.reason}"
             number += batch.rows
@@ -218,15 +221,30 @@ def _python_rows(batch: Any) -> list[dict[str, Any] | str]:
     return rows
 
 
+_AS_PYTHON = (
+    (r"\.0{9}", ""),
+    (r"(\.[0-9]{6})0{3}", r"\1"),
+    (r"(T.*[+-][0-9]{2})([0-9]{2})$", r"\1:\2"),
+)
+"""Patterns in a time as Arrow writes it, and what Python writes."""
+
+
 def _iso_nanoseconds(batch: Any) -> Any:
-    """Times in nanoseconds as ISO 8601: Python's own end at microseconds."""
+    """Times in nanoseconds as ISO 8601: Python's own end at microseconds.
+
+    Those that have no more digits, as most of pandas', are written as Python does, so that they are dates
+    to filters.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     for index, column in enumerate(batch.schema):
         if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
             form = "%Y-%m-%dT%H:%M:%S" + ("%z" if column.type.tz else "")
-            batch = batch.set_column(index, column.name, pc.strftime(batch.column(index), form))
+            times = pc.strftime(batch.column(index), form)
+            for pattern, put in _AS_PYTHON:
+                times = pc.replace_substring_regex(times, pattern, put)
+            batch = batch.set_column(index, column.name, times)
     return batch
 
 

@@ -8,6 +8,7 @@ import lzma
 import os
 import sys
 import zipfile
+from datetime import date
 from importlib.util import find_spec
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pytest
 
 from m3connect.conversion.converter import Converter
 from m3connect.errors import ConfigError, InputError
+from m3connect.filters import F, matches
 from m3connect.ingestion import files, formats, ingest
 from m3connect.ingestion.encoding import read_lines
 from m3connect.ingestion.formats import Fields, Options
@@ -180,6 +182,32 @@ def test_nanoseconds_keep_their_digits(tmp_path):
     at = pa.array([1_714_564_800_123_456_789], pa.timestamp("ns"))
     pq.write_table(pa.table({"id": ["a"], "text": ["t"], "at": at}), tmp_path / "x.parquet")
     assert read_one(tmp_path).metadata == {"at": "2024-05-01T12:00:00.123456789"}
+
+
+def test_times_of_pandas_are_dates_to_filters(tmp_path):
+    """They are in nanoseconds, which are zero as a rule: written as Python does, in their zone."""
+    second = 1_714_564_800_000_000_000
+    zones = {None: "", "UTC": "+00:00", "Asia/Kolkata": "+05:30"}
+    columns = {
+        f"{zone}": pa.array([second, second + 120_000], pa.timestamp("ns", zone)) for zone in zones
+    }
+    pq.write_table(
+        pa.table({"id": ["a", "b"], "text": ["t", "t"], **columns}), tmp_path / "x.parquet"
+    )
+    for digits, document in zip(["", ".000120"], read([tmp_path]), strict=True):
+        for zone, offset in zones.items():
+            hour = "17:30" if offset == "+05:30" else "12:00"
+            value = document.metadata[str(zone)]
+            assert value == f"2024-05-01T{hour}:00{digits}{offset}"
+            assert matches(F("at") >= date(2024, 5, 1), {"at": value})
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    """The first would be lost."""
+    table = pa.Table.from_arrays([pa.array([each]) for each in "axy"], ["id", "text", "text"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    (failure,) = read([tmp_path])
+    assert "two columns have one name: id, text, text" in failure.reason
 
 
 # ------------------------------------------------------------------------- only regular files
