@@ -51,9 +51,12 @@ def from_batches(
     """A document a row.
 
     Raises:
-        ConfigError: there is no column for the id or the text; before anything is read.
+        ConfigError: there is no column for the id or the text, or two of one name; before anything
+            is read.
     """
     names = [name for name in columns.names if name != _PANDAS_INDEX]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two columns of the table have one name: {_list(names)}")
     if fields.id is None and not any(name in names for name in ID_FIELDS):
         raise ConfigError(f"the table has no column 'id'; name one: id_field=, of {_list(names)}")
     for name in (fields.id, fields.text, *(fields.metadata or ())):

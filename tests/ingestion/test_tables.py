@@ -205,6 +205,13 @@ def test_columns_are_checked_before_anything_is_read(encoder, connector):
         ingest(table, encoder, connector, id_field="key", text_field="body", metadata_fields="lang")
 
 
+def test_two_columns_of_one_name_are_refused(encoder, connector):
+    """Arrow would fail in its own words."""
+    table = pa.Table.from_arrays([pa.array([each]) for each in "axy"], ["id", "text", "text"])
+    with pytest.raises(ConfigError, match="two columns of the table have one name: id, text, text"):
+        ingest(table, encoder, connector)
+
+
 @pytest.mark.parametrize("one", [{"id": "a", "text": "x"}, Document("a", "x")], ids=["dict", "doc"])
 def test_one_document_is_no_source(encoder, connector, one):
     """Iterating a dict would read its keys as paths."""
