@@ -28,6 +28,14 @@ def export(
             "vector alone; -multivector: the token vectors alone.",
         ),
     ],
+    dtype: Annotated[
+        Literal["float32", "int8"] | None,
+        typer.Option(
+            help="With onnx, the lowest precision that can be run: int8 by default; float32 leaves "
+            "its graph out.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         FilePath,
         typer.Option(metavar="FOLDER", help="Folder to write; new or empty."),
@@ -53,6 +61,7 @@ def export(
         from m3connect.model.export import export as write
     except ImportError as error:
         raise ConfigError('exporting needs torch: pip install "m3connect[torch,onnx]"') from error
-    write(open_checkpoint(resolve(model, revision=revision), model), layout, output)
+    checkpoint = open_checkpoint(resolve(model, revision=revision), model)
+    write(checkpoint, layout, output, dtype=dtype)
     result = {"model": model, "format": layout, "output": str(output)}
     printed.show(result, f"{model} written to {output} as {layout}")

@@ -16,7 +16,8 @@ collections that the original filled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -31,35 +32,54 @@ from m3connect.model.weights import load_model
 Format = Literal[
     "m3", "onnx", "bge-m3", "sentence-transformers", "sentence-transformers-multivector"
 ]
+GraphDtype = Literal["float32", "int8"]
 Writer = Callable[[M3Config, Mapping[str, Tensor], Path, Path], None]
 
 
-def export(checkpoint: Checkpoint, layout: Format, output: Path) -> None:
-    """Write a checkpoint in another layout, in float32.
+def export(
+    checkpoint: Checkpoint, layout: Format, output: Path, *, dtype: GraphDtype | None = None
+) -> None:
+    """Write a checkpoint in another layout; weights are in float32.
 
     Args:
         checkpoint: what to write.
         layout: see above.
         output: a folder that does not exist yet, or is empty.
+        dtype: the lowest precision in which ``onnx`` can be run: ``int8``, which is the default, or
+            ``float32``, without ``graph.int8.onnx``.
 
     Raises:
-        ConfigError: an unknown layout, one that cannot express this model, or the folder holds
-            something.
+        ConfigError: an unknown layout or precision, one that cannot express this model, a precision of
+            a layout that has none, or the folder holds something.
         CheckpointError: the checkpoint is broken.
     """
     if layout not in _WRITERS:
         raise ConfigError(f"format {layout!r} is none of {', '.join(_WRITERS)}")
+    write = _WRITERS[layout]
+    if dtype is not None:
+        if layout != "onnx":
+            raise ConfigError(f"--dtype is for --format onnx: {layout} has no graph to run")
+        if dtype not in _GRAPHS:
+            raise ConfigError(f"dtype {dtype!r} is none of {', '.join(_GRAPHS)}")
+        write = partial(_save_onnx, graphs=_GRAPHS[dtype])
     saving.check_new(output)
-    _WRITERS[layout](checkpoint.config, load_model(checkpoint).tensors(), checkpoint.path, output)
+    write(checkpoint.config, load_model(checkpoint).tensors(), checkpoint.path, output)
+
+
+_GRAPHS: Mapping[GraphDtype, Sequence[str]] = {"float32": [GRAPH], "int8": [GRAPH, GRAPH_INT8]}
 
 
 def _save_onnx(
-    config: M3Config, tensors: Mapping[str, Tensor], tokenizer: Path, output: Path
+    config: M3Config,
+    tensors: Mapping[str, Tensor],
+    tokenizer: Path,
+    output: Path,
+    graphs: Sequence[str] = _GRAPHS["int8"],
 ) -> None:
     saving.save_m3(config, tensors, tokenizer, output)
     weights = output / "model.safetensors"
-    for name, int8 in ((GRAPH, False), (GRAPH_INT8, True)):
-        graph = onnx_graph.build(config, "input_ids", weights, int8=int8)
+    for name in graphs:
+        graph = onnx_graph.build(config, "input_ids", weights, int8=name == GRAPH_INT8)
         (output / name).write_bytes(graph.SerializeToString())
 
 

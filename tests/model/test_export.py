@@ -53,6 +53,21 @@ def test_onnx_runs_without_us(tiny_m3):
     np.testing.assert_allclose(multivector[mask == 1], expected.multivector[mask == 1], atol=1e-6)
 
 
+def test_onnx_can_leave_8_bits_out(tiny_m3, tmp_path):
+    """In both precisions by default; without the graph in 8 bits it says how to make it."""
+    checkpoint = open_checkpoint(tiny_m3)
+    export(checkpoint, "onnx", tmp_path / "int8", dtype="int8")
+    assert M3Encoder.load(tmp_path / "int8", dtype="int8").backend.choice.precision == "int8"
+    export(checkpoint, "onnx", tmp_path / "float32", dtype="float32")
+    assert not (tmp_path / "float32" / "graph.int8.onnx").exists()
+    with pytest.raises(ConfigError, match="m3connect export"):
+        M3Encoder.load(tmp_path / "float32", dtype="int8")
+    with pytest.raises(ConfigError, match="m3 has no graph"):
+        export(checkpoint, "m3", tmp_path / "m3", dtype="int8")
+    with pytest.raises(ConfigError, match="none of float32, int8"):
+        export(checkpoint, "onnx", tmp_path / "x", dtype="bfloat16")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("lengths", [[4], [3, 3], [5, 5, 2, 3, 3], [2, 4]])
 def test_a_graph_that_takes_embeddings_is_the_same_network(tiny_m3, pooling, lengths):
