@@ -64,7 +64,7 @@ def test_options_with_one_name_are_one_option():
         key for options in cli._DECLARED.values() for key, option in options.items()
         if option.shared
     }  # fmt: skip
-    assert own & shared == {"model", "target", "weights"}
+    assert own & shared == {"dtype", "model", "target", "weights"}
 
 
 def test_every_command_prints_json():
