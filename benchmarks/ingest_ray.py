@@ -44,8 +44,8 @@ def main() -> None:
     encoder = M3Encoder.load("m3-mini")
     alone, together = [], []
     with TemporaryDirectory() as folder:
+        rows = [{"id": each.id, "text": each.text} for each in documents(options.docs)]
         for at in range(FILES):
-            rows = [{"id": each.id, "text": each.text} for each in documents(options.docs)]
             lines = "\n".join(map(json.dumps, rows[at::FILES]))
             Path(folder, f"{at}.jsonl").write_text(lines, encoding="utf-8")
         files = ingestion.find([folder])

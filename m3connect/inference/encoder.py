@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _READ_AHEAD = 64
 """Texts that :meth:`M3Encoder.stream` tokenises at once."""
 _WINDOW_BATCHES = 16
-"""Token budgets that :meth:`M3Encoder.stream` collects before it encodes."""
+"""Token budgets, at least, that :meth:`M3Encoder.stream` collects before it encodes."""
 
 
 class M3Encoder:

@@ -9,8 +9,8 @@ from functools import cached_property
 from tokenizers import Tokenizer
 
 from m3connect.contract import Kind, ModelInfo
-from m3connect.errors import ConfigError, FingerprintMismatch
-from m3connect.inference.wire import Wire
+from m3connect.errors import ConfigError
+from m3connect.inference.wire import Wire, another_model
 from m3connect.model.config import M3Config
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.types import Embeddings, Fingerprint, Leg
@@ -85,7 +85,4 @@ class M3Service:
 
     def _same(self, now: Fingerprint | None) -> None:
         if now != self.info.fingerprint:
-            raise FingerprintMismatch(
-                f"the service at {self._wire.url} now runs another model than {self.info.name!r}: "
-                "load the encoder again, and use a collection of that model"
-            )
+            raise another_model(self._wire.url, self.info.name)

@@ -74,8 +74,8 @@ class OnnxBackend:
         body = checkpoint.config.body
         small = 12 * body.num_hidden_layers * body.hidden_size**2 <= _SMALL
         self.at_once = (threads or cpu_count()) if device == "cpu" and small else 1
-        self._checkpoint, self._threads = checkpoint, threads
-        self._padding = checkpoint.config.body.pad_token_id
+        self._checkpoint = checkpoint
+        self._padding = body.pad_token_id
         self._packed = read_packed(checkpoint) if checkpoint.layout == "packed" else None
         self.pads = self._packed is None
         self._session = self._open(threads)

@@ -19,13 +19,13 @@ from tokenizers import Tokenizer
 
 from m3connect.connecting import retry
 from m3connect.contract import Kind, ModelInfo
-from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.inference import m3_service
 from m3connect.inference.checks import check_asked
 from m3connect.inference.m3_service import M3Service
 from m3connect.inference.pairs import PairScores, score_pairs
 from m3connect.inference.tei import TeiServer
-from m3connect.inference.wire import NoRoute, Wire, in_portions
+from m3connect.inference.wire import NoRoute, Wire, another_model, in_portions
 from m3connect.model.config import M3Config
 from m3connect.types import LEGS, Compression, Embeddings, Leg
 
@@ -233,8 +233,5 @@ def _same_again(again: Callable[[], RemoteEncoder], info: ModelInfo) -> RemoteEn
     """What was pickled."""
     encoder = again()
     if encoder.info != info:
-        raise FingerprintMismatch(
-            f"the service at {encoder.url} now runs another model than {info.name!r}: load the "
-            "encoder again, and use a collection of that model"
-        )
+        raise another_model(encoder.url, info.name)
     return encoder

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from m3connect.connecting import retry
 from m3connect.errors import (
     ConfigError,
+    FingerprintMismatch,
     InputError,
     PermanentError,
     RequestTooLarge,
@@ -132,6 +133,14 @@ class Wire:
         if not answer.is_success:
             raise InputError(f"{self.url}{path}: {_message(answer)}")
         return answer
+
+
+def another_model(url: str, name: str) -> FingerprintMismatch:
+    """The service was restarted with another model than the one of this name."""
+    return FingerprintMismatch(
+        f"the service at {url} now runs another model than {name!r}: load the encoder again, and use "
+        "a collection of that model"
+    )
 
 
 def in_portions(

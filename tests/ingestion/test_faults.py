@@ -162,6 +162,27 @@ def test_a_database_that_takes_no_writes_ends_the_run_at_once(tmp_path, kind):
     assert content(connector) == before
 
 
+def passages(collection):
+    """The ids of its records."""
+    return sorted(id_ for batch in collection.scan() for id_ in batch.ids)
+
+
+@contextlib.contextmanager
+def killed_in_deletion(collection, dies_at, cut):
+    """The deletion of this number is killed when these of its ids are deleted."""
+    delete, calls = collection.delete, iter(range(99))
+
+    def torn(ids):
+        if next(calls) == dies_at:
+            delete(list(ids)[cut])
+            raise KeyboardInterrupt
+        return delete(ids)
+
+    collection.delete = torn
+    yield
+    collection.delete = delete
+
+
 @pytest.mark.parametrize("goes", ["empty", "pruned"])
 @pytest.mark.parametrize("cut", [slice(None, None, 2), slice(1, None, 2), slice(0, 0)])
 def test_a_document_that_goes_and_comes_again_is_whole(goes, cut):
@@ -182,26 +203,13 @@ def test_a_document_that_goes_and_comes_again_is_whole(goes, cut):
             documents, encoder, collection, chunk_tokens=5, prune=True, max_delete_ratio=1.0
         )
 
-    def passages(collection):
-        return sorted(id_ for batch in collection.scan() for id_ in batch.ids)
-
     undisturbed = MemoryConnector(collection="alone")
     run(whole, undisturbed)
     for dies_at in range(4):
         collection = MemoryConnector(collection="docs")
         run(whole, collection)
-        delete, calls = collection.delete, iter(range(99))
-
-        def torn(ids, delete=delete, calls=calls, dies_at=dies_at):
-            if next(calls) == dies_at:
-                delete(list(ids)[cut])
-                raise KeyboardInterrupt
-            return delete(ids)
-
-        collection.delete = torn  # type: ignore[method-assign]
-        with contextlib.suppress(KeyboardInterrupt):
+        with killed_in_deletion(collection, dies_at, cut), contextlib.suppress(KeyboardInterrupt):
             run(without, collection)
-        collection.delete = delete  # type: ignore[method-assign]
         run(whole, collection)
         assert passages(collection) == passages(undisturbed)
 
@@ -210,26 +218,16 @@ def test_a_document_that_goes_and_comes_again_is_whole(goes, cut):
 def test_a_torn_deletion_is_completed_by_itself_or_made_good_by_any_version(cut):
     """Deleted again it is gone; ingested instead, the old version or a shorter one is there, whole."""
 
-    def passages(collection):
-        return sorted(id_ for batch in collection.scan() for id_ in batch.ids)
-
     lengths, shorter = (7, 2, 1), (3, 1, 1)
     for dies_at in range(3):
         for then in (lengths, shorter, None):
             collection, undisturbed = (MemoryConnector(collection=name) for name in "ab")
             run(source(0, lengths), collection)
-            delete, calls = collection.delete, iter(range(99))
-
-            def torn(ids, delete=delete, calls=calls, dies_at=dies_at):
-                if next(calls) == dies_at:
-                    delete(list(ids)[cut])
-                    raise KeyboardInterrupt
-                return delete(ids)
-
-            collection.delete = torn  # type: ignore[method-assign]
-            with pytest.raises(KeyboardInterrupt):
+            with (
+                killed_in_deletion(collection, dies_at, cut),
+                pytest.raises(KeyboardInterrupt),
+            ):
                 delete_documents(collection, IDS)
-            collection.delete = delete  # type: ignore[method-assign]
             if then is None:
                 delete_documents(collection, IDS)
                 assert passages(collection) == []
