@@ -17,11 +17,9 @@ class Endpoint:
     """
 
     def __init__(self, base_url: str, model: str, api_key: str = "") -> None:
-        from openai import AsyncOpenAI
-
         self.model = model
         self._address = base_url
-        self._client = AsyncOpenAI(base_url=base_url, api_key=api_key or "none", timeout=60)
+        self._api_key = api_key or "none"
 
     @classmethod
     def from_environment(cls) -> "Endpoint | None":
@@ -34,19 +32,27 @@ class Endpoint:
         return cls(address, model, os.environ.get("OPENAI_API_KEY", ""))
 
     async def stream(self, system: str, user: str, *, max_tokens: int = 800) -> AsyncIterator[str]:
-        """The pieces of an answer; raises EndpointError if it is refused or breaks off."""
+        """The pieces of an answer; raises EndpointError if it is refused or breaks off.
+
+        The connection ends with the answer, also with one that nobody waits for any more.
+        """
         import openai
 
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        client = openai.AsyncOpenAI(base_url=self._address, api_key=self._api_key, timeout=60)
         try:
-            chunks = await self._client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
-                stream=True,
-                temperature=0,
-                max_tokens=max_tokens,
-            )
-            async for chunk in chunks:
-                if chunk.choices and chunk.choices[0].delta.content:
-                    yield chunk.choices[0].delta.content
+            async with (
+                client,
+                await client.chat.completions.create(
+                    model=self.model,
+                    messages=messages,
+                    stream=True,
+                    temperature=0,
+                    max_tokens=max_tokens,
+                ) as chunks,
+            ):
+                async for chunk in chunks:
+                    if chunk.choices and chunk.choices[0].delta.content:
+                        yield chunk.choices[0].delta.content
         except (openai.OpenAIError, ValueError, AttributeError) as error:
             raise EndpointError(f"{self.model} at {self._address}: {error!r}") from error

@@ -1,14 +1,11 @@
 """Clients of other services against ours, unchanged. Run in an environment of their own."""
 
 import asyncio
-import threading
-import time
 
 import numpy as np
 import pytest
 
 pytest.importorskip("langchain_openai")
-import uvicorn
 from huggingface_hub import InferenceClient
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
@@ -17,6 +14,7 @@ from m3connect.serving.access import Access
 from m3connect.serving.app import create_app
 from m3connect.serving.service import Service
 from m3connect.testing.fakes import HashEncoder
+from tests.asgi import running
 
 KEY = "a-key-of-the-service"
 TEXTS = ["keys are rotated", "backups run at two", "keys are rotated\nyearly"]
@@ -26,15 +24,8 @@ TEXTS = ["keys are rotated", "backups run at two", "keys are rotated\nyearly"]
 def address():
     """Where a service with a key listens, in a thread of this process."""
     service = Service(HashEncoder(), {}, access=Access.of({KEY: None}))
-    config = uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with running(create_app(service)) as address:
+        yield address.rstrip("/")
 
 
 @pytest.fixture(scope="module")

@@ -38,8 +38,9 @@ class Scripted(http.server.ThreadingHTTPServer):
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
-    """One request to :class:`Scripted`."""
+    """Requests to :class:`Scripted`. As with real endpoints the connection stays for a next one."""
 
+    protocol_version = "HTTP/1.1"
     server: Scripted
 
     def do_POST(self):
@@ -51,19 +52,25 @@ class Answering(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for row, piece in enumerate(pieces):
             if row == len(pieces) - 1:
                 self.server.gate.wait(20)
             if piece is None:
-                self.wfile.write(b"data: {broken\n\n")
+                self._write(b"data: {broken\n\n")
+                self.close_connection = True
                 return
             delta = piece if isinstance(piece, dict) else {"content": piece}
             chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "tiny"}
             chunk["choices"] = [{"index": 0, "delta": delta, "finish_reason": None}]
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-            self.wfile.flush()
-        self.wfile.write(b"data: [DONE]\n\n")
+            self._write(f"data: {json.dumps(chunk)}\n\n".encode())
+        self._write(b"data: [DONE]\n\n")
+        self._write(b"")
+
+    def _write(self, data):
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
 
     def log_message(self, *_):
         """Say nothing."""

@@ -10,8 +10,9 @@ import pytest
 
 from examples.rag_app.endpoint import Endpoint
 from m3connect import load_dataset
+from tests.asgi import running
 from tests.axe import serious
-from tests.browser import NEEDED, running, started
+from tests.browser import NEEDED, started
 from tests.outside.environment import OUTSIDE, environment
 from tests.rag_app.application import App, Scripted
 

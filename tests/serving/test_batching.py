@@ -19,7 +19,7 @@ from m3connect.serving.service import Limits, Service
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document
-from tests.browser import running
+from tests.asgi import running
 
 
 class Held(HashEncoder):

@@ -16,8 +16,9 @@ from m3connect.serving.service import Service  # noqa: E402
 from m3connect.stores.memory import MemoryConnector  # noqa: E402
 from m3connect.testing.fakes import HashEncoder  # noqa: E402
 from m3connect.types import Document  # noqa: E402
+from tests.asgi import running  # noqa: E402
 from tests.axe import serious  # noqa: E402
-from tests.browser import NEEDED, running, started  # noqa: E402
+from tests.browser import NEEDED, started  # noqa: E402
 
 expect = sync_api.expect
 pytestmark = NEEDED
