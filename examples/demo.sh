@@ -32,6 +32,6 @@ say "One query in every mode side by side, with the score of each leg"
 run search "find which commit introduced a bug" --collection demo --compare --limit 3
 
 say "Why: the parts add up to the score"
-run search "extract a tar archive into a directory" --collection demo --mode all --filter 'lang == "en"' --limit 1 --explain
+run search "extract an archive into a directory" --collection demo --mode all --filter 'lang == "en"' --limit 1 --explain
 
 printf '\nThe collection is in .m3connect/; `make clean` removes it. Next: docs/tutorial.md\n'
