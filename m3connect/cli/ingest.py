@@ -191,6 +191,8 @@ def ingest(
             except ingestion.NotPruned as error:  # after all was written
                 done, refusal = error.report, error
             watch.count(done)
+    if remarks.unread and not done.read:
+        raise ConfigError("; ".join(["there are no documents in the files", *remarks.sentences()]))
     say(remarks)
     _print_report(done, where.collection, letters, as_json=printed.as_json)
     counts = {**done.to_json(), "images": remarks.images, "left_out": remarks.unread}

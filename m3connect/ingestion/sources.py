@@ -13,17 +13,26 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from typing import IO, Any
 
 from m3connect.conversion.converter import NEEDS_EXTRA, Converter, Page, explain
 from m3connect.errors import ConfigError
 from m3connect.ingestion import values
 from m3connect.ingestion.files import SourceFile, is_local
-from m3connect.ingestion.formats import PAGES, RECORDS, Fields, Options, read_page, without_images
+from m3connect.ingestion.formats import (
+    PAGES,
+    RECORDS,
+    Fields,
+    Options,
+    read_page,
+    without_images,
+)
 from m3connect.ingestion.listing import find
 from m3connect.ingestion.losses import LOSS_KEYS
 from m3connect.ingestion.report import LETTER_FIELDS, Failure
 from m3connect.ingestion.selection import Path, Remarks, Selection
+from m3connect.ingestion.separated import Row
 from m3connect.ingestion.tables import ID_FIELDS, identifier
 from m3connect.types import Document
 
@@ -160,15 +169,35 @@ def _records(file: SourceFile, options: Options, remarks: Remarks) -> Iterator[D
         if file.filesystem is not None and _is_empty(opened):
             return
         with seekable(file, opened) if file.suffix == ".parquet" else _as_it_is(opened) as stream:
-            for number, record in RECORDS[file.suffix](stream, options):
+            rows = iter(RECORDS[file.suffix](stream, options))
+            first = list(islice(rows, 2 if file.suffix == ".json" else 1))
+            if _holds_no_documents(file, first, options.fields.text, remarks):
+                return
+            for number, record in chain(first, rows):
                 where = f"{file.name}:{number}"
                 if isinstance(record, str):
                     yield Failure(record, where)
-                elif number == 1 and (own := OWN_LISTS.get(frozenset(record))):
-                    remarks.left_out[own] += 1
-                    return
                 else:
                     yield _document(record, options, where, file.root, remarks)
+
+
+def _holds_no_documents(
+    file: SourceFile, first: Sequence[Row], text_field: str, remarks: Remarks
+) -> bool:
+    """By its first two rows: one of our own lists, or the one object that settings and schemas are.
+
+    A file that was chosen, by its name or a glob, holds documents: its user says so.
+    """
+    if not first or isinstance(record := first[0][1], str):
+        return False
+    if own := OWN_LISTS.get(frozenset(record)):
+        remarks.left_out[own] += 1
+        return True
+    among_others = file.root.endswith("/") and not file.part
+    settings = file.suffix == ".json" and len(first) == 1 and text_field not in record
+    if among_others and settings:
+        remarks.leave(file.name, f".json without {text_field!r}")
+    return among_others and settings
 
 
 def _is_empty(stream: IO[bytes]) -> bool:

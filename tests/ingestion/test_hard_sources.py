@@ -309,6 +309,19 @@ def test_what_is_left_out_is_counted_by_suffix(tmp_path):
     ]
 
 
+def test_settings_and_schemas_in_a_folder_are_no_failures(tmp_path):
+    """One JSON object without a text, beside documents. Named, or with more objects, it fails as before."""
+    (tmp_path / "package.json").write_text('{"name": "x", "version": 1}')
+    (tmp_path / "one.json").write_text('{"text": "a document"}')
+    (tmp_path / "more.json").write_text('[{"body": "b"}, {"text": "c"}]')
+    remarks = Remarks()
+    found = [each.where for each in read([tmp_path], remarks=remarks)]
+    assert found == ["more.json:1", "more.json:2", "one.json:1"]
+    assert remarks.sentences() == ["left out: 1 .json without 'text'"]
+    (failure,) = read([tmp_path / "package.json"])
+    assert "fields: name, version (--text-field)" in failure.reason
+
+
 def test_a_folder_with_nothing_to_read_is_an_error(tmp_path):
     """It says what is there."""
     (tmp_path / "a.png").write_text("text")
