@@ -135,6 +135,7 @@ class Capabilities:
             still exact on a few hundred records.
         aliases: whether a name that no collection has can be made to stand for one.
         limits: sizes it takes.
+        licence: the one that covers what the engine is asked for; None where there is none to name.
     """
 
     engine: str
@@ -148,6 +149,7 @@ class Capabilities:
     exact: bool = False
     aliases: bool = False
     limits: Limits = field(default_factory=Limits)
+    licence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

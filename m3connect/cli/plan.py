@@ -83,6 +83,8 @@ def plan(
         "engine": backend.engine,
         "searched_by_engine": sorted(backend.legs),
         "fused_by_engine": sorted(backend.fusions),
+        "licence": backend.licence,
+        "limits": {name: value for name in _LIMITS if (value := getattr(backend.limits, name))},
     }
     text = "\n".join([*_documents(planned), *_work(planned), *_engine(planned, backend)])
     printed.show(planned.to_json() | facts, f"{text}\nNothing was written.")
@@ -124,12 +126,18 @@ def _work(planned: IngestPlan) -> list[str]:
 
 def _engine(planned: IngestPlan, backend: Capabilities) -> list[str]:
     """What the database does of it, by its version and licence, and what it would refuse."""
-    ours = [leg for leg in planned.legs if leg not in backend.legs]
+    licence = f" (licence: {backend.licence})" if backend.licence else ""
+    ours = [f"the search by {leg}" for leg in planned.legs if leg not in backend.legs]
+    ours += ["the fusion of legs"] if len(planned.legs) > 1 and not backend.fusions else []
     lines = [
-        f"{backend.engine} stores {', '.join(planned.legs)}"
-        + (f" and leaves the search by {', '.join(ours)} to m3connect" if ours else "")
+        f"{backend.engine}{licence} stores {', '.join(planned.legs)}"
+        + (f" and leaves {' and '.join(ours)} to m3connect" if ours else "")
     ]
+    limits = {name: getattr(backend.limits, name) for name in _LIMITS}
+    takes = [f"{value:,} {_LIMITS[name]}" for name, value in limits.items() if value]
+    if takes:
+        lines.append(f"  it takes at most {', '.join(takes)}")
     for name, count in planned.beyond.items():
-        limit = f"{getattr(backend.limits, name):,} {_LIMITS[name]}"
+        limit = f"{limits[name]:,} {_LIMITS[name]}"
         lines.append(f"  {counted(count, 'passage')} would be refused: more than {limit}")
     return lines

@@ -40,31 +40,50 @@ def office_to_markdown(content: bytes, suffix: str, limit: int) -> tuple[str, st
         limit: most bytes that it may unpack to.
 
     Raises:
-        InputError: it is damaged, something else than its name says, or unpacks to too much.
+        InputError: it is something else than its name says, or unpacks to too much.
+        Exception: it is damaged: whatever the library raises that parses it.
     """
-    # Of something else markitdown would make what it takes it for, such as a list of an archive.
     if suffix == ".pdf" and b"%PDF-" not in content[:1024]:
         raise InputError("it is named .pdf and is no PDF")
     if suffix == ".ipynb" and not _is_notebook(content):
         raise InputError("it is named .ipynb and is no notebook")
     if suffix in _PARTS:
         check_archive(content, limit, suffix)
-    from markitdown import MarkItDownException, StreamInfo
+    from markitdown import FileConversionException, StreamInfo
 
     try:
-        result = _markitdown().convert_stream(
+        result = _markitdown(suffix).convert_stream(
             io.BytesIO(content), stream_info=StreamInfo(extension=suffix)
         )
-    except MarkItDownException as error:
-        raise InputError(f"markitdown cannot read it: {error}") from error
+    except FileConversionException as error:
+        # What its converter said, without an account of the attempts.
+        said = [each.exc_info[1] for each in error.attempts or () if each.exc_info]
+        raise (said[0] if said else error) from None
     return result.markdown, result.title
 
 
-@cache
-def _markitdown() -> Any:
-    from markitdown import MarkItDown
+_CONVERTERS = {
+    ".pdf": "PdfConverter",
+    ".docx": "DocxConverter",
+    ".pptx": "PptxConverter",
+    ".xlsx": "XlsxConverter",
+    ".epub": "EpubConverter",
+    ".ipynb": "IpynbConverter",
+}
+"""What reads a format, by its name in ``markitdown.converters``."""
 
-    return MarkItDown(enable_plugins=False)
+
+@cache
+def _markitdown(suffix: str) -> Any:
+    """The converter of one format alone: with all of them, what it cannot read would be taken for something else.
+
+    Such as a damaged PDF for plain text, or a document for a list of its archive.
+    """
+    from markitdown import MarkItDown, converters
+
+    reader = MarkItDown(enable_builtins=False, enable_plugins=False)
+    reader.register_converter(getattr(converters, _CONVERTERS[suffix])())
+    return reader
 
 
 def _is_notebook(content: bytes) -> bool:

@@ -165,7 +165,7 @@ def _records(
         sink.count(event)
         if isinstance(event, Work):
             batch = event.batch
-            tally.chunks += len(batch)
+            tally.chunks += sum(not owner.same for owner in event.owners)
             sizes = bytes_by_leg(batch.embeddings, source.schema(legs, {}).multivector_dtype)
             tally.bytes.update(sizes)
             whole = sum(record_bytes(batch, row) for row in range(len(batch)))
@@ -195,7 +195,7 @@ def _documents(
             if exists and stale:
                 tally.deleted += len(sink.recall(stale, ()).result())
             continue
-        tally.chunks += len(group)
+        tally.chunks += sum(not each.owner.same for each in group)
         for owner in (each.owner for each in group if not each.chunk.position):
             tally.taken_over += owner.same
             tally.metadata_only += owner.kept and not owner.same

@@ -266,7 +266,7 @@ class Sink:
         """Count one event and write nothing; a failure is recorded."""
         match event:
             case Work():
-                self.chunks += len(event.batch)
+                self.chunks += sum(not owner.same for owner in event.owners)
                 self.tokens += event.tokens
                 self._count_losses(event)
             case Unchanged(borrowed=borrowed):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -14,7 +15,7 @@ import pytest
 from m3connect import cli
 from m3connect.cli.running import Services
 from m3connect.connecting.registry import connect
-from m3connect.contract import CollectionSchema
+from m3connect.contract import CollectionSchema, Limits
 from m3connect.datasets.beir import read_corpus
 from m3connect.errors import TransientError
 from m3connect.stores.memory import MemoryConnector
@@ -258,7 +259,7 @@ def test_titles_are_encoded_as_test_collections_encode_them(run, tmp_path, colle
     assert np.array_equal(stored.embeddings.dense, expected.dense)
 
 
-def test_a_plan_says_what_would_be_done(run, corpus, collection):
+def test_a_plan_says_what_would_be_done(run, corpus, collection, monkeypatch):
     """It counts and estimates, for people and machines, and writes nothing."""
     with corpus.open("a") as lines:
         lines.write("no json\n")
@@ -268,6 +269,22 @@ def test_a_plan_says_what_would_be_done(run, corpus, collection):
     assert "  1 would fail: not JSON" in out
     assert "3 passages to write, 0 to delete; 3 to encode: 12 tokens" in out
     assert "numpy stores dense, sparse, multivector\n" in out
+    lesser = replace(
+        MemoryConnector.capabilities,
+        legs=frozenset({"dense", "sparse"}),
+        fusions=frozenset(),
+        limits=Limits(id_bytes=2000, payload_bytes=50),
+        licence="basic",
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryConnector, "capabilities", lesser)
+        out = run("corpus.jsonl", command="plan")[1]
+    assert (
+        "numpy (licence: basic) stores dense, sparse, multivector and leaves the search by " in out
+    )
+    assert "by multivector and the fusion of legs to m3connect\n" in out
+    assert "it takes at most 2,000 bytes of an id, 50 bytes of a payload\n" in out
+    assert "3 passages would be refused: more than 50 bytes of a payload\n" in out
     code, out, _ = run("corpus.jsonl", "--json", "--legs", "dense", command="plan")
     found = json.loads(out)
     assert (found["read"], found["chunks"], found["tokens"]) == (4, 3, 12)
@@ -426,7 +443,17 @@ def test_equal_names_of_two_folders_are_told_apart(run, tmp_path, collection):
     assert run("b", "--id-prefix", "b/")[0] == 0
     assert collection.count() == 2
     (tmp_path / "b" / "README.md").write_text("words of a\n")
-    assert "1 unchanged (1 to take over)" in run("b", "--take-over", command="plan")[1]
+    planned = run("b", "--take-over", command="plan")[1]
+    assert "1 unchanged (1 to take over)" in planned
+    assert "0 passages to write" in planned
+    (tmp_path / "b" / "odd.md").write_bytes(b"\x00")
+    assert (
+        "0 written to 'documents' as 0 passages, 1 unchanged, 1 failed"
+        in run("b", "--take-over")[1]
+    )
+    (tmp_path / "b" / "odd.md").unlink()
+    assert run("a", "--take-over")[0] == 0
+    (tmp_path / "b" / "README.md").write_text("words of a\n")
     code, out, _ = run("b", "--take-over")
     assert (code, "nothing to do" in out, "1 of the unchanged are this source's" in out) == (
         0,

@@ -79,11 +79,18 @@ def test_what_is_not_what_its_name_says_is_a_failure(tmp_path):
 
 @pytest.mark.slow
 def test_a_damaged_office_file_is_a_failure(tmp_path):
-    """And the next file is read."""
+    """Also where it could be taken for plain text, or for an archive to list; and the next file is read."""
     whole = workbook()
-    (tmp_path / "a.xlsx").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "b.pdf").write_bytes(PDF)
-    failure, document = read([tmp_path])
-    assert isinstance(failure, Failure)
-    assert failure.where == "a.xlsx"
-    assert document.id == "b.pdf"
+    parts = {"docx": "word/document.xml", "xlsx": "xl/workbook.xml", "pptx": "ppt/presentation.xml"}
+    for suffix, part in {**parts, "epub": "META-INF/container.xml"}.items():
+        (tmp_path / f"odd.{suffix}").write_bytes(zipped(part))
+    (tmp_path / "cut.xlsx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.pdf").write_bytes(b"%PDF-1.4 and nothing more")
+    (tmp_path / "whole.pdf").write_bytes(PDF)
+    *failures, document = sorted(read([tmp_path]), key=lambda each: each.where == "whole.pdf")
+    assert document.id == "whole.pdf"
+    assert all(isinstance(each, Failure) for each in failures)
+    reasons = {each.where: each.reason for each in failures}
+    assert len(reasons) == 6
+    assert reasons["text.pdf"].endswith("No /Root object! - Is this really a PDF?")
+    assert all("\n" not in reason for reason in reasons.values())

@@ -89,6 +89,9 @@ class ElasticsearchConnector:
         """What this server does itself, with its licence."""
         options = self._options
         legs: set[Leg] = {"dense", "sparse"}
+        # Nobody asks a cluster for its licence where nothing paid is wanted.
+        wanted = options.rank_vectors or options.server_fusion
+        licence = self._server.licence if wanted else "basic"
         if options.rank_vectors and self._server.is_paid:
             legs.add("multivector")
         fuses = options.server_fusion and self._server.is_paid
@@ -101,6 +104,7 @@ class ElasticsearchConnector:
             exact=options.dense_index == "flat",
             aliases=True,
             limits=LIMITS,
+            licence=licence,
         )
 
     # -------------------------------------------------------------------------------- collection

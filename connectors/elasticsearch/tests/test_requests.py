@@ -326,6 +326,7 @@ def test_nothing_paid_is_sent_without_its_licence(fake, to_fake, type_, status):
     fake.says(*MSEARCH, (200, {"responses": [NO_HITS] * 2}))
     connector = to_fake(server_fusion=True)
     assert connector.capabilities.fusions == frozenset()
+    assert connector.capabilities.licence == (type_ if status == "active" else "basic")
     planner.run(connector, [QUERY])
     assert not any(word in everything_asked(fake) for word in PAID_WORDS)
 
@@ -333,9 +334,11 @@ def test_nothing_paid_is_sent_without_its_licence(fake, to_fake, type_, status):
 def test_hybrid_is_one_msearch(fake, to_fake):
     """By default both legs travel in one request, and the licence is not even asked for."""
     fake.says(*MSEARCH, (200, {"responses": [NO_HITS] * 2}))
-    planner.run(to_fake(), [QUERY])
+    connector = to_fake()
+    planner.run(connector, [QUERY])
     (lines,) = fake.bodies(*MSEARCH)
     assert [next(iter(body["query"])) for body in lines[1::2]] == ["knn", "sparse_vector"]
+    assert connector.capabilities.licence == "basic"
     assert ("GET", "/_license", None) not in fake.asked
     assert fake.bodies(*SEARCH) == []
 

@@ -99,6 +99,7 @@ class MilvusConnector:
             exact=layout.dense_index == "FLAT",
             aliases=self._database.url is not None,
             limits=LIMITS,
+            licence="Apache-2.0",
         )
 
     def ensure(self, schema: CollectionSchema) -> None:

@@ -125,6 +125,7 @@ class QdrantConnector:
             exact=self._exact or self._engine.exact,
             aliases=self._engine.aliases,
             limits=self._limits,
+            licence="Apache-2.0",
         )
 
     @property
