@@ -1,6 +1,6 @@
 """What ingestion costs a document while the collection grows, without a model: rate, memory, second looks.
 
-    python benchmarks/ingest.py [--targets qdrant milvus elasticsearch] [--docs 10000 100000]
+    python benchmarks/ingest.py [--targets qdrant milvus elasticsearch none] [--docs 10000 100000]
         [--elasticsearch-url URL]
 
 Each row is a process of its own. Documents are of 100 characters, words are their tokens, and instead of a
@@ -18,6 +18,7 @@ is left is what ingestion itself and the database cost.
 Progress is told on stderr every half a minute, with the processor time a document since the last line.
 
 Qdrant and Milvus are the embedded engines; without a URL an Elasticsearch node of the tests is started.
+``none`` forgets what is written to it: its memory is what ingestion itself holds, without an engine.
 """
 
 import argparse
@@ -38,8 +39,9 @@ from tokenizers import Tokenizer
 
 from m3connect import Document, Embeddings, connect, ingest
 from m3connect.contract import ModelInfo
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import LEGS, Fingerprint, Leg, MultiVectors, SparseVectors
+from m3connect.types import LEGS, Fingerprint, Leg, MultiVectors, RecordBatch, SparseVectors
 
 CORPUS = Path(__file__).parents[1] / "examples" / "data" / "tldr.jsonl"
 CHARACTERS = 100
@@ -146,13 +148,22 @@ def measured(target: str, url: str | None, n: int) -> list[str]:
     encoder = Drawn(HashEncoder().tokenizer)
     with place(url) as (collection, where, size), Memory() as memory:
         options = {"path": where} if url is None else {"url": where}
-        with connect(target, collection=collection, **options) as connector:
+        connector = (
+            Forgetting(collection=collection)
+            if target == "none"
+            else connect(target, collection=collection, **options)
+        )
+        with connector:
             clock = Clock()
             told = Told(target, n, clock, memory)
             report = ingest(documents(n), encoder, connector, progress=told)
             seconds, processor = clock.read()
             assert report.written == n, report
             own, mapped = memory.own, memory.mapped
+            row = [target, f"{n:,}", f"{n / seconds:,.0f}", f"{n / told.acknowledged:,.0f}"]
+            row += [f"{processor / n * 1e3:.2f}", f"{own:,}", f"{mapped:,}"]
+            if target == "none":
+                return [*row, "-", "-", "-"]
             clock = Clock()
             again = ingest(documents(min(n, AGAIN)), encoder, connector)
             noticed = [each / min(n, AGAIN) * AGAIN for each in clock.read()]
@@ -166,17 +177,18 @@ def measured(target: str, url: str | None, n: int) -> list[str]:
         bytes_ = size()
     wall, worked = np.median(updates, axis=0)
     return [
-        target,
-        f"{n:,}",
-        f"{n / seconds:,.0f}",
-        f"{n / told.acknowledged:,.0f}",
-        f"{processor / n * 1e3:.2f}",
-        f"{own:,}",
-        f"{mapped:,}",
+        *row,
         f"{bytes_ / 1e6:,.0f}",
         f"{noticed[0]:.2f} ({noticed[1]:.2f})",
         f"{wall:.3f} ({worked:.3f})",
     ]
+
+
+class Forgetting(MemoryConnector):
+    """Takes records, and holds none of them."""
+
+    def upsert(self, batch: RecordBatch) -> None:
+        """Nothing is kept."""
 
 
 class Clock:

@@ -33,6 +33,7 @@ from m3connect.ingestion.ledger import Candidate, Stored
 from m3connect.ingestion.opening import open_source
 from m3connect.ingestion.pipeline import events, prepare
 from m3connect.ingestion.report import DeadLetters
+from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sink import Sink, Work
 from m3connect.types import LEGS, MultiVectors, SparseVectors
 
@@ -122,7 +123,10 @@ def times(n: int, repeat: int, threads: int | None) -> Times:
     """Encode alone, write alone, do both; then update one document."""
     encoder = M3Encoder.load("m3-mini", threads=threads)
     source = open_source(documents(n), encoder)
-    made = [event for event in events(source, LEGS, {}, nothing_stored) if isinstance(event, Work)]
+    with Seen() as seen:
+        made = [
+            event for event in events(source, LEGS, seen, nothing_stored) if isinstance(event, Work)
+        ]
     texts = [chunk.encoded for each in documents(n) for chunk in source.chunker.chunks(each)]
     encoding, writing, ingestion = [], [], []
     for _ in range(repeat):

@@ -12,6 +12,7 @@ tables.py      tables and records in memory; values.py is the one table of conve
 documents.py   documents as a source; encoded.py records that come with their vectors
 chunking.py    documents into passages; headings.py where they stand
 ledger.py      what the collection holds, and why a run can be killed at any point
+seen.py        the ids that a run has come across
 losses.py      what documents lose though they do not fail; lines.py a list of a run as JSON lines;
                replaying.py dead letters again
 ownership.py   whose a document is, and what a run over one source may replace

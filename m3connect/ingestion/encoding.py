@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, Kind
 from m3connect.conversion.encodings import SAMPLE, codec_for
 from m3connect.ingestion.ledger import FIELD, content_hash
-from m3connect.ingestion.report import Failure
+from m3connect.ingestion.report import TWICE, Failure
+from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sources import SourceFile, alone
 from m3connect.progress import Progress, silent
 from m3connect.stores.parquet import RecordWriter
@@ -155,20 +156,19 @@ def _lines(file: SourceFile, encoding: str | None) -> Iterator[Document | Failur
 
 def _sound(items: Iterable[Document | Failure]) -> Iterator[Document | Failure]:
     """Documents that a file can hold, each id once; all others are failures."""
-    seen: set[str] = set()
-    for item in items:
-        if isinstance(item, Failure):
-            yield item
-        elif (reason := _fault(item, seen)) is not None:
-            yield Failure(reason, item.where, item.id, item.source)
-        else:
-            seen.add(item.id)
-            yield item
+    with Seen() as seen:
+        for item in items:
+            if isinstance(item, Failure):
+                yield item
+            elif (reason := _fault(item)) is not None:
+                yield Failure(reason, item.where, item.id, item.source)
+            elif seen.add(item.id):
+                yield item
+            else:
+                yield Failure(TWICE, item.where, item.id, item.source)
 
 
-def _fault(document: Document, seen: set[str]) -> str | None:
-    if document.id in seen:
-        return "another document of this run has the same id"
+def _fault(document: Document) -> str | None:
     for name in document.metadata:
         if name in {"text", FIELD} or str(name).startswith(RESERVED_PREFIX):
             return f"metadata field {name!r} is reserved; rename it"

@@ -28,6 +28,7 @@ from m3connect.ingestion.opening import (
     written_to,
 )
 from m3connect.ingestion.report import DeadLetters, IngestReport, KeptLetters, Part
+from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.selection import Remarks
 from m3connect.ingestion.sink import Event, Sink
 from m3connect.ingestion.steps import (
@@ -76,7 +77,7 @@ def ingest(
     Running twice changes nothing: documents that the collection already holds as they are are
     skipped, changed ones are replaced, and a run that was interrupted is completed by the next.
     Documents that are no longer in the source stay unless ``prune`` is set, and are counted. Memory does not grow with
-    the source, but for the ids.
+    the source: the ids that it gave lie in a temporary file.
 
     Args:
         source: paths (see :func:`m3connect.ingestion.sources.read`), Documents or dicts, a table
@@ -134,8 +135,7 @@ def ingest(
     if prune:
         pruning.require_whole(opened)
     chosen, held, collection = prepare(opened, connector, legs, index_fields or {})
-    seen: dict[str, str] = {}
-    with DeadLetters(dead_letters) as letters:
+    with DeadLetters(dead_letters) as letters, Seen() as seen:
         try:
             with Sink(
                 connector, letters, progress, take_over=take_over, patience=patience, lost=lost
@@ -153,8 +153,9 @@ def ingest(
             sink.persist(connector.flush)
         elif opened.whole and not sink.failed:
             present = sink.unchanged - sink.borrowed + sink.written
-            names = set(seen.values())
-            sink.left_over = sink.persist(lambda: pruning.left_over(connector, names, present))
+            sink.left_over = sink.persist(
+                lambda: pruning.left_over(connector, seen.sources(), present)
+            )
     require_unswitched(connector, collection)
     _require_any(sink, dead_letters)
     return sink.report()
@@ -210,7 +211,7 @@ def _require_any(sink: Sink, dead_letters: str | Path | None) -> None:
 def events(
     source: DocumentSource | EncodedSource,
     legs: Sequence[Leg],
-    seen: dict[str, str],
+    seen: Seen,
     ask: LookUp,
     recall: Recall | None = None,
     *,
@@ -259,11 +260,12 @@ def ingest_part(
     Raises:
         as :func:`ingest`.
     """
-    seen: dict[str, str] = {}
     letters = KeptLetters()
-    with Sink(
-        connector, letters, progress, take_over=take_over, patience=patience, lost=losses.append
-    ) as sink:
-        sink.write(events(source, legs, seen, sink.look_up, sink.recall))
-    sink.persist(connector.flush)
-    return Part(sink.report(), seen, letters.failures, losses, sink.borrowed)
+    with Seen() as seen:
+        with Sink(
+            connector, letters, progress, take_over=take_over, patience=patience, lost=losses.append
+        ) as sink:
+            sink.write(events(source, legs, seen, sink.look_up, sink.recall))
+        sink.persist(connector.flush)
+        given = dict(seen.items())
+    return Part(sink.report(), given, letters.failures, losses, sink.borrowed)

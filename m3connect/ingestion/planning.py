@@ -20,6 +20,7 @@ from m3connect.ingestion.opening import choose_legs, collection_exists
 from m3connect.ingestion.pipeline import events
 from m3connect.ingestion.pruning import MAX_DELETE_RATIO, require_whole, vanished
 from m3connect.ingestion.report import KeptLetters
+from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sink import Empty, Sink, Unchanged, Work
 from m3connect.ingestion.steps import GROUP_CHARACTERS, GROUP_PASSAGES, Passage, grouped, passages
 from m3connect.progress import Progress, silent
@@ -102,20 +103,20 @@ def plan(
         require_whole(source)
     chosen = choose_legs(legs, source, connector)
     exists = collection_exists(connector, source.schema(chosen, {}))
-    seen: dict[str, str] = {}
     letters = KeptLetters()
-    with Sink(connector, letters, progress, exists=exists, take_over=take_over) as sink:
-        if isinstance(source, EncodedSource):
-            tally = _records(source, chosen, seen, sink)
-        else:
-            tally = _documents(source, chosen, seen, sink, exists=exists)
-    done = sink.report()
-    read = len(seen) + done.failed
-    gone: dict[str, Removal] = {}
-    if prune and exists:
-        gone = vanished(
-            connector, source, seen, read=read, failed=done.failed, most=max_delete_ratio
-        )
+    with Seen() as seen:
+        with Sink(connector, letters, progress, exists=exists, take_over=take_over) as sink:
+            if isinstance(source, EncodedSource):
+                tally = _records(source, chosen, seen, sink)
+            else:
+                tally = _documents(source, chosen, seen, sink, exists=exists)
+        done = sink.report()
+        read = len(seen) + done.failed
+        gone: dict[str, Removal] = {}
+        if prune and exists:
+            gone = vanished(
+                connector, source, seen, read=read, failed=done.failed, most=max_delete_ratio
+            )
     unchanged = done.unchanged + tally.taken_over
     return IngestPlan(
         read=read,
@@ -157,9 +158,7 @@ class _Tally:
     beyond: Counter[str] = field(default_factory=Counter)
 
 
-def _records(
-    source: EncodedSource, legs: Sequence[Leg], seen: dict[str, str], sink: Sink
-) -> _Tally:
+def _records(source: EncodedSource, legs: Sequence[Leg], seen: Seen, sink: Sink) -> _Tally:
     tally = _Tally()
     for event in events(source, legs, seen, sink.look_up):
         sink.count(event)
@@ -174,7 +173,7 @@ def _records(
 
 
 def _documents(
-    source: DocumentSource, legs: Sequence[Leg], seen: dict[str, str], sink: Sink, *, exists: bool
+    source: DocumentSource, legs: Sequence[Leg], seen: Seen, sink: Sink, *, exists: bool
 ) -> _Tally:
     encoder = source.encoder
     added, longest = added_tokens(encoder), encoder.info.max_length

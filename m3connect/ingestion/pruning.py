@@ -7,7 +7,7 @@ Of the former only documents of the sources that the run read are looked at
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from m3connect.filters import EVERY_TENANT, Eq, In
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.ledger import FIELD, Removal, removal
 from m3connect.ingestion.ownership import covers
+from m3connect.ingestion.seen import Seen
 from m3connect.types import Payload
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class NotPruned(Refused):
 
 def prune(
     source: DocumentSource | EncodedSource,
-    seen: Mapping[str, str],
+    seen: Seen,
     sink: Sink,
     *,
     most: float = MAX_DELETE_RATIO,
@@ -125,7 +126,7 @@ def require_whole(source: DocumentSource | EncodedSource) -> None:
 def vanished(
     connector: Connector,
     source: DocumentSource | EncodedSource,
-    seen: Mapping[str, str],
+    seen: Seen,
     *,
     read: int,
     failed: int,
@@ -147,25 +148,26 @@ def vanished(
             f"nothing was deleted: of {read} documents read {failed} failed, so what the source "
             "holds is not known. Mend or leave out what failed and run again."
         )
-    names = set(seen.values())
-    owned: set[str] = set()
+    names = seen.sources()
     others: defaultdict[str, _Records] = defaultdict(_Records)
-    for batch in connector.scan(EVERY_TENANT):
-        for id_, payload in zip(batch.ids, batch.payloads, strict=True):
-            document = source.owner(id_, payload)
-            if document is None:
-                continue
-            mark = payload.get(FIELD) or {}
-            if any(covers(name, mark.get("source")) for name in names):
-                owned.add(document)
-            if document not in seen:
-                others[document].add(id_, payload)
-    gone = {document: held.removal() for document, held in others.items() if document in owned}
-    if len(gone) > most * len(owned):
+    with Seen() as owned:
+        for batch in connector.scan(EVERY_TENANT):
+            for id_, payload in zip(batch.ids, batch.payloads, strict=True):
+                document = source.owner(id_, payload)
+                if document is None:
+                    continue
+                mark = payload.get(FIELD) or {}
+                if any(covers(name, mark.get("source")) for name in names):
+                    owned.add(document)
+                if document not in seen:
+                    others[document].add(id_, payload)
+        gone = {document: held.removal() for document, held in others.items() if document in owned}
+        of = len(owned)
+    if len(gone) > most * of:
         raise Refused(
-            f"nothing was deleted: this run did not find {len(gone)} of the {len(owned)} documents that "
+            f"nothing was deleted: this run did not find {len(gone)} of the {of} documents that "
             f"the collection holds of {_list(names)}, which is more than {most:.0%}. If they are to "
-            f"go, allow it: --max-delete-ratio {len(gone) / len(owned) + 0.005:.2f}"
+            f"go, allow it: --max-delete-ratio {len(gone) / of + 0.005:.2f}"
         )
     return gone
 

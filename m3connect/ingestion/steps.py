@@ -27,6 +27,7 @@ from m3connect.ingestion.ledger import (
     step,
 )
 from m3connect.ingestion.report import TWICE, Failure, Part
+from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
 from m3connect.types import Chunk, Document, Embeddings, Leg, Payload, RecordBatch
 
@@ -72,7 +73,7 @@ class Passage:
 
 
 def passages(
-    source: DocumentSource, seen: dict[str, str], ask: LookUp
+    source: DocumentSource, seen: Seen, ask: LookUp
 ) -> Iterator[Passage | Unchanged | Empty | Failure]:
     """The steps before encoding: the passages of all documents that changed."""
     documents = admit(source.candidates(), seen)
@@ -80,17 +81,14 @@ def passages(
 
 
 def admit(
-    candidates: Iterable[Candidate[T] | Failure], seen: dict[str, str]
+    candidates: Iterable[Candidate[T] | Failure], seen: Seen
 ) -> Iterator[Candidate[T] | Failure]:
     """Each id once; ``seen`` is filled with the ids and their sources."""
     for candidate in candidates:
-        if isinstance(candidate, Failure):
+        if isinstance(candidate, Failure) or seen.add(candidate.id, candidate.source):
             yield candidate
-        elif candidate.id in seen:
-            yield Failure(TWICE, candidate.where, candidate.id, candidate.root)
         else:
-            seen[candidate.id] = candidate.source
-            yield candidate
+            yield Failure(TWICE, candidate.where, candidate.id, candidate.root)
 
 
 def look_up(
@@ -259,20 +257,19 @@ def assemble(
         yield Work(records, owners, [COMMIT] * len(owners), tokens=0)
 
 
-def together(parts: Iterable[Part], seen: dict[str, str]) -> Iterator[Event]:
+def together(parts: Iterable[Part], seen: Seen) -> Iterator[Event]:
     """What the parts of a run did; an id that two of them gave is a failure, as it is in one process.
 
     Which of the two documents the collection holds is the one that was written last.
     """
     for part in parts:
-        twice = sorted(part.seen.keys() & seen.keys())
+        twice = sorted(id_ for id_, source in part.seen.items() if not seen.add(id_, source))
         written = part.report.written - len(twice)
         report = replace(
             part.report, written=max(written, 0), unchanged=part.report.unchanged + min(written, 0)
         )
         failures = [*part.failures, *(Failure(TWICE, id=id_) for id_ in twice)]
         yield replace(part, report=report, failures=failures)
-        seen.update(part.seen)
 
 
 def grouped(

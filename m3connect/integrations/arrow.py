@@ -32,6 +32,7 @@ from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
 from m3connect.ingestion.opening import require_unswitched
 from m3connect.ingestion.pipeline import events, prepare
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
+from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
 from m3connect.ingestion.sink import Sink as Writer
 from m3connect.ingestion.steps import (
@@ -113,11 +114,12 @@ def encode_batch(
     schema = source.schema(chosen, {})
     tables = [records_to_arrow(no_records(schema), schema)]
     add = DeadLetters().add if failed is None else failed
-    for event in events(source, chosen, {}, _nothing_stored):
-        if isinstance(event, Work):
-            tables.append(records_to_arrow(event.batch, schema))
-        elif isinstance(event, Failure):
-            add(event)
+    with Seen() as seen:
+        for event in events(source, chosen, seen, _nothing_stored):
+            if isinstance(event, Work):
+                tables.append(records_to_arrow(event.batch, schema))
+            elif isinstance(event, Failure):
+                add(event)
     table = pa.concat_tables(tables)
     return table.cast(portable_schema(table.schema)) if portable else table
 
@@ -287,10 +289,13 @@ class Sink:
                 source, self._connector, self.legs, self.index_fields
             )
             self._schema = schema
-        with Writer(self._connector, self._letters, take_over=self.take_over) as writer:
+        with (
+            Seen() as seen,
+            Writer(self._connector, self._letters, take_over=self.take_over) as writer,
+        ):
             if isinstance(source, DocumentSource):
                 ask, recall = writer.look_up, writer.recall
-                writer.write(events(source, self._chosen, {}, ask, recall))
+                writer.write(events(source, self._chosen, seen, ask, recall))
             else:
                 whole = self._whole(source.candidates(self._chosen))
                 writer.write(_works(look_up(whole, writer.look_up, ROWS, ROWS_BYTES)))

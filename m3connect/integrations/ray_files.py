@@ -41,6 +41,7 @@ from m3connect.types import Leg
 
 ATTEMPTS = 3
 ANSWER_SECONDS = 5.0
+LAST_SECONDS = 30.0  # that tasks have to end when the run is over
 PAGES = 32  # files of a document each that make one task; a file of records is one by itself
 
 
@@ -145,9 +146,10 @@ def _parts(
                 part, others = _result(done, waiting.pop(done), connector)
                 remarks.add(others)
                 yield part
-        finally:
+        finally:  # after Ctrl-C or an error: those that run write what they have encoded
             for task in waiting:
                 ray.cancel(task)
+            ray.wait(list(waiting), num_returns=len(waiting) or 1, timeout=LAST_SECONDS)
 
 
 @contextmanager

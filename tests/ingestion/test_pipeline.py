@@ -22,6 +22,7 @@ from m3connect.errors import (
 from m3connect.ingestion import Failure, ingest, open_source, steps
 from m3connect.ingestion.pipeline import events, prepare
 from m3connect.ingestion.report import KeptLetters
+from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sink import PENDING, Sink
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -192,8 +193,8 @@ def test_what_is_written_counts_before_the_next_is_queued(encoder, connector):
     """Though there would be room in the queue for more."""
     source = open_source(docs(600), encoder)
     chosen, *_ = prepare(source, connector, None, {})
-    with Sink(connector, KeptLetters()) as sink:
-        first, second, third = events(source, chosen, {}, sink.look_up)
+    with Sink(connector, KeptLetters()) as sink, Seen() as seen:
+        first, second, third = events(source, chosen, seen, sink.look_up)
         sink.take(first)
         sink.look_up([]).result()  # the one thread that writes is done with all before it
         assert sink.written == 0
