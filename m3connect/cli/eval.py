@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -90,6 +90,14 @@ def evaluate(
             "ingest reads.",
         ),
     ] = False,
+    threshold: Annotated[
+        bool,
+        typer.Option(
+            "--threshold",
+            help="Also print the score of the best hit that tells queries with a relevant document from "
+            "those without.",
+        ),
+    ] = False,
     live: Live = False,
     filter: eval_options.LiveFilter = None,  # noqa: A002 - the option's name
     depth: Annotated[
@@ -116,7 +124,7 @@ def evaluate(
     - `m3connect eval --dataset legal --modes dense,all --limit-queries 200 --json`
     - `m3connect eval --dataset manuals --passages --chunk-tokens 128 --baseline bm25`
     - `m3connect eval --dataset docs/ --no-qrels --baseline bm25`
-    - `m3connect eval --dataset legal --live --collection legal`
+    - `m3connect eval --dataset legal --live --collection legal --threshold`
     """
     from m3connect.cli.progress import progress_bar
     from m3connect.evaluation import known_items, measure, requires, run
@@ -191,9 +199,11 @@ def evaluate(
     if output is not None:
         files.write(results, output)
     if printed.as_json:
-        typer.echo(json.dumps(tables.summary(results)))
+        typer.echo(json.dumps(_summary(results, threshold=threshold)))
     else:
         _show(results, measured)
+        if threshold:
+            typer.echo(tables.thresholds(results).markdown() + "\n")
         if storage:
             typer.echo(tables.sizes(results, measured[0]).markdown() + "\n")
     for result in results:
@@ -208,6 +218,18 @@ def _check_names(opened: Sequence[Dataset]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         folders = [str(each.folder) for each in opened if each.name in twice]
         raise ConfigError(f"datasets go by their folder's name, and {folders} share theirs")
+
+
+def _summary(results: Sequence[Result], *, threshold: bool) -> dict[str, Any]:
+    """Means by dataset and row; with the thresholds, where they are asked for."""
+    from m3connect.evaluation.reports import tables
+
+    summary: dict[str, Any] = tables.summary(results)
+    for result in results if threshold else ():
+        for row in result.rows:
+            if row.threshold:
+                summary[result.dataset][row.name]["threshold"] = row.threshold.score
+    return summary
 
 
 def _show(results: Sequence[Result], metrics: Sequence[str]) -> None:

@@ -127,7 +127,13 @@ def chunker(encoder: Encoder, cutting: Cutting) -> Chunker:
 
 
 def open_dataset(
-    name: str, qrels: str | None, language: str, limit_queries: int | None, seed: int
+    name: str,
+    qrels: str | None,
+    language: str,
+    limit_queries: int | None,
+    seed: int,
+    *,
+    bare: bool = False,
 ) -> Dataset:
     """The test collection that the options name: a folder, or a published one.
 
@@ -141,7 +147,7 @@ def open_dataset(
         if not hub.is_name(name):
             raise InputError(f"--dataset {name}: no such folder, and no published set's name")
         folder = hub.folder(name, default_cache().parent / "datasets")
-    dataset = beir.load(folder, qrels=qrels, language=language)
+    dataset = beir.load(folder, qrels=qrels, language=language, bare=bare)
     return dataset if limit_queries is None else dataset.sample(limit_queries, seed=seed)
 
 
@@ -154,7 +160,7 @@ def open_datasets(
     *,
     live: bool,
 ) -> list[Dataset]:
-    """The test collections that options name; live there is one.
+    """The test collections that options name; live there is one, whose corpus may be missing.
 
     Raises:
         ConfigError: live, and several collections.
@@ -162,7 +168,7 @@ def open_datasets(
     """
     if live and len(names) > 1:
         raise ConfigError("one collection holds one corpus: give one --dataset with --live")
-    return [open_dataset(name, qrels, language, limit_queries, seed) for name in names]
+    return [open_dataset(name, qrels, language, limit_queries, seed, bare=live) for name in names]
 
 
 def known_items(

@@ -363,7 +363,8 @@ Live = Annotated[
     bool,
     typer.Option(
         "--live",
-        help="Use the vectors of a collection in a database instead of exact search.",
+        help="Use the vectors of a collection in a database instead of exact search; --dataset needs no "
+        "corpus then.",
         rich_help_panel="Target",
     ),
     Mark.FLAG_ONLY,

@@ -58,7 +58,7 @@ class Dataset:
     Args:
         name: of the collection, with the judgements' name where it is not the usual one.
         folder: where it lies.
-        ids: document ids in file order.
+        ids: document ids in file order; none where there is no corpus.
         queries: those with judgements or answers, in file order.
         qrels: judgements of these queries.
         content: hash of the documents, so that cached embeddings are never another corpus's.
@@ -95,7 +95,9 @@ class Dataset:
         return replace(self, queries=queries, qrels=qrels)
 
 
-def load(folder: str | Path, *, qrels: str | None = None, language: str = "") -> Dataset:
+def load(
+    folder: str | Path, *, qrels: str | None = None, language: str = "", bare: bool = False
+) -> Dataset:
     """Read a test collection.
 
     Args:
@@ -103,6 +105,7 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
         qrels: which judgements, such as ``mono`` for ``qrels.mono.tsv`` or ``dev`` for
             ``qrels/dev.tsv``; None for ``qrels.tsv`` or ``qrels/test.tsv``.
         language: of texts that do not name theirs.
+        bare: whether the corpus may be missing, as where a database holds it.
 
     Raises:
         InputError: a missing file, a malformed line, an id that occurs twice, contradicting
@@ -110,7 +113,8 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
     """
     folder = Path(folder)
     name = folder.resolve().name + (f"/{qrels}" if qrels else "")
-    ids, content, empty = _scan_corpus(corpus_file(folder))
+    corpus = _found(folder, "corpus") if bare else corpus_file(folder)
+    ids, content, empty = ([], "", 0) if corpus is None else _scan_corpus(corpus)
     asked = _read_queries(_find(folder, "queries"), language)
     judged, repeated = _read_qrels(_find_qrels(folder, qrels))
     known = set(ids)
@@ -118,7 +122,11 @@ def load(folder: str | Path, *, qrels: str | None = None, language: str = "") ->
     if not kept:
         raise InputError(f"{folder}: no query has a judgement; do the ids of the files agree?")
     qrels_kept = {query.id: judged.get(query.id, {}) for query in kept}
-    unknown = sum(doc not in known for by_document in qrels_kept.values() for doc in by_document)
+    unknown = sum(
+        doc not in known
+        for by_document in (qrels_kept.values() if corpus else ())
+        for doc in by_document
+    )
     counts = {
         "documents without text": empty,
         "queries without judgements left out": len(asked) - len(kept),
@@ -174,11 +182,15 @@ def read_corpus(path: Path, language: str = "") -> Iterator[Document]:
 
 
 def _find(folder: Path, stem: str) -> Path:
-    for ending in ("jsonl", "jsonl.gz"):
-        path = folder / f"{stem}.{ending}"
-        if path.is_file():
-            return path
-    raise InputError(f"{folder}: no {stem}.jsonl and no {stem}.jsonl.gz")
+    found = _found(folder, stem)
+    if found is None:
+        raise InputError(f"{folder}: no {stem}.jsonl and no {stem}.jsonl.gz")
+    return found
+
+
+def _found(folder: Path, stem: str) -> Path | None:
+    paths = (folder / f"{stem}.{ending}" for ending in ("jsonl", "jsonl.gz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _find_qrels(folder: Path, name: str | None) -> Path:

@@ -6,6 +6,7 @@ passages.py         a corpus cut as ingestion cuts it, when documents are to cou
 known_items.py      queries out of the documents, where nobody wrote any
 live.py             the same through a connector
 measure.py metrics.py answers.py significance.py    from answers to figures and how sure they are
+threshold.py        the score below which a query has no answer
 baselines.py bm25.py            rows to compare with
 compression.py      smaller representations
 tune.py             the fusion that serves these data

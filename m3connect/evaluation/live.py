@@ -47,6 +47,11 @@ class Contents:
     document_of: Mapping[str, str]
     store: EmbeddingStore
 
+    @property
+    def documents(self) -> set[str]:
+        """The documents that the records are of."""
+        return set(self.document_of.values())
+
 
 def evaluate(
     dataset: Dataset,
@@ -69,7 +74,7 @@ def evaluate(
     a document by its best record. Queries are sent one at a time.
 
     Args:
-        dataset: its queries and judgements; its corpus is what the collection should hold.
+        dataset: its queries and judgements; its corpus, if it has one, is what the collection should hold.
         encoder: the collection's model.
         connector: the collection.
         modes: what to measure.
@@ -102,7 +107,7 @@ def evaluate(
         kept = legs if reference else ()
         contents = read(connector, kept, Path(folder), filter=filter, progress=progress)
         warnings = differences(dataset, contents)
-        limit = _limit(dataset, contents, names, connector)
+        limit = _limit(contents, names, connector)
         exact = None
         if reference:
             exact = OfflineSearch(
@@ -121,7 +126,7 @@ def evaluate(
             rows.append(replace(row, live=_live(row, timed, exact, contents, dataset, names)))
     return Result(
         dataset.name,
-        len(dataset.ids),
+        len(dataset.ids or contents.documents),
         dataset.queries,
         tuple(rows),
         {
@@ -265,20 +270,24 @@ def _overlap(records: Sequence[str], exact: Sequence[str]) -> float:
     return len(set(records) & set(exact)) / len(exact)
 
 
-def _limit(dataset: Dataset, contents: Contents, names: Sequence[str], connector: Connector) -> int:
+def _limit(contents: Contents, names: Sequence[str], connector: Connector) -> int:
     """Records to ask for, so that they make as many documents as the metrics look at."""
     most = connector.capabilities.limits.results
-    limit = passages_for(measure.cutoff(names), records=len(contents.ids), corpus=len(dataset.ids))
+    records, documents = len(contents.ids), len(contents.documents)
+    limit = passages_for(measure.cutoff(names), records=records, corpus=documents)
     return limit if most is None else min(limit, most)
 
 
 def differences(dataset: Dataset, contents: Contents) -> list[str]:
-    """Where collection and corpus differ.
+    """Where collection and corpus differ; without a corpus, the documents that are judged relevant.
 
     Raises:
         InputError: they have nothing in common.
     """
-    corpus, stored = set(dataset.ids), set(contents.document_of.values())
+    stored = contents.documents
+    corpus = set(dataset.ids) or {
+        id_ for judged in dataset.qrels.values() for id_, grade in judged.items() if grade > 0
+    }
     if not corpus & stored:
         examples = sorted(stored)[:3]
         raise InputError(
@@ -287,6 +296,8 @@ def differences(dataset: Dataset, contents: Contents) -> list[str]:
         )
     counts = {
         "documents of the dataset are not in the collection": len(corpus - stored),
-        "documents of the collection are not in the dataset": len(stored - corpus),
+        "documents of the collection are not in the dataset": len(
+            stored - corpus if dataset.ids else ()
+        ),
     }
     return [f"{count} {what}" for what, count in counts.items() if count]

@@ -11,6 +11,7 @@ from m3connect.datasets.beir import Dataset, TextQuery
 from m3connect.errors import InputError
 from m3connect.evaluation import answers, metrics
 from m3connect.evaluation.metrics import Figures
+from m3connect.evaluation.threshold import Calibration, Threshold
 
 Answer = Mapping[str, float]
 """A query's documents by id, with scores."""
@@ -28,6 +29,7 @@ class Row:
         seconds: that its search took; encoding is not in it.
         size: mean bytes of what the row needs of a document, None where it is not known.
         live: what only a database has: latency percentiles and agreement with exact search.
+        threshold: the score that tells queries with an answer from others, None where none does.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Row:
     seconds: float
     size: float | None = None
     live: Mapping[str, float] = field(default_factory=dict)
+    threshold: Threshold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,20 @@ def measure(
 ) -> Row:
     """A row from one answer a query, in the order of the dataset's queries."""
     start = time.perf_counter()
-    run: Iterable[tuple[str, Answer]] = _recorded(name, dataset, ranked, record)
+    calibration = Calibration(dataset.qrels)
+    run: Iterable[tuple[str, Answer]] = _recorded(name, dataset, ranked, record, calibration)
     plain, by_answer = _kinds(names)
     if by_answer:
         run = list(run)
     figures = metrics.evaluate(run, dataset.qrels, plain)
     if by_answer:
         figures |= answers.evaluate(list(run), dataset.queries, dataset.documents(), by_answer)
-    return Row(name, {metric: figures[metric] for metric in names}, time.perf_counter() - start)
+    return Row(
+        name,
+        {metric: figures[metric] for metric in names},
+        time.perf_counter() - start,
+        threshold=calibration.threshold(),
+    )
 
 
 def check(names: Sequence[str], dataset: Dataset) -> None:
@@ -97,6 +106,8 @@ def check(names: Sequence[str], dataset: Dataset) -> None:
         raise InputError(f"{dataset.name} has no judgements: measure answer_recall@K")
     if by_answer:
         answers.check(dataset.queries)
+        if not dataset.ids:
+            raise InputError(f"{dataset.name} has no corpus, whose texts answer_recall@K looks at")
 
 
 def cutoff(names: Sequence[str]) -> int:
@@ -115,9 +126,14 @@ def _kinds(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _recorded(
-    name: str, dataset: Dataset, ranked: Iterable[Answer], record: Recorder | None
+    name: str,
+    dataset: Dataset,
+    ranked: Iterable[Answer],
+    record: Recorder | None,
+    calibration: Calibration,
 ) -> Iterator[tuple[str, Answer]]:
     for query, answer in zip(dataset.queries, ranked, strict=True):
         if record is not None:
             record(name, query.id, answer)
+        calibration.note(query.id, answer)
         yield query.id, answer

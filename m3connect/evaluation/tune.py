@@ -182,7 +182,7 @@ def read_set(
         queries,
         preset,
         limit=passages_for(
-            measure.cutoff([metric]), records=len(contents.ids), corpus=len(dataset.ids)
+            measure.cutoff([metric]), records=len(contents.ids), corpus=len(contents.documents)
         ),
         document_of=contents.document_of,
         progress=progress,

@@ -39,7 +39,7 @@ from m3connect.serving.service import Service, UnknownCollection
 
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).parent / "page"
-_OPEN = {"/", "/health", "/page.js", "/page.css", "/parts.js"}
+_OPEN = {"/", "/health", "/page.js", "/page.css", "/parts.js", "/icon.svg"}
 """What is got without a key: it says nothing about the data."""
 _FILES = (
     ("/", "index.html", "text/html"),
@@ -47,6 +47,11 @@ _FILES = (
     ("/page.css", "page.css", "text/css"),
 )
 """A page: path, file and type, since not every system knows the types."""
+_SHARED = (
+    ("/parts.js", "parts.js", "text/javascript"),
+    ("/icon.svg", "icon.svg", "image/svg+xml"),
+)
+"""What a page of one's own may use of the search page."""
 _STATUS: tuple[tuple[type[M3ConnectError], int], ...] = (
     (Busy, 429),
     (NotEnabled, 403),
@@ -75,7 +80,7 @@ def create_app(service: Service, *, host: str = "127.0.0.1", page: bool | Path =
             machine's own names are answered, so that no foreign web page can reach it.
         page: whether to serve the search page at ``/``, or a folder with a page to serve in its place:
             ``index.html``, ``page.css`` and ``page.js``, which may import ``/parts.js`` to draw scores and
-            explanations as the search page does.
+            explanations as the search page does, and show its ``/icon.svg``.
     """
 
     @asynccontextmanager
@@ -101,7 +106,8 @@ def create_app(service: Service, *, host: str = "127.0.0.1", page: bool | Path =
         folder = _PAGE if page is True else page
         for path, name, kind in _FILES:
             _add_file(app, path, folder / name, kind)
-        _add_file(app, "/parts.js", _PAGE / "parts.js", "text/javascript")
+        for path, name, kind in _SHARED:
+            _add_file(app, path, _PAGE / name, kind)
     _add_errors(app)
     app.add_middleware(_Guard, service=service, loopback=is_loopback(host), metrics=metrics)
     return app

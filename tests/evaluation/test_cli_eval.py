@@ -68,6 +68,19 @@ def test_tables_and_files(run, folder, tmp_path):
     assert (out / "runs" / "tiny.all.trec").exists()
 
 
+def test_a_threshold_is_printed_where_it_is_asked_for(run, folder, tmp_path):
+    """A line a mode, with what it tells apart; as JSON beside the means; every output keeps it."""
+    out = tmp_path / "out"
+    arguments = ("--dataset", folder, "--modes", "dense,all", "--threshold")
+    printed = run(*arguments, "--output", out).stdout
+    assert "| dataset | row | threshold | answered | refused |" in printed
+    stored = json.loads((out / "results.json").read_text())[0]["rows"]["all"]["threshold"]
+    assert f"| tiny | all | {stored['score']:.3f} | {stored['answered']:.3f} |" in printed
+    assert stored["answered"] + stored["refused"] > 1.5
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert found["tiny"]["all"]["threshold"] == stored["score"]
+
+
 def test_nothing_odd_is_silent(run, folder):
     """With ``--json``, too, what was left out is counted on stderr."""
     with (folder / "queries.jsonl").open("a") as queries:

@@ -7,8 +7,10 @@ import pytest
 
 from m3connect.connecting.registry import available, connect
 from m3connect.contract import CollectionSchema
+from m3connect.datasets import beir
 from m3connect.errors import FingerprintMismatch, InputError
 from m3connect.evaluation import live, run
+from m3connect.filters import F
 from m3connect.searching.modes import for_database, preset_for
 from m3connect.searching.names import MODES
 from m3connect.stores.memory import MemoryConnector
@@ -96,6 +98,25 @@ def test_documents_count_once(dataset):
     for name, values in single.figures.items():
         np.testing.assert_array_equal(values, triple.figures[name])
     assert set(single.live) == {"p50 ms", "p95 ms", "p99 ms"}
+
+
+def test_queries_and_judgements_are_enough(dataset, folder):
+    """Without a corpus the figures are the same, and what is judged relevant but not stored is counted."""
+    (folder / "corpus.jsonl").unlink()
+    bare = beir.load(folder, bare=True)
+    with MemoryConnector(collection="one") as one:
+        fill(one, dataset, parts=2)
+        found = live.evaluate(bare, ENCODER, one)
+        whole = live.evaluate(dataset, ENCODER, one)
+        assert [row.figures["ndcg@10"].tolist() for row in found.rows] == [
+            row.figures["ndcg@10"].tolist() for row in whole.rows
+        ]
+        assert (found.documents, found.warnings) == (36, ())
+        with pytest.raises(InputError, match="tiny has no corpus"):
+            live.evaluate(bare, ENCODER, one, names=["answer_recall@20"])
+        one.delete(F("document_id") == next(iter(dataset.qrels["q00"])))
+        found = live.evaluate(bare, ENCODER, one, modes=("dense",))
+    assert found.warnings == ("1 documents of the dataset are not in the collection",)
 
 
 def test_an_index_that_forgets_is_found_out(dataset):

@@ -15,6 +15,7 @@ from m3connect.datasets.beir import TextQuery
 from m3connect.errors import InputError
 from m3connect.evaluation.measure import Answer, Result, Row
 from m3connect.evaluation.reports import page, tables
+from m3connect.evaluation.threshold import Threshold
 from m3connect.searching.names import ALIASES
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def _read_one(stored: Mapping[str, Any], folder: Path) -> Result:
             row["seconds"],
             row.get("bytes_per_document"),
             row.get("live", {}),
+            Threshold(**row["threshold"]) if "threshold" in row else None,
         )
         for name, row in stored["rows"].items()
     ]

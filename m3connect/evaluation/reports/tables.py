@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from itertools import combinations
 from typing import Any
 
@@ -106,6 +107,17 @@ def live(results: Sequence[Result]) -> Table | None:
     return Table.of(["dataset", "mode", *columns], lines) if lines else None
 
 
+def thresholds(results: Sequence[Result]) -> Table:
+    """The score that tells queries with an answer from others, a line for each dataset and row that has one."""
+    lines = [
+        [result.dataset, row.name, *(f"{value:.3f}" for value in astuple(row.threshold))]
+        for result in results
+        for row in result.rows
+        if row.threshold
+    ]
+    return Table.of(["dataset", "row", "threshold", "answered", "refused"], lines)
+
+
 def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
     """``{language: {row: mean}}``, empty where the queries name fewer than two languages."""
     return {
@@ -124,6 +136,8 @@ def _row(row: Row, result: Result) -> dict[str, Any]:
         shown["bytes_per_document"] = round(row.size, 1)
     if row.live:
         shown["live"] = dict(row.live)
+    if row.threshold:
+        shown["threshold"] = asdict(row.threshold)
     shown["languages"] = {
         language: {name: float(values[places].mean()) for name, values in row.figures.items()}
         for language, places in result.languages().items()
