@@ -13,19 +13,14 @@ import urllib.request
 from pathlib import Path
 
 from m3connect import M3Encoder, connect, ingest, search
+from m3connect.searching.citing import INSTRUCTIONS, prompt
 
 CORPUS = Path(__file__).parent / "data" / "tldr.jsonl"
-PROMPT = """Answer the question from the passages only. Name the passages you used by number.
-If they do not hold the answer, say so.
-
-{passages}
-
-Question: {question}"""
 
 
-def ask(prompt: str) -> str:
+def ask(content: str) -> str:
     """Send one chat request."""
-    body = {"model": os.environ["OPENAI_MODEL"], "messages": [{"role": "user", "content": prompt}]}
+    body = {"model": os.environ["OPENAI_MODEL"], "messages": [{"role": "user", "content": content}]}
     request = urllib.request.Request(
         f"{os.environ['OPENAI_BASE_URL'].rstrip('/')}/chat/completions",
         json.dumps(body).encode(),
@@ -44,6 +39,5 @@ with connect("qdrant", collection="rag") as collection:
     ingest(str(CORPUS), encoder, collection)
     hits = search(collection, encoder, question, mode="all", limit=4)
 
-passages = "\n\n".join(f"[{hit.rank}] {hit.payload['text']}" for hit in hits)
-prompt = PROMPT.format(passages=passages, question=question)
-print(ask(prompt) if os.environ.get("OPENAI_BASE_URL") else prompt)
+content = f"{INSTRUCTIONS}\n\n{prompt(question, [hit.text for hit in hits])}"
+print(ask(content) if os.environ.get("OPENAI_BASE_URL") else content)

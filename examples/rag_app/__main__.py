@@ -1,4 +1,4 @@
-"""The commands: serve, calibrate, eval."""
+"""The commands: serve, eval."""
 
 import asyncio
 import json
@@ -10,21 +10,19 @@ from typing import Annotated
 
 import typer
 
-from m3connect import M3Encoder, connect
+from m3connect import Encoder, M3Encoder, connect, load_dataset
 from m3connect.serving.service import Limits, Service
 
-from .answering import Assistant
+from .answering import MODE, Assistant
 from .endpoint import Endpoint
 from .library import Added, Library
-from .measuring import calibrate as choose_threshold
-from .measuring import measure, read_questions
+from .measuring import measure
 
 HERE = Path(__file__).parent
 HOME = Path(".m3connect/rag_app")
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 Folder = Annotated[Path, typer.Option(help="The documents.")]
 Model = Annotated[str, typer.Option(help="The encoder.")]
-Questions = Annotated[Path, typer.Option(help="Whose documents are known, as JSON lines.")]
 
 
 @app.command()
@@ -36,68 +34,51 @@ def serve(folder: Folder = HOME / "documents", model: Model = "m3-mini", port: i
 
     if not folder.exists():
         shutil.copytree(HERE / "sample", folder)
-    with _opened(folder, model, "qdrant", path=str(HOME / "qdrant")) as (service, library):
-        library.sync(_tell)
-        assistant = Assistant(service, _threshold(model), Endpoint.from_environment())
+    with _opened(folder, model, "qdrant", path=str(HOME / "qdrant")) as (library, assistant):
         typer.echo(f"open http://127.0.0.1:{port}/ (Ctrl-C ends it)")
-        uvicorn.run(web.create(service, library, assistant, HOME), port=port, log_level="warning")
-
-
-@app.command()
-def calibrate(
-    folder: Folder = HERE / "sample",
-    questions: Questions = HERE / "questions.jsonl",
-    model: Model = "m3-mini",
-    output: Path = HOME / "threshold.json",
-) -> None:
-    """Choose the score below which the documents hold no answer, by questions of split "calibrate"."""
-    with _opened(folder, model, "memory") as (service, library):
-        library.sync(_tell)
-        asked = read_questions(questions, "calibrate")
-        chosen = {"model": model, **choose_threshold(Assistant(service, 0.0, None), asked)}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(chosen) + "\n", "utf-8")
-    typer.echo(f"{output}: {chosen}")
+        uvicorn.run(web.create(library, assistant, HOME), port=port, log_level="warning")
 
 
 @app.command("eval")
 def evaluate(
     folder: Folder = HERE / "sample",
-    questions: Questions = HERE / "questions.jsonl",
+    questions: Annotated[Path, typer.Option(help="Queries and judgements.")] = HERE / "questions",
+    qrels: Annotated[str | None, typer.Option(help="Which judgements.")] = None,
     model: Model = "m3-mini",
 ) -> None:
-    """Measure the answers' citations by questions of split "report"; by the chat model if one is set."""
-    with _opened(folder, model, "memory") as (service, library):
-        library.sync(_tell)
-        assistant = Assistant(service, _threshold(model), Endpoint.from_environment())
-        typer.echo(asyncio.run(measure(assistant, read_questions(questions, "report"))))
+    """Measure the answers' citations; by the chat model if one is set."""
+    asked = load_dataset(questions, qrels=qrels, bare=True)
+    with _opened(folder, model, "memory") as (_, assistant):
+        typer.echo(asyncio.run(measure(assistant, asked)))
 
 
 @contextmanager
 def _opened(
     folder: Path, model: str, target: str, **options: str
-) -> Iterator[tuple[Service, Library]]:
-    limits = Limits(body_bytes=64 << 20)
+) -> Iterator[tuple[Library, Assistant]]:
+    encoder = M3Encoder.load(model)
     collections = {"documents": lambda: connect(target, collection="documents", **options)}
-    service = Service(M3Encoder.load(model), collections, limits=limits)
+    service = Service(encoder, collections, limits=Limits(body_bytes=64 << 20))
     try:
-        yield service, Library(folder, service)
+        library = Library(folder, service)
+        library.sync(_tell)
+        yield library, Assistant(service, _threshold(encoder), Endpoint.from_environment())
     finally:
         service.close()
 
 
-def _threshold(model: str) -> float:
-    """The one that was calibrated here, else the sample's; it is of one model alone."""
-    own = HOME / "threshold.json"
-    chosen = json.loads((own if own.exists() else HERE / "threshold.json").read_text("utf-8"))
-    if chosen["model"] != model:
-        raise typer.BadParameter(f"calibrated for {chosen['model']}: run calibrate --model {model}")
-    return float(chosen["threshold"])
+def _threshold(encoder: Encoder) -> float:
+    """What `m3connect eval` found here, else on the sample; of another model it says nothing."""
+    own = HOME / "calibrated/results.json"
+    measured = json.loads((own if own.exists() else HERE / "calibrated.json").read_text("utf-8"))[0]
+    if measured["settings"]["model"]["weights"] != encoder.info.fingerprint.weights:
+        typer.echo("no threshold of this model: every question is answered (README)", err=True)
+        return 0.0
+    return float(measured["rows"][MODE]["threshold"]["score"])
 
 
 def _tell(added: Added) -> None:
-    for line in (f"{added.file}: {added.documents}", *added.failures, *added.losses):
-        typer.echo(line, err=True)
+    typer.echo("\n".join([f"{added.file}: {added.documents}", *added.problems]), err=True)
 
 
 if __name__ == "__main__":

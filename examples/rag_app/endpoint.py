@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 
-from m3connect import ConfigError
-from m3connect.errors import EndpointError
+from m3connect.errors import ConfigError, EndpointError
 
 
 class Endpoint:
@@ -18,7 +18,7 @@ class Endpoint:
 
     def __init__(self, base_url: str, model: str, api_key: str = "") -> None:
         self.model = model
-        self._address = base_url
+        self._base_url = base_url
         self._api_key = api_key or "none"
 
     @classmethod
@@ -38,21 +38,15 @@ class Endpoint:
         """
         import openai
 
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        client = openai.AsyncOpenAI(base_url=self._address, api_key=self._api_key, timeout=60)
+        said: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        client = openai.AsyncOpenAI(base_url=self._base_url, api_key=self._api_key, timeout=60)
+        asked = client.chat.completions.create(
+            model=self.model, messages=said, stream=True, temperature=0, max_tokens=max_tokens
+        )
         try:
-            async with (
-                client,
-                await client.chat.completions.create(
-                    model=self.model,
-                    messages=messages,
-                    stream=True,
-                    temperature=0,
-                    max_tokens=max_tokens,
-                ) as chunks,
-            ):
+            async with client, await asked as chunks:
                 async for chunk in chunks:
                     if chunk.choices and chunk.choices[0].delta.content:
                         yield chunk.choices[0].delta.content
         except (openai.OpenAIError, ValueError, AttributeError) as error:
-            raise EndpointError(f"{self.model} at {self._address}: {error!r}") from error
+            raise EndpointError(f"{self.model} at {self._base_url}: {error!r}") from error

@@ -4,11 +4,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from m3connect import CollectionNotFound, Document, F, InputError, M3ConnectError, ingest
+from m3connect import Document, F, InputError, M3ConnectError, ingest
 from m3connect.ingestion import Failure, Loss, Remarks, read
 from m3connect.progress import Progress, silent
 from m3connect.serving.service import Service
@@ -26,40 +27,37 @@ class Added:
     Args:
         file: its name in the folder.
         documents: that are held now; a file of records has many.
-        failures: what could not be read, and why.
-        losses: what is held only in part.
+        problems: what could not be read, or is held only in part, and why.
     """
 
     file: str
     documents: int = 0
-    failures: list[str] = field(default_factory=list)
-    losses: list[str] = field(default_factory=list)
-
-    def lost(self, loss: Loss) -> None:
-        """Note a loss in words."""
-        self.losses.append(f"{loss.id}: {loss.loss.replace('_', ' ')} ({loss.count})")
+    problems: list[str] = field(default_factory=list)
 
 
 class Library:
     """The files of a folder, and what the collection holds of them.
 
     Args:
-        folder: the documents; made if need be.
-        service: its first collection is theirs.
+        folder: the documents.
+        service: its first collection is theirs. Both are made if need be.
     """
 
     def __init__(self, folder: Path, service: Service) -> None:
         self.folder = folder
-        self._service = service
+        self.service = service
         folder.mkdir(parents=True, exist_ok=True)
+        with service.collection(None) as collection:
+            ingest([], service.encoder, collection)
 
     def sync(self, told: Callable[[Added], None]) -> None:
         """Bring the collection in line with the folder: new, changed and vanished files."""
-        there, held = self._files(), self._held()
-        for name in held.keys() - there.keys():
-            self._forget(name)
+        there = self._files()
+        held = {payload["file"]: payload["modified"] for _, payload in self.passages()}
+        with self.service.collection(None) as collection:
+            collection.delete(F("file").isin(sorted(held.keys() - there.keys())))
         for name, path in there.items():
-            if name not in held or held[name][0].get("modified") != _modified(path):
+            if held.get(name) != _modified(path):
                 told(self._take(path, name, silent))
 
     def add(self, name: str, content: bytes, progress: Progress = silent) -> Added:
@@ -79,30 +77,27 @@ class Library:
         path = self._files().get(name)
         if path is None:
             raise InputError(f"there is no file {name!r}")
-        self._forget(name)
+        with self.service.collection(None) as collection:
+            collection.delete(F("file") == name)
         path.unlink()
 
     def summary(self) -> dict[str, Any]:
         """The files with the number of passages of each, and the fields that filters may name."""
-        held = self._held()
+        files = dict.fromkeys(self._files(), 0)
         choices: dict[str, dict[Any, None]] = {}
-        for payload in (each for payloads in held.values() for each in payloads):
+        for _, payload in self.passages():
+            files[payload["file"]] = files.get(payload["file"], 0) + 1
             for key, value in payload.items():
                 if key not in _NO_CHOICE and isinstance(value, str | bool | int):
                     choices.setdefault(key, {})[value] = None
-        return {
-            "files": {name: len(held.get(name, ())) for name in sorted({*self._files(), *held})},
-            "fields": {key: list(v) for key, v in choices.items() if len(v) <= _MOST_VALUES},
-        }
+        fields = {key: list(v) for key, v in choices.items() if len(v) <= _MOST_VALUES}
+        return {"files": dict(sorted(files.items())), "fields": fields}
 
     def passages(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Ids and payloads of all passages."""
-        try:
-            with self._service.collection(None) as collection:
-                for batch in collection.scan():
-                    yield from zip(batch.ids, map(dict, batch.payloads), strict=True)
-        except CollectionNotFound:  # nothing was ever added
-            return
+        with self.service.collection(None) as collection:
+            for batch in collection.scan():
+                yield from zip(batch.ids, map(dict, batch.payloads), strict=True)
 
     def _files(self) -> dict[str, Path]:
         """All but hidden ones, by their names within the folder."""
@@ -110,47 +105,31 @@ class Library:
         names = {path.relative_to(self.folder).as_posix(): path for path in paths}
         return {name: path for name, path in names.items() if "/." not in f"/{name}"}
 
-    def _held(self) -> dict[str, list[dict[str, Any]]]:
-        held: dict[str, list[dict[str, Any]]] = {}
-        for _, payload in self.passages():
-            held.setdefault(str(payload.get("file")), []).append(payload)
-        return held
-
     def _take(self, path: Path, name: str, progress: Progress) -> Added:
-        added = Added(name)
-        documents = list(_documents(path, name, added))
+        """Read a file and hold its documents, named after it; its name and time are fields to filter by."""
+        added, documents = Added(name), list[Document]()
+        facts = {"file": name, "modified": _modified(path)}
+
+        def lost(loss: Loss) -> None:
+            added.problems.append(f"{loss.id}: {loss.loss.replace('_', ' ')} ({loss.count})")
+
+        try:
+            for each in read([str(path)], remarks=Remarks(lost=lost)):
+                if isinstance(each, Failure):
+                    added.problems.append(f"{each.where or name}: {each.reason}")
+                else:
+                    id_ = name if each.id == path.name else f"{name}/{each.id}"
+                    documents.append(replace(each, id=id_, metadata={**each.metadata, **facts}))
+        except M3ConnectError as error:  # such as a format that nobody reads
+            added.problems.append(str(error).replace(str(path), name))
         if documents:
-            with self._service.collection(None) as collection:
-                report = ingest(
-                    documents,
-                    self._service.encoder,
-                    collection,
-                    source_name="rag_app",
-                    lost=added.lost,
-                    progress=progress,
-                )
+            to_collection = partial(ingest, source_name="rag_app", lost=lost, progress=progress)
+            with self.service.collection(None) as collection:
+                report = to_collection(documents, self.service.encoder, collection)
+                kept = F("document_id").isin([document.id for document in documents])
+                collection.delete((F("file") == name) & ~kept)  # of an older version
             added.documents = report.unchanged + report.written
-            self._forget(name, [document.id for document in documents])  # rows of an older version
         return added
-
-    def _forget(self, name: str, but: list[str] | None = None) -> None:
-        gone = F("file") == name
-        with self._service.collection(None) as collection:
-            collection.delete(gone & ~F("document_id").isin(but) if but else gone)
-
-
-def _documents(path: Path, name: str, added: Added) -> Iterator[Document]:
-    """The documents of a file, named after it, with its name and time as fields to filter by."""
-    facts = {"file": name, "modified": _modified(path)}
-    try:
-        for each in read([str(path)], remarks=Remarks(lost=added.lost)):
-            if isinstance(each, Failure):
-                added.failures.append(f"{each.where or name}: {each.reason}")
-            else:
-                id_ = name if each.id == path.name else f"{name}/{each.id}"
-                yield replace(each, id=id_, metadata={**each.metadata, **facts})
-    except M3ConnectError as error:  # such as a format that nobody reads
-        added.failures.append(str(error).replace(str(path), name))
 
 
 def _modified(path: Path) -> str:

@@ -2,78 +2,56 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import Body, FastAPI, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from m3connect import M3ConnectError
+from m3connect.datasets.write import add_judgement
 from m3connect.serving.app import create_app
-from m3connect.serving.service import Service
 
 from .answering import Assistant
-from .judgements import Judgements
 from .library import Library
 
-_PAGE = Path(__file__).parent / "page"
+Question = Annotated[str, Body(min_length=1, max_length=4000)]
 
 
-class Asked(BaseModel):
-    """A question, those before it, and a filter."""
-
-    model_config = ConfigDict(extra="forbid")
-    question: str = Field(min_length=1, max_length=4000)
-    before: list[str] = Field(default=[], max_length=100)
-    filter: str | None = None
-
-
-class Judged(BaseModel):
-    """Whether a passage answers a question."""
-
-    model_config = ConfigDict(extra="forbid")
-    question: str = Field(min_length=1, max_length=4000)
-    passage: str
-    relevant: bool
-
-
-def create(service: Service, library: Library, assistant: Assistant, home: Path) -> FastAPI:
+def create(library: Library, assistant: Assistant, home: Path) -> FastAPI:
     """The application. What changes something is a PUT or DELETE: no other site's page can send these."""
-    app = create_app(service, page=_PAGE)
-    judgements = Judgements(home, library)
+    app = create_app(library.service, page=Path(__file__).parent / "page")
 
     @app.get("/about")
     def about() -> dict[str, Any]:
-        endpoint = assistant.endpoint
-        return {"model": endpoint.model if endpoint else None, **library.summary()}
+        model = assistant.endpoint and assistant.endpoint.model
+        return {"model": model, **library.summary()}
 
     @app.put("/files")
     async def add(request: Request, name: str) -> StreamingResponse:
         content = await request.body()
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
-
-        def tell(event: dict[str, Any] | None) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+        events = SimpleQueue[dict[str, Any] | None]()
 
         def progress(stage: str, done: int, total: int | None) -> None:
-            tell({"stage": stage, "done": done, "total": total})
+            events.put({"stage": stage, "done": done, "total": total})
 
         def work() -> None:
             try:
-                added = library.add(name, content, progress)
-                tell({"added": added.documents, "failures": added.failures, "losses": added.losses})
+                events.put(asdict(library.add(name, content, progress)))
             except M3ConnectError as error:
-                tell({"error": str(error)})
+                events.put({"error": str(error)})
             finally:
-                tell(None)
+                events.put(None)
 
-        async def lines() -> AsyncIterator[str]:
-            working = asyncio.create_task(asyncio.to_thread(work))
-            while (event := await events.get()) is not None:
-                yield json.dumps(event) + "\n"
-            await working
+        def lines() -> Iterator[str]:
+            with ThreadPoolExecutor(1) as worker:
+                working = worker.submit(work)
+                yield from map(_line, iter(events.get, None))
+                working.result()
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
@@ -82,20 +60,30 @@ def create(service: Service, library: Library, assistant: Assistant, home: Path)
         await asyncio.to_thread(library.remove, name)
 
     @app.put("/judgements")
-    async def judge(judged: Judged) -> None:
-        given = judged.question, judged.passage
-        await asyncio.to_thread(judgements.add, *given, relevant=judged.relevant)
+    def judge(
+        question: Question, passage: Annotated[str, Body()], relevant: Annotated[bool, Body()]
+    ) -> None:
+        """A test collection for `m3connect eval` and `train`, written anew."""
+        corpus = {id_: payload["text"] for id_, payload in library.passages()}
+        add_judgement(home / "judgements", question, passage, int(relevant), corpus)
 
     @app.post("/ask")
-    async def ask(asked: Asked) -> StreamingResponse:
+    async def ask(
+        question: Question,
+        before: Annotated[tuple[str, ...], Body(max_length=100)] = (),
+        filter: Annotated[str | None, Body()] = None,  # noqa: A002 - the field's word
+    ) -> StreamingResponse:
         async def lines() -> AsyncIterator[str]:
             try:
-                events = assistant.answer(asked.question, asked.before, asked.filter or None)
-                async for event in events:
-                    yield json.dumps(event, ensure_ascii=False) + "\n"
+                async for event in assistant.answer(question, before, filter or None):
+                    yield _line(event)
             except M3ConnectError as error:
-                yield json.dumps({"type": "error", "text": str(error)}) + "\n"
+                yield _line({"type": "error", "text": str(error)})
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
     return app
+
+
+def _line(event: dict[str, Any] | None) -> str:
+    return json.dumps(event, ensure_ascii=False) + "\n"

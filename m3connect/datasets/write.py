@@ -11,6 +11,7 @@ import numpy as np
 from m3connect.datasets import beir, lines
 from m3connect.datasets.beir import Dataset
 from m3connect.disk import aside
+from m3connect.errors import InputError
 
 HEADER = "query-id\tcorpus-id\tscore"
 """The first line of ``qrels.tsv``, as BEIR has it."""
@@ -53,6 +54,46 @@ def write_qrels(path: Path, qrels: Iterable[tuple[str, str, int]]) -> None:
     with aside(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.write(f"{HEADER}\n")
         file.writelines(f"{query}\t{document}\t{score}\n" for query, document, score in qrels)
+
+
+def add_judgement(
+    folder: Path, query: str, document_id: str, relevance: int, corpus: Mapping[str, str]
+) -> None:
+    """Add a judgement to a collection, which is made if need be; the last one of a pair counts.
+
+    What users say of single hits becomes so what ``m3connect eval``, ``mine`` and ``train`` read.
+
+    Args:
+        folder: of the collection, written anew.
+        query: its text; one that was judged before keeps its id.
+        document_id: of the corpus.
+        relevance: 0 for not relevant.
+        corpus: the text of each document, as it is now; what was judged earlier and is gone stays.
+
+    Raises:
+        InputError: there is no such document, or the folder holds no collection.
+        M3ConnectError: there is no room.
+    """
+    if document_id not in corpus:
+        raise InputError(f"there is no document {document_id!r} to judge")
+    ids: dict[str, str] = {}
+    judged: dict[tuple[str, str], int] = {}
+    texts: dict[str, str] = {}
+    if folder.exists():
+        earlier = beir.load(folder)
+        ids = {each.text: each.id for each in earlier.queries}
+        judged = {
+            (id_, doc): grade for id_, by in earlier.qrels.items() for doc, grade in by.items()
+        }
+        known = {document for _, document in judged}
+        texts = {doc.id: doc.text for doc in earlier.documents() if doc.id in known}
+    judged[ids.setdefault(query, f"q{len(ids) + 1}"), document_id] = relevance
+    write_collection(
+        folder,
+        ({"_id": id_, "text": text} for id_, text in {**texts, **corpus}.items()),
+        ({"_id": id_, "text": text} for text, id_ in ids.items()),
+        ((*pair, grade) for pair, grade in judged.items()),
+    )
 
 
 def small_copy(

@@ -7,5 +7,6 @@ planner.py   one native request, or one that the client composes; composing.py: 
 fusion.py scoring.py   the fusions and the paper's scores, in numpy
 refining.py  what becomes of the hits: minimum, reranker, documents, unlike ones, contexts, sentences
 contexts.py  what an answer is written from: documents, neighbours, unlike hits, sentences
+citing.py    a language model's prompt over hits, and the citations in its answer
 explain.py   why a hit is where it is; absence.py: why there is none
 """

@@ -177,6 +177,25 @@ def contexts(
     return result
 
 
+def apart(contexts: Iterable[Context]) -> list[Context]:
+    """The contexts of passages that stand in no earlier one: nothing is read twice.
+
+    >>> hits = [Hit(f"a#{n}", 1.0, 1, {"document_id": "a", "position": n}) for n in (4, 5, 9)]
+    >>> [each.hit.id for each in apart(
+    ...     [Context(hits[0], "", 3, 5), Context(hits[1], "", 4, 6), Context(hits[2], "", 8, 9)]
+    ... )]
+    ['a#4', 'a#9']
+    """
+    kept: list[Context] = []
+    read: set[tuple[str, object]] = set()
+    for each in contexts:
+        name = each.hit.document_id
+        if (name, each.hit.payload.get("position")) not in read:
+            kept.append(each)
+            read |= {(name, place) for place in range(each.first, each.last + 1)}
+    return kept
+
+
 def best_sentences(
     query: str, texts: Sequence[str], encoder: Encoder, *, limit: int = 3
 ) -> list[Sentence]:

@@ -15,6 +15,7 @@ from m3connect.contract import Connector, Encoder, Reranker
 from m3connect.errors import InputError
 from m3connect.searching.contexts import (
     Expand,
+    apart,
     at_least,
     by_document,
     contexts,
@@ -121,7 +122,7 @@ class Refinement:
                 tokens=self.expand_tokens,
                 filter=pool.query.filter,
             )
-            hits = [replace(each.hit, context=each.text) for each in around]
+            hits = [replace(each.hit, context=each.text) for each in apart(around)]
         if self.highlight:
             texts = [hit.text if hit.context is None else hit.context for hit in hits]
             marks = highlights(text, texts, encoder, limit=self.highlight)

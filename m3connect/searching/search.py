@@ -105,7 +105,8 @@ def search(
         pool: how many hits the four options above choose from; default: five times ``offset +
             limit``. Where too few of them remain, fewer than ``limit`` are returned.
         expand: ``neighbours`` gives each hit in ``.context`` the passages around it by turns,
-            while they fit; ``parent`` its whole document if it fits. The filter holds for them.
+            while they fit; ``parent`` its whole document if it fits. The filter holds for them. A
+            hit that stands in a better one's context is left out.
         expand_tokens: most tokens of a context; the hit's own passage is never cut.
         highlight: marks so many sentences of the context or passage in ``.highlights``, those
             nearest to the query by MaxSim; ``hit.marked()`` is the text with them.

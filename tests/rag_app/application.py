@@ -16,7 +16,7 @@ DOCUMENTS = {
     "battery.md": "---\nlang: en\n---\n# Battery\n\nCharging the battery takes four hours. Store it at 60 percent.",
     "depot.txt": "The hill depot opens at ten.",
 }
-THRESHOLD = 0.55
+THRESHOLD = 0.9
 
 
 class Scripted(http.server.ThreadingHTTPServer):
@@ -88,7 +88,7 @@ class App:
             (self.library.folder / name).write_text(text, encoding="utf-8")
         self.library.sync(lambda added: None)
         self.assistant = Assistant(self.service, THRESHOLD, None)
-        self.web = web.create(self.service, self.library, self.assistant, home)
+        self.web = web.create(self.library, self.assistant, home)
 
     def ask(self, question, *before, condition=None):
         """The events of an answer."""

@@ -7,6 +7,7 @@ import pytest
 
 from m3connect.errors import InputError
 from m3connect.ingestion import ingest
+from m3connect.searching.contexts import by_document
 from m3connect.searching.search import search, search_async, search_many, search_many_async
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -131,6 +132,16 @@ def test_unlike_hits_are_chosen_from_the_pool(manuals, encoder):
     mixed = search(manuals, encoder, "one violin two", diversity=1.0, pool=24, **asked)
     assert mixed[0].id == plain[0].id
     assert mixed[1].id != plain[1].id
+
+
+def test_no_passage_is_read_twice(manuals, encoder):
+    """A hit that stands in the context of a better one is left out; of other documents they stay."""
+    asked: dict = {"mode": "dense", "limit": 8, "expand": "parent"}
+    found = search(manuals, encoder, "violin", **asked, expand_tokens=1)
+    assert len(found) == 8
+    whole = search(manuals, encoder, "violin", **asked, expand_tokens=900)
+    assert [hit.id for hit in whole] == [hit.id for hit in by_document(found)]
+    assert len(whole) < 8
 
 
 def test_the_best_sentences_are_marked(manuals, encoder):

@@ -66,7 +66,7 @@ def test_a_key_is_taken_as_the_standard_writes_it(guarded):
     assert guarded.get("/info", headers={"authorization": f"bearer {KEY_A}"}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/parts.js"])
+@pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/parts.js", "/icon.svg"])
 def test_the_page_is_these_files_and_no_others(guarded, path):
     """What is served without a key cannot be pointed at another file, or told another type."""
     plain = guarded.get(path)

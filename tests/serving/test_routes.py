@@ -326,3 +326,4 @@ def test_a_page_of_ones_own_takes_the_place_of_the_search_page(encoder, collecti
         assert client.get("/").text == "mine: index.html"
         assert client.get("/page.js").headers["content-type"].startswith("text/javascript")
         assert "export function draw" in client.get("/parts.js").text
+        assert client.get("/icon.svg").headers["content-type"] == "image/svg+xml"

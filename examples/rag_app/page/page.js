@@ -181,8 +181,8 @@ async function take(files) {
         if (event.error) throw new Error(event.error);
         if (event.stage) said.textContent = ` ${event.stage}: ${event.done}`;
         else {
-          said.textContent = event.added ? ` ${event.added} ${event.added === 1 ? "document" : "documents"}` : " not taken";
-          line.append(...[...event.failures, ...event.losses].map((text) => element("div", { class: "bad" }, text)));
+          said.textContent = event.documents ? ` ${event.documents} ${event.documents === 1 ? "document" : "documents"}` : " not taken";
+          line.append(...event.problems.map((text) => element("div", { class: "bad" }, text)));
         }
       }
     } catch (error) {
