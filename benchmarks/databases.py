@@ -66,6 +66,8 @@ PEER_STORE = Path(__file__).with_name("peer_store.py")
 REPOSITORY = Path(__file__).parents[1]
 ROUNDING = 1e-6
 BATCHES = (1, 8, 64)
+AS_SHIPPED = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC")
+"""Java as Elasticsearch's own settings have it, in a heap of 1 GiB: tests have less, and half the compiler."""
 BATCHED = ("dense", "hybrid", "all")
 """The modes that are asked in batches, too."""
 
@@ -235,7 +237,7 @@ def server(target: str, url: str | None) -> Iterator[str | None]:
     from tests.servers.elasticsearch.node import Node, NodeUnavailable
 
     try:
-        with Node() as node:
+        with Node(java=AS_SHIPPED) as node:
             yield node.url
     except NodeUnavailable as error:
         raise ConfigError(str(error)) from error

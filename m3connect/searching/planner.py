@@ -109,10 +109,11 @@ def run(
         ConnectorError: whatever the connector raises.
     """
     known = schema or connector.describe().schema
-    for query in queries:
-        check_query(query, known)
     capabilities = connector.capabilities
     plans = [plan(query, capabilities, native=native) for query in queries]
+    for query, chosen in zip(queries, plans, strict=True):
+        if not chosen.native:  # the others the connector checks itself
+            check_query(query, known)
     answers: list[Sequence[Hit]] = [[] for _ in queries]
     direct = [row for row, chosen in enumerate(plans) if chosen.native]
     if direct:
@@ -137,7 +138,7 @@ def _scored(connector: Connector, query: Query, hits: Sequence[Hit]) -> list[Hit
     """Hits with the leg scores that the query asks for: all of them, or none."""
     if query.leg_scores:
         return with_leg_scores(connector, query, hits)
-    return [replace(hit, scores=None) for hit in hits]
+    return [hit if hit.scores is None else replace(hit, scores=None) for hit in hits]
 
 
 # ------------------------------------------------------------------------------------- choosing

@@ -87,7 +87,7 @@ class Query:
     @property
     def legs(self) -> tuple[Leg, ...]:
         """The representations that take part."""
-        return tuple(leg for leg in LEGS if getattr(self, leg) is not None)
+        return tuple([leg for leg in LEGS if getattr(self, leg) is not None])
 
 
 @dataclass(frozen=True, slots=True)

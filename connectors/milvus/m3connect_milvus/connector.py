@@ -328,10 +328,13 @@ class MilvusConnector:
         name = self._by_name.alias(operation) if self._may_be_alias else None
         if name is None:
             self._may_be_alias = True
-            if not _is_there(self._by_name, operation):
-                self._turn_to(self._by_name)
-                raise self._by_name.place.not_found(operation, self.collections)
-            stored = self._by_name.stored(operation)
+            is_open = self._layout is not None and self._store is self._by_name
+            stored = self._by_name.restated(operation) if is_open else None
+            if stored is None:
+                if not _is_there(self._by_name, operation):
+                    self._turn_to(self._by_name)
+                    raise self._by_name.place.not_found(operation, self.collections)
+                stored = self._by_name.stored(operation)
             self._may_be_alias = False  # while there is a collection of this name
             name = stored.stands_for or self.collection
             if name == self.collection:

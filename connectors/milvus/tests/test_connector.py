@@ -313,6 +313,20 @@ def test_a_collection_is_partitioned_by_a_field(tmp_path):
         connector.count()
 
 
+def test_what_an_open_collection_says_of_itself_is_one_request(lite, monkeypatch):
+    """Every search asks for it; only where it does not answer is it looked for, and missed by name."""
+    lite.ensure(corpus.SCHEMA)
+    first = lite.describe()
+    with monkeypatch.context() as patched:
+        for method in ("has_collection", "load_collection"):
+            patched.delattr(MilvusClient, method)
+        assert lite.describe() == first
+    with lite.beside(lite.collection) as same:
+        same.drop()
+    with pytest.raises(CollectionNotFound, match="'test'"):
+        lite.describe()
+
+
 def test_an_index_type_is_kept_with_the_collection(tmp_path):
     """Whether searches are exact is what the collection was made for, not the later option."""
     path = tmp_path / "milvus.db"

@@ -104,6 +104,7 @@ class QdrantConnector:
         self._tenant_field = tenant_field
         self._version: str | None = None
         self._known_schema: CollectionSchema | None = None
+        self._parsed: tuple[str, Stored] | None = None  # the text as last read, and what it says
         self._quantized = False  # as last read, with the schema
 
     @property
@@ -112,11 +113,9 @@ class QdrantConnector:
 
         The collection's strict mode may allow less, once it was read; the planner composes the rest.
         """
-        if self._version is None:
-            self._version = self._points.ask("capabilities", self._engine.version)
         allowed = self._engine.allowance
         return Capabilities(
-            engine=self._version,
+            engine=self._engine_version(),
             embedded=self._engine.embedded,
             legs=frozenset(LEGS if allowed.exact else ("dense", "sparse")),
             token_dtypes=_TOKEN_DTYPES,
@@ -127,6 +126,11 @@ class QdrantConnector:
             limits=self._limits,
             licence="Apache-2.0",
         )
+
+    def _engine_version(self) -> str:
+        if self._version is None:
+            self._version = self._points.ask("capabilities", self._engine.version)
+        return self._version
 
     @property
     def _limits(self) -> Limits:
@@ -161,7 +165,7 @@ class QdrantConnector:
         """Schema, fingerprint and notes as the collection itself holds them."""
         stored = self._find("describe")
         self._known_schema = stored.schema
-        return stored.info(self._place, self.capabilities.engine, self._stands_for)
+        return stored.info(self._place, self._engine_version(), self._stands_for)
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""
@@ -409,7 +413,9 @@ class QdrantConnector:
 
     def _read(self, operation: str, points: Points) -> Stored:
         text, notes = self._about(operation, points)
-        stored = Stored.from_text(text, self._place, operation)
+        if self._parsed is None or self._parsed[0] != text:
+            self._parsed = text, Stored.from_text(text, self._place, operation)
+        stored = self._parsed[1]
         stored.require_tenants(self._tenant_field, self._place)
         self._quantized = "quantization" in stored.layout
         self._known_schema = stored.schema

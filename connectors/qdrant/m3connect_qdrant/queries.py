@@ -2,9 +2,9 @@
 
 A request is the JSON that Qdrant's REST interface documents; each engine makes its own classes of it.
 
-Candidates come from prefetches, one a leg. What fuses them is a formula over the prefetches'
-scores, for Qdrant's own weighted rank fusion divides a rank by its weight, and it orders ties at
-random; a candidate that a prefetch lacks counts 0 there.
+Candidates come from prefetches, one a leg. Equally weighted ranks are fused by Qdrant; its weighted rank
+fusion divides a rank by its weight, so that what else fuses is a formula over the prefetches' scores, in
+which a candidate that a prefetch lacks counts 0.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _last_stage(query: Query, limit: int, params: Json) -> Json | None:
     if not searches:
         return None
     if query.rerank is None:
-        return _fused(query, searches, vectors, limit)
+        return _by_rank(query, searches, limit) or _fused(query, searches, vectors, limit)
     return {
         "prefetch": [_best(query, searches, vectors, query.rerank)],
         "query": vectors["multivector"],
@@ -151,6 +151,20 @@ def _best(query: Query, searches: Searches, vectors: Vectors, depth: int) -> Jso
         return _fused(query, searches, vectors, depth)
     (search,) = searches.values()
     return {**search, "limit": min(depth, search["limit"])}
+
+
+def _by_rank(query: Query, searches: Searches, limit: int) -> Json | None:
+    """Qdrant's own rank fusion of the last stage, where it means what the query's does.
+
+    It counts ranks from 0, and has no order for ties, which are settled among the answers.
+    """
+    how = query.fusion
+    if not isinstance(how, Rrf) or query.multivector is not None or not float(how.k).is_integer():
+        return None
+    if (how.dense, how.sparse) != (1.0, 1.0):
+        return None
+    fused = {"rrf": {"k": int(how.k) + 1}}
+    return {"prefetch": [*searches.values()], "query": fused, "limit": limit}
 
 
 def _fused(query: Query, searches: Searches, vectors: Vectors, limit: int) -> Json:

@@ -79,6 +79,20 @@ def test_rank_fusion_is_a_formula_over_reciprocal_ranks() -> None:
     }
 
 
+def test_equally_weighted_ranks_are_fused_by_the_engine() -> None:
+    """It counts ranks from 0; a k that is no whole number is left to the formula."""
+    query = ask(Rrf(k=60), multivector=None)
+    assert sent(query) == {"prefetch": BOTH, "query": {"rrf": {"k": 61}}, "limit": 11}
+    assert "formula" in sent(ask(Rrf(k=2.5), multivector=None))["query"]
+
+
+def test_the_embedded_engine_is_given_no_empty_filter() -> None:
+    """Whom a filter without conditions lets pass is looked at one by one: double the time of a search."""
+    request_ = request(Query(sparse=SPARSE), 11)
+    assert request_ is not None
+    assert edge_query(request_).filter is None
+
+
 def test_rank_fusion_ranks_the_union_by_maxsim() -> None:
     """A multi-vector beside other legs ranks all their candidates."""
     query = ask(Rrf(k=2.5, multivector=2))

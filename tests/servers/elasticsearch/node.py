@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -30,7 +30,8 @@ HERE = Path(__file__).parent
 BUILD = HERE / ".build"
 NEWEST, OLDER = "9.5.3", "8.19.21"
 _JDK = {"9": 21, "8": 17}
-_MEMORY = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+SMALL = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Options of Java for tests: little memory, and a compiler that is done soon."""
 _PATIENCE = 180.0
 
 
@@ -44,13 +45,20 @@ class Node:
     Args:
         version: an exact release, such as :data:`NEWEST`.
         settings: further node settings, such as ``{"http.max_content_length": "1mb"}``.
+        java: options of Java.
 
     Raises:
         NodeUnavailable: on :meth:`start`.
     """
 
-    def __init__(self, version: str = NEWEST, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        version: str = NEWEST,
+        settings: Mapping[str, str] | None = None,
+        java: Sequence[str] = SMALL,
+    ) -> None:
         self.version = version
+        self._java = java
         self._settings = dict(settings or {})
         self._home = Path(tempfile.mkdtemp(prefix="m3connect-es-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +76,7 @@ class Node:
         written.unlink(missing_ok=True)
         command = [
             str(home / "bin" / "java"),
-            *_MEMORY,
+            *self._java,
             *_native(),
             *("-cp", f"{classes}:{HERE / 'resources'}:{classes.parent / 'lib'}/*"),
             "org.elasticsearch.node.JarNode",

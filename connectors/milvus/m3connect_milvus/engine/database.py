@@ -82,13 +82,13 @@ class Database:
         Raises:
             ConnectorError: what the driver raised, as ours.
         """
+        return self.retried(lambda: self.once(operation, request))
 
-        def once() -> T:
-            client = self._opened(operation)
-            with translated(operation):
-                return request(client)
-
-        return self.retried(once)
+    def once(self, operation: str, request: Callable[[MilvusClient], T]) -> T:
+        """As :meth:`do`, without a retry."""
+        client = self._opened(operation)
+        with translated(operation):
+            return request(client)
 
     def retried(self, operation: Callable[[], T]) -> T:
         """Run what may fail for a moment, such as several requests that belong together."""

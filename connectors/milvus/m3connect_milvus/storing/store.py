@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from pymilvus import MilvusClient
 
 from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.holding import folder_bytes
-from m3connect.errors import InputError, PermanentError, TransientError
+from m3connect.errors import ConnectorError, InputError, PermanentError, TransientError
 from m3connect_milvus.engine.database import Database
 from m3connect_milvus.engine.engine import Engine
 from m3connect_milvus.errors import NAME
@@ -184,6 +185,23 @@ class Store:
             for row in self._query(operation, self.parts, one_of("id", [_ABOUT]), ["text"]):
                 return Stored.from_text(row["text"], self.place, operation)
         raise self.place.foreign(operation)
+
+    def restated(self, operation: str) -> Stored | None:
+        """As :meth:`stored`, in one request, of a collection that is open; None where that is not enough."""
+        request = partial(
+            MilvusClient.query,
+            collection_name=self.parts,
+            filter=one_of("id", [_ABOUT]),
+            output_fields=["text"],
+            consistency_level=self.consistency,
+            timeout=self.database.timeout,
+        )
+        with suppress(
+            ConnectorError
+        ):  # it was dropped or released: the slow way says what is the matter
+            for row in self.database.once(operation, request):
+                return Stored.from_text(row["text"], self.place, operation)
+        return None
 
     def describe_as(self, stored: Stored) -> None:
         """Replace what the collection says of itself.

@@ -58,6 +58,7 @@ class EdgeEngine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._metadata = folder / "collection.json"
         self._shard: qdrant_edge.EdgeShard | None = None
         self._hold = Hold(folder, folder / "holder.lock", NAME)
         self._held = False
@@ -113,12 +114,12 @@ class EdgeEngine:
     def metadata(self) -> tuple[str, Mapping[str, str]]:
         self._acquire()
         if self._about is None:
-            self._about = (self.folder / "collection.json").read_text()
+            self._about = self._metadata.read_text()
         return self._about, {}
 
     def set_metadata(self, metadata: str) -> None:
         self._acquire()
-        _write(self.folder / "collection.json", metadata)
+        _write(self._metadata, metadata)
         self._about = metadata
 
     def note(self, notes: Mapping[str, str]) -> None:
@@ -227,7 +228,7 @@ class EdgeEngine:
 
     def _acquire(self) -> None:
         """Hold the folder until :meth:`close`."""
-        if not (self.folder / "collection.json").exists():
+        if not self._metadata.exists():
             raise CollectionNotFound(
                 f"no collection in {self.folder}; m3connect ingest makes it",
                 connector=NAME,
@@ -243,7 +244,7 @@ class EdgeEngine:
                 self.folder.rmdir()
             fresh.rename(self.folder)
         except OSError as error:
-            if (self.folder / "collection.json").exists():
+            if self._metadata.exists():
                 message = f"{self.folder} holds a collection"
                 raise CollectionExists(message, connector=NAME, operation="create") from error
             raise
