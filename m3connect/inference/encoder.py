@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -257,7 +257,7 @@ class M3Encoder:
         tokenizer = self._tokenizer
         return tokenizer.whole if isinstance(tokenizer, PieceTokenizer) else tokenizer
 
-    @property
+    @cached_property
     def info(self) -> ModelInfo:
         """Name, identity and recommended fusion weights."""
         fingerprint = Fingerprint(
