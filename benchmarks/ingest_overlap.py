@@ -3,13 +3,14 @@
 Run: python benchmarks/ingest_overlap.py [--docs 1000] [--repeat 3] [--memory 2000 20000]
 
 Time: m3-mini encodes the passages alone, in one call; then what was encoded before is written to an
-embedded Qdrant collection; then the same documents are ingested into another. All in turn, best of each,
-in seconds of wall time and of processor time. The goal is at most 1.1 of the longer of encoding and writing; where encoding
-keeps all cores busy, the processor time of ingestion over that of encoding is the least that there can be. At last one document of that collection
-is changed ten times: the median from the call until it can be found. Memory (Linux): the peak of a process that
-ingests so many documents into embedded Qdrant. Its own memory is what must not grow; the engine's
-files are mapped on top, and the system takes those pages back when it needs them. There the forward
-pass is left out, since it does not matter and takes hours: the vectors have m3-mini's shapes.
+embedded Qdrant collection; then the same documents are ingested into another. All in turn, best of each, in
+seconds of wall time and of processor time. The goal is at most 1.1 of the longer of encoding and writing; where
+encoding keeps all cores busy, no less can come out than the processor time of ingestion over that of encoding.
+At last one document of that collection is changed ten times: the median from the call until it can be found.
+
+Memory (Linux): the peak of a process that ingests so many documents into embedded Qdrant. Its own memory is what
+must not grow; the engine's files are mapped on top, and the system takes those pages back when it needs them.
+There the forward pass is left out, since it does not matter and takes hours: the vectors have m3-mini's shapes.
 """
 
 import argparse
