@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import typer
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from m3connect.ingestion import IngestReport
 
 PARTIAL_FAILURE = 4  # exit code
+LONGEST = 200  # characters of a file's name, which systems let have 255
 
 _WORKERS = "Workers"
 
@@ -130,6 +132,7 @@ def ingest(
     """
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
+    from m3connect.ingestion.pruning import reading
 
     if ray_address is not None and engine != "ray":
         raise ConfigError("--ray-address needs --engine ray")
@@ -141,7 +144,9 @@ def ingest(
     outputs = [each for each in written if each]
     with ingestion.LossReport(report) as losses:
         remarks = ingestion.Remarks(lost=losses.add)
-        sources = ingestion.find(paths, selected.selection(outputs, fetched.web(files)), remarks)
+        selection = selected.selection(outputs, fetched.web(files))
+        with reading(to_prune=replacing.prune):
+            sources = ingestion.find(paths, selection, remarks)
         open_source = opener(documents, files, passages)
         opened = open_source(sources, model.load, remarks=remarks)
         if isinstance(opened, ingestion.EncodedSource) and model.compression():
@@ -206,9 +211,20 @@ def ingest(
 
 
 def _letters(where: Target) -> FilePath:
-    """Beside the state of embedded engines, and never among the sources: the folder is hidden."""
-    name = f"{where.target}-{quote(where.collection, safe='')}.jsonl"
-    return FilePath(".m3connect", "dead-letters", name)
+    """Beside the state of embedded engines, and never among the sources: the folder is hidden.
+
+    Each collection has its own: those of another database, at another URL or path, are not retried with it.
+    """
+    place = where.path and str(FilePath(where.path))
+    if where.url:
+        address = urlsplit(where.url if "://" in where.url else f"//{where.url}")
+        place = address.netloc.rpartition("@")[2] + address.path.rstrip("/")  # without a password
+    name = "-".join(
+        quote(part, safe="") for part in (where.target, place, where.collection) if part
+    )
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{sha256(name.encode()).hexdigest()[:16]}"
+    return FilePath(".m3connect", "dead-letters", f"{name}.jsonl")
 
 
 def _print_report(

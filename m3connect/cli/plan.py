@@ -61,10 +61,13 @@ def plan(
     """
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
+    from m3connect.ingestion.pruning import reading
 
     remarks = ingestion.Remarks()
     outputs = [FilePath(where.path)] if where.path else []
-    sources = ingestion.find(paths, selected.selection(outputs, fetched.web(files)), remarks)
+    selection = selected.selection(outputs, fetched.web(files))
+    with reading(to_prune=replacing.prune):
+        sources = ingestion.find(paths, selection, remarks)
     opened = opener(documents, files, passages)(sources, model.load, remarks=remarks)
     totals = {"documents": ingestion.count(sources)}
     with where.open() as connector, progress_bar(totals) as progress:

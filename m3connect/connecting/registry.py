@@ -46,7 +46,10 @@ def connect(target: str, *, collection: str, **options: Any) -> Connector:
     try:
         signature(factory).bind(collection=collection, **options)
     except TypeError as error:
-        raise ConfigError(f"{target}: {error}; it takes {signature(factory)}") from error
+        options_of_it = [name for name in signature(factory).parameters if name != "collection"]
+        raise ConfigError(
+            f"{target}: {error}; its options are {', '.join(options_of_it)}"
+        ) from error
     check_options(target, factory, {"collection": collection, **options})
     if isinstance(url := options.get("url"), str):
         _check_url(target, url)

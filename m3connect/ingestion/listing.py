@@ -30,6 +30,10 @@ from m3connect.ingestion.sitemaps import LIST, SITEMAP, is_web, listed, sitemap
 from m3connect.ingestion.web import Web
 
 
+class NothingToRead(ConfigError):
+    """The paths are there, and no file that could be read is among them."""
+
+
 def find(
     paths: Sequence[Path], selection: Selection | None = None, remarks: Remarks | None = None
 ) -> list[SourceFile]:
@@ -44,13 +48,14 @@ def find(
         remarks: counts what is left out.
 
     Raises:
-        ConfigError: a path does not exist or is of an unknown kind, or there is nothing to read.
+        ConfigError: a path does not exist or is of an unknown kind.
+        NothingToRead: there are no files.
     """
     selection = selection or Selection()
     remarks = Remarks() if remarks is None else remarks
     files = [file for path in paths for file in _find(os.fspath(path), selection, remarks)]
     if not files:
-        raise ConfigError(
+        raise NothingToRead(
             f"there is nothing to read in {', '.join(map(str, paths)) or 'no paths'}"
             + "".join(f"; {sentence}" for sentence in remarks.sentences())
             + f". Known formats: {known_formats()}"

@@ -119,19 +119,20 @@ def ingest(
         TransientError: the database stayed unreachable; run again to continue.
         ConnectorError: the database refused for a reason that is no document's.
     """
-    opened = open_source(
-        source,
-        encoder,
-        id_field=id_field,
-        text_field=text_field,
-        metadata_fields=metadata_fields,
-        chunk_tokens=chunk_tokens,
-        chunk_overlap=chunk_overlap,
-        context=context,
-        reading=reading,
-        source_name=source_name,
-        remarks=Remarks(lost=lost),
-    )
+    with pruning.reading(to_prune=prune):
+        opened = open_source(
+            source,
+            encoder,
+            id_field=id_field,
+            text_field=text_field,
+            metadata_fields=metadata_fields,
+            chunk_tokens=chunk_tokens,
+            chunk_overlap=chunk_overlap,
+            context=context,
+            reading=reading,
+            source_name=source_name,
+            remarks=Remarks(lost=lost),
+        )
     if prune:
         pruning.require_whole(opened)
     chosen, held, collection = prepare(opened, connector, legs, index_fields or {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from m3connect.errors import Refused
 from m3connect.filters import EVERY_TENANT, Eq, In
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.ledger import FIELD, Removal, removal
+from m3connect.ingestion.listing import NothingToRead
 from m3connect.ingestion.ownership import covers
 from m3connect.ingestion.seen import Seen
 from m3connect.types import Payload
@@ -107,6 +109,21 @@ def delete_documents(connector: Connector, ids: Sequence[str]) -> int:
             found[str(payload["document_id"])].add(id_, payload)
     removals = [records.removal() for records in found.values()]
     return sum(connector.delete(group) for group in _groups(removals))
+
+
+@contextmanager
+def reading(*, to_prune: bool) -> Iterator[None]:
+    """What finds no files in here is refused where the collection is to be pruned by them.
+
+    Raises:
+        Refused: that is so; most such folders are where a disk is not mounted.
+    """
+    try:
+        yield
+    except NothingToRead as error:
+        if not to_prune:
+            raise
+        raise Refused(f"nothing was deleted: {error}") from error
 
 
 def require_whole(source: DocumentSource | EncodedSource) -> None:

@@ -190,6 +190,13 @@ def test_own_dead_letters_are_never_a_source(run, collection, tmp_path):
         assert (code, json.loads(out)["read"]) == (4, 2)
     assert (tmp_path / ".m3connect/dead-letters/qdrant-documents.jsonl").exists()
     assert ".m3connect/dead-letters/qdrant-documents.jsonl says why" in err
+    names = {
+        ("--path", "./x/y"): "qdrant-x%2Fy-documents.jsonl",
+        ("--url", "http://bob:secret@host:6333/"): "qdrant-host%3A6333-documents.jsonl",
+    }
+    for place, name in names.items():
+        assert f".m3connect/dead-letters/{name} says why" in run(".", *place)[2]
+    assert run(".", "--path", "x" * 300)[0] == 4
     for _ in range(3):
         code, out, err = run(".", "--dead-letters", "bad.jsonl", "--json")
         assert (code, json.loads(out)["read"]) == (4, 2)
@@ -230,11 +237,14 @@ def test_reading_options_that_cannot_be_are_refused(run, corpus, collection, arg
 
 
 def test_a_folder_with_nothing_to_read_is_an_error(run, tmp_path):
-    """It says what lies there."""
+    """It says what lies there; where it is to prune the collection, that is what is refused."""
     (tmp_path / "a.png").write_bytes(b"x")
     code, out, err = run(".")
     assert (code, out) == (2, "")
     assert "left out: 1 .png" in " ".join(err.split())
+    for command in ("ingest", "plan"):
+        code, _, err = run(".", "--prune", command=command)
+        assert (code, "nothing was deleted: there is nothing to read in" in err) == (6, True)
 
 
 def test_empty_documents_are_counted(run, tmp_path, collection):

@@ -81,6 +81,12 @@ def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, sou
     assert (report.read, report.unchanged) == (len(source), len(source) // 2)
 
 
+def test_an_empty_folder_prunes_nothing(encoder, connector, tmp_path):
+    """As where a disk is not mounted."""
+    with pytest.raises(Refused, match="nothing was deleted: there is nothing to read"):
+        ingest([tmp_path], encoder, connector, prune=True)
+
+
 def test_the_plan_counts_what_would_go(encoder, connector):
     """The same documents, and deletes none."""
     fill(connector, encoder, docs("a", "b", "c"))

@@ -168,7 +168,8 @@ def command(capsys, monkeypatch, tmp_path, corpus):
         # Where Ray was running before, it may speak on stdout once the command is over.
         said = [line for line in out.splitlines() if line.startswith("{")]
         report = json.loads(said[0]) if said else {}
-        letters = tmp_path / ".m3connect" / "dead-letters" / "shared-docs.jsonl"
+        place = server.url.rpartition("/")[2].replace(":", "%3A")
+        letters = tmp_path / ".m3connect" / "dead-letters" / f"shared-{place}-docs.jsonl"
         report["letters"] = sorted(letters.read_text().splitlines()) if letters.exists() else []
         letters.unlink(missing_ok=True)
         report["lost"] = sorted(lost.read_text().splitlines()) if lost.exists() else []
