@@ -56,22 +56,28 @@ class Forecast:
         steps: of the optimizer.
         tokens: through the encoder in all, without padding; from a sample of batches.
         memory: estimated bytes of a process by what takes them.
-        seconds: estimated for one process on this machine, from the time of a few texts.
+        processes: that share the run: cards, or this machine's CPU.
+        rate: tokens a second of a process: given, or measured here with a few texts.
+        seconds: that all of it takes at that rate, without what processes wait for each other.
     """
 
     lines: tuple[Line, ...]
     steps: int
     tokens: int
     memory: Mapping[str, int]
+    processes: int
+    rate: float
     seconds: float
 
 
-def forecast(recipe: AnyRecipe, processes: int = 1) -> Forecast:
+def forecast(recipe: AnyRecipe, processes: int = 1, rate: float | None = None) -> Forecast:
     """Plan a recipe, and time a few of its texts.
 
     Args:
         recipe: what would be run.
         processes: that would share it.
+        rate: tokens a second of a process, such as an earlier forecast measured on the machine
+            where the run will be; None measures this one, with the shortest texts.
 
     Raises:
         ConfigError: the recipe does not suit the model or the machine.
@@ -88,6 +94,8 @@ def forecast(recipe: AnyRecipe, processes: int = 1) -> Forecast:
     longest = max(plan, key=lambda planned: task.edges[planned.bucket] * len(planned.rows))
     sample.append(task.batch(longest, 0, 0, processes))
     largest = max(sample, key=lambda batch: batch.tokens)
+    shortest = min(plan, key=lambda planned: planned.bucket)
+    rate = _tokens_per_second(recipe, task, shortest) if rate is None else rate
     return Forecast(
         _lines(task, plan),
         steps,
@@ -96,7 +104,9 @@ def forecast(recipe: AnyRecipe, processes: int = 1) -> Forecast:
             "weights, gradients, moments": weight_bytes(task.module),
             **step_bytes(recipe, task.trainable.config, largest, processes),
         },
-        tokens / _tokens_per_second(recipe, task, plan[0]),
+        processes,
+        rate,
+        tokens / (rate * processes),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from m3connect.cli import app
+from m3connect.errors import ConfigError
 from m3connect.searching.names import MODES
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.estimate import forecast
@@ -90,6 +91,24 @@ def test_a_dry_run_plans_and_trains_nothing(recipe_file, tmp_path):
     assert found["seconds"] > 0
     assert not (tmp_path / "run").exists()
     assert "queries a batch" in run(recipe_file, "--dry-run").stdout
+
+
+def test_a_dry_run_plans_for_other_machines(recipe_file):
+    """The rate of a card is given and nothing is timed; many share a batch, and each has its part of it."""
+    alone, two = (
+        json.loads(
+            run(recipe_file, "--dry-run", "--json", "--rate", "50", "--processes", number).stdout
+        )
+        for number in ("1", "2")
+    )
+    assert (alone["rate"], alone["seconds"]) == (50, alone["tokens"] / 50)
+    assert two["seconds"] == two["tokens"] / 100
+    assert two["memory"]["token similarities"] > alone["memory"]["token similarities"]
+    shown = run(recipe_file, "--dry-run", "--rate", "0.005", "--processes", "2").stdout
+    assert "0.005 tokens a second and process (given)" in shown
+    assert "hours in 2 processes" in shown
+    refused = CliRunner().invoke(app, ["train", str(recipe_file), "--rate", "5"])
+    assert isinstance(refused.exception, ConfigError)
 
 
 def test_estimated_memory_is_near_what_is_kept(recipe_file):
