@@ -90,9 +90,9 @@ def row(stage: str, found: dict[str, Any]) -> None:
 
 
 def texts(sizes: Sequence[int], cards: int) -> Iterator[dict[str, Any]]:
-    """Of each range of lengths a batch."""
+    """Of each range of lengths two batches: a step accumulates 16 in all."""
     for edge, size in zip(PAPER_EDGES, sizes, strict=True):
-        for at in range(size * cards):
+        for at in range(2 * size * cards):
             yield {"text": words(edge, at)}
 
 

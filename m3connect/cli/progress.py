@@ -94,16 +94,19 @@ class Lines:
         self._totals = totals
         self._clock = clock
         start = clock()
-        # Of each stage: when it began, how far it was then, when it was last told of.
-        self._stages = dict.fromkeys(totals, (start, 0, start))
+        # Of each stage: when it began, how far it was then, how far it is, when it was last told of.
+        self._stages = dict.fromkeys(totals, (start, 0, 0, start))
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         """As :class:`m3connect.progress.Progress`."""
         now = self._clock()
-        start, first, told = self._stages.setdefault(stage, (now, done, now))
-        if now - told < EVERY:
+        start, first, before, told = self._stages.get(stage, (now, done, done, now))
+        if done < before:  # the stage of the next piece of work, such as another dataset's
+            start, first, told = now, done, now
+        quiet = now - told < EVERY
+        self._stages[stage] = start, first, done, told if quiet else now
+        if quiet:
             return
-        self._stages[stage] = start, first, now
         known = self._totals.get(stage) if total is None else total
         speed = (done - first) / (now - start)
         line = f"{stage}: {done:,}" + (f" of {known:,}" if known else "") + f", {_number(speed)}/s"

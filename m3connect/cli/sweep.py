@@ -69,6 +69,8 @@ def sweep(
 ) -> None:
     """Try passage sizes, overlaps, contexts, modes, fusions and depths, with bytes and times.
 
+    `m3connect eval sweep` is the same.
+
     - `m3connect sweep --dataset dev --output sweep`
     - `m3connect sweep --dataset dev --chunk-tokens 64,128,256 --chunk-overlap 0,32 --modes hybrid,all`
     - `m3connect sweep --dataset dev --context title,headings --context none --limit-queries 200`

@@ -74,6 +74,11 @@ def test_version_and_help(run):
     assert "--mode" in out
 
 
+def test_a_sweep_is_found_below_eval(run):
+    """Under either name it is the same command."""
+    assert run("eval", "sweep", "--help") == run("sweep", "--help")
+
+
 @pytest.mark.parametrize("mode", ["dense", "sparse", "multivector", "hybrid", "all"])
 def test_search_prints_one_json_object_a_hit(run, collection, mode):
     """Every field of the contract is there, and the right passage comes first."""

@@ -47,6 +47,9 @@ def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
     now[0] = 200
     lines("copying", 5, 9)
     lines("unknown", 2, None)
+    for at, documents in (210, 90), (250, 490):  # of the next piece of work
+        now[0] = at
+        lines("documents", documents, None)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -56,4 +59,5 @@ def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
         "tokens: 4,200, 60/s",
         "copying: 5 of 9, 0.0/s",
         "unknown: 2, 0.0/s",
+        "documents: 490 of 10,000, 10/s, 16 min left",
     ]
