@@ -18,6 +18,7 @@ from m3connect.connecting import retry
 from m3connect.contract import Reranker
 from m3connect.errors import ConfigError, InputError
 from m3connect.inference.wire import Wire, in_portions
+from m3connect.model import hub
 
 if TYPE_CHECKING:
     import httpx
@@ -39,6 +40,7 @@ def load_reranker(name: str, *, device: str = "auto", api_key: str | None = None
 
     Raises:
         ConfigError: an extra is not installed, or the model cannot be loaded.
+        CheckpointError: it is on the hub, which cannot be reached.
     """
     if "://" in name:
         return RerankService(name, api_key=api_key)
@@ -54,9 +56,11 @@ class CrossEncoder:
 
     Raises:
         ConfigError: sentence-transformers is not installed, or there is no such model.
+        CheckpointError: it is on the hub, which cannot be reached.
     """
 
     def __init__(self, name: str, *, device: str = "auto") -> None:
+        hub.require(name)
         try:
             import sentence_transformers
         except ImportError as error:

@@ -57,6 +57,20 @@ def resolve_tokenizer(name: str, *, revision: str | None = None) -> Path:
     return _local(name) or _fetch(name, revision, None, ["tokenizer.json"])
 
 
+def require(name: str) -> None:
+    """See that there is a model of this name, before a library looks for it that takes minutes to give up.
+
+    Args:
+        name: as :func:`resolve` takes it.
+
+    Raises:
+        ConfigError: the name is none of the three.
+        CheckpointError: the repository cannot be had.
+    """
+    if _local(name) is None:
+        _fetch(name, None, None, ["config.json"])
+
+
 def _local(name: str) -> Path | None:
     """A bundled model's folder, or one on disk; None where the hub may have it."""
     models = bundled()

@@ -137,6 +137,8 @@ def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path):
         max_position_embeddings=32,
     )
     BertForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="nor a folder, nor a hub name"):
+        load_reranker(f"{tmp_path}/mistyped")
     reranker = load_reranker(str(tmp_path), device="cpu")
     assert isinstance(reranker, CrossEncoder)
     pairs = [("blue sky", "sky"), ("green", "grass green"), ("blue", "blue")]
