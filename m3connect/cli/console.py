@@ -125,7 +125,7 @@ def _of_table(table: Mapping[str, Any]) -> Iterator[str]:
 
 def _of(name: str, value: str) -> Iterator[str]:
     """The secrets in the value of an option, a variable or a key."""
-    if _SECRET_NAME.search(name) and not name.endswith("option"):
+    if _SECRET_NAME.search(name) and not name.lower().endswith(("option", "file")):
         yield value
         yield value.partition(":")[2]  # Milvus: user:password
     for key, secret in _PAIR.findall(value):

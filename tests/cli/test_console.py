@@ -142,6 +142,12 @@ def test_an_options_secret_is_not_echoed(run, name):
         assert SECRET not in out + err
 
 
+def test_the_name_of_a_file_with_keys_is_no_secret(run):
+    """It is told, or nobody could tell what is wrong with it."""
+    _, out, err = run("serve", "--key-file", "mislaid.txt")
+    assert "mislaid.txt" in out + err
+
+
 def test_errors_from_python_hold_no_secret():
     """The message of every error of ours is masked by its form."""
     assert SECRET not in str(InputError(f"no file at s3://key:{SECRET}@bucket/x"))
