@@ -141,6 +141,18 @@ def test_modes_stand_side_by_side(page):
     assert headings == ["dense", "sparse", "multivector", "hybrid", "all"]
 
 
+def test_a_search_does_not_wait_for_the_list_of_collections(browser, address):
+    """Whoever is faster than it searches the first collection."""
+    page, held = browser.new_page(), []
+    page.route("**/v1/collections", lambda route: held.append(route))  # noqa: PLW0108 - it asks for a name
+    page.goto(address)
+    ask(page, "keys rotated")
+    expect(page.locator("#status")).to_contain_text("hits in")
+    held[0].continue_()
+    expect(page.locator("#about")).not_to_be_empty()
+    page.close()
+
+
 def test_a_passage_opens_in_its_document(page):
     """The dialog shows the document and marks the passage."""
     ask(page, "ninety days", mode="sparse")

@@ -61,8 +61,8 @@ function addFilter(name, kind) {
 async function search() {
   const mine = ++asked;
   const mode = $("mode").value;
-  const request = { query: $("query").value, collection: $("collection").value, filter: $("filter").value.trim() || null, limit: Number($("limit").value) };
-  history.replaceState(null, "", `#${new URLSearchParams({ query: request.query, mode, filter: request.filter ?? "", limit: request.limit, collection: request.collection })}`);
+  const request = { query: $("query").value, collection: $("collection").value || null, filter: $("filter").value.trim() || null, limit: Number($("limit").value) };
+  history.replaceState(null, "", `#${new URLSearchParams({ query: request.query, mode, filter: request.filter ?? "", limit: request.limit, collection: request.collection ?? "" })}`);
   say("Searching …");
   const modes = mode === "compare" ? MODES : [mode];
   const started = performance.now();
