@@ -26,7 +26,7 @@ Event = dict[str, Any]
 MODE: Mode = "all"
 CANDIDATES, PASSAGES, SENTENCES = 10, 4, 2
 """Hits, those that an answer is made of, and sentences of an answer without a chat model."""
-_NEARLY = 0.9
+_NEARLY = 0.93
 """Of the best sentence's score, which another one needs to be in the answer, too."""
 _CONTEXT_TOKENS = 384
 """Of a passage with its neighbours, as a chat model reads it."""
@@ -49,7 +49,7 @@ class Assistant:
     def find(
         self, question: str, asked: str, condition: AnyFilter | None = None
     ) -> tuple[list[Hit], list[Sentence]]:
-        """The passages on a self-standing question, and their sentences best on what was asked."""
+        """The passages on a self-standing question, and the best sentences on what was asked."""
         encoder = self.service.encoder
         with self.service.collection(None) as collection:
             hits: list[Hit] = search(
@@ -62,8 +62,9 @@ class Assistant:
                 expand="neighbours",
                 expand_tokens=_CONTEXT_TOKENS,
             )[:PASSAGES]
-        # By what was asked: the sentence on the question before would win again.
-        best = best_sentences(asked, [hit.text for hit in hits], encoder, limit=SENTENCES)
+        # The sentence on the question before must not win again, nor those of other passages.
+        texts = [hit.text for hit in (hits if asked == question else hits[:1])]
+        best = best_sentences(asked, texts, encoder, limit=SENTENCES)
         best.sort(key=lambda sentence: -sentence.score)
         return hits, [each for each in best if each.score >= _NEARLY * best[0].score]
 

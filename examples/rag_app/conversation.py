@@ -1,7 +1,7 @@
 """A question that leans on the ones before it, made to stand alone so that it can be searched for.
 
 A chat model is asked to rewrite it. Without one a plain rule holds: a question that begins with "and" or
-holds a word that points back ("it", "they", "that") is searched together with the last one that did not.
+holds a word that points back ("it", "they", "that") is searched together with the last one that did not, or the first.
 The words are those of English, German, French and Spanish.
 """
 
@@ -33,12 +33,12 @@ def leans(question: str) -> bool:
 
 
 def by_rule(question: str, before: Sequence[str]) -> str:
-    """The question, behind the last one that stands alone where it leans on that.
+    """The question, behind the last one that stands alone where it leans on that; the first always does.
 
     >>> by_rule("When is it open?", ["Where is the hill depot?", "Is it far?"])
     'Where is the hill depot? When is it open?'
     """
-    alone = [each for each in before if not leans(each)]
+    alone = [*before[:1], *(each for each in before[1:] if not leans(each))]
     return f"{alone[-1]} {question}" if alone and leans(question) else question
 
 

@@ -28,8 +28,7 @@ def create(library: Library, assistant: Assistant, home: Path) -> FastAPI:
 
     @app.get("/about")
     def about() -> dict[str, Any]:
-        model = assistant.endpoint and assistant.endpoint.model
-        return {"model": model, **library.summary()}
+        return {"model": assistant.endpoint and assistant.endpoint.model, **library.summary()}
 
     @app.put("/files")
     async def add(request: Request, name: str) -> StreamingResponse:

@@ -181,7 +181,7 @@ class TestAnswers:
         ("And on Sundays?", ["Where is A?", "Is it far?"], "Where is A? And on Sundays?"),
         ("Wann öffnet es?", ["Wo ist A?"], "Wo ist A? Wann öffnet es?"),
         ("Quand ouvre-t-il ?", ["Où est A ?"], "Où est A ? Quand ouvre-t-il ?"),
-        ("Is it far?", ["Is it?"], "Is it far?"),
+        ("Is it far?", ["Is it open?", "Was it?"], "Is it open? Is it far?"),
         ("Items of the itinerary?", ["Where is A?"], "Items of the itinerary?"),
     ],
 )

@@ -1,5 +1,6 @@
 // What pages over the service share. Texts go into a page as text nodes only: nothing of a document is markup here.
 const NOT_WITHIN = "(?<![\\p{Script=Latin}\\p{Script=Greek}\\p{Script=Cyrillic}\\p{Script=Arabic}\\p{Script=Hebrew}])"; // scripts that part words
+const SPECIAL = /^(<.*>|\[[A-Z]+\])$/; // such as </s> and [CLS], which say nothing to a reader
 const LEGS = ["dense", "sparse", "multivector"];
 
 /** An element; a value whose name begins with "on" listens, and children may be texts, elements or null. */
@@ -33,7 +34,7 @@ export function reasons({ parts, terms, tokens }) {
   return [
     list("Adds up from", Object.entries(parts).map(([leg, part]) => `${leg} ${part.toFixed(3)}`)),
     list("Shared terms", terms.map(([term, part]) => `${plain(term)} ${part.toFixed(3)}`)),
-    list("Tokens that met", tokens.slice(0, 12).map(([query, passage, part]) => `${plain(query)} → ${plain(passage)} ${part.toFixed(3)}`)),
+    list("Tokens that met", tokens.filter(([query]) => !SPECIAL.test(query)).slice(0, 12).map(([query, passage, part]) => `${plain(query)} → ${plain(passage)} ${part.toFixed(3)}`)),
   ];
 }
 
