@@ -1,5 +1,6 @@
 """Every test: settled examples, one thread a process, and servers started once for all."""
 
+import gc
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -91,6 +92,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(name in item.name for name in AT_LENGTH) or item.name.endswith(FURTHER_SEEDS):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected and imported stays: Python need not look through it for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +70,9 @@ class HashEncoder:
         every = [self.tokens(text, kind=kind) for text in texts]
         whole = [_words(text) for text in texts]
         limit = self.info.max_length - 2
-        vectors = [np.stack([self._vector(word) for word in words]) for words in every]
+        vectors = [
+            np.stack([_vector(self.seed, self.width, word) for word in words]) for words in every
+        ]
         dense = [_unit(rows.mean(axis=0)) for rows in vectors]
         return Embeddings(
             np.array(dense, np.float32).reshape(-1, self.width) if "dense" in legs else None,
@@ -97,9 +100,11 @@ class HashEncoder:
         self._words.update(terms)
         return {term: 0.1 + (term % 90) / 100 for term in terms}
 
-    def _vector(self, word: str) -> TokenArray:
-        rng = np.random.default_rng([self.seed, zlib.crc32(word.encode())])
-        return _unit(rng.normal(size=self.width).astype(np.float32))
+
+@lru_cache(maxsize=100_000)  # words come again and again
+def _vector(seed: int, width: int, word: str) -> TokenArray:
+    rng = np.random.default_rng([seed, zlib.crc32(word.encode())])
+    return _unit(rng.normal(size=width).astype(np.float32))
 
 
 def _words(text: str) -> list[str]:

@@ -52,7 +52,7 @@ class Ranked(dict):
         self[mode, query] = sorted(answer, key=lambda id_: (-answer[id_], id_))
 
 
-@pytest.mark.parametrize("limit", [5, 120])
+@pytest.mark.parametrize("limit", [5, pytest.param(120, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "notes",
     [{}, {note_of("all"): Setting(Rrf(k=2, sparse=3.0), 4).to_json()}],
