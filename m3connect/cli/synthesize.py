@@ -82,9 +82,11 @@ def synthesize(
     )
     cost = plan.cost(price_in, price_out)
     estimate = (
-        f"{plan.requests} requests ({plan.done} answered before), about {plan.tokens_in} tokens "
-        f"read and {plan.tokens_out} written, cost about {cost:.2f}"
+        f"{plan.requests:,} requests ({plan.done:,} answered before), about {plan.tokens_in:,} "
+        f"tokens read and {plan.tokens_out:,} written"
     )
+    if price_in or price_out:
+        estimate += f", cost about {cost:.2f}" if cost >= 0.1 else f", cost about {cost:.2g}"
     if dry_run:
         printed.show(asdict(plan) | {"cost": cost}, estimate)
         return

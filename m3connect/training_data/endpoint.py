@@ -75,6 +75,8 @@ class Endpoint:
     def ask(self, prompt: str, seed: int = 0) -> str:
         """The model's answer to a prompt, without white space around it.
 
+        Of an answer that was cut off, ``max_tokens`` being used up, its whole lines.
+
         Raises:
             EndpointError: it refused, kept failing, or answered in another form.
         """
@@ -89,14 +91,16 @@ class Endpoint:
                 max_tokens=self.settings.max_tokens,
                 seed=seed,
             )
-            content = answer.choices[0].message.content
+            choice = answer.choices[0]
+            content = str(choice.message.content or "").strip()
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self._failed(f"{error}; set OPENAI_API_KEY") from error
         except openai.OpenAIError as error:
             raise self._failed(f"{type(error).__name__}: {error}") from error
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise self._failed("its answer is no chat completion") from error
-        return str(content or "").strip()
+        cut_off = getattr(choice, "finish_reason", None) == "length"  # which some leave out
+        return content.rpartition("\n")[0].strip() if cut_off else content
 
     def _failed(self, why: str) -> EndpointError:
         return EndpointError(f"{self.settings.model} at {self.settings.base_url}: {why}")

@@ -228,20 +228,23 @@ def read_answers(folder: Path) -> dict[str, str]:
 
 
 def clean(answers: dict[str, str], dropped: Counter[str]) -> dict[str, str]:
-    """Queries without empty and repeated ones, and without quotes and labels around them.
+    """Queries without empty and repeated ones, and without quotes, labels and introductions.
 
     >>> clean({"a": '"What is M3?"', "b": "Query: what is m3?", "c": " "}, Counter())
+    {'a': 'What is M3?'}
+    >>> clean({"a": "Sure! Here is the question:\\n\\nWhat is M3?"}, Counter())
     {'a': 'What is M3?'}
     """
     kept: dict[str, str] = {}
     seen: set[str] = set()
     for id_, answer in answers.items():
-        first = next((line for line in answer.splitlines() if line.strip()), "")
-        query = re.sub(r"^\s*(query|question)\s*:\s*", "", first, flags=re.IGNORECASE)
+        written = [line.strip() for line in answer.splitlines() if line.strip()]
+        first = next((line for line in written if not line.endswith((":", "\uff1a"))), "")
+        query = re.sub(r"^(query|question)\s*:\s*", "", first, flags=re.IGNORECASE)
         query = query.strip().strip("\"'“”„«»").strip()
         plain = " ".join(query.casefold().split())
         if not plain:
-            dropped["empty"] += 1
+            dropped["empty or cut off"] += 1
         elif plain in seen:
             dropped["same as another"] += 1
         else:

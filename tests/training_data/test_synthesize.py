@@ -33,8 +33,8 @@ def endpoint(handler, **settings):
     )
 
 
-def says(text):
-    return httpx.Response(200, json={"choices": [{"message": {"content": text}}]})
+def says(text, **more):
+    return httpx.Response(200, json={"choices": [{"message": {"content": text}, **more}]})
 
 
 class TestEndpoint:
@@ -56,6 +56,14 @@ class TestEndpoint:
         assert body["model"] == "m"
         assert body["messages"] == [{"role": "user", "content": "a prompt"}]
         assert (body["seed"], body["temperature"]) == (3, 0.1)
+
+    @pytest.mark.parametrize(
+        ("text", "whole"), [("What is", ""), ("Why?\n\nBecause the text", "Why?")]
+    )
+    def test_of_an_answer_that_was_cut_off_whole_lines_are_kept(self, text, whole):
+        """Half a question is none."""
+        model = endpoint(lambda request: says(text, finish_reason="length"))
+        assert model.ask("a prompt") == whole
 
     @pytest.mark.parametrize(
         "failure", [429, 500, 503, httpx.ConnectError("no"), httpx.ReadTimeout("slow")]
@@ -173,16 +181,19 @@ def test_a_stopped_run_asks_only_what_is_missing(tmp_path):
 
 
 def test_queries_are_cleaned_and_doubles_dropped():
-    """Labels, quotes and further lines go; empty and equal queries are counted."""
+    """Labels, introductions, quotes and further lines go; empty and equal queries are counted."""
     dropped = Counter()
     answers = {
         "a": 'Question: "What is it?"\nHope this helps!',
         "b": "«what  IS it?»",
         "c": "\n",
         "d": "Où est-ce ?",
+        "e": "Sure! Here is the query:\n\n  'why'",
+        "f": "Sure! Here is the query:",
     }
-    assert synthesize.clean(answers, dropped) == {"a": "What is it?", "d": "Où est-ce ?"}
-    assert dropped == {"same as another": 1, "empty": 1}
+    queries = {"a": "What is it?", "d": "Où est-ce ?", "e": "why"}
+    assert synthesize.clean(answers, dropped) == queries
+    assert dropped == {"same as another": 1, "empty or cut off": 2}
 
 
 class Model(http.server.BaseHTTPRequestHandler):
@@ -256,6 +267,10 @@ def test_a_dry_run_asks_nothing_and_estimates(run, folder, tmp_path):
     assert outcome.exit_code == 0
     assert outcome.stdout.startswith("10 requests (0 answered before), about ")
     assert "and 300 written, cost about 0.30" in outcome.stdout
+    outcome = run(folder, "--output", out, "--dry-run", "--price-out", 0.6, "--documents", 10)
+    assert "and 300 written, cost about 0.00018\n" in outcome.stdout
+    outcome = run(folder, "--output", out, "--dry-run", "--documents", 10)
+    assert outcome.stdout.endswith("and 300 written\n")
     assert not out.exists()
 
 
