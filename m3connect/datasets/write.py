@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from m3connect.errors import InputError
 
 HEADER = "query-id\tcorpus-id\tscore"
 """The first line of ``qrels.tsv``, as BEIR has it."""
+_BREAKS = frozenset("\t\r\n")
+_JUDGING = threading.Lock()
 
 
 def write_collection(
@@ -49,11 +53,15 @@ def write_qrels(path: Path, qrels: Iterable[tuple[str, str, int]]) -> None:
     """Write judgements: query id, document id, relevance.
 
     Raises:
+        InputError: an id with a tab or a line break, which no line could hold.
         M3ConnectError: there is no room.
     """
     with aside(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.write(f"{HEADER}\n")
-        file.writelines(f"{query}\t{document}\t{score}\n" for query, document, score in qrels)
+        for query, document, score in qrels:
+            if _BREAKS.intersection(query + document):
+                raise InputError(f"{path.name} cannot hold the ids {query!r} and {document!r}")
+            file.write(f"{query}\t{document}\t{score}\n")
 
 
 def add_judgement(
@@ -61,7 +69,8 @@ def add_judgement(
 ) -> None:
     """Add a judgement to a collection, which is made if need be; the last one of a pair counts.
 
-    What users say of single hits becomes so what ``m3connect eval``, ``mine`` and ``train`` read.
+    What users say of single hits becomes so what ``m3connect eval``, ``mine`` and ``train`` read. Threads
+    of one process take turns.
 
     Args:
         folder: of the collection, written anew.
@@ -79,21 +88,24 @@ def add_judgement(
     ids: dict[str, str] = {}
     judged: dict[tuple[str, str], int] = {}
     texts: dict[str, str] = {}
-    if folder.exists():
-        earlier = beir.load(folder)
-        ids = {each.text: each.id for each in earlier.queries}
-        judged = {
-            (id_, doc): grade for id_, by in earlier.qrels.items() for doc, grade in by.items()
-        }
-        known = {document for _, document in judged}
-        texts = {doc.id: doc.text for doc in earlier.documents() if doc.id in known}
-    judged[ids.setdefault(query, f"q{len(ids) + 1}"), document_id] = relevance
-    write_collection(
-        folder,
-        ({"_id": id_, "text": text} for id_, text in {**texts, **corpus}.items()),
-        ({"_id": id_, "text": text} for text, id_ in ids.items()),
-        ((*pair, grade) for pair, grade in judged.items()),
-    )
+    with _JUDGING:
+        if folder.exists():
+            earlier = beir.load(folder)
+            ids = {each.text: each.id for each in earlier.queries}
+            judged = {
+                (q, doc): grade for q, by in earlier.qrels.items() for doc, grade in by.items()
+            }
+            known = {document for _, document in judged}
+            texts = {doc.id: doc.text for doc in earlier.documents() if doc.id in known}
+        taken = set(ids.values())
+        unused = (f"q{number}" for number in count(len(ids) + 1) if f"q{number}" not in taken)
+        judged[ids.setdefault(query, next(unused)), document_id] = relevance
+        write_collection(
+            folder,
+            ({"_id": id_, "text": text} for id_, text in {**texts, **corpus}.items()),
+            ({"_id": id_, "text": text} for text, id_ in ids.items()),
+            ((*pair, grade) for pair, grade in judged.items()),
+        )
 
 
 def small_copy(
