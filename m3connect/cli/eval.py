@@ -202,12 +202,14 @@ def evaluate(
         typer.echo(json.dumps(_summary(results, threshold=threshold)))
     else:
         _show(results, measured)
-        if threshold:
-            typer.echo(tables.thresholds(results).markdown() + "\n")
+        if threshold and (found := tables.thresholds(results)):
+            typer.echo(found.markdown() + "\n")
         if storage:
             typer.echo(tables.sizes(results, measured[0]).markdown() + "\n")
     for result in results:
         eval_options.warn(result.dataset, result.warnings)
+        if threshold and not any(row.threshold for row in result.rows):
+            eval_options.warn(result.dataset, ["no score tells queries with an answer from others"])
     if no_qrels:
         typer.secho(known_items.LIMITS, fg="yellow", err=True)
 

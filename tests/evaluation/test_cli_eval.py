@@ -79,6 +79,10 @@ def test_a_threshold_is_printed_where_it_is_asked_for(run, folder, tmp_path):
     assert stored["answered"] + stored["refused"] > 1.5
     found = json.loads(run(*arguments, "--json").stdout)
     assert found["tiny"]["all"]["threshold"] == stored["score"]
+    (folder / "qrels.tsv").write_text("q00\td00\t0\n")
+    outcome = run(*arguments)
+    assert "threshold" not in outcome.stdout
+    assert "tiny: no score tells queries with an answer from others" in outcome.stderr
 
 
 def test_nothing_odd_is_silent(run, folder):

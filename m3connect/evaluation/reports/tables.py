@@ -107,15 +107,16 @@ def live(results: Sequence[Result]) -> Table | None:
     return Table.of(["dataset", "mode", *columns], lines) if lines else None
 
 
-def thresholds(results: Sequence[Result]) -> Table:
-    """The score that tells queries with an answer from others, a line for each dataset and row that has one."""
+def thresholds(results: Sequence[Result]) -> Table | None:
+    """The score that tells queries with an answer from others, a line for each dataset and row; None without any."""
     lines = [
         [result.dataset, row.name, *(f"{value:.3f}" for value in astuple(row.threshold))]
         for result in results
         for row in result.rows
         if row.threshold
     ]
-    return Table.of(["dataset", "row", "threshold", "answered", "refused"], lines)
+    columns = ["dataset", "row", "threshold", "answered", "refused"]
+    return Table.of(columns, lines) if lines else None
 
 
 def by_language(result: Result, metric: str) -> dict[str, dict[str, float]]:
