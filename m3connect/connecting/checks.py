@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3connect.connecting.tenants import asked, tenants_of
+from m3connect.connecting.tenants import scoped, tenants_of
 from m3connect.contract import RESERVED_PREFIX
 from m3connect.errors import InputError
 from m3connect.filters import Filter, parse
@@ -250,7 +250,7 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
     if query.within is not None:
         check_ids(query.within)
     else:
-        asked(query.filter, schema)
+        scoped(query.filter, schema)
     depths = {
         "limit": query.limit,
         "dense_depth": query.dense_depth,

@@ -72,8 +72,8 @@ class _RetryAfter(wait_base):
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = error.retry_after if isinstance(error, TransientError) else None
-        return max(self.backoff(retry_state), min(asked or 0.0, self.maximum))
+        seconds = error.retry_after if isinstance(error, TransientError) else None
+        return max(self.backoff(retry_state), min(seconds or 0.0, self.maximum))
 
 
 def call(operation: Callable[[], T], policy: RetryPolicy = DEFAULT_POLICY) -> T:

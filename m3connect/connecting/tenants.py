@@ -37,7 +37,7 @@ def with_tenants(schema: CollectionSchema, field: str | None) -> CollectionSchem
     return schema if field is None else replace(schema, tenant_field=field)
 
 
-def asked(where: AnyFilter | None, schema: CollectionSchema) -> Filter | None:
+def scoped(where: AnyFilter | None, schema: CollectionSchema) -> Filter | None:
     """The condition of a question, once it says whose records it is about; None if all are meant.
 
     Args:
@@ -49,9 +49,9 @@ def asked(where: AnyFilter | None, schema: CollectionSchema) -> Filter | None:
 
     >>> from m3connect.contract import CollectionSchema
     >>> tenants = CollectionSchema(8, sparse=False, multivector_width=None, tenant_field="tenant")
-    >>> asked('tenant == "a"', tenants)
+    >>> scoped('tenant == "a"', tenants)
     Eq(field='tenant', value='a')
-    >>> asked("year < 2020", tenants)  # doctest: +ELLIPSIS
+    >>> scoped("year < 2020", tenants)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
     m3connect.errors.InputError: this collection keeps tenants apart by 'tenant': say whose records...

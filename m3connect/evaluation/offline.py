@@ -107,7 +107,7 @@ class OfflineSearch:
                 other._rankings[leg] = self.ranking(leg)
         return other
 
-    def asked(self, queries: Embeddings, preset: Preset) -> OfflineSearch:
+    def with_queries(self, queries: Embeddings, preset: Preset) -> OfflineSearch:
         """The same records searched with other queries and another preset, silently."""
         other = replace(self, queries=queries, preset=preset, progress=silent)
         other.__dict__["_by_id"] = self._by_id  # the order of the ids is made once

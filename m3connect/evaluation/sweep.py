@@ -296,7 +296,7 @@ class _Cut:
         for query in self.dataset.queries[:TIMED]:
             start = time.perf_counter()
             embedded: Embeddings = self.encoder.encode([query.text], kind="query", legs=legs)
-            list(self.search.asked(embedded, preset).run_by_document(mode))
+            list(self.search.with_queries(embedded, preset).run_by_document(mode))
             seconds.append(time.perf_counter() - start)
         return float(np.median(seconds)) * 1000
 

@@ -13,7 +13,7 @@ from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
 from m3connect.inference.precision import cpu_name
 from m3connect.model.checkpoint import Checkpoint
-from m3connect.model.kept import kept
+from m3connect.model.folder_cache import cached_folder
 from m3connect.model.tokenize import TokenIds
 from m3connect.types import Leg
 
@@ -40,7 +40,7 @@ def suited(checkpoint: Checkpoint, backend: Backend, tokens: TokenIds, legs: Seq
         budget = fastest(backend, tokens, legs, clock)
         (folder / _FILE).write_text(str(budget), encoding="utf-8")
 
-    budget = kept(
+    budget = cached_folder(
         f"{checkpoint.path.name}-{backend.name}-{backend.device.replace(':', '')}-budget",
         sorted(file for file in checkpoint.path.iterdir() if file.is_file()),
         f"{backend.choice.precision} on {cpu_name()}",

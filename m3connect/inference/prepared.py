@@ -16,7 +16,7 @@ from typing import Any
 import onnxruntime
 
 from m3connect.model.checkpoint import PACKED, Checkpoint
-from m3connect.model.kept import kept
+from m3connect.model.folder_cache import cached_folder
 
 _GRAPH = "graph.onnx"
 _SMALL = "1024"  # bytes of a constant that stays inside the graph
@@ -50,7 +50,7 @@ def session(checkpoint: Checkpoint, graph: str, precision: str, make: Open, reop
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         return reopen(folder / _GRAPH, options)
 
-    ready = kept(
+    ready = cached_folder(
         f"{checkpoint.path.name}-{precision}",
         [source, *(checkpoint.path / name for name in PACKED)],
         f"onnxruntime {onnxruntime.__version__}",

@@ -14,7 +14,7 @@ its files      hub.py        a name to a folder     inventory.py    those on thi
                tensors.py    names and shapes       packed.py       4-bit blocks
                saving.py     writing tensors        merging.py      the weighted mean of checkpoints
                mapped.py     arrays that are mapped instead of read
-               kept.py       what is made of them once, in the user's cache folder
+               folder_cache.py  what is made of them once, in the user's cache folder
                int8.py       matrices in 8 bits
 for others     export.py     in the layouts that others read
                onnx_graph.py                 for ONNX Runtime

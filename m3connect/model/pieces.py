@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
 from m3connect.model.checkpoint import read_tokenizer, tokenizer_place
-from m3connect.model.kept import kept
+from m3connect.model.folder_cache import cached_folder
 from m3connect.model.mapped import read_safetensors
 
 _VERSION = "pieces 1"
@@ -75,7 +75,7 @@ def open_tokenizer(path: Path) -> tuple[Tokenizer | PieceTokenizer, str]:
 def _open(path: Path, file: Path, size: int, _: int) -> tuple[Tokenizer | PieceTokenizer, str]:
     """Encoders of one process share it: the whole one of m3-mini takes a second and 200 MB."""
     if size >= _LARGE:
-        found = kept(
+        found = cached_folder(
             f"{path.name}-tokenizer", [file], _VERSION, lambda to: _fill(path, to), _opened
         )
         if found is not None and found[0] is not None:

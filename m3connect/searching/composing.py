@@ -134,9 +134,9 @@ def compose(connector: Connector, queries: Sequence[Query]) -> list[list[Hit]]:
 def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Pool]:
     """What the searched legs of each query find."""
     pools = [_Pool(query, {}, {}) for query in queries]
-    asked = [(pool, leg) for pool in pools for leg in searched_legs(pool.query)]
-    results = connector.search([single(pool.query, leg) for pool, leg in asked])
-    for (pool, leg), hits in zip(asked, results, strict=True):
+    searches = [(pool, leg) for pool in pools for leg in searched_legs(pool.query)]
+    results = connector.search([single(pool.query, leg) for pool, leg in searches])
+    for (pool, leg), hits in zip(searches, results, strict=True):
         pool.rankings[leg] = [hit.id for hit in hits]
         pool.learn(leg, {hit.id: hit.score for hit in hits})
     return pools
@@ -190,24 +190,26 @@ def _unscored_late(pools: Sequence[_Pool]) -> list[_Request]:
 def _complete(connector: Connector, requests: Sequence[_Request]) -> None:
     """Give candidates the scores they lack: by the engine where it can, else from their vectors."""
     by_engine = connector.capabilities.scores_within
-    asked = [
-        _Asked(pool, leg, part)
+    scorings = [
+        _ScoreRequest(pool, leg, part)
         for pool, legs, ids in requests
         for leg in legs
         if leg in by_engine
         for part in _parts(pool.without(leg, ids))
     ]
     likely: list[str] = []
-    if asked and len(requests) == 1:  # a batch reads its payloads at once, in the end
+    if scorings and len(requests) == 1:  # a batch reads its payloads at once, in the end
         pool = requests[0][0]
         likely = _likely(pool)
-        if likely and all(each.leg == "sparse" and len(each.ids) <= len(likely) for each in asked):
-            asked = []  # read with the payloads, for which one request is made anyway
+        if likely and all(
+            each.leg == "sparse" and len(each.ids) <= len(likely) for each in scorings
+        ):
+            scorings = []  # read with the payloads, for which one request is made anyway
         elif likely and "dense" in by_engine:
-            asked, likely = _with_payloads(asked, pool, likely), []
-    if asked:
-        answers = connector.search([each.question() for each in asked])
-        for each, hits in zip(asked, answers, strict=True):
+            scorings, likely = _with_payloads(scorings, pool, likely), []
+    if scorings:
+        answers = connector.search([each.question() for each in scorings])
+        for each, hits in zip(scorings, answers, strict=True):
             each.learn(hits)
     for pool, legs, ids in requests:
         lacking = {leg: unknown for leg in legs if (unknown := pool.without(leg, ids))}
@@ -226,7 +228,7 @@ def _parts(ids: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
+class _ScoreRequest:
     """Records whose scores in one leg are asked of the engine, perhaps with their payloads."""
 
     pool: _Pool
@@ -268,11 +270,13 @@ def _likely(pool: _Pool) -> list[str]:
     return fusion.top(guess, many)
 
 
-def _with_payloads(asked: Sequence[_Asked], pool: _Pool, likely: Sequence[str]) -> list[_Asked]:
+def _with_payloads(
+    scorings: Sequence[_ScoreRequest], pool: _Pool, likely: Sequence[str]
+) -> list[_ScoreRequest]:
     """What is asked, and some payloads with dense scores: in a question that is asked anyway, if about few."""
-    few = [each.ids for each in asked if each.leg == "dense" and len(each.ids) <= len(likely)]
-    others = [each for each in asked if each.leg != "dense" or len(each.ids) > len(likely)]
-    return [*others, _Asked(pool, "dense", tuple(fusion.union([*few, likely])), True)]
+    few = [each.ids for each in scorings if each.leg == "dense" and len(each.ids) <= len(likely)]
+    others = [each for each in scorings if each.leg != "dense" or len(each.ids) > len(likely)]
+    return [*others, _ScoreRequest(pool, "dense", tuple(fusion.union([*few, likely])), True)]
 
 
 def _combine(connector: Connector, pools: Sequence[_Pool]) -> list[list[Hit]]:

@@ -272,8 +272,8 @@ def legs_of(mode: Mode, preset: Preset | None = None) -> tuple[Leg, ...]:
     >>> legs_of("multivector"), legs_of("multivector", MIRACL)
     (('dense', 'sparse', 'multivector'), ('dense', 'multivector'))
     """
-    asked = set(_SCORED[mode]) | set(_candidate_legs(mode, preset))
-    return tuple(leg for leg in LEGS if leg in asked)
+    legs = set(_SCORED[mode]) | set(_candidate_legs(mode, preset))
+    return tuple(leg for leg in LEGS if leg in legs)
 
 
 def needed(
@@ -284,10 +284,10 @@ def needed(
     >>> needed(["hybrid", "dense"])
     ('dense', 'sparse')
     """
-    asked: set[Leg] = set()
+    legs: set[Leg] = set()
     for mode in modes:
-        asked |= set(scored_legs(mode)) | (set(legs_of(mode, preset)) & set(available))
-    return tuple(leg for leg in LEGS if leg in asked)
+        legs |= set(scored_legs(mode)) | (set(legs_of(mode, preset)) & set(available))
+    return tuple(leg for leg in LEGS if leg in legs)
 
 
 def _candidate_legs(mode: Mode, preset: Preset | None) -> tuple[Leg, ...]:
@@ -324,13 +324,13 @@ def to_query(
         leg_scores: whether hits carry the score of each leg.
     """
     vectors = _vectors(text)
-    asked = {leg: vectors[leg] for leg in legs_of(mode, preset) if leg in vectors}
-    if mode == "dense" or mode == "sparse" or len(asked) == 1:  # noqa: PLR1714
-        return Query(**asked, filter=filter, limit=limit, leg_scores=leg_scores)
+    searched = {leg: vectors[leg] for leg in legs_of(mode, preset) if leg in vectors}
+    if mode == "dense" or mode == "sparse" or len(searched) == 1:  # noqa: PLR1714
+        return Query(**searched, filter=filter, limit=limit, leg_scores=leg_scores)
     setting = preset.setting(mode)
     depth = max(setting.depth, limit) if preset.grows else setting.depth
     return Query(
-        **asked,
+        **searched,
         dense_depth=depth,
         sparse_depth=depth,
         fusion=setting.fusion,

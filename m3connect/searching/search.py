@@ -42,7 +42,7 @@ class TextHits(Hits):
         clean = [replace(hit, payload=shown(hit.payload)) for hit in hits]
         super().__init__(clean, pool.query, pool.plan)
         self.text = text
-        self._found = {hit.id: hit for hit in pool}
+        self._pool_hits = {hit.id: hit for hit in pool}
         self._connector = connector
         self._encoder = encoder
 
@@ -51,7 +51,7 @@ class TextHits(Hits):
 
         What a reranker ordered is explained by the score that the search had given it.
         """
-        searched = [self._found[hit.id] for hit in self]
+        searched = [self._pool_hits[hit.id] for hit in self]
         return explain(self._connector, self._encoder, self.text, self.query, searched)
 
 

@@ -253,7 +253,7 @@ class BatchingEncoder:
             job.embeddings.set_result(rows.only(job.legs))
 
 
-class Asked:
+class QueryEncoder:
     """An encoder for one search, whose query was encoded before, in company.
 
     Searches of one collection take turns; encoded within its turn, a query would be alone in its pass.

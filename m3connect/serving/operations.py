@@ -16,7 +16,7 @@ from m3connect.ingestion import ingest as ingest_documents
 from m3connect.searching.modes import parse_mode
 from m3connect.searching.search import search as search_collection
 from m3connect.serving.access import narrowed
-from m3connect.serving.batching import Asked
+from m3connect.serving.batching import QueryEncoder
 from m3connect.serving.schemas import (
     CollectionSummary,
     DeleteRequest,
@@ -76,17 +76,17 @@ async def search(
         raise NotEnabled("this service has no cross-encoder; start it with --reranker NAME")
     legs = service.encoder.info.fingerprint.legs
     made = await embeddings_of(service, request, [body.query], kind="query", legs=legs)
-    asked = Asked(service.encoder, body.query, made)
-    return await in_thread(_searched, service, body, condition, asked)
+    encoder = QueryEncoder(service.encoder, body.query, made)
+    return await in_thread(_searched, service, body, condition, encoder)
 
 
 def _searched(
-    service: Service, body: SearchRequest, condition: Filter | None, asked: Asked
+    service: Service, body: SearchRequest, condition: Filter | None, encoder: QueryEncoder
 ) -> SearchResponse:
     with service.collection(body.collection) as connector:
         hits = search_collection(
             connector,
-            asked,
+            encoder,
             body.query,
             mode=body.mode,
             filter=condition,

@@ -14,7 +14,7 @@ from m3connect.connecting.checks import check_ids, check_query, check_records, i
 from m3connect.connecting.collection import Place, Stored, closed
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import read_embeddings, selected_legs
-from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
+from m3connect.connecting.tenants import check_unmoved, scoped, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -140,7 +140,7 @@ class MemoryConnector:
         """Delete by ids or by filter."""
         schema = self._require("delete").schema
         chosen = ids_or_filter(where)
-        ids = self._matching(asked(chosen, schema)) if isinstance(chosen, Filter) else chosen
+        ids = self._matching(scoped(chosen, schema)) if isinstance(chosen, Filter) else chosen
         return sum(self._records.pop(id_, None) is not None for id_ in ids)
 
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
@@ -164,13 +164,13 @@ class MemoryConnector:
         """All matching records."""
         schema = self._require("scan").schema
         selected_legs(vectors, schema)
-        ids = self._matching(asked(where, schema))
+        ids = self._matching(scoped(where, schema))
         for start in range(0, len(ids), batch_size):
             yield self.fetch(ids[start : start + batch_size], vectors=vectors)
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
-        return len(self._matching(asked(where, self._require("count").schema)))
+        return len(self._matching(scoped(where, self._require("count").schema)))
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""

@@ -323,13 +323,13 @@ class ParquetConnector:
     def fetch(self, ids: Sequence[str], *, vectors: LegSelection = True) -> RecordBatch:
         """The records with these ids; reads the whole file once."""
         check_ids(ids)
-        asked = pa.array(list(ids), pa.string())
+        named = pa.array(list(ids), pa.string())
         by_id: dict[str, RecordBatch] = {}
         empty = self._open("fetch").schema_arrow.empty_table()
         columns = self._columns(vectors)
         none = records_from_arrow(empty.select(columns))
         for table in self._tables(256, columns):
-            for batch in records_from_arrow(table.filter(pc.is_in(table["id"], asked))):
+            for batch in records_from_arrow(table.filter(pc.is_in(table["id"], named))):
                 by_id[batch.ids[0]] = batch
         rows = [by_id[id_] for id_ in ids if id_ in by_id]
         return RecordBatch.concat([none, *rows])

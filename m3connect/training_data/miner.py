@@ -63,8 +63,8 @@ def mine_to_file(
 
     if connector is not None:
         live.require(connector, encoder)
-        asked = [query.text for query in dataset.queries]
-        queries = encode_as_stored(connector.describe(), encoder, asked, kind="query", legs=legs)
+        texts = [query.text for query in dataset.queries]
+        queries = encode_as_stored(connector.describe(), encoder, texts, kind="query", legs=legs)
         write(
             mining.LiveSource(
                 connector,

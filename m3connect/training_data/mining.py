@@ -328,14 +328,14 @@ class LiveSource:
         self.encoder = encoder
         self.texts = texts
         where = as_filter(filter)
-        asked = to_queries(mode, preset, queries, limit=limit)
-        self.asked = [replace(query, filter=where) for query in asked]
+        searches = to_queries(mode, preset, queries, limit=limit)
+        self.searches = [replace(query, filter=where) for query in searches]
         self.legs = scored_legs(mode)
         self.weights = weights(mode, preset)
 
     def answers(self) -> Iterator[Answer]:
         """Every query's candidates, best first; a document by its best record."""
-        for query in self.asked:
+        for query in self.searches:
             (hits,) = planner.run(self.connector, [query])
             answer: Answer = {}
             for hit in hits:
@@ -352,7 +352,7 @@ class LiveSource:
         stored = encode_as_stored(
             self.connector.describe(), self.encoder, texts, kind="passage", legs=self.legs
         )
-        return combined(self.asked[row], ids, stored, self.weights)
+        return combined(self.searches[row], ids, stored, self.weights)
 
 
 def weights(mode: Mode, preset: Preset) -> Weights | None:

@@ -13,7 +13,7 @@ from m3connect.connecting.checks import check_ids, check_query, check_records, i
 from m3connect.connecting.collection import Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
-from m3connect.connecting.tenants import asked, check_unmoved, named, tenants_of, with_tenants
+from m3connect.connecting.tenants import check_unmoved, named, scoped, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -208,13 +208,13 @@ class ElasticsearchConnector:
         """Look up which index the name stands for, and what that says of itself."""
         self._known, self._looked_up = None, False
         try:
-            name, stored = self._by_name.found(operation)
+            name, stored = self._by_name.lookup(operation)
         except CollectionNotFound:
             self._index = self._by_name
             raise
         if name == self.collection and (noted := stored.stands_for) is not None:
             try:
-                name, stored = Index(self._server, noted).found(operation)
+                name, stored = Index(self._server, noted).lookup(operation)
             except CollectionNotFound as error:
                 raise self._by_name.place.gone(noted, operation) from error
         stored.require_tenants(self._options.tenant_field, self._by_name.place)
@@ -397,13 +397,13 @@ class ElasticsearchConnector:
         bodies = [search_body(query, dialect) for query in queries]
         return self._answers(list(zip(queries, bodies, strict=True)))
 
-    def _answers(self, asked: Sequence[tuple[Query, Body]]) -> list[list[Hit]]:
+    def _answers(self, searches: Sequence[tuple[Query, Body]]) -> list[list[Hit]]:
         """The hits of searches; those that were too narrow are asked again, together."""
         field = self._schema("search").tenant_field
-        routings = [_routing(query.filter, field) for query, _ in asked]
-        answers = self._index.search_many("search", [body for _, body in asked], routings)
+        routings = [_routing(query.filter, field) for query, _ in searches]
+        answers = self._index.search_many("search", [body for _, body in searches], routings)
         hits, again = [], {}
-        for row, ((query, body), answer) in enumerate(zip(asked, answers, strict=True)):
+        for row, ((query, body), answer) in enumerate(zip(searches, answers, strict=True)):
             with understood("search"):
                 returned = answer["hits"]["hits"]
                 hits.append(read_hits(query, returned))
@@ -450,7 +450,7 @@ class ElasticsearchConnector:
 
 def _matching(where: AnyFilter | None, schema: CollectionSchema) -> tuple[Body, str | None]:
     """The query of a filter, and where it is routed to."""
-    condition = asked(where, schema)
+    condition = scoped(where, schema)
     if condition is None:
         return {"match_all": {}}, None
     query = {"bool": {"filter": [compile_filter(condition)]}}

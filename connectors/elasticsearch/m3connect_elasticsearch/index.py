@@ -70,9 +70,9 @@ class Index:
             CollectionNotFound: there is no index.
             SchemaMismatch: this project did not make it, or another version of it did.
         """
-        return self.found(operation)[1]
+        return self.lookup(operation)[1]
 
-    def found(self, operation: str) -> tuple[str, Stored]:
+    def lookup(self, operation: str) -> tuple[str, Stored]:
         """The index's own name, whether or not it was called by an alias, and what it says of itself.
 
         Raises:

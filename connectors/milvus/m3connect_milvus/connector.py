@@ -14,7 +14,7 @@ from m3connect.connecting.checks import check_ids, check_query, check_records, i
 from m3connect.connecting.collection import Stored
 from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.reading import selected_legs
-from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
+from m3connect.connecting.tenants import check_unmoved, scoped, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -163,7 +163,7 @@ class MilvusConnector:
         layout = self._require("delete")
         chosen = ids_or_filter(where)
         if isinstance(chosen, Filter):
-            condition = asked(chosen, layout.schema)
+            condition = scoped(chosen, layout.schema)
             pages = self._store.pages("delete", expression(condition, layout), [], RESULTS)
             keys = [row["id"] for page in pages for row in page]
         else:
@@ -190,7 +190,7 @@ class MilvusConnector:
         legs = selected_legs(vectors, layout.schema)
         fields, texts = _fields(legs)
         size = ROWS if legs else 4 * ROWS
-        condition = expression(asked(where, layout.schema), layout)
+        condition = expression(scoped(where, layout.schema), layout)
         for page in self._store.pages("scan", condition, fields, size):
             try:
                 parts = self._store.texts("scan", page, texts)
@@ -213,7 +213,7 @@ class MilvusConnector:
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
         layout = self._require("count")
-        return self._store.count(expression(asked(where, layout.schema), layout))
+        return self._store.count(expression(scoped(where, layout.schema), layout))
 
     def annotate(self, notes: Mapping[str, Any]) -> None:
         """Merge notes; None removes a key."""

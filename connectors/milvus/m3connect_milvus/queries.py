@@ -76,10 +76,10 @@ def shape_of(query: Query, layout: Layout, native: frozenset[str]) -> Shape | No
         raise InputError(
             f"a search of Milvus returns at most {RESULTS:,} results (topK), not {most:,}"
         )
-    asked = [each for each in searches if each[0] != "sparse" or _sparse(query)]
-    if not asked or query.within == ():
+    sent = [each for each in searches if each[0] != "sparse" or _sparse(query)]
+    if not sent or query.within == ():
         return None
-    legs, depths, weights = zip(*asked, strict=True)
+    legs, depths, weights = zip(*sent, strict=True)
     limit = min(query.limit, *depths) if len(legs) == 1 else query.limit
     where = _where(query, layout)
     return Shape(legs, depths, weights, where, limit, query.payload)

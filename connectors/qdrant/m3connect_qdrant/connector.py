@@ -18,7 +18,7 @@ from m3connect.connecting.naming import connector_repr
 from m3connect.connecting.portions import portions
 from m3connect.connecting.reading import selected_legs
 from m3connect.connecting.retry import DEFAULT_POLICY, RetryPolicy
-from m3connect.connecting.tenants import asked, check_unmoved, tenants_of, with_tenants
+from m3connect.connecting.tenants import check_unmoved, scoped, tenants_of, with_tenants
 from m3connect.contract import (
     Capabilities,
     CollectionInfo,
@@ -259,7 +259,7 @@ class QdrantConnector:
         chosen = ids_or_filter(where)
         selected: Json | list[str]
         if isinstance(chosen, Filter):
-            condition = asked(chosen, schema)
+            condition = scoped(chosen, schema)
             selected = compile_filter(And(()) if condition is None else condition)
             number = self._points.count("delete", selected)
         else:
@@ -339,8 +339,10 @@ class QdrantConnector:
         elif allowed.results is not None:
             both = {"dense", "sparse"} <= {*query.legs}
             together = query.dense_depth + query.sparse_depth if both else 0
-            if (asked := max(together, query.rerank or 0)) > allowed.results:
-                setting = f"max_query_limit is {allowed.results}, {asked} candidates are asked for"
+            if (candidates := max(together, query.rerank or 0)) > allowed.results:
+                setting = (
+                    f"max_query_limit is {allowed.results}, {candidates} candidates are asked for"
+                )
         if setting:
             raise Unsupported(
                 f"strict mode's {setting}; m3connect.searching.planner composes it",
@@ -351,10 +353,10 @@ class QdrantConnector:
     def _ask(
         self, queries: Sequence[Query], chosen: Sequence[int], sizes: Sequence[int]
     ) -> list[Answer]:
-        asked = zip(chosen, sizes, strict=True)
+        requests = zip(chosen, sizes, strict=True)
         requests = [
             request(queries[row], size, exact=self._exact, quantized=self._quantized)
-            for row, size in asked
+            for row, size in requests
         ]
         answers = self._points.query([body for body in requests if body is not None])
         return [[] if body is None else next(answers) for body in requests]
@@ -486,5 +488,5 @@ class QdrantConnector:
 
 
 def _compiled(where: AnyFilter | None, schema: CollectionSchema) -> Json | None:
-    condition = asked(where, schema)
+    condition = scoped(where, schema)
     return None if condition is None else compile_filter(condition)

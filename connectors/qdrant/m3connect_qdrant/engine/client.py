@@ -179,8 +179,8 @@ class MemoryEngine:
         return self.client.count(self.collection, count_filter=_filter(condition), exact=True).count
 
     def query(self, requests: Sequence[Json]) -> list[list[tuple[float, Mapping[str, Any]]]]:
-        asked = [models.QueryRequest.model_validate(request) for request in requests]
-        answers = self.client.query_batch_points(self.collection, asked)
+        searches = [models.QueryRequest.model_validate(request) for request in requests]
+        answers = self.client.query_batch_points(self.collection, searches)
         return [
             [(point.score, point.payload or {}) for point in answer.points] for answer in answers
         ]

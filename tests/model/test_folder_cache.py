@@ -6,7 +6,7 @@ import time
 import pytest
 
 from m3connect import disk
-from m3connect.model import kept
+from m3connect.model import folder_cache
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def keep(tmp_path, monkeypatch):
         source.parent.mkdir(exist_ok=True)
         if not source.exists():
             source.touch()
-        return kept.kept(name, [source], "1", make, lambda folder: folder)
+        return folder_cache.cached_folder(name, [source], "1", make, lambda folder: folder)
 
     return call
 
@@ -50,12 +50,12 @@ def test_too_much_costs_what_was_used_longest_ago(keep, monkeypatch):
     age(keep("first"), 2)
     age(keep("second"), 1)
     monkeypatch.setattr(
-        kept, "MOST_BYTES", 2 * sum(p.stat().st_size for p in keep("third").iterdir())
+        folder_cache, "MOST_BYTES", 2 * sum(p.stat().st_size for p in keep("third").iterdir())
     )
     assert names() == ["first", "second", "third"]
     age(keep("third"), 0.5)
     keep("fourth")
     assert names() == ["fourth", "third"]
-    monkeypatch.setattr(kept, "MOST_BYTES", 0)
+    monkeypatch.setattr(folder_cache, "MOST_BYTES", 0)
     keep("fifth")
     assert names() == ["fifth"]

@@ -28,7 +28,7 @@ Opened = TypeVar("Opened")
 _log = logging.getLogger(__name__)
 
 
-def kept(
+def cached_folder(
     name: str,
     sources: Sequence[Path],
     version: str,
