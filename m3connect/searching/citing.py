@@ -27,7 +27,7 @@ def prompt(question: str, texts: Iterable[str]) -> str:
     >>> print(prompt("How long?", ["Four hours.", 'An end" and\\nmore']))
     Passages:
     {"passage": 1, "text": "Four hours."}
-    {"passage": 2, "text": "An end\\\\" and\\\\nmore"}
+    {"passage": 2, "text": "An end\\" and\\nmore"}
     <BLANKLINE>
     Question: How long?
     """

@@ -63,8 +63,10 @@ def mine_to_file(
 
     if connector is not None:
         live.require(connector, encoder)
-        texts = [query.text for query in dataset.queries]
-        queries = encode_as_stored(connector.describe(), encoder, texts, kind="query", legs=legs)
+        questions = [query.text for query in dataset.queries]
+        queries = encode_as_stored(
+            connector.describe(), encoder, questions, kind="query", legs=legs
+        )
         write(
             mining.LiveSource(
                 connector,

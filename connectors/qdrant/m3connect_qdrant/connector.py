@@ -353,10 +353,9 @@ class QdrantConnector:
     def _ask(
         self, queries: Sequence[Query], chosen: Sequence[int], sizes: Sequence[int]
     ) -> list[Answer]:
-        requests = zip(chosen, sizes, strict=True)
         requests = [
             request(queries[row], size, exact=self._exact, quantized=self._quantized)
-            for row, size in requests
+            for row, size in zip(chosen, sizes, strict=True)
         ]
         answers = self._points.query([body for body in requests if body is not None])
         return [[] if body is None else next(answers) for body in requests]
