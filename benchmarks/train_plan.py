@@ -73,6 +73,7 @@ def dry_run(stage: str, folder: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "m3connect", "train", str(RECIPES / f"{stage}.toml")]
     command += ["--dry-run", "--json", "--set", f"{model}={folder / 'model'}"]
     command += ["--set", f"data_directory={folder}", "--set", f"output={folder / 'run'}"]
+    command += ["--set", "optimizer.epochs=1000000"]  # it is the steps that end the run
     done = subprocess.run([*command, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     told: dict[str, Any] = json.loads(done.stdout)
     return told

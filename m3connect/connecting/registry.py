@@ -46,10 +46,11 @@ def connect(target: str, *, collection: str, **options: Any) -> Connector:
     try:
         signature(factory).bind(collection=collection, **options)
     except TypeError as error:
-        options_of_it = [name for name in signature(factory).parameters if name != "collection"]
-        raise ConfigError(
-            f"{target}: {error}; its options are {', '.join(options_of_it)}"
-        ) from error
+        known = signature(factory).parameters
+        unknown = ", ".join(name for name in options if name not in known)
+        taken = ", ".join(name for name in known if name != "collection")
+        wrong = f"there is no option {unknown}" if unknown else str(error)
+        raise ConfigError(f"{target}: {wrong}; it takes {taken or 'none'}") from error
     check_options(target, factory, {"collection": collection, **options})
     if isinstance(url := options.get("url"), str):
         _check_url(target, url)

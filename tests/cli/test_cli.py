@@ -236,7 +236,11 @@ def test_flag_beats_environment_beats_file_beats_default(run, collection, tmp_pa
         (["search", "x", "--min-score", "dense=nan"], 2, "--min-score takes"),
         (["search", "x", "--target", "nowhere"], 2, "there is no connector 'nowhere'"),
         (["search", "x", "--target", "memory"], 1, "no collection"),
-        (["search", "x", "--target", "memory", "--url", "y"], 2, "unexpected keyword"),
+        (
+            ["search", "x", "--target", "memory", "--url", "y"],
+            2,
+            "memory: there is no option url; it takes tenant_field",
+        ),
         (["search", "x", "--target", "memory", "--filter", "lang ="], 2, "character 6"),
         (["search", "x", "--weights", "1,2"], 2, "--weights takes"),
         (["search", "x", "--model", "no-such-model"], 2, "no model"),
