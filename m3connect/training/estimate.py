@@ -162,18 +162,28 @@ def step_bytes(recipe: AnyRecipe, config: M3Config, batch: Any, processes: int) 
 
 
 def _contrastive(recipe: Recipe, config: M3Config, batch: Batch, processes: int) -> dict[str, int]:
-    run = recipe.run
+    run, legs = recipe.run, recipe.objective.legs
     together = processes if recipe.batching.across_processes else 1
     padded = batch.queries.ids.numel() + batch.passages.ids.numel()
     tokens = min(run.sub_batch_tokens, padded) if run.gradient_cache else padded
-    queries = min(run.score_queries, len(batch.queries)) * batch.queries.ids.shape[1]
-    return {
-        "activations": tokens * _activations(run, config.body),
-        # token vectors and their gradients
-        "representations": 2 * _NUMBER * config.multivector_width * padded * together,
-        # of the token pairs that are scored at a time: plain, masked, and a gradient
-        "token similarities": 3 * _NUMBER * queries * batch.passages.ids.numel() * together,
+    # Own queries, and the passages of all.
+    texts = len(batch.queries) + together * len(batch.passages)
+    scored = batch.queries.ids.numel() + together * batch.passages.ids.numel()
+    numbers = {
+        "dense": texts * config.dense_width,
+        "sparse": scored,
+        "multivector": scored * config.multivector_width,
     }
+    found = {
+        "activations": tokens * _activations(run, config.body),
+        # and their gradients
+        "representations": 2 * _NUMBER * sum(numbers[leg] for leg in legs),
+    }
+    if "multivector" in legs:
+        queries = min(run.score_queries, len(batch.queries)) * batch.queries.ids.shape[1]
+        # of the token pairs that are scored at a time: plain, masked, and a gradient
+        found["token similarities"] = 3 * _NUMBER * queries * batch.passages.ids.numel() * together
+    return found
 
 
 def _retromae(run: RunTable, body: BodyConfig, batch: MaskedTexts) -> dict[str, int]:

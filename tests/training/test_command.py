@@ -104,6 +104,18 @@ def test_a_dry_run_plans_for_other_machines(recipe_file):
     assert (alone["rate"], alone["seconds"]) == (50, alone["tokens"] / 50)
     assert two["seconds"] == two["tokens"] / 100
     assert two["memory"]["token similarities"] > alone["memory"]["token similarities"]
+    command = (
+        recipe_file,
+        "--dry-run",
+        "--json",
+        "--rate",
+        "50",
+        "--set",
+        "objective.legs=['dense']",
+    )
+    dense = json.loads(run(*command).stdout)["memory"]
+    assert 0 < dense["representations"] < alone["memory"]["representations"]
+    assert "token similarities" not in dense
     shown = run(recipe_file, "--dry-run", "--rate", "0.005", "--processes", "2").stdout
     assert "0.005 tokens a second and process (given)" in shown
     assert "hours in 2 processes" in shown
