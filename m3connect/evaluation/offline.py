@@ -16,7 +16,7 @@ from m3connect.searching import fusion
 from m3connect.searching.modes import Preset, to_queries
 from m3connect.searching.names import FusedMode, Mode
 from m3connect.searching.scoring import leg_scores
-from m3connect.types import Compression, Embeddings, FloatArray, Leg, Query
+from m3connect.types import Compression, Embeddings, FloatArray, Leg, MultiVectors, Query
 
 Answer = dict[str, float]
 """A query's documents by id, with scores."""
@@ -71,7 +71,7 @@ def passages_for(documents: int, *, records: int, corpus: int) -> int:
 class OfflineSearch:
     """Answers queries in any mode, as :class:`m3connect.types.Query` defines it.
 
-    The dense and sparse rankings are made once and shared by the modes.
+    Rankings, and MaxSim of the same candidates, are made once and shared by the modes.
 
     Args:
         ids: the records', in the order of the store.
@@ -92,6 +92,7 @@ class OfflineSearch:
     document_of: Mapping[str, str] = field(default_factory=dict)
     progress: Progress = silent
     _rankings: dict[Leg, exact.Ranking] = field(init=False, default_factory=dict)
+    _maxsim: dict[int, _Reranked] = field(init=False, default_factory=dict)
 
     def compressed(self, compression: Compression, store: EmbeddingStore) -> OfflineSearch:
         """The same search with other vectors of the same records.
@@ -165,9 +166,19 @@ class OfflineSearch:
             tokens = self.queries[start : places.stop].multivector
             maxsim: Sequence[FloatArray | None] = [None] * len(places)
             if tokens is not None and "multivector" in queries[start].legs:
-                maxsim = exact.rerank(tokens, rows, self.store)
+                maxsim = self._reranked(start, tokens, rows)
             for place, pool, block, best in zip(places, pools, rows, maxsim, strict=True):
                 yield self._scored(queries[place], pool, block, best)
+
+    def _reranked(
+        self, start: int, tokens: MultiVectors, rows: list[NDArray[np.int64]]
+    ) -> list[FloatArray]:
+        """MaxSim of a block's candidates, computed once for all modes that have the same."""
+        known = self._maxsim.get(start)
+        if known is None or not all(map(np.array_equal, known.rows, rows)):
+            known = _Reranked(rows, exact.rerank(tokens, rows, self.store))
+            self._maxsim[start] = known
+        return known.scores
 
     def _pool(self, row: int, query: Query, *, dense_alone: bool) -> dict[Leg, NDArray[np.int64]]:
         """The candidates of the legs that bring any, as rows of the store."""
@@ -218,6 +229,14 @@ class OfflineSearch:
 
     def _names(self, rows: NDArray[np.int64]) -> list[str]:
         return [self.ids[row] for row in rows.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reranked:
+    """Candidates of a block of queries and their MaxSim scores."""
+
+    rows: list[NDArray[np.int64]]
+    scores: list[FloatArray]
 
 
 def _quantised(embeddings: Embeddings) -> Embeddings:

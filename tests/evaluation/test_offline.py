@@ -1,6 +1,7 @@
 """Every mode offline equals the in-memory oracle; the paper's settings equal hand-worked numbers."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -58,6 +59,33 @@ def test_equals_the_oracle(mode, name):
     for answer, hits in zip(answers, expected, strict=True):
         assert list(answer) == [hit.id for hit in hits]
         assert list(answer.values()) == pytest.approx([hit.score for hit in hits], abs=1e-5)
+
+
+class ReadStore(EmbeddingStore):
+    """Remembers the rows whose multi-vectors were read."""
+
+    read: ClassVar[list[int]] = []
+
+    def tokens(self, row):
+        self.read.append(row)
+        return super().tokens(row)
+
+
+def test_modes_with_the_same_candidates_share_their_maxsim():
+    """``multivector`` and ``all`` read each candidate once in all; other candidates are read anew."""
+    batch = corpus.records(5, 80)
+    store = ReadStore.of([batch.embeddings])
+    texts = corpus.embeddings(np.random.default_rng(6), 9)
+    search = OfflineSearch(tuple(batch.ids), store, texts, UNION, limit=10)
+    first = {mode: list(search.run(mode)) for mode in ("multivector", "all")}
+    once = len(ReadStore.read)
+    assert once == len(set(ReadStore.read)) > 0
+    assert list(search.run("all")) == first["all"]
+    assert len(ReadStore.read) == once
+    search.preset = PRESETS["the dense leg's candidates"]
+    alone = replace(search)
+    assert list(search.run("multivector")) == list(alone.run("multivector")) != first["multivector"]
+    assert len(ReadStore.read) > once
 
 
 def small() -> OfflineSearch:
