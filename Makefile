@@ -10,6 +10,8 @@ MODEL := -e models/m3-mini
 # A worker takes whole files. (xdist 3.8's groups do nothing under pytest 9.2.)
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 DIST ?= dist
+# Containers set it. Without bytecode every process compiles us again, and every worker rewrites every assert.
+unexport PYTHONDONTWRITEBYTECODE
 PYPROJECTS := pyproject.toml $(wildcard connectors/*/pyproject.toml) models/m3-mini/pyproject.toml
 
 .PHONY: demo app setup test test-fast check format wheels services services-down coverage clean help

@@ -209,7 +209,9 @@ def test_what_takes_too_long_is_not_computed(held):
     """A request whose time is over is answered so, and leaves the queue."""
     service = Service(held, {}, limits=Limits(seconds=0.1))
     with TestClient(create_app(service), base_url="http://localhost") as client:
-        for text in ("first", "gone"):
+        service.encoder.submit(["first"])  # what is late waits behind it
+        assert held.started.wait(10)
+        for text in ("late", "gone"):
             answer = client.post("/v1/embeddings", json={"input": text})
             assert answer.status_code == 504
             assert "within 0.1 seconds" in answer.json()["error"]["message"]
