@@ -26,7 +26,7 @@ from m3connect.ingestion.report import Failure
 from m3connect.ingestion.row_groups import Unreadable, read_batches
 from m3connect.ingestion.sources import SourceFile, seekable
 from m3connect.ingestion.tables import identifier
-from m3connect.stores.parquet import Contents, contents, payloads_from_arrow
+from m3connect.stores.parquet import WITHOUT_VECTORS, Contents, contents, payloads_from_arrow
 from m3connect.types import LEGS, Embeddings, Fingerprint, Leg, Payload, RecordBatch
 
 FINGERPRINT_KEY = b"m3connect.fingerprint"
@@ -208,7 +208,8 @@ def from_arrow(
         metadata: of a file; None takes the schema's.
 
     Raises:
-        InputError: a column is missing or has a reserved name, or the metadata are damaged.
+        InputError: a column is missing or has a reserved name, or the metadata are damaged, or lost
+            from a table that m3connect made.
     """
     if not is_encoded(columns) or "id" not in columns.names:
         raise InputError(
@@ -224,6 +225,12 @@ def from_arrow(
                 f"{name} was read from a copy of a collection; ingest that file itself"
             )
         return source
+    if set(WITHOUT_VECTORS) <= set(columns.names):  # the payload would become a text in a payload
+        raise InputError(
+            f"{name} has the columns that m3connect writes but lacks its metadata, which say what made "
+            "the vectors: a program that wrote it again left them out. Ingest the file that it was "
+            "made of, or keep the schema's metadata"
+        )
     for column in columns.names:
         if column == FIELD or column.startswith(RESERVED_PREFIX):
             raise InputError(f"column {column!r} has a reserved name; rename it")

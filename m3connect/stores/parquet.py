@@ -61,7 +61,7 @@ LAYOUT = 2
 """Raised when the columns or the metadata change their meaning."""
 _METADATA = b"m3connect"  # layout and schema, which a table read from the file has, too
 _COPY = b"m3connect.copy"  # schema, notes and digest as they are when the file is finished
-_WITHOUT_VECTORS = ["id", "text", "payload", "n_tokens", "truncated"]
+WITHOUT_VECTORS = ["id", "text", "payload", "n_tokens", "truncated"]
 _NO_ROOM = "Make room or choose another path, and write it again."
 _COLUMNS: dict[Leg, tuple[str, ...]] = {
     "dense": ("dense",),
@@ -363,7 +363,7 @@ class ParquetConnector:
     def _columns(self, vectors: LegSelection) -> list[str]:
         """What holds the records with these legs."""
         legs = selected_legs(vectors, self.describe().schema)
-        return [*_WITHOUT_VECTORS, *(name for leg in legs for name in _COLUMNS[leg])]
+        return [*WITHOUT_VECTORS, *(name for leg in legs for name in _COLUMNS[leg])]
 
     def _tables(self, batch_size: int, columns: list[str]) -> Iterator[pa.Table]:
         file = self._open("scan")

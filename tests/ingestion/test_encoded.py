@@ -181,6 +181,16 @@ def test_parquet_files_of_both_kinds_are_told_apart(encoder, tmp_path):
 DENSE: tuple[Leg, ...] = ("dense",)
 
 
+def test_a_file_of_ours_that_lost_its_metadata_is_refused(tmp_path, connector):
+    """As pandas or DuckDB write it again: its payload would be a text, and its model unknown."""
+    copy_of(["a", "b", "c"], tmp_path / "whole.parquet")
+    rows = pq.read_table(tmp_path / "whole.parquet").replace_schema_metadata(None)
+    pq.write_table(rows, tmp_path / "again.parquet")
+    for source in (tmp_path / "again.parquet", rows):
+        with pytest.raises(InputError, match="but lacks its metadata"):
+            ingest(source, None, connector)
+
+
 def copy_of(records, path):
     """A file of ``m3connect copy`` with two records a row group; where the second's vectors end."""
     encoder = HashEncoder(width=8)
