@@ -136,13 +136,13 @@ class Place:
         else:
             raise self.not_found("switch", lambda: existing)
 
-    def differs(self, differences: Sequence[str]) -> SchemaMismatch:
+    def differs(self, differences: Sequence[str], operation: str = "ensure") -> SchemaMismatch:
         """It is there, but of another shape."""
         return SchemaMismatch(
             f"collection {self.collection!r} differs: {'; '.join(differences)}. Use another name "
-            "(--collection), or ingest with the representations and options that it has",
+            "(--collection), or the representations and options that it has",
             connector=self.connector,
-            operation="ensure",
+            operation=operation,
         )
 
     def outdated(self, operation: str, version: object) -> CollectionOutdated:
@@ -204,15 +204,16 @@ class Stored:
         if differences:
             raise place.differs(differences)
 
-    def require_tenants(self, field: str | None, place: Place) -> None:
+    def require_tenants(self, field: str | None, place: Place, operation: str) -> None:
         """Check that the collection keeps tenants apart by a field; None asks for nothing.
 
         Raises:
             SchemaMismatch: it does not.
         """
-        held = self.schema.tenant_field
-        if field is not None and field != held:
-            raise place.differs([f"tenant_field: collection {held!r}, wanted {field!r}"])
+        own = self.schema.tenant_field
+        if field is not None and field != own:
+            differences = [f"tenant_field: collection {own!r}, wanted {field!r}"]
+            raise place.differs(differences, operation)
 
     @property
     def stands_for(self) -> str | None:

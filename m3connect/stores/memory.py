@@ -286,7 +286,7 @@ class MemoryConnector:
         if self._stored is None:
             self._found = None
             raise self._place.not_found(operation, self.collections)
-        self._stored.require_tenants(self.tenant_field, self._place)
+        self._stored.require_tenants(self.tenant_field, self._place, operation)
         return self._stored
 
     def _find(self, operation: str) -> None:

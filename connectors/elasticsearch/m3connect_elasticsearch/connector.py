@@ -217,7 +217,7 @@ class ElasticsearchConnector:
                 name, stored = Index(self._server, noted).lookup(operation)
             except CollectionNotFound as error:
                 raise self._by_name.place.gone(noted, operation) from error
-        stored.require_tenants(self._options.tenant_field, self._by_name.place)
+        stored.require_tenants(self._options.tenant_field, self._by_name.place, operation)
         if name != self._index.name:
             own = name == self.collection
             self._index = self._by_name if own else Index(self._server, name)

@@ -261,7 +261,7 @@ class MilvusConnector:
         """Remove the collection; the folder of Milvus Lite goes, too, where it is this one's own."""
         own = self._by_name
         with suppress(CollectionOutdated):  # whose name stands for no other
-            self._find("drop").require_tenants(self._options.tenant_field, own.place)
+            self._find("drop").require_tenants(self._options.tenant_field, own.place, "drop")
             own.place.require_own(self._store.records)
         with own.database.writing():
             own.drop()
@@ -314,7 +314,7 @@ class MilvusConnector:
         """Make the collection readable that the name was found to stand for."""
         if self._layout is None:
             stored.require(stored.schema, self._store.place, self._wanted())
-            stored.require_tenants(self._options.tenant_field, self._store.place)
+            stored.require_tenants(self._options.tenant_field, self._store.place, operation)
             self._store.load(operation)
             self._layout = Layout.of(stored)
         return self._layout

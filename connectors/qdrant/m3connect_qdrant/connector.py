@@ -417,7 +417,7 @@ class QdrantConnector:
         if self._parsed is None or self._parsed[0] != text:
             self._parsed = text, Stored.from_text(text, self._place, operation)
         stored = self._parsed[1]
-        stored.require_tenants(self._tenant_field, self._place)
+        stored.require_tenants(self._tenant_field, self._place, operation)
         self._quantized = "quantization" in stored.layout
         self._known_schema = stored.schema
         return stored.annotated({key: json.loads(note) for key, note in notes.items()})
