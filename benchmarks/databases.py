@@ -2,12 +2,14 @@
 
     python benchmarks/databases.py [--targets qdrant,milvus,elasticsearch] [--records 20000]
         [--width 1024] [--queries 100] [--peer-python ENV/bin/python] [--peer-records 2000]
-        [--elasticsearch-url URL]
+        [--elasticsearch-url URL] [--legs dense,sparse,multivector] [--dense-index NAME]
 
 Qdrant and Milvus are the embedded engines; without a URL an Elasticsearch node of the tests is
-started. A cell of a mode is p50 and p99 of one query at a time in milliseconds, those of processor time a
-query in this process and the server together, and the share of the exact top 10 that was found, where
-whoever scores no less than the tenth counts. ``rrf`` and
+started, with Java's usual compiler. ``--legs`` are the representations of m3connect's first row, and
+``--dense-index``, an option of Elasticsearch's and Milvus' connectors, its index: the overlap of
+``dense`` is the recall of that. A cell of a mode is p50 and p99 of one query at a time in milliseconds, those
+of processor time a query in this process and the server together, and the share of the exact top 10 that was
+found, where whoever scores no less than the tenth counts. ``rrf`` and
 ``hybrid`` fuse dense and sparse, by ranks and by weights; ``multivector`` and ``all`` add MaxSim.
 Writing counts from the vectors to an answered search; bytes are those on disk afterwards.
 
@@ -184,8 +186,12 @@ def main() -> None:
     parser.add_argument("--peer-python", help="interpreter of the peers' environment")
     parser.add_argument("--peer-records", type=int, default=2000)
     parser.add_argument("--elasticsearch-url", help="of a server to use; otherwise one is started")
+    parser.add_argument("--legs", default=",".join(LEGS), help="what the first row holds")
+    parser.add_argument("--dense-index", help="of the first row, such as bbq_hnsw or HNSW")
     options = parser.parse_args()
 
+    held: list[Leg] = [leg for leg in LEGS if leg in options.legs.split(",")]
+    index = {"dense_index": options.dense_index} if options.dense_index else {}
     vectors = queries(options.queries, width=options.width)
     scores = exact_scores(records(options.records, width=options.width), vectors)
     work = Work(options.width, vectors, scores)
@@ -197,7 +203,7 @@ def main() -> None:
     for target in options.targets.split(","):
         try:
             with server(target, options.elasticsearch_url) as url:
-                rows.append(ours(target, url, LEGS, options.records, work))
+                rows.append(ours(target, url, held, options.records, work, **index))
                 print(rows[-1], flush=True)
                 if options.peer_python:
                     ratios += compare(target, url, options.peer_python, shared, work)
@@ -276,11 +282,13 @@ def index_size(client: object, index: str) -> int:
 # ------------------------------------------------------------------------------------- the clients
 
 
-def ours(target: str, url: str | None, legs: Sequence[Leg], n: int, work: Work) -> Row:
-    """m3connect's row."""
+def ours(
+    target: str, url: str | None, legs: Sequence[Leg], n: int, work: Work, **index: str
+) -> Row:
+    """m3connect's row; ``index`` are further options of the connector."""
     with place(url) as (collection, where, size):
         options = {"path": where} if url is None else {"url": where}
-        with connect(target, collection=collection, **options) as connector:
+        with connect(target, collection=collection, **options, **index) as connector:
             connector.ensure(schema(work.width, legs))
             seconds = 0.0
             for batch in records(n, width=work.width, legs=legs):

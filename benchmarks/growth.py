@@ -1,6 +1,6 @@
 """What a collection costs that grows: writing, asking and memory at one size and at ten times that.
 
-    python benchmarks/growth.py TARGET [--sizes 20000,200000] [--queries 40] [--folder FOLDER]
+    python benchmarks/growth.py TARGET [--sizes 20000,200000] [--queries 40] [--folder FOLDER] [--python]
 
 TARGET is qdrant or milvus, embedded in FOLDER, or elasticsearch, of which a node of the tests is started.
 Records have 1024 dense values, 120 terms and 20 token vectors of 128 values. A row is printed at each size:
@@ -10,13 +10,17 @@ the records left out; bytes a record on disk; p50 of each mode, one query at a t
 clock and of the processor; and the largest resident memory of this process since the row before that is no
 mapped file. With an embedded engine that is the engine's, too. Processor time is this process's and the
 server's. The last line divides the last size's figures by the first's. Sizes are multiples of 500.
+
+With ``--python`` memory is the most that Python and numpy held in upserts and searches, the engine's left out,
+batches of records included; to find that out makes all else slow.
 """
 
 import argparse
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,6 +84,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="20000,200000")
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--folder", help="where the data lies meanwhile; default: a temporary one")
+    parser.add_argument("--python", action="store_true", help="memory of Python alone")
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
     with (
@@ -96,21 +101,27 @@ def main() -> None:
                 flush=True,
             )
             rows = []
-            for row in grown(connector, sizes, options.queries, url, Path(folder)):
+            memory = python_memory if options.python else own_memory
+            for row in grown(connector, sizes, options.queries, url, Path(folder), memory):
                 rows.append(row)
                 print(row, flush=True)
             print(rows[-1].over(rows[0]))
 
 
 def grown(
-    connector: Connector, sizes: list[int], asked: int, url: str | None, folder: Path
+    connector: Connector,
+    sizes: list[int],
+    asked: int,
+    url: str | None,
+    folder: Path,
+    memory: Callable[[], AbstractContextManager[list[float]]],
 ) -> Iterator[Row]:
     """The rows of a collection that grows from size to size."""
     connector.ensure(schema(WIDTH, token_width=TOKEN_WIDTH))
     vectors = queries(asked, width=WIDTH, token_width=TOKEN_WIDTH)
     held = 0
     for size in sizes:
-        with own_memory() as own:
+        with memory() as own:
             before = processor_time(url)
             seconds, making = written(connector, held, size)
             upserts = processor_time(url) - before - making
@@ -164,6 +175,18 @@ def own_memory() -> Iterator[list[float]]:
     finally:
         done.set()
         watching.join()
+
+
+@contextmanager
+def python_memory() -> Iterator[list[float]]:
+    """Fills in the most that Python allocated meanwhile, in MiB."""
+    largest = [0.0]
+    tracemalloc.start()
+    try:
+        yield largest
+        largest[0] = tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def line(*cells: str) -> str:
