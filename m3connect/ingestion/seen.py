@@ -43,7 +43,7 @@ class Seen:
         Raises:
             ConfigError: there is no room for the file.
         """
-        number = self._sources.setdefault(source, len(self._sources))
+        number = self._sources.get(source, len(self._sources))
         try:
             new = self._file.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (id_, number))
         except sqlite3.OperationalError as error:
@@ -51,8 +51,11 @@ class Seen:
                 f"the ids of this run find no room in the folder for temporary files ({error}): free "
                 "some, or name another folder by TMPDIR; then run again to continue"
             ) from error
-        self._count += new.rowcount
-        return new.rowcount == 1
+        if new.rowcount == 0:
+            return False
+        self._sources[source] = number
+        self._count += 1
+        return True
 
     def __contains__(self, id_: object) -> bool:
         found = self._file.execute("SELECT 1 FROM seen WHERE id = ?", (id_,))
@@ -62,7 +65,7 @@ class Seen:
         return self._count
 
     def sources(self) -> set[str]:
-        """The names of the sources."""
+        """The names of the sources that gave any."""
         return set(self._sources)
 
     def items(self) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ def test_it_is_a_dictionary_in_which_the_first_of_equal_ids_stays(pairs):
             expected.setdefault(id_, source)
         assert dict(seen.items()) == expected
         assert len(seen) == len(expected)
-        assert seen.sources() == {source for _, source in pairs}
+        assert seen.sources() == set(expected.values())
 
 
 def test_ids_beyond_what_memory_holds_are_kept():
