@@ -9,6 +9,8 @@ CONNECTORS := -e connectors/qdrant -e connectors/milvus -e connectors/elasticsea
 MODEL := -e models/m3-mini
 # A worker takes whole files. (xdist 3.8's groups do nothing under pytest 9.2.)
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+# More workers than two cores, for many tests wait for a process or a socket; each takes the next test.
+FAST ?= -n 4 --dist worksteal
 DIST ?= dist
 # Containers set it. Without bytecode every process compiles us again, and every worker rewrites every assert.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,7 +30,7 @@ app: $(VENV)/app ## ask questions of documents in the browser (no torch, no key)
 setup: $(VENV)/setup ## everything a developer needs, in .venv
 
 test-fast: setup ## the tests that need no server and no further process with torch: under 4 minutes of CPU
-	$(BIN)/python -m pytest -q $(PARALLEL) --hypothesis-profile fast -m "not live and not slow"
+	$(BIN)/python -m pytest -q $(FAST) --hypothesis-profile fast -m "not live and not slow"
 
 test: setup ## every test; those of servers in one process, so that each server starts once
 	$(BIN)/python -m pytest -q $(PARALLEL) -m "not live" --cov --cov-report=term:skip-covered

@@ -450,23 +450,28 @@ ODD: list[object] = [
 ]
 
 
+MORE_REQUESTS = [
+    ("GET /", lambda one: one.capabilities.engine),
+    ("GET /test/_mapping", lambda one: one.describe()),
+    ("GET /test/_mapping", lambda one: one.annotate({"a": 1})),
+    ("POST /test/_refresh", lambda one: one.count()),
+    ("POST /test/_search", lambda one: one.count(F("lang") == "de")),
+    ("POST /test/_search", lambda one: one.fetch(["a"], vectors=False)),
+    ("POST /test/_msearch", lambda one: one.fetch(["a"])),
+    ("POST /test/_pit", lambda one: list(one.scan())),
+    ("POST /_search", lambda one: list(one.scan(vectors=True))),
+    ("POST /_search", lambda one: one.delete(F("lang") == "de")),
+    ("PUT /test/_bulk", lambda one: one.upsert(corpus.records(0, 2))),
+    ("PUT /test/_bulk", lambda one: one.delete(["a"])),
+    ("GET /test/_stats/store", lambda one: one.size()),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("route", "ask"),
     [
-        ("GET /", lambda one: one.capabilities.engine),
-        ("GET /test/_mapping", lambda one: one.describe()),
-        ("GET /test/_mapping", lambda one: one.annotate({"a": 1})),
-        ("POST /test/_refresh", lambda one: one.count()),
-        ("POST /test/_search", lambda one: one.count(F("lang") == "de")),
-        ("POST /test/_search", lambda one: one.fetch(["a"], vectors=False)),
-        ("POST /test/_msearch", lambda one: one.fetch(["a"])),
         ("POST /test/_msearch", lambda one: one.search([corpus.query(0, "dense")] * 2)),
-        ("POST /test/_pit", lambda one: list(one.scan())),
-        ("POST /_search", lambda one: list(one.scan(vectors=True))),
-        ("POST /_search", lambda one: one.delete(F("lang") == "de")),
-        ("PUT /test/_bulk", lambda one: one.upsert(corpus.records(0, 2))),
-        ("PUT /test/_bulk", lambda one: one.delete(["a"])),
-        ("GET /test/_stats/store", lambda one: one.size()),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_REQUESTS),
     ],
 )  # fmt: skip
 def test_no_body_of_a_server_is_a_fault_of_ours(fake, to_fake, route, ask):
