@@ -277,6 +277,7 @@ def sample():
     service.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["calibrate", "report"])
 def test_the_questions_fit_the_sample(sample, half):
     """Every judged document is there, and holds an answer where it is relevant."""

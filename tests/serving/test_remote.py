@@ -80,6 +80,7 @@ def known(service_client):
     return encoder_over(OverTheWire(service_client))
 
 
+@pytest.mark.slow
 def test_what_a_service_gives_may_be_compressed_here(local, remote, wire):
     """As a local encoder's would be, with the same fingerprint; never twice."""
     kept = Compression(dense_width=64, sparse_top=2, multivector_pool=2)
@@ -113,6 +114,7 @@ def test_it_is_the_same_encoder(local, known):
     assert "service" in repr(known)
 
 
+@pytest.mark.slow
 def test_a_collection_of_one_is_searched_with_the_other(local, known):
     """Ingested over the wire, searched locally, with the same chunker and fingerprint."""
     collection = MemoryConnector(collection="notes")

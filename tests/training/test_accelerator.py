@@ -15,6 +15,7 @@ from m3connect.training.loop import train
 SETTINGS = ("optimizer.steps=4",)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_what_the_log_gets(recipe, tmp_path):
     """Every figure of every line is in the event file, and the recipe is there as hyper-parameters."""
     measured = ["evaluation.datasets=['x']", "evaluation.every=4"]
