@@ -29,7 +29,7 @@ app: $(VENV)/app ## ask questions of documents in the browser (no torch, no key)
 
 setup: $(VENV)/setup ## everything a developer needs, in .venv
 
-test-fast: setup ## the tests that need no server and no further process with torch: under 3 minutes of CPU
+test-fast: setup ## the tests that need no server and no further process with torch: about 3 minutes of CPU
 	$(BIN)/python -m pytest -q $(FAST) --hypothesis-profile fast -m "not live and not slow"
 
 test: setup ## every test; those of servers in one process, so that each server starts once
