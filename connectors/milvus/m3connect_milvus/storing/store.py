@@ -182,25 +182,20 @@ class Store:
         """
         if self._has(operation, self.parts):
             self._load(operation, self.parts)
-            for row in self._query(operation, self.parts, one_of("id", [_ABOUT]), ["text"]):
-                return Stored.from_text(row["text"], self.place, operation)
+            if (stored := self._said(operation)) is not None:
+                return stored
         raise self.place.foreign(operation)
 
     def restated(self, operation: str) -> Stored | None:
         """As :meth:`stored`, in one request, of a collection that is open; None where that is not enough."""
-        request = partial(
-            MilvusClient.query,
-            collection_name=self.parts,
-            filter=one_of("id", [_ABOUT]),
-            output_fields=["text"],
-            consistency_level=self.consistency,
-            timeout=self.database.timeout,
-        )
-        with suppress(
-            ConnectorError
-        ):  # it was dropped or released: the slow way says what is the matter
-            for row in self.database.once(operation, request):
-                return Stored.from_text(row["text"], self.place, operation)
+        with suppress(ConnectorError):  # dropped or released: the slow way says what is the matter
+            return self._said(operation, retried=False)
+        return None
+
+    def _said(self, operation: str, *, retried: bool = True) -> Stored | None:
+        about = one_of("id", [_ABOUT])
+        for row in self._query(operation, self.parts, about, ["text"], retried=retried):
+            return Stored.from_text(row["text"], self.place, operation)
         return None
 
     def describe_as(self, stored: Stored) -> None:
@@ -269,17 +264,24 @@ class Store:
         return int(row["count(*)"])
 
     def _query(
-        self, operation: str, name: str, expression: str, fields: Sequence[str]
+        self,
+        operation: str,
+        name: str,
+        expression: str,
+        fields: Sequence[str],
+        *,
+        retried: bool = True,
     ) -> list[Row]:
-        rows = self.database.call(
-            operation,
+        request = partial(
             MilvusClient.query,
-            name,
+            collection_name=name,
             filter=expression,
             output_fields=list(fields),
             consistency_level=self.consistency,
+            timeout=self.database.timeout,
         )
-        return list(rows)
+        ask = self.database.do if retried else self.database.once
+        return list(ask(operation, request))
 
     # ------------------------------------------------------------------------------- writing
 
