@@ -7,12 +7,14 @@ died is repeated: what it had written is then unchanged.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,7 +41,10 @@ from m3connect.integrations.arrow import load_encoder
 from m3connect.model.hub import bundled
 from m3connect.types import Leg
 
+log = logging.getLogger(__name__)
+
 ATTEMPTS = 3
+STARTS = 3  # of a cluster here: Ray gives its processes 30 s, and a busy machine takes longer
 ANSWER_SECONDS = 5.0
 LAST_SECONDS = 30.0  # that tasks have to end when the run is over
 PAGES = 32  # files of a document each that make one task; a file of records is one by itself
@@ -158,8 +163,9 @@ def _cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    joined = partial(ray.init, address, include_dashboard=False, logging_level="WARNING")
     try:
-        ray.init(address, include_dashboard=False, logging_level="WARNING")
+        start(joined) if address in {None, "local"} else joined()
     except Exception as error:  # Ray's have no base, and some are no more than this
         # Such as another version of Ray or of Python there, or a missing token: the cause says it.
         why = str(error.__cause__ or error).strip().rpartition("\n")[2]
@@ -168,6 +174,28 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def start(begin: Callable[[], object]) -> None:
+    """Start Ray on this machine, again where its processes were not there in time.
+
+    Those of a failed start end with this process. What fails for another reason is not repeated.
+
+    Args:
+        begin: such as ``ray.init``.
+
+    Raises:
+        Exception: what Ray raised, of a timeout the last one's.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            begin()
+        except Exception as error:  # Ray's are no more than this: only their words say what it was
+            if "timed out" not in str(error).lower() or not left:
+                raise
+            log.warning("Ray did not start in time; trying again: %s", error)
+        else:
+            return
 
 
 def _require_answer(address: str | None) -> None:

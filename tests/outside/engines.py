@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -120,11 +121,16 @@ def running(engine: str) -> Iterator[None]:
     if engine.startswith("ray"):
         import ray
 
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=200_000_000,
-            log_to_driver=False,
+        from m3connect.integrations import ray_files
+
+        ray_files.start(
+            partial(
+                ray.init,
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=200_000_000,
+                log_to_driver=False,
+            )
         )
         yield
         ray.shutdown()

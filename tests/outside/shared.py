@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,6 +46,8 @@ class Server:
         self.failed = 0
         self.poison: str | None = None
         """A document that is never written: every client dies of it."""
+        self.held: list[str] | None = None
+        """As long as this is a list, clients that write wait; it has the documents that came."""
 
     def run(self) -> None:
         """Answer until the listener is closed."""
@@ -57,6 +60,9 @@ class Server:
 
     def answer(self, method: str, args: tuple, kwargs: dict) -> tuple[str, Any]:
         """What a call gives, or how the client is to fail."""
+        if method == "upsert" and (held := self.held) is not None:
+            held += {each["document_id"] for each in args[0].payloads}
+            return "later", None
         if method == "upsert" and self.poison in {each["document_id"] for each in args[0].payloads}:
             self.failed += 1
             return self.how, OSError(f"the connection broke at {self.poison}")
@@ -103,6 +109,9 @@ class Shared:
         with Client(self._address, authkey=KEY) as client:
             client.send((method, args, kwargs))
             kind, result = client.recv()
+        if kind == "later":
+            time.sleep(0.1)
+            return self._call(method, args, kwargs)
         if kind == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "raise":

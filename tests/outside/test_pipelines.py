@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,8 @@ from tests.outside import engines, shared
 
 pytest.importorskip("ray")
 pytest.importorskip("pyspark")
+from m3connect.integrations import ray_files
+
 ENCODER = HashEncoder()
 ROWS = documents(60)
 TABLE = pa.Table.from_pylist(ROWS)
@@ -217,25 +221,47 @@ def test_the_command_names_the_files_at_which_workers_die(ray, server, command):
     assert server.failed == 3
 
 
+# A runner may ignore interrupts, and then all that it starts does.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from m3connect import cli; cli.main()"
+)
+
+
 @pytest.fixture
-def elsewhere(tmp_path, corpus, server):
-    """The command in a process and a folder of its own: exit code, report, what is said to people."""
+def begin(tmp_path, corpus, server):
+    """Starts the command with workers, in a process and a folder of its own."""
+    processes = []
 
     def run(address):
         folder = tmp_path / "elsewhere"
         folder.mkdir(exist_ok=True)
-        target = ["--target", "shared", "--url", server.url, "--collection", "docs"]
-        spread = ["--engine", "ray", "--ray-address", address]
-        command = [sys.executable, "-m", "m3connect", "ingest", "../corpus", *target, *spread]
-        done = subprocess.run(
-            [*command, "--json"],
+        target = ["--target", "shared", "--url", server.url, "--collection", "docs", "--json"]
+        command = [sys.executable, "-c", PROGRAM, "ingest", "../corpus", *target, "--engine", "ray"]
+        process = subprocess.Popen(
+            [*command, "--ray-address", address],
             cwd=folder,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=60,
         )
-        return done.returncode, done.stdout, done.stderr
+        processes.append(process)
+        return process
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def elsewhere(begin):
+    """The command until it is over: exit code, report, what is said to people."""
+
+    def run(address):
+        process = begin(address)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
 
     return run
 
@@ -247,6 +273,67 @@ def test_the_command_joins_a_cluster_by_its_address(ray, elsewhere):
     code, out, err = elsewhere(get_runtime_context().gcs_address)
     assert code == 4, err
     assert (json.loads(out)["written"], json.loads(out)["failed"]) == (22, 2)
+
+
+@pytest.fixture
+def interrupted(ray, begin, server):
+    """The command after Ctrl-C, while a worker waits for the database; and what that is writing."""
+    from ray import get_runtime_context
+
+    server.held = []
+    process = begin(get_runtime_context().gcs_address)
+    while not server.held:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert any("Ctrl-C again stops at once" in line for line in process.stderr)
+    yield process, set(server.held)
+    server.held = None
+
+
+def test_an_interrupt_waits_for_what_workers_have_encoded(interrupted, server):
+    """It is in, marks included, so that the next run has it for unchanged."""
+    process, writing = interrupted
+    with pytest.raises(subprocess.TimeoutExpired):  # nothing to see of what it does not do
+        process.wait(2)
+    server.held = None
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
+    assert "Run it again to go on" in err
+    stored = {each["document_id"] for batch in server.collection.scan() for each in batch.payloads}
+    assert writing <= stored
+
+
+def test_a_second_interrupt_waits_for_no_worker(interrupted):
+    """Though the database has not answered yet."""
+    process, _ = interrupted
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("errors", "calls"),
+    [([], 1), (["The current node timed out during startup."] * 2, 3)],
+)
+def test_a_ray_that_was_too_slow_is_started_again(caplog, errors, calls):
+    """As on a machine that is busy; each time is said."""
+    begin = Mock(side_effect=[*map(Exception, errors), None])
+    ray_files.start(begin)
+    assert begin.call_count == calls
+    assert caplog.text.count("Ray did not start in time; trying again") == calls - 1
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [("Timed out waiting for file gcs_port", 3), ("no space left", 1)],
+)
+def test_a_ray_that_cannot_start_is_an_error(error, calls):
+    """After so many times, or at once if it was not too slow."""
+    begin = Mock(side_effect=RuntimeError(error))
+    with pytest.raises(RuntimeError, match=error):
+        ray_files.start(begin)
+    assert begin.call_count == calls
 
 
 def test_an_address_that_nobody_answers_is_told_at_once(elsewhere, server):
