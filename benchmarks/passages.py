@@ -2,9 +2,9 @@
 
     python benchmarks/passages.py DATASET ... [--queries 100] [--dtype int8]
 
-Of each collection a part: so many queries (seed 0), and the documents that they judge. The texts are read as
-Markdown, so that headings and fences are understood. ``=`` marks what a paired test cannot tell from all rules.
-What several ways of cutting give alike is encoded once.
+Of each collection all, or a part: so many queries (seed 0), and the documents that they judge. The texts are read
+as Markdown, so that headings and fences are understood. ``=`` marks what a paired test cannot tell from all rules.
+What several ways of cutting give alike is encoded once, and searched once where it is every passage.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import numpy as np
 from m3connect import Embeddings, M3Encoder
 from m3connect.datasets import beir
 from m3connect.datasets.write import small_copy
+from m3connect.evaluation.measure import Result
+from m3connect.evaluation.passages import cut
 from m3connect.evaluation.run import evaluate
 from m3connect.evaluation.significance import compare
 from m3connect.ingestion import chunking
@@ -80,15 +82,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("datasets", nargs="+", type=Path)
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, help="of a part; default the whole collection")
     parser.add_argument("--dtype", default="int8")
     options = parser.parse_args()
     encoder = Once(M3Encoder.load("m3-mini", dtype=options.dtype))
     for folder in options.datasets:
+        dataset = beir.load(folder)
+        if options.queries is None:
+            table(dataset, encoder)
+            continue
         with TemporaryDirectory() as scratch:
             part = Path(scratch, folder.name)
-            dataset = small_copy(beir.load(folder), part, queries=options.queries, documents=0)
-            table(dataset, encoder)
+            table(small_copy(dataset, part, queries=options.queries, documents=0), encoder)
 
 
 def table(dataset: beir.Dataset, encoder: Once) -> None:
@@ -98,10 +103,16 @@ def table(dataset: beir.Dataset, encoder: Once) -> None:
         f"{' | '.join(MODES)} |\n|---|---|{'---|' * len(MODES)}"
     )
     base: dict[str, np.ndarray] = {}
+    results: dict[str, Result] = {}
     for rule, changes in RULES.items():
         with patch.dict(vars(chunking), changes):
-            cut = Markdown(encoder, context=() if "--context none" in rule else CONTEXT)
-            result = evaluate(dataset, encoder, modes=MODES, names=[METRIC], passages=cut)
+            chunker = Markdown(encoder, context=() if "--context none" in rule else CONTEXT)
+            made = cut(dataset, chunker).content
+            if made not in results:
+                results[made] = evaluate(
+                    dataset, encoder, modes=MODES, names=[METRIC], passages=chunker
+                )
+        result = results[made]
         cells = []
         for row in result.rows:
             figures = row.figures[METRIC]

@@ -74,7 +74,7 @@ def encode(
 
     chosen = lists.legs(legs)
     remarks = ingestion.Remarks()
-    files = ingestion.find(paths, selected.selection([output], fetched.web(reading)), remarks)
+    files = selected.find(paths, [output], fetched.web(reading), remarks)
     lines = all(file.suffix == ".txt" for file in files)
     items = (
         ingestion.read_lines(files, reading.options().encoding)

@@ -132,7 +132,6 @@ def ingest(
     """
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
-    from m3connect.ingestion.pruning import reading
 
     if ray_address is not None and engine != "ray":
         raise ConfigError("--ray-address needs --engine ray")
@@ -144,9 +143,9 @@ def ingest(
     outputs = [each for each in written if each]
     with ingestion.LossReport(report) as losses:
         remarks = ingestion.Remarks(lost=losses.add)
-        selection = selected.selection(outputs, fetched.web(files))
-        with reading(to_prune=replacing.prune):
-            sources = ingestion.find(paths, selection, remarks)
+        sources = selected.find(
+            paths, outputs, fetched.web(files), remarks, to_prune=replacing.prune
+        )
         open_source = opener(documents, files, passages)
         opened = open_source(sources, model.load, remarks=remarks)
         if isinstance(opened, ingestion.EncodedSource) and model.compression():

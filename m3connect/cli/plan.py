@@ -61,13 +61,10 @@ def plan(
     """
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
-    from m3connect.ingestion.pruning import reading
 
     remarks = ingestion.Remarks()
     outputs = [FilePath(where.path)] if where.path else []
-    selection = selected.selection(outputs, fetched.web(files))
-    with reading(to_prune=replacing.prune):
-        sources = ingestion.find(paths, selection, remarks)
+    sources = selected.find(paths, outputs, fetched.web(files), remarks, to_prune=replacing.prune)
     opened = opener(documents, files, passages)(sources, model.load, remarks=remarks)
     totals = {"documents": ingestion.count(sources)}
     with where.open() as connector, progress_bar(totals) as progress:

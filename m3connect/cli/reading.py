@@ -20,10 +20,10 @@ if TYPE_CHECKING:
         EncodedSource,
         Options,
         Remarks,
-        Selection,
         Web,
     )
     from m3connect.ingestion.chunking import Context
+    from m3connect.ingestion.files import SourceFile
     from m3connect.types import Leg
 
 _PANEL, _CHUNKS = "Source", "Passages"
@@ -84,12 +84,27 @@ class Selecting:
         bool, typer.Option(help="Honour .gitignore files.", rich_help_panel=_PANEL)
     ] = True
 
-    def selection(self, outputs: Sequence[Path], web: Web) -> Selection:
-        """Which files are read; never those that are written."""
-        from m3connect.ingestion import Selection
+    def find(
+        self,
+        paths: Sequence[str],
+        outputs: Sequence[Path],
+        web: Web,
+        remarks: Remarks,
+        *,
+        to_prune: bool = False,
+    ) -> list[SourceFile]:
+        """The files that are read; never those that are written.
+
+        Raises:
+            ConfigError: a path or pattern that is none, or there is nothing to read.
+            Refused: that is so, and the collection was to be pruned.
+        """
+        from m3connect.ingestion import Selection, find
+        from m3connect.ingestion.pruning import reading
 
         include, exclude = lists.names(self.include), lists.names(self.exclude)
-        return Selection(include, exclude, self.gitignore, outputs, web)
+        with reading(to_prune=to_prune):
+            return find(paths, Selection(include, exclude, self.gitignore, outputs, web), remarks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,7 +133,7 @@ def _place(record: RecordBatch) -> tuple[str, int]:
 
 def _hint(connector: Connector, asked: str) -> str:
     passages = connector.count(_of([asked]))
-    return f"; it is a document of {passages} passages: --document" if passages else ""
+    return f"; it is a document of {counted(passages, 'passage')}: --document" if passages else ""
 
 
 def _json(record: Hit, batch: RecordBatch, *, vectors: bool) -> dict[str, Any]:

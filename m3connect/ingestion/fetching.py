@@ -110,9 +110,8 @@ class Guarded(httpcore.SyncBackend):
         addresses = list(dict.fromkeys(str(each[4][0]) for each in infos))
         inside = [each for each in addresses if not is_public(each)]
         if inside and not self._private:
-            raise InputError(
-                f"{host} is at {inside[0]}, which is not a public address (--allow-private reads it)"
-            )
+            place = host if host == inside[0] else f"{host} is at {inside[0]}, which"
+            raise InputError(f"{place} is not a public address (--allow-private reads it)")
         failed: Exception | None = None
         for address in addresses:
             try:

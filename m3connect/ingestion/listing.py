@@ -181,7 +181,7 @@ def _listed(file: SourceFile, selection: Selection, remarks: Remarks) -> list[So
 def _require_few(urls: Sequence[str], most: int, where: str) -> None:
     """A list is read whole or not at all: what is left out would count as gone."""
     if len(urls) > most:
-        raise ConfigError(f"{where} lists more than {most:,} pages (--max-pages)")
+        raise ConfigError(f"{where} lists more pages than {most:,} (--max-pages)")
 
 
 def _wanted(

@@ -202,11 +202,12 @@ def _require_any(sink: Sink, dead_letters: str | Path | None) -> None:
     if first is None or sink.failed < sink.read:
         return
     who = first.id or first.where or "one without an id"
-    every = "the only document" if sink.failed == 1 else f"all {sink.failed} documents"
-    raise InputError(
-        f"{every} failed; the first: {who}: {first.reason}"
-        + (f"; {dead_letters} has every one" if dead_letters else "")
-    )
+    if sink.failed == 1:
+        said, them = "the only document failed", "it"
+    else:
+        said, them = f"all {sink.failed} documents failed; the first", "every one"
+    where = f"; {dead_letters} has {them}" if dead_letters else ""
+    raise InputError(f"{said}: {who}: {first.reason}{where}")
 
 
 def events(
