@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -44,9 +45,13 @@ def best(
         cut = []
         for row, size, hits in zip(open_, sizes, ask(open_, sizes), strict=True):
             limit = limits[row]
-            answers[row] = sorted(hits, key=lambda hit: (-score(hit), id_(hit)))[:limit]
+            scores = [*map(score, hits)]
+            if any(map(operator.le, scores, scores[1:])):  # hardly ever, and to sort takes longer
+                answers[row] = sorted(hits, key=lambda hit: (-score(hit), id_(hit)))[:limit]
+            else:
+                answers[row] = [*hits[:limit]]
             full = limit < len(hits) == size and (most is None or size < most)
-            if full and score(hits[-1]) == score(hits[limit - 1]):
+            if full and scores[-1] == scores[limit - 1]:
                 cut.append(row)
         open_, factor = cut, factor * _WIDER
     return answers

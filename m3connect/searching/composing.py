@@ -7,8 +7,10 @@ are asked by id, or computed from their vectors.
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 from m3connect.contract import Connector
 from m3connect.searching import fusion, scoring
@@ -18,6 +20,10 @@ _NAMED_AT_ONCE = 1000
 """Candidates whose scores one search asks for."""
 _ROUNDING = 1e-5
 """By which two ways to compute a score may differ."""
+_CARRIED = 256 * 1024
+"""Bytes of payloads that come along with the candidates rather than by a request for those of the best."""
+_PAYLOAD_BYTES: WeakKeyDictionary[Connector, float] = WeakKeyDictionary()
+"""Of a payload on average, by the last hits that a collection gave."""
 
 
 # ------------------------------------------------------------------------------ legs of a query
@@ -48,14 +54,14 @@ def rescored_legs(query: Query) -> tuple[Leg, ...]:
     return tuple(leg for leg in query.legs if leg not in searched)
 
 
-def single(query: Query, leg: Leg) -> Query:
-    """One leg of a query, to its depth: what that leg alone finds."""
+def single(query: Query, leg: Leg, *, payload: bool = False) -> Query:
+    """One leg of a query, to its depth: what that leg alone finds, perhaps with payloads."""
     return Query(
         **{leg: getattr(query, leg)},
         filter=query.filter,
         within=query.within,
         limit=depth_of(query, leg),
-        payload=False,
+        payload=payload,
     )
 
 
@@ -135,11 +141,23 @@ def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Pool]:
     """What the searched legs of each query find."""
     pools = [_Pool(query, {}, {}) for query in queries]
     searches = [(pool, leg) for pool in pools for leg in searched_legs(pool.query)]
-    results = connector.search([single(pool.query, leg) for pool, leg in searches])
+    carried = len(queries) == 1 and _are_carried(connector, queries[0])
+    results = connector.search([single(pool.query, leg, payload=carried) for pool, leg in searches])
     for (pool, leg), hits in zip(searches, results, strict=True):
         pool.rankings[leg] = [hit.id for hit in hits]
         pool.learn(leg, {hit.id: hit.score for hit in hits})
+        if carried:
+            pool.payloads |= {hit.id: hit.payload for hit in hits}
     return pools
+
+
+def _are_carried(connector: Connector, query: Query) -> bool:
+    """Whether the payloads of all candidates are known to be less trouble than one more request."""
+    if not query.payload or query.multivector is not None:  # whose vectors are read with payloads
+        return False
+    candidates = sum(depth_of(query, leg) for leg in searched_legs(query))
+    size = _PAYLOAD_BYTES.get(connector)
+    return size is not None and size * candidates <= _CARRIED
 
 
 def _infer(pool: _Pool) -> None:
@@ -260,6 +278,8 @@ def _likely(pool: _Pool) -> list[str]:
     many = 2 * query.limit
     if not query.payload or query.multivector is not None or many > _NAMED_AT_ONCE:
         return []
+    if pool.payloads:  # they came along
+        return []
     assert isinstance(weights, Weighted), "it rescores"
     dense, sparse = pool.scores["dense"], pool.scores["sparse"]
     worst = (min(dense.values(), default=0.0), min(sparse.values(), default=0.0))
@@ -292,13 +312,17 @@ def _combine(connector: Connector, pools: Sequence[_Pool]) -> list[list[Hit]]:
     if unread:
         batch = connector.fetch(unread, vectors=False)
         late = dict(zip(batch.ids, batch.payloads, strict=True))
-    return [
+    answers = [
         [
             replace(hit, scores=_scores_of(hit.id, pool.scores))
             for hit in _hits(pool.query, ids, final, late | pool.payloads)
         ]
         for pool, ids, final in zip(pools, best, finals, strict=True)
     ]
+    sizes = [len(json.dumps(hit.payload)) for hits in answers for hit in hits if hit.payload]
+    if sizes:
+        _PAYLOAD_BYTES[connector] = sum(sizes) / len(sizes)
+    return answers
 
 
 # ------------------------------------------------------------------------ every record scored

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakSet
 
-from m3connect.connecting.checks import check_query
+from m3connect.connecting.checks import check_query, check_question
 from m3connect.contract import Capabilities, CollectionSchema, Connector, fusion_kind
 from m3connect.errors import InputError
 from m3connect.searching.composing import (
@@ -20,6 +21,9 @@ from m3connect.searching.composing import (
     with_leg_scores,
 )
 from m3connect.types import Hit, Query
+
+_DESCRIBED: WeakSet[Connector] = WeakSet()
+"""Those that have looked at their collection, on which it may depend what they can do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def run(
         connector: an existing collection.
         queries: any mix of queries.
         native: False forbids native fusion and reranking, to compare the two ways.
-        schema: of the collection, where the caller knows it; saves a request.
+        schema: of the collection, where the caller has just read it; saves a request.
         offset: how many of the best hits to leave out; ranks keep counting from the best.
 
     Returns:
@@ -108,12 +112,20 @@ def run(
         InputError: a bad query.
         ConnectorError: whatever the connector raises.
     """
-    known = schema or connector.describe().schema
+    if schema is None and connector not in _DESCRIBED:
+        schema = connector.describe().schema
+    _DESCRIBED.add(connector)
     capabilities = connector.capabilities
     plans = [plan(query, capabilities, native=native) for query in queries]
     for query, chosen in zip(queries, plans, strict=True):
-        if not chosen.native:  # the others the connector checks itself
-            check_query(query, known)
+        if chosen.native:
+            continue  # which the connector checks itself, as it does each leg that it searches
+        if schema is None and (chosen.exhaustive or searched_legs(query) != query.legs):
+            schema = connector.describe().schema
+        if schema is None:
+            check_question(query)
+        else:
+            check_query(query, schema)
     answers: list[Sequence[Hit]] = [[] for _ in queries]
     direct = [row for row, chosen in enumerate(plans) if chosen.native]
     if direct:

@@ -294,6 +294,50 @@ def test_the_payloads_of_probable_hits_come_with_the_scores(limit, reads):
     assert len(connector.read) == reads
 
 
+@pytest.mark.parametrize(("text", "again"), [("short", []), ("long " * 1000, [False])])
+@pytest.mark.parametrize("fusion", [Rrf(), Weighted()])
+def test_small_payloads_come_with_the_candidates(text, again, fusion):
+    """Once a collection's are known to be small; until then, and large ones, those of the hits are read."""
+    encoder = HashEncoder()
+    connector = Reads(collection="c")
+    connector.capabilities = replace(connector.capabilities, scores_within=frozenset(LEGS))
+    connector.ensure(CollectionSchema(16, True, 16))
+    texts = ["one", "two", "three"]
+    payloads = [{"text": f"{each} {text}"} for each in texts]
+    connector.upsert(RecordBatch(texts, payloads, encoder.encode(texts)))
+    query = replace(HYBRID, fusion=fusion)
+    for reads in ([False], again, again):
+        (hits,) = planner.run(connector, [query])
+        assert [hit.text for hit in hits] == [f"{hit.id} {text}" for hit in hits]
+        assert connector.read == reads
+    (hits,) = planner.run(connector, [replace(query, payload=False)])
+    assert [hit.payload for hit in hits] == [{}] * 3
+
+
+def test_a_collection_is_asked_what_it_holds_at_first_and_where_no_search_says_so():
+    """A leg that is searched is checked by the connector; a multi-vector beside it is not."""
+
+    class Described(Reads):
+        def describe(self):
+            described.append(self.collection)
+            return super().describe()
+
+    described = []
+    encoder = HashEncoder()
+    connector = Described(collection="c")
+    connector.ensure(CollectionSchema(16, True, None))
+    connector.upsert(RecordBatch(["one"], [{}], encoder.encode(["one"], legs=("dense", "sparse"))))
+    planner.run(connector, [HYBRID])
+    planner.run(connector, [Query(dense=dense), HYBRID])
+    assert described == ["c"]
+    with pytest.raises(InputError, match="need a fusion"):
+        planner.run(connector, [replace(HYBRID, fusion=None)])
+    assert described == ["c"]
+    with pytest.raises(InputError, match=r"stores .*'dense', 'sparse'.* asks .*'multivector'"):
+        planner.run(connector, [ALL])
+    assert described == ["c", "c"]
+
+
 @pytest.mark.parametrize(
     ("rerank", "named", "lexical_alone"),
     [
@@ -354,7 +398,7 @@ def test_fewer_questions_give_the_same_answer(seed):
     n = 8
     batch = RecordBatch(
         [f"{row}" for row in range(n)],
-        [{}] * n,
+        [{"row": row} for row in range(n)],
         Embeddings(
             rng.integers(-2, 3, (n, 2)).astype(np.float32),
             SparseVectors.from_rows([_few_terms(rng) for _ in range(n)]),
@@ -381,8 +425,11 @@ def test_fewer_questions_give_the_same_answer(seed):
     )
     if query.multivector is None or rng.random() < 0.5:
         query = replace(query, rerank=None)
-    (hits,), (right,) = planner.run(composing, [query]), oracle.search([query])
-    assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in right]
+    (right,) = oracle.search([query])
+    for _ in range(2):  # the second time payloads come with the candidates
+        (hits,) = planner.run(composing, [query])
+        found = [(hit.id, hit.score, hit.payload) for hit in hits]
+        assert found == [(hit.id, hit.score, hit.payload) for hit in right]
 
 
 def _few_terms(rng):

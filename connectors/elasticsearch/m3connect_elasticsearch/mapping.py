@@ -23,6 +23,7 @@ import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -94,6 +95,7 @@ def meta(stored: Stored) -> Body:
     return {META: stored.to_json()}
 
 
+@lru_cache(maxsize=1024)  # a search names its candidates up to three times
 def key(id_: str) -> str:
     """The ``_id`` of a record."""
     return str(uuid.uuid5(_NAMESPACE, id_))

@@ -227,4 +227,6 @@ def user_payload(stored: Mapping[str, Any]) -> Payload:
     if text is not None:
         restored: Payload = json.loads(text)
         return restored
-    return {key: value for key, value in stored.items() if key != RESERVED}
+    payload = dict(stored)
+    del payload[RESERVED]
+    return payload
