@@ -3,11 +3,13 @@
     python benchmarks/databases.py [--targets qdrant,milvus,elasticsearch] [--records 20000]
         [--width 1024] [--queries 100] [--peer-python ENV/bin/python] [--peer-records 2000]
         [--elasticsearch-url URL] [--legs dense,sparse,multivector] [--dense-index NAME]
+        [--multivector-dtype float16]
 
 Qdrant and Milvus are the embedded engines; without a URL an Elasticsearch node of the tests is
 started, with Java's usual compiler. ``--legs`` are the representations of m3connect's first row, and
 ``--dense-index``, an option of Elasticsearch's and Milvus' connectors, its index: the overlap of
-``dense`` is the recall of that. A cell of a mode is p50 and p99 of one query at a time in milliseconds, those
+``dense`` is the recall of that. ``--multivector-dtype`` is how its token values are stored; the exact search
+keeps float16. A cell of a mode is p50 and p99 of one query at a time in milliseconds, those
 of processor time a query in this process and the server together, and the share of the exact top 10 that was
 found, where whoever scores no less than the tenth counts. ``rrf`` and
 ``hybrid`` fuse dense and sparse, by ranks and by weights; ``multivector`` and ``all`` add MaxSim.
@@ -43,6 +45,7 @@ from timing import rates, timed
 from workload import MODES, queries, query, records, schema
 
 from m3connect import connect
+from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError
 from m3connect.searching import fusion, planner
 from m3connect.searching.scoring import dense_scores, maxsim_scores, sparse_scores
@@ -188,6 +191,7 @@ def main() -> None:
     parser.add_argument("--elasticsearch-url", help="of a server to use; otherwise one is started")
     parser.add_argument("--legs", default=",".join(LEGS), help="what the first row holds")
     parser.add_argument("--dense-index", help="of the first row, such as bbq_hnsw or HNSW")
+    parser.add_argument("--multivector-dtype", default="float16", help="of the first row")
     options = parser.parse_args()
 
     held: list[Leg] = [leg for leg in LEGS if leg in options.legs.split(",")]
@@ -203,7 +207,8 @@ def main() -> None:
     for target in options.targets.split(","):
         try:
             with server(target, options.elasticsearch_url) as url:
-                rows.append(ours(target, url, held, options.records, work, **index))
+                kept = schema(options.width, held, late_dtype=options.multivector_dtype)
+                rows.append(ours(target, url, kept, options.records, work, **index))
                 print(rows[-1], flush=True)
                 if options.peer_python:
                     ratios += compare(target, url, options.peer_python, shared, work)
@@ -283,13 +288,14 @@ def index_size(client: object, index: str) -> int:
 
 
 def ours(
-    target: str, url: str | None, legs: Sequence[Leg], n: int, work: Work, **index: str
+    target: str, url: str | None, kept: CollectionSchema, n: int, work: Work, **index: str
 ) -> Row:
     """m3connect's row; ``index`` are further options of the connector."""
+    legs = kept.legs
     with place(url) as (collection, where, size):
         options = {"path": where} if url is None else {"url": where}
         with connect(target, collection=collection, **options, **index) as connector:
-            connector.ensure(schema(work.width, legs))
+            connector.ensure(kept)
             seconds = 0.0
             for batch in records(n, width=work.width, legs=legs):
                 seconds += elapsed(lambda batch=batch: connector.upsert(batch))
@@ -316,7 +322,7 @@ def ours(
 def compare(target: str, url: str | None, python: str, n: int, work: Work) -> Iterator[Ratio]:
     """Print a row of ours and then of every peer, for each choice of representations they hold."""
     for legs in dict.fromkeys(PEERS[target].values()):
-        mine = ours(target, url, legs, n, work)
+        mine = ours(target, url, schema(work.width, legs), n, work)
         print(mine, flush=True)
         for name in [name for name, held in PEERS[target].items() if held == legs]:
             theirs = peer(target, name, url, python, n, work)

@@ -16,6 +16,7 @@ from m3connect.types import (
     Rrf,
     SparseVector,
     SparseVectors,
+    TokenDtype,
     Weighted,
 )
 
@@ -33,13 +34,18 @@ _FUSIONS = {"rrf": Rrf(), "multivector": Weighted(0.0, 0.0, 1.0, rescore=False)}
 
 
 def schema(
-    width: int, legs: Sequence[Leg] = LEGS, *, token_width: int | None = None
+    width: int,
+    legs: Sequence[Leg] = LEGS,
+    *,
+    token_width: int | None = None,
+    late_dtype: TokenDtype = "float16",
 ) -> CollectionSchema:
     """The representations, ``width`` wide; token vectors ``token_width``, if that is given."""
     return CollectionSchema(
         width if "dense" in legs else None,
         sparse="sparse" in legs,
         multivector_width=(token_width or width) if "multivector" in legs else None,
+        multivector_dtype=late_dtype,
     )
 
 
