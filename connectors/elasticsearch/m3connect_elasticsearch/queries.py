@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from m3connect.errors import Unsupported
 from m3connect.searching import scoring
-from m3connect.types import Hit, Query, Rrf, SparseVector, TokenArray
+from m3connect.types import Hit, Payload, Query, Rrf, SparseVector, TokenArray
 from m3connect_elasticsearch.errors import NAME
 from m3connect_elasticsearch.filters import compile_filter
 from m3connect_elasticsearch.mapping import (
@@ -27,7 +27,7 @@ from m3connect_elasticsearch.mapping import (
     key,
     lexical_weights,
     pack_dense,
-    payload_of,
+    payloads_of,
     small,
 )
 
@@ -112,9 +112,12 @@ def read_hits(query: Query, returned: Sequence[Body]) -> list[Hit]:
         if score > 0 or query.legs != ("sparse",)
     ]
     rows.sort()
+    del rows[query.limit :]
+    best = [returned[row] for _, _, row in rows]
+    payloads: Sequence[Payload] = payloads_of(best) if query.payload else [{} for _ in best]
     return [
-        Hit(id_, -negated, rank, payload_of(returned[row]) if query.payload else {})
-        for rank, (negated, id_, row) in enumerate(rows[: query.limit], start=1)
+        Hit(id_, -negated, rank, payload)
+        for rank, ((negated, id_, _), payload) in enumerate(zip(rows, payloads, strict=True), 1)
     ]
 
 
