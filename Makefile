@@ -36,8 +36,8 @@ test: setup ## every test; those of servers in one process, so that each server 
 	$(BIN)/python -m pytest -q $(PARALLEL) -m "not live" --cov --cov-report=term:skip-covered
 	$(BIN)/python -m pytest -q -m live
 
-coverage: setup ## every test, with the coverage of the core
-	$(BIN)/python -m pytest -q --cov --cov-report=term
+coverage: setup ## what the tests that are not slow cover of the core
+	$(BIN)/python -m pytest -q $(FAST) -m "not live and not slow" --cov --cov-report=term
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

@@ -10,11 +10,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The same examples in every run, and nothing is timed. The fast loop draws fewer; a test that
 # wants more takes a multiple: ``settings(max_examples=4 * settings().max_examples)``.
-settings.register_profile("full", derandomize=True, deadline=None)
+settings.register_profile(
+    "full", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("fast", settings.get_profile("full"), max_examples=15)
 # Others, by number: pytest --hypothesis-profile=seeded --hypothesis-seed=7. Of the two above the
 # examples are the same whatever the seed.
@@ -88,10 +90,15 @@ AT_LENGTH = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the conformance suite repeats at length is slow: it runs for a dozen connectors."""
+    """What the conformance suite repeats at length is slow: it runs for a dozen connectors.
+
+    Slow tests are run without coverage, whose tracing doubles what they take.
+    """
     for item in items:
         if any(name in item.name for name in AT_LENGTH) or item.name.endswith(FURTHER_SEEDS):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
 
 
 def pytest_collection_finish() -> None:
