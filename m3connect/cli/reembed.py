@@ -108,5 +108,5 @@ def _told(done: ReembedReport) -> str:
 def _gone_back(back: RollbackReport) -> str:
     message = f"{back.name!r} stands for {back.back!r} again"
     if not back.differing:
-        return message
+        return f"{message}; {back.left!r} is kept"
     return f"{message}; {counted(back.differing)} differ from {back.left!r}, which is kept"

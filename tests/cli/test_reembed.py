@@ -42,7 +42,7 @@ def test_people_are_told_what_the_name_stands_for(run):
     assert "hash-1" in run("info")[1]
     assert run("drop", "--name", "documents")[0] == 1
     code, out, _ = run("reembed", "--rollback")
-    assert (code, out) == (0, "'documents' stands for 'documents' again\n")
+    assert (code, out) == (0, "'documents' stands for 'documents' again; 'documents_2' is kept\n")
     assert "hash-0" in run("info")[1]
 
 
