@@ -50,7 +50,8 @@ def check_options(target: str, factory: Callable[..., Any], options: Mapping[str
     hints = get_type_hints(SimpleNamespace(__annotations__=taken), names)
     for name, value in options.items():
         if name in hints and not _fits(value, hints[name]):
-            raise ConfigError(f"{target}: {name} {_taken(hints[name])}, not {type(value).__name__}")
+            given = repr(value) if _is_choice(_parts(hints[name])) else type(value).__name__
+            raise ConfigError(f"{target}: {name} {_taken(hints[name])}, not {given}")
     if "timeout" in hints and not 0 < float(options.get("timeout", 1)) <= LONGEST:
         raise ConfigError(
             f"{target}: timeout is in seconds, more than 0 and at most {LONGEST:,.0f}"
@@ -75,8 +76,12 @@ def _fits(value: object, hint: Any) -> bool:
     return not isinstance(hint, type) or isinstance(value, hint)
 
 
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
 def _taken(hint: Any) -> str:
-    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    parts = _parts(hint)
     words = [each for part in parts if part is not NoneType for each in _words(part)]
     return f"{'is one of' if _is_choice(parts) else 'takes'} {', '.join(words)}"
 

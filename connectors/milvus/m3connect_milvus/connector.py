@@ -313,8 +313,8 @@ class MilvusConnector:
     def _open(self, stored: Stored, operation: str) -> Layout:
         """Make the collection readable that the name was found to stand for."""
         if self._layout is None:
-            stored.require(stored.schema, self._store.place, self._wanted())
             stored.require_tenants(self._options.tenant_field, self._store.place, operation)
+            stored.require(stored.schema, self._store.place, self._wanted())
             self._store.load(operation)
             self._layout = Layout.of(stored)
         return self._layout
@@ -357,6 +357,8 @@ class MilvusConnector:
     def _wanted(self) -> dict[str, str]:
         """What is wanted of the layout of a collection that exists."""
         key = self._options.partition_key
+        if key == self._options.tenant_field:  # which says the same, and is what users name
+            return {}
         return {} if key is None else {"partition_key": key}
 
     def _read(

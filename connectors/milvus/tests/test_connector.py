@@ -311,6 +311,10 @@ def test_a_collection_is_partitioned_by_a_field(tmp_path):
         pytest.raises(SchemaMismatch, match="partition_key: collection 'tenant', wanted 'team'"),
     ):
         connector.count()
+    with connect(collection="test", path=path, tenant_field="tenant") as connector:
+        for ask in (connector.count, lambda: connector.ensure(corpus.SCHEMA)):
+            with pytest.raises(SchemaMismatch, match="tenant_field: collection None, wanted 'tena"):
+                ask()
 
 
 def test_what_an_open_collection_says_of_itself_is_one_request(lite, monkeypatch):
