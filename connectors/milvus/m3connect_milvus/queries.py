@@ -13,10 +13,10 @@ from pymilvus.client.embedding_list import EmbeddingList
 
 from m3connect.connecting import ties
 from m3connect.errors import InputError, Unsupported
-from m3connect.types import Hit, Leg, Query, Weighted
+from m3connect.types import Hit, Leg, Payload, Query, Weighted
 from m3connect_milvus.errors import NAME
 from m3connect_milvus.filters import expression
-from m3connect_milvus.mapping import NO_TERM, payload_of, sparse_field
+from m3connect_milvus.mapping import NO_TERM, payloads_of, sparse_field
 from m3connect_milvus.storing.keys import digest, one_of
 from m3connect_milvus.storing.layout import RESULTS, TOKENS_VECTOR, Layout
 from m3connect_milvus.storing.store import Store
@@ -264,8 +264,13 @@ def _scale(shape: Shape, query: Query) -> float:
     return shape.scale
 
 
-def _hits(rows: _Found, parts: Mapping[str, str]) -> list[Hit]:
+def _hits(found: _Found, parts: Mapping[str, str]) -> list[Hit]:
+    """What was found as hits, with payloads where rows have them."""
+    rows = [row for _, row in found]
+    payloads: Sequence[Payload] = [{} for _ in rows]
+    if rows and "payload" in rows[0]:
+        payloads = payloads_of(rows, parts)
     return [
-        Hit(row["record_id"], score, rank, payload_of(row, parts) if "payload" in row else {})
-        for rank, (score, row) in enumerate(rows, start=1)
+        Hit(row["record_id"], score, rank, payload)
+        for rank, ((score, row), payload) in enumerate(zip(found, payloads, strict=True), start=1)
     ]

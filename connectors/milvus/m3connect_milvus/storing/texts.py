@@ -77,4 +77,6 @@ def part_ids(row: Row, names: Sequence[str]) -> list[str]:
 
 def whole_text(row: Row, name: str, parts: Mapping[str, str]) -> str:
     """A text of a row, put together where it is kept in parts."""
-    return "".join(parts[id_] for id_ in part_ids(row, [name])) or str(row[name])
+    if not row[COUNTS[name]]:
+        return str(row[name])
+    return "".join(parts[id_] for id_ in part_ids(row, [name]))
