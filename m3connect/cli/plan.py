@@ -109,19 +109,37 @@ def _work(planned: IngestPlan) -> list[str]:
     lines = [f"{counted(planned.chunks, 'passage')} to write, {planned.deleted:,} to delete"]
     if planned.encoded:
         lines[0] += (
-            f"; {planned.encoded:,} to encode: {counted(planned.tokens, 'token')}, about "
-            f"{planned.seconds:.0f} s here, by a sample of {planned.sample}"
+            f"; {planned.encoded:,} to encode: {counted(planned.tokens, 'token')}, "
+            f"{_time(planned.seconds)} here, by a sample of {planned.sample}"
         )
     if planned.truncated:
         lines.append(f"  {counted(planned.truncated, 'passage')} longer than the model takes")
     if planned.bytes:
-        sizes = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in planned.bytes.items())
-        total = sum(planned.bytes.values()) / 1e6
+        sizes = ", ".join(f"{name} {_size(size)}" for name, size in planned.bytes.items())
+        total = sum(planned.bytes.values())
         lines.append(
-            f"about {total:.1f} MB more in the collection: {sizes}; indexes, what filters ask for and the "
+            f"about {_size(total)} more in the collection: {sizes}; indexes, what filters ask for and the "
             "engine's log come on top"
         )
     return lines
+
+
+def _time(seconds: float) -> str:
+    """For people.
+
+    >>> _time(0.2), _time(75)
+    ('less than a second', 'about 75 s')
+    """
+    return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
+
+
+def _size(size: float) -> str:
+    """For people.
+
+    >>> _size(5400), _size(1_230_000)
+    ('5.4 kB', '1.2 MB')
+    """
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _engine(planned: IngestPlan, backend: Capabilities) -> list[str]:
