@@ -13,6 +13,7 @@ NEEDS = ("pytest>=8.3", "sqlalchemy>=2", "psycopg[binary]>=3")
 CI = "CI" in os.environ  # what is missing there is a failure
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # by default workers get what other programs leave
     "DO_NOT_TRACK": "true",
     "RUNTIME__DLTHUB_TELEMETRY": "false",
 }
