@@ -10,10 +10,10 @@ import heapq
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from weakref import WeakKeyDictionary
 
 from m3connect.contract import Connector
 from m3connect.searching import fusion, scoring
+from m3connect.searching.remembered import Remembered
 from m3connect.types import Hit, Leg, LegScores, Payload, Query, RecordBatch, Weighted
 
 _NAMED_AT_ONCE = 1000
@@ -22,7 +22,7 @@ _ROUNDING = 1e-5
 """By which two ways to compute a score may differ."""
 _CARRIED = 256 * 1024
 """Bytes of payloads that come along with the candidates rather than by a request for those of the best."""
-_PAYLOAD_BYTES: WeakKeyDictionary[Connector, float] = WeakKeyDictionary()
+_PAYLOAD_BYTES: Remembered[float] = Remembered()
 """Of a payload on average, by the last hits that a collection gave."""
 
 
@@ -321,7 +321,7 @@ def _combine(connector: Connector, pools: Sequence[_Pool]) -> list[list[Hit]]:
     ]
     sizes = [len(json.dumps(hit.payload)) for hits in answers for hit in hits if hit.payload]
     if sizes:
-        _PAYLOAD_BYTES[connector] = sum(sizes) / len(sizes)
+        _PAYLOAD_BYTES.put(connector, sum(sizes) / len(sizes))
     return answers
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from weakref import WeakSet
 
 from m3connect.connecting.checks import check_query, check_question
 from m3connect.contract import Capabilities, CollectionSchema, Connector, fusion_kind
@@ -20,9 +19,10 @@ from m3connect.searching.composing import (
     searched_legs,
     with_leg_scores,
 )
+from m3connect.searching.remembered import Remembered
 from m3connect.types import Hit, Query
 
-_DESCRIBED: WeakSet[Connector] = WeakSet()
+_DESCRIBED: Remembered[bool] = Remembered()
 """Those that have looked at their collection, on which it may depend what they can do."""
 
 
@@ -112,9 +112,9 @@ def run(
         InputError: a bad query.
         ConnectorError: whatever the connector raises.
     """
-    if schema is None and connector not in _DESCRIBED:
+    if schema is None and not _DESCRIBED.get(connector):
         schema = connector.describe().schema
-    _DESCRIBED.add(connector)
+    _DESCRIBED.put(connector, True)
     capabilities = connector.capabilities
     plans = [plan(query, capabilities, native=native) for query in queries]
     for query, chosen in zip(queries, plans, strict=True):

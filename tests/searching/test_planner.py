@@ -314,6 +314,42 @@ def test_small_payloads_come_with_the_candidates(text, again, fusion):
     assert [hit.payload for hit in hits] == [{}] * 3
 
 
+class Unhashable(Reads):
+    """Equal to any other, as one that is a dataclass may be, and so not hashable."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return isinstance(other, Unhashable)
+
+
+class Slots:
+    """Forwards to another, and no weak reference can be made to it."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, *, collection):
+        self.inner = Reads(collection=collection)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize(("cls", "reads"), [(Unhashable, []), (Slots, [False])])
+def test_a_connector_need_not_be_hashable(cls, reads):
+    """Two that are equal are still two; one that cannot be remembered is asked each time."""
+    encoder = HashEncoder()
+    other, connector = cls(collection="c"), cls(collection="c")
+    for each, text in ((other, "one"), (connector, "two")):
+        each.ensure(CollectionSchema(16, True, 16))
+        each.upsert(RecordBatch([text], [{"text": text}], encoder.encode([text])))
+        (hits,) = planner.run(each, [HYBRID])
+        assert each.read == [False]
+    (hits,) = planner.run(connector, [HYBRID])
+    assert [hit.text for hit in hits] == ["two"]
+    assert connector.read == reads
+
+
 def test_a_collection_is_asked_what_it_holds_at_first_and_where_no_search_says_so():
     """A leg that is searched is checked by the connector; a multi-vector beside it is not."""
 
