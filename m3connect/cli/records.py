@@ -54,7 +54,7 @@ def fetch(
             records = [*_each(connector.fetch(ids or [], vectors=vectors))]
             there = {each.ids[0] for each in records}
         missing = [asked for asked in ids or document or [] if asked not in there]
-        hints = [_hint(connector, asked) for asked in missing] if ids else [""] * len(missing)
+        hints = [_hint(connector, [asked]) for asked in missing] if ids else [""] * len(missing)
     for each in records:
         record = Hit(each.ids[0], 0.0, 1, each.payloads[0])
         if printed.as_json:
@@ -103,6 +103,8 @@ def delete(
         else:
             number = connector.count(selected)
         told = f"{number:,} of {counted(connector.count(EVERY_TENANT))} of collection {where.collection!r}"
+        if ids and not number:
+            told += _hint(connector, ids)
         if number and not yes:
             if not sys.stdin.isatty():
                 raise Refused(f"nobody is here to confirm it: --yes deletes {told}")
@@ -131,9 +133,10 @@ def _place(record: RecordBatch) -> tuple[str, int]:
     return str(payload.get("document_id")), int(payload.get("position") or 0)
 
 
-def _hint(connector: Connector, asked: str) -> str:
-    passages = connector.count(_of([asked]))
-    return f"; it is a document of {counted(passages, 'passage')}: --document" if passages else ""
+def _hint(connector: Connector, asked: Sequence[str]) -> str:
+    passages = connector.count(_of(asked))
+    what = "it is a document" if len(asked) == 1 else "these are documents"
+    return f"; {what} of {counted(passages, 'passage')}: --document" if passages else ""
 
 
 def _json(record: Hit, batch: RecordBatch, *, vectors: bool) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _told(done: ReembedReport) -> str:
     late = f", {done.late} of them after the switch" if done.late else ""
     return (
         f"{what}{late}; {done.name!r} stands for {done.new!r} now. {done.old!r} is kept: "
-        "m3connect reembed --rollback goes back to it"
+        f"m3connect reembed --collection {done.name} --rollback goes back to it"
     )
 
 

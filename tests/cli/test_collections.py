@@ -167,6 +167,8 @@ def test_delete_removes_what_was_named(run: Run, what: list[str], left: int) -> 
 def test_delete_says_how_many_and_asks(run: Run) -> None:
     """Nobody to ask, or a no, deletes nothing; one way to name records has to be chosen."""
     fill("documents")
+    assert "found 0 of" in (out := run("delete", "a.md", "b.md")[1])
+    assert "these are documents of 4 passages: --document" in out
     code, _, err = run("delete", "--document", "a.md")
     assert (code, "--yes deletes 2 of 4 records" in err) == (6, True)
     code, _, err = run("delete", "--document", "a.md", types="n\n")

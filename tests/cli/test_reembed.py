@@ -37,6 +37,7 @@ def test_people_are_told_what_the_name_stands_for(run):
     code, out, _ = run("reembed", "--model", "x")
     assert (code, "'documents_2' holds all 3 passages" in out) == (0, True)
     assert "'documents' stands for 'documents_2' now" in out
+    assert "m3connect reembed --collection documents --rollback goes back" in out
     assert "documents -> documents_2" in run("info")[1]
     assert "documents -> documents_2" in run("collections")[1]
     assert "hash-1" in run("info")[1]
