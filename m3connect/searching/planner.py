@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from m3connect.connecting.checks import check_query, check_question
 from m3connect.contract import Capabilities, CollectionSchema, Connector, fusion_kind
-from m3connect.errors import InputError
+from m3connect.errors import InputError, PermanentError
 from m3connect.searching.composing import (
     compose,
     depth_of,
@@ -99,7 +99,8 @@ def run(
     """Answer queries, natively where possible and otherwise composed.
 
     Args:
-        connector: an existing collection.
+        connector: an existing collection. What it holds is looked up by the first search, and by the one
+            after a failure: where others may drop it and make it anew with tenants, describe it before.
         queries: any mix of queries.
         native: False forbids native fusion and reranking, to compare the two ways.
         schema: of the collection, where the caller has just read it; saves a request.
@@ -115,6 +116,20 @@ def run(
     if schema is None and not _DESCRIBED.get(connector):
         schema = connector.describe().schema
     _DESCRIBED.put(connector, True)
+    try:
+        return _answers(connector, queries, schema, native, offset)
+    except (InputError, PermanentError):  # another may have made it anew: the next search looks
+        _DESCRIBED.forget(connector)
+        raise
+
+
+def _answers(
+    connector: Connector,
+    queries: Sequence[Query],
+    schema: CollectionSchema | None,
+    native: bool,
+    offset: int,
+) -> list[Hits]:
     capabilities = connector.capabilities
     plans = [plan(query, capabilities, native=native) for query in queries]
     for query, chosen in zip(queries, plans, strict=True):

@@ -372,6 +372,9 @@ def test_a_collection_is_asked_what_it_holds_at_first_and_where_no_search_says_s
     with pytest.raises(InputError, match=r"stores .*'dense', 'sparse'.* asks .*'multivector'"):
         planner.run(connector, [ALL])
     assert described == ["c", "c"]
+    planner.run(connector, [HYBRID])  # after a failure: another may have made the collection anew
+    planner.run(connector, [HYBRID])
+    assert described == ["c", "c", "c"]
 
 
 @pytest.mark.parametrize(
