@@ -311,13 +311,14 @@ class MilvusConnector:
         return self._layout or self._open(self._find(operation), operation)
 
     def _open(self, stored: Stored, operation: str) -> Layout:
-        """Make the collection readable that the name was found to stand for."""
-        if self._layout is None:
+        """Make the collection readable that the name was found to stand for; again, where it was made anew."""
+        layout = Layout.of(stored)
+        if self._layout != layout:
             stored.require_tenants(self._options.tenant_field, self._store.place, operation)
             stored.require(stored.schema, self._store.place, self._wanted())
             self._store.load(operation)
-            self._layout = Layout.of(stored)
-        return self._layout
+            self._layout = layout
+        return layout
 
     def _stored(self, operation: str) -> Stored:
         """What the collection says of itself now; which one that is is looked up once."""

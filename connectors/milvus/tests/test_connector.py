@@ -28,7 +28,7 @@ from m3connect.errors import (
 )
 from m3connect.filters import F
 from m3connect.testing import corpus
-from m3connect.types import RecordBatch
+from m3connect.types import Query, RecordBatch
 from m3connect_milvus import connect
 from m3connect_milvus.engine import lite
 from m3connect_milvus.engine.database import Database, _silence_driver
@@ -315,6 +315,25 @@ def test_a_collection_is_partitioned_by_a_field(tmp_path):
         for ask in (connector.count, lambda: connector.ensure(corpus.SCHEMA)):
             with pytest.raises(SchemaMismatch, match="tenant_field: collection None, wanted 'tena"):
                 ask()
+
+
+def test_who_describes_a_collection_that_was_made_anew_keeps_to_what_it_is_now(tmp_path):
+    """Else searches would find the records of all its tenants."""
+    path, batch = tmp_path / "milvus.db", corpus.records(3, 2)
+    query = Query(dense=batch.embeddings.dense[0])
+    with connect(collection="test", path=path) as connector:
+        connector.ensure(corpus.SCHEMA)
+        with connector.beside("test") as same:
+            same.drop()
+        with connect(collection="test", path=path, tenant_field="team") as other:
+            other.ensure(corpus.SCHEMA)
+            teams = [{"team": "a"}, {"team": "b"}]
+            other.upsert(RecordBatch(batch.ids, teams, batch.embeddings))
+        assert connector.describe().schema.tenant_field == "team"
+        with pytest.raises(InputError, match="tenants apart by 'team'"):
+            connector.search([query])
+        (hits,) = connector.search([replace(query, filter=F("team") == "b")])
+        assert [hit.payload for hit in hits] == [{"team": "b"}]
 
 
 def test_what_an_open_collection_says_of_itself_is_one_request(lite, monkeypatch):
