@@ -216,30 +216,16 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
             is not positive, a missing or senseless fusion, a limit or depth below 1, ``within``
             that is no sequence of ids, or neither ids nor a filter that says which tenant's records.
     """
-    check_question(query)
-    missing = [leg for leg in query.legs if leg not in schema.legs]
-    if missing:
-        raise InputError(f"the collection stores {list(schema.legs)}, the query asks {missing}")
-    if query.dense is not None:
-        _check_width("dense query", len(query.dense), schema.dense_width)
-    if query.multivector is not None:
-        _check_width("multivector query", query.multivector.shape[1], schema.multivector_width)
-    if query.within is None:
-        scoped(query.filter, schema)
-
-
-def check_question(query: Query) -> None:
-    """Refuse a query that makes no sense in any collection.
-
-    Raises:
-        InputError: as :func:`check_query`, but for what depends on the collection.
-    """
     legs = query.legs
     if not legs:
         raise InputError("a query needs at least one of dense, sparse, multivector")
+    missing = [leg for leg in legs if leg not in schema.legs]
+    if missing:
+        raise InputError(f"the collection stores {list(schema.legs)}, the query asks {missing}")
     if query.dense is not None:
         if query.dense.ndim != 1:
             raise InputError(f"a dense query has one dimension, this one {query.dense.ndim}")
+        _check_width("dense query", len(query.dense), schema.dense_width)
         if not np.isfinite(query.dense).all():
             raise InputError("the dense query holds NaN or infinity")
     if query.sparse is not None:
@@ -251,6 +237,7 @@ def check_question(query: Query) -> None:
     if query.multivector is not None:
         if query.multivector.ndim != 2 or not len(query.multivector):
             raise InputError("a multivector query is [tokens, width] with at least one token")
+        _check_width("multivector query", query.multivector.shape[1], schema.multivector_width)
         if not np.isfinite(query.multivector).all():
             raise InputError("the multivector query holds NaN or infinity")
     if query.rerank is not None and (query.multivector is None or len(legs) < 2):
@@ -262,6 +249,8 @@ def check_question(query: Query) -> None:
         _check_fusion(query.fusion)
     if query.within is not None:
         check_ids(query.within)
+    else:
+        scoped(query.filter, schema)
     depths = {
         "limit": query.limit,
         "dense_depth": query.dense_depth,

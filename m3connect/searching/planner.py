@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from m3connect.connecting.checks import check_query, check_question
+from m3connect.connecting.checks import check_query
 from m3connect.contract import Capabilities, CollectionSchema, Connector, fusion_kind
-from m3connect.errors import InputError, PermanentError
+from m3connect.errors import InputError
 from m3connect.searching.composing import (
     compose,
     depth_of,
@@ -19,11 +19,7 @@ from m3connect.searching.composing import (
     searched_legs,
     with_leg_scores,
 )
-from m3connect.searching.remembered import Remembered
 from m3connect.types import Hit, Query
-
-_DESCRIBED: Remembered[bool] = Remembered()
-"""Those that have looked at their collection, on which it may depend what they can do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +95,7 @@ def run(
     """Answer queries, natively where possible and otherwise composed.
 
     Args:
-        connector: an existing collection. What it holds is looked up by the first search, and by the one
-            after a failure: where others may drop it and make it anew with tenants, describe it before.
+        connector: an existing collection.
         queries: any mix of queries.
         native: False forbids native fusion and reranking, to compare the two ways.
         schema: of the collection, where the caller has just read it; saves a request.
@@ -113,34 +108,12 @@ def run(
         InputError: a bad query.
         ConnectorError: whatever the connector raises.
     """
-    if schema is None and not _DESCRIBED.get(connector):
-        schema = connector.describe().schema
-    _DESCRIBED.put(connector, True)
-    try:
-        return _answers(connector, queries, schema, native, offset)
-    except (InputError, PermanentError):  # another may have made it anew: the next search looks
-        _DESCRIBED.forget(connector)
-        raise
-
-
-def _answers(
-    connector: Connector,
-    queries: Sequence[Query],
-    schema: CollectionSchema | None,
-    native: bool,
-    offset: int,
-) -> list[Hits]:
+    known = schema or connector.describe().schema
     capabilities = connector.capabilities
     plans = [plan(query, capabilities, native=native) for query in queries]
     for query, chosen in zip(queries, plans, strict=True):
-        if chosen.native:
-            continue  # which the connector checks itself, as it does each leg that it searches
-        if schema is None and (chosen.exhaustive or searched_legs(query) != query.legs):
-            schema = connector.describe().schema
-        if schema is None:
-            check_question(query)
-        else:
-            check_query(query, schema)
+        if not chosen.native:  # the others the connector checks itself
+            check_query(query, known)
     answers: list[Sequence[Hit]] = [[] for _ in queries]
     direct = [row for row, chosen in enumerate(plans) if chosen.native]
     if direct:

@@ -33,7 +33,3 @@ class Remembered(Generic[V]):
         except TypeError:  # a class with __slots__ and without __weakref__
             return
         self._values[key] = alive, value
-
-    def forget(self, connector: Connector) -> None:
-        """Remember nothing of it."""
-        self._values.pop(id(connector), None)

@@ -350,33 +350,6 @@ def test_a_connector_need_not_be_hashable(cls, reads):
     assert connector.read == reads
 
 
-def test_a_collection_is_asked_what_it_holds_at_first_and_where_no_search_says_so():
-    """A leg that is searched is checked by the connector; a multi-vector beside it is not."""
-
-    class Described(Reads):
-        def describe(self):
-            described.append(self.collection)
-            return super().describe()
-
-    described = []
-    encoder = HashEncoder()
-    connector = Described(collection="c")
-    connector.ensure(CollectionSchema(16, True, None))
-    connector.upsert(RecordBatch(["one"], [{}], encoder.encode(["one"], legs=("dense", "sparse"))))
-    planner.run(connector, [HYBRID])
-    planner.run(connector, [Query(dense=dense), HYBRID])
-    assert described == ["c"]
-    with pytest.raises(InputError, match="need a fusion"):
-        planner.run(connector, [replace(HYBRID, fusion=None)])
-    assert described == ["c"]
-    with pytest.raises(InputError, match=r"stores .*'dense', 'sparse'.* asks .*'multivector'"):
-        planner.run(connector, [ALL])
-    assert described == ["c", "c"]
-    planner.run(connector, [HYBRID])  # after a failure: another may have made the collection anew
-    planner.run(connector, [HYBRID])
-    assert described == ["c", "c", "c"]
-
-
 @pytest.mark.parametrize(
     ("rerank", "named", "lexical_alone"),
     [
