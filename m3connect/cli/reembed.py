@@ -96,7 +96,7 @@ def _told(done: ReembedReport) -> str:
             f"{done.encoded:,} of {done.passages:,} passages encoded into {done.new!r} and verified "
             f"({done.tokens:,} tokens, {done.seconds:.1f} s)"
         )
-    if not done.switched:
+    if not done.switched or done.old == done.new:
         return f"{what}; {done.name!r} stands for {done.old!r} as before"
     late = f", {done.late} of them after the switch" if done.late else ""
     return (

@@ -18,7 +18,7 @@ def run(capsys, monkeypatch, tmp_path):
     ingest([Document(f"d{at}", f"text {at}") for at in range(3)], HashEncoder(), first)
 
     def load(model, **_):
-        return HashEncoder(seed=len(model))
+        return HashEncoder(seed=0 if model == "same" else len(model))
 
     def call(*arguments):
         services = Services(lambda _, collection, **__: first.beside(collection), load)
@@ -28,6 +28,13 @@ def run(capsys, monkeypatch, tmp_path):
         return exit_.value.code or 0, out, err
 
     return call
+
+
+def test_a_model_that_made_the_collection_has_nothing_to_do(run):
+    """And so there is nothing to go back to."""
+    code, out, _ = run("reembed", "--model", "same")
+    told = "'documents' holds all 3 passages, by this model; 'documents' stands for 'documents' as before\n"
+    assert (code, out) == (0, told)
 
 
 def test_people_are_told_what_the_name_stands_for(run):
