@@ -7,13 +7,12 @@ are asked by id, or computed from their vectors.
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from m3connect.contract import Connector
-from m3connect.searching import fusion, scoring
-from m3connect.searching.remembered import Remembered
+from m3connect.searching import fusion, payload_sizes, scoring
 from m3connect.types import Hit, Leg, LegScores, Payload, Query, RecordBatch, Weighted
 
 _NAMED_AT_ONCE = 1000
@@ -22,8 +21,6 @@ _ROUNDING = 1e-5
 """By which two ways to compute a score may differ."""
 _CARRIED = 256 * 1024
 """Bytes of payloads that come along with the candidates rather than by a request for those of the best."""
-_PAYLOAD_BYTES: Remembered[float] = Remembered()
-"""Of a payload on average, by the last hits that a collection gave."""
 
 
 # ------------------------------------------------------------------------------ legs of a query
@@ -156,7 +153,7 @@ def _are_carried(connector: Connector, query: Query) -> bool:
     if not query.payload or query.multivector is not None:  # whose vectors are read with payloads
         return False
     candidates = sum(depth_of(query, leg) for leg in searched_legs(query))
-    size = _PAYLOAD_BYTES.get(connector)
+    size = payload_sizes.mean(connector)
     return size is not None and size * candidates <= _CARRIED
 
 
@@ -319,9 +316,7 @@ def _combine(connector: Connector, pools: Sequence[_Pool]) -> list[list[Hit]]:
         ]
         for pool, ids, final in zip(pools, best, finals, strict=True)
     ]
-    sizes = [len(json.dumps(hit.payload)) for hits in answers for hit in hits if hit.payload]
-    if sizes:
-        _PAYLOAD_BYTES.put(connector, sum(sizes) / len(sizes))
+    payload_sizes.learn(connector, chain.from_iterable(answers))
     return answers
 
 
