@@ -330,16 +330,21 @@ def compare(target: str, url: str | None, python: str, n: int, work: Work) -> It
             yield Ratio(mine, theirs)
 
 
+def hand_over(folder: str, n: int, width: int, vectors: Sequence[dict]) -> None:
+    """Write records and queries as peer_store.py reads them."""
+    parts = [batch.embeddings for batch in records(n, width=width, legs=LEGS[:2])]
+    passages = Embeddings.concat(parts)
+    asked_sparse = SparseVectors.from_rows([one["sparse"] for one in vectors])
+    asked_dense = np.stack([one["dense"] for one in vectors])
+    write(Path(folder, "passages.npz"), passages.dense, passages.sparse)
+    write(Path(folder, "queries.npz"), asked_dense, asked_sparse)
+
+
 def peer(target: str, name: str, url: str | None, python: str, n: int, work: Work) -> Row:
     """A peer's row, from a process of its own."""
     legs = PEERS[target][name]
     with TemporaryDirectory() as folder, place(url) as (collection, where, size):
-        parts = [batch.embeddings for batch in records(n, width=work.width, legs=LEGS[:2])]
-        passages = Embeddings.concat(parts)
-        asked_sparse = SparseVectors.from_rows([one["sparse"] for one in work.vectors])
-        asked_dense = np.stack([one["dense"] for one in work.vectors])
-        write(Path(folder, "passages.npz"), passages.dense, passages.sparse)
-        write(Path(folder, "queries.npz"), asked_dense, asked_sparse)
+        hand_over(folder, n, work.width, work.vectors)
         command = [python, PEER_STORE, name, collection, where, folder, *map(str, BATCHES)]
         subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(Path(folder, "answers.json").read_text())

@@ -16,14 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from databases import server
-from peer_store import OPEN
+from databases import hand_over, place, server
+from peer_store import OPEN, read
 from workload import queries, query, records, schema
 
 from m3connect import connect
 from m3connect.contract import Connector
 from m3connect.searching import planner
-from m3connect.types import RecordBatch, SparseVector
 
 WIDTH = 1024
 TARGETS = {"langchain-milvus": "milvus", "elasticsearch": "elasticsearch"}
@@ -39,17 +38,24 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    batches = [*records(options.records, width=WIDTH, legs=("dense", "sparse"))]
     asked = queries(options.queries, width=WIDTH)
     target = TARGETS[options.peer]
-    with TemporaryDirectory() as folder, server(target, None) as url:
+    with (
+        TemporaryDirectory() as folder,
+        server(target, None) as url,
+        place(url) as (name, where, _),
+        place(url) as (peer_name, peer_where, _),
+    ):
+        hand_over(folder, options.records, WIDTH, asked)
+        dense, sparse = read(Path(folder, "passages.npz"), "record")
+        asked_dense, asked_sparse = read(Path(folder, "queries.npz"), "query")
         write, asks, _ = OPEN[options.peer](
-            "peer", url or str(Path(folder, "peer.db")), *texts(batches, asked)
+            peer_name, peer_where, dense | asked_dense, sparse | asked_sparse
         )
-        write([f"record-{row}" for row in range(options.records)])
-        place = {"url": url} if url else {"path": str(Path(folder, "ours.db"))}
-        with connect(target, collection="ours", **place) as connector:
-            filled(connector, batches)
+        write(list(dense))
+        at_home = {"url": where} if url else {"path": where}
+        with connect(target, collection=name, **at_home) as connector:
+            filled(connector, options.records)
             calls = [
                 call
                 for mode in asks
@@ -84,30 +90,13 @@ def turns(calls: Sequence[Callable[[int], object]], n: int, rounds: int) -> np.n
     return np.median(times[1:], axis=(0, 1)) * 1e3
 
 
-def filled(connector: Connector, batches: list[RecordBatch]) -> None:
+def filled(connector: Connector, n: int) -> None:
     """Write all records."""
-    connector.ensure(schema(WIDTH, ("dense", "sparse")))
-    for batch in batches:
+    legs = ("dense", "sparse")
+    connector.ensure(schema(WIDTH, legs))
+    for batch in records(n, width=WIDTH, legs=legs):
         connector.upsert(batch)
     connector.flush()
-
-
-def texts(batches: list[RecordBatch], asked: list[dict]) -> tuple[dict, dict]:
-    """Dense and sparse vectors by the texts that stand for them, as peer_store.py takes them."""
-    dense = {f"query-{at}": each["dense"].tolist() for at, each in enumerate(asked)}
-    sparse = {f"query-{at}": terms(each["sparse"]) for at, each in enumerate(asked)}
-    for batch in batches:
-        assert batch.embeddings.dense is not None
-        assert batch.embeddings.sparse is not None
-        for at, id_ in enumerate(batch.ids):
-            dense[id_] = batch.embeddings.dense[at].tolist()
-            sparse[id_] = terms(batch.embeddings.sparse[at])
-    return dense, sparse
-
-
-def terms(vector: SparseVector) -> dict[int, float]:
-    """Weights by term."""
-    return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))
 
 
 if __name__ == "__main__":
