@@ -9,6 +9,7 @@ import typer
 
 from m3connect.cli.console import counted
 from m3connect.cli.options import ModelChoice, Output, Target
+from m3connect.cli.progress import duration, progress_bar
 from m3connect.cli.reading import (
     Cutting,
     Documents,
@@ -60,7 +61,6 @@ def plan(
     - `m3connect plan docs/ --prune --json`
     """
     from m3connect import ingestion
-    from m3connect.cli.progress import progress_bar
 
     remarks = ingestion.Remarks()
     outputs = [FilePath(where.path)] if where.path else []
@@ -108,9 +108,11 @@ def _documents(planned: IngestPlan) -> list[str]:
 def _work(planned: IngestPlan) -> list[str]:
     lines = [f"{counted(planned.chunks, 'passage')} to write, {planned.deleted:,} to delete"]
     if planned.encoded:
+        brief = planned.seconds < 1
+        needed = "less than a second" if brief else f"about {duration(planned.seconds)}"
         lines[0] += (
             f"; {planned.encoded:,} to encode: {counted(planned.tokens, 'token')}, "
-            f"{_time(planned.seconds)} here, by a sample of {planned.sample}"
+            f"{needed} here, by a sample of {planned.sample}"
         )
     if planned.truncated:
         lines.append(f"  {counted(planned.truncated, 'passage')} longer than the model takes")
@@ -122,15 +124,6 @@ def _work(planned: IngestPlan) -> list[str]:
             "engine's log come on top"
         )
     return lines
-
-
-def _time(seconds: float) -> str:
-    """For people.
-
-    >>> _time(0.2), _time(75)
-    ('less than a second', 'about 75 s')
-    """
-    return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
 
 
 def _size(size: float) -> str:

@@ -111,7 +111,7 @@ class Lines:
         speed = (done - first) / (now - start)
         line = f"{stage}: {done:,}" + (f" of {known:,}" if known else "") + f", {_number(speed)}/s"
         if known and speed:
-            line += f", {_duration(max(known - done, 0) / speed)} left"
+            line += f", {duration(max(known - done, 0) / speed)} left"
         typer.echo(line, err=True)
 
 
@@ -124,10 +124,10 @@ def _number(speed: float) -> str:
     return f"{speed:,.1f}" if speed < 10 else f"{speed:,.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """About how long.
 
-    >>> _duration(42), _duration(1000), _duration(10000)
+    >>> duration(42), duration(1000), duration(10000)
     ('42 s', '17 min', '2.8 h')
     """
     if seconds < 120:
