@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from m3connect.contract import Connector
 from m3connect.searching import fusion, payload_sizes, scoring
@@ -150,11 +149,15 @@ def _candidates(connector: Connector, queries: Sequence[Query]) -> list[_Pool]:
 
 def _are_carried(connector: Connector, query: Query) -> bool:
     """Whether the payloads of all candidates are known to be less trouble than one more request."""
-    if not query.payload or query.multivector is not None:  # whose vectors are read with payloads
+    if not _may_carry(query):
         return False
     candidates = sum(depth_of(query, leg) for leg in searched_legs(query))
     size = payload_sizes.mean(connector)
     return size is not None and size * candidates <= _CARRIED
+
+
+def _may_carry(query: Query) -> bool:
+    return query.payload and query.multivector is None  # whose vectors are read with payloads
 
 
 def _infer(pool: _Pool) -> None:
@@ -316,7 +319,8 @@ def _combine(connector: Connector, pools: Sequence[_Pool]) -> list[list[Hit]]:
         ]
         for pool, ids, final in zip(pools, best, finals, strict=True)
     ]
-    payload_sizes.learn(connector, chain.from_iterable(answers))
+    if len(pools) == 1 and _may_carry(pools[0].query):
+        payload_sizes.learn(connector, answers[0])
     return answers
 
 

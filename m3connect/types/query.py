@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import compress, product
 from typing import TYPE_CHECKING, Any
 
 from m3connect.types.records import PASSAGE_FIELDS, Payload
@@ -88,14 +87,7 @@ class Query:
     @property
     def legs(self) -> tuple[Leg, ...]:
         """The representations that take part."""
-        # Asked for a dozen times a query, and cheap to compare.
-        given = (self.dense is not None, self.sparse is not None, self.multivector is not None)
-        return _LEGS_OF[given]
-
-
-_LEGS_OF: dict[tuple[bool, ...], tuple[Leg, ...]] = {
-    given: tuple(compress(LEGS, given)) for given in product((False, True), repeat=len(LEGS))
-}
+        return tuple([leg for leg in LEGS if getattr(self, leg) is not None])
 
 
 @dataclass(frozen=True, slots=True)

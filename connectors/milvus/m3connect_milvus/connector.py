@@ -358,9 +358,8 @@ class MilvusConnector:
     def _wanted(self) -> dict[str, str]:
         """What is wanted of the layout of a collection that exists."""
         key = self._options.partition_key
-        if key == self._options.tenant_field:  # which says the same, and is what users name
-            return {}
-        return {} if key is None else {"partition_key": key}
+        # A tenant field of that name says the same, and is what users name.
+        return {} if key in (None, self._options.tenant_field) else {"partition_key": key}
 
     def _read(
         self, operation: str, keys: Sequence[str], layout: Layout, legs: Sequence[Leg]
