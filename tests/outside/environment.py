@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import tenacity
+
 ROOT = Path(__file__).parents[2]
 OUTSIDE = ROOT / "tests" / "outside"
 
@@ -26,11 +28,26 @@ def environment(name: str, ours: Sequence[str], needs: Sequence[str]) -> Path:
     if not made.exists() or made.stat().st_mtime < max(p.stat().st_mtime for p in projects):
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         editable = [option for path in ours for option in ("-e", path)]
-        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        # Bytecode is left to what is imported, a fraction of what is installed.
-        subprocess.run([*pip, "install", "--no-compile", *editable, *needs], cwd=ROOT, check=True)
+        install(python, [*editable, *needs])
         made.touch()
     return python
+
+
+@tenacity.retry(
+    stop=tenacity.stop_after_attempt(4), wait=tenacity.wait_exponential(15), reraise=True
+)
+def install(python: Path, requirements: Sequence[str]) -> None:
+    """What pip installs; a registry that fails for a moment is asked again.
+
+    Raises:
+        RuntimeError: pip failed each time; with the last thing that it printed.
+    """
+    pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # Bytecode is left to what is imported, a fraction of what is installed.
+    command = [*pip, "install", "--no-compile", *requirements]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{run.stdout[-1000:]}{run.stderr[-3000:]}")
 
 
 def run_suite(
