@@ -96,4 +96,6 @@ def _text(file: FilePath, collection: str, done: Replayed) -> str:
     lines = [counts, *(f"  {count}: {reason}" for reason, count in reasons[:SHOWN])]
     if len(reasons) > SHOWN:
         lines.append(f"  and {len(reasons) - SHOWN} more reasons in {file}")
+    if done.left:
+        lines.append("A document that is not wanted any more: delete its line from the file")
     return "\n".join(lines)

@@ -133,6 +133,7 @@ def test_retry_says_what_became_of_dead_letters(run, collection, tmp_path):
     (tmp_path / "x.jsonl").write_text('{"id": "a", "body": "one two three"}\n{"id": "b"}\n')
     code, out, _ = run("bad.jsonl", command="retry")
     assert (code, "held 2: 1 written" in out, "1 left in it" in out) == (4, True, True)
+    assert "delete its line from the file" in out
     assert "  1: field 'body' is no text: None" in out
     assert collection.count() == 3  # two passages of two tokens each
     (tmp_path / "x.jsonl").write_text('{"id": "b", "body": "t"}\n')
