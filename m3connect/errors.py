@@ -56,15 +56,23 @@ def without_secrets(text: str) -> str:
     return text
 
 
+_LONGEST = 4_000
+"""Characters of a message: it may quote what a caller sent, and masking takes the square of its length."""
+
+
 class M3ConnectError(Exception):
     """The root: ``except M3ConnectError`` catches everything raised on purpose.
 
-    Its message holds no password or key that :func:`without_secrets` knows by its form. It can be
-    pickled, whatever its constructor takes: class, message and attributes arrive in another process.
-    (Causes do not, as with any exception: those of drivers need not be picklable.)
+    Its message holds no password or key that :func:`without_secrets` knows by its form, and at most some
+    4,000 characters: of more the middle is left out, with a word about it. It can be pickled, whatever
+    its constructor takes: class, message and attributes arrive in another process. (Causes do not, as
+    with any exception: those of drivers need not be picklable.)
     """
 
     def __init__(self, message: str = "") -> None:
+        if len(message) > _LONGEST:
+            left_out = f" [{len(message) - _LONGEST:,} characters left out] "
+            message = message[: _LONGEST // 2] + left_out + message[-_LONGEST // 2 :]
         super().__init__(without_secrets(message))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,23 +96,43 @@ def serve(
         if model.device not in ("auto", "cpu"):
             raise ConfigError("--workers is --device cpu:N; give one of the two")
         model = replace(model, device=f"cpu:{workers}")
-    with _service(
-        where, model, access=access, writable=writable, timeout=timeout, reranker=reranker
-    ) as service:
+    with (
+        _listening(host, port) as listening,
+        _service(
+            where, model, access=access, writable=writable, timeout=timeout, reranker=reranker
+        ) as service,
+    ):
         app = create_app(service, host=host, page=page)
-        url = f"http://{host}:{port}/"
+        named = f"[{host}]" if ":" in host else host
+        url = f"http://{named}:{listening.getsockname()[1]}/"
         said = {"url": url, "collections": service.names}
         text = f"m3connect serves {', '.join(service.names)} at {url}"
         typer.echo(json.dumps(said) if printed.as_json else text, err=True)
-        uvicorn.run(
+        config = uvicorn.Config(
             app,
-            host=host,
-            port=port,
             http="h11",  # of its parsers the one that bounds headers
             timeout_graceful_shutdown=max(1, round(timeout)),
             log_level="warning",
             access_log=False,
         )
+        with suppress(KeyboardInterrupt):  # which it raises again once all is answered
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that callers reach from now on; they wait until the model is loaded.
+
+    Raises:
+        ConfigError: the address is not this machine's, or another program has the port.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {reason}. Another port: --port, 0 for a free one"
+        ) from error
 
 
 def mcp(
@@ -191,7 +212,7 @@ def _access(file: Path | None, scope: str | None) -> Access:
     """Keys of the file and the environment; ``scope`` binds all, a key's own filter narrows it further.
 
     Raises:
-        ConfigError: a scope without a key, a key that is too weak, or one that stands twice.
+        ConfigError: a scope or a file without a key, a key that is too weak, or one that stands twice.
     """
     from m3connect.serving.access import Access
 
@@ -201,6 +222,8 @@ def _access(file: Path | None, scope: str | None) -> Access:
             key, _, bound = line.strip().partition(" ")
             if key and not key.startswith("#"):
                 given.append((key, bound.strip() or None))
+        if not given:  # who meant it to be guarded must not find it open
+            raise ConfigError(f"{file} holds no key: one a line")
     if os.environ.get(KEY):
         given.append((os.environ[KEY], None))
     if scope and not given:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3connect.errors import (
     AuthError,
+    CollectionGone,
     CollectionNotFound,
     FingerprintMismatch,
     InputError,
@@ -57,6 +58,7 @@ _STATUS: tuple[tuple[type[M3ConnectError], int], ...] = (
     (NotEnabled, 403),
     (UnknownCollection, 404),
     (CollectionNotFound, 404),
+    (CollectionGone, 404),
     (FingerprintMismatch, 409),
     (InvalidFilter, 400),
     (InputError, 400),

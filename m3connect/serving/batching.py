@@ -193,7 +193,7 @@ class BatchingEncoder:
         self.close()
 
     def _work(self) -> None:
-        with suppress(M3ConnectError):  # of a service elsewhere that is away just now
+        with suppress(Exception):  # without this thread nobody would be served: who asks is told
             _ = self._encoder.tokenizer  # the whole one: else it is loaded amid the first requests
         while jobs := self._next():
             started = time.perf_counter()

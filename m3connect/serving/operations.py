@@ -167,7 +167,7 @@ def summary(service: Service, name: str, scope: Filter | None) -> CollectionSumm
 
 def _fields(connector: Connector, scope: Filter | None) -> dict[str, FieldKind]:
     """Metadata fields to filter by, with their kinds, as some records within a scope have them."""
-    some = next(iter(connector.scan(scope, batch_size=_SOME)), None)
+    some = next(iter(connector.scan(narrowed(scope, EVERY_TENANT), batch_size=_SOME)), None)
     payloads = [] if some is None else some.payloads
     values = [item for each in payloads for item in Hit("", 0.0, 1, each).metadata.items()]
     return {name: _KINDS[type(value)] for name, value in values if type(value) in _KINDS}

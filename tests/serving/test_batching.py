@@ -243,6 +243,18 @@ def test_a_client_that_left_is_not_computed_for(held):
     assert held.batches == [["first"]]
 
 
+def test_an_encoder_without_a_tokenizer_encodes_all_the_same():
+    """Whatever reading it raised: who asks for the tokenizer is told, who waits for vectors is served."""
+
+    class Broken(HashEncoder):
+        @property
+        def tokenizer(self):
+            raise OSError("the file is gone")
+
+    with BatchingEncoder(Broken()) as encoder:
+        assert len(encoder.submit(["text"]).result(10)) == 1
+
+
 def test_threads_are_bounded():
     """Beyond their bound calls are refused; one that was cancelled makes room and is not made."""
     threads, release, made = Threads(threads=1, waiting=1), threading.Event(), []

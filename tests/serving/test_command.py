@@ -1,11 +1,11 @@
 """``m3connect serve`` as a user starts it."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,31 +16,22 @@ from m3connect.errors import ConfigError
 httpx = pytest.importorskip("httpx")
 
 
-@pytest.fixture
-def port():
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.slow
-def test_it_serves_until_it_is_interrupted(tmp_path, port):
-    """Ingested documents are found over HTTP, by two workers; Ctrl-C ends it without a traceback."""
+def test_it_serves_until_it_is_interrupted(tmp_path):
+    """Ingested documents are found over HTTP, by two workers; Ctrl-C ends it without a traceback.
+
+    The port is a free one, and told; a second service does not get it.
+    """
     (tmp_path / "keys.md").write_text("# Keys\n\nKeys are rotated every ninety days.\n")
     target = ["--path", str(tmp_path / "data")]
     main_module = [sys.executable, "-m", "m3connect"]
     subprocess.run([*main_module, "ingest", "keys.md", *target], cwd=tmp_path, check=True)
-    command = [*main_module, "serve", "--port", str(port), "--workers", "2", *target]
+    command = [*main_module, "serve", "--json", "--port", "0", "--workers", "2", *target]
     service = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            try:
-                httpx.get(f"{address}/health")
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
+        told = next(line for line in service.stderr if line.startswith("{"))
+        address = json.loads(told)["url"].removesuffix("/")
+        port = int(address.rpartition(":")[2])
         answer = httpx.post(
             f"{address}/v1/search", json={"query": "rotate keys"}, timeout=60
         ).json()
@@ -54,7 +45,6 @@ def test_it_serves_until_it_is_interrupted(tmp_path, port):
     finally:
         service.kill()
         service.communicate()
-    assert f"at {address}/" in said
     assert "Traceback" not in said
 
 
@@ -64,15 +54,28 @@ def test_it_serves_until_it_is_interrupted(tmp_path, port):
         (["--host", "0.0.0.0"], "needs a key"),
         (["--scope", 'a == "b"'], "binds keys"),
         (["--workers", "2", "--device", "cuda:0"], "give one of the two"),
+        (["--key-file", "keys"], "keys holds no key"),
     ],
 )
-def test_unsafe_options_are_refused(capsys, monkeypatch, options, words):
+def test_unsafe_options_are_refused(capsys, monkeypatch, tmp_path, options, words):
     """Nothing listens where a key is missing."""
     monkeypatch.delenv(KEY, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").write_text("# none yet\n")
     with pytest.raises(SystemExit) as ended:
         main(["serve", *options])
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(capsys):
+    """With the option that takes another."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", "--port", str(port), "--model", "./missing"])
+    assert ended.value.code == 2
+    assert f"port {port}: Address already in use. Another port: --port" in capsys.readouterr().err
 
 
 def test_keys_come_from_a_file_and_the_environment(tmp_path, monkeypatch):

@@ -97,3 +97,14 @@ def test_a_bad_filter_is_an_error_that_says_where(tools):
     answer = tools("search", {"query": "x", "filter": "year >"})
     assert answer.is_error
     assert "character" in answer.content[0].text
+
+
+def test_a_bad_argument_is_told(tools):
+    """The agent reads which one, and why."""
+    for name, argument in (("search", "query"), ("fetch_document", "document_id")):
+        answer = tools(name, {argument: ""})
+        assert answer.is_error
+        assert argument in answer.content[0].text
+        assert "at least 1 character" in answer.content[0].text
+    told = tools("delete", {"document_ids": []}, writable=True).content[0].text
+    assert "at least 1 item" in told

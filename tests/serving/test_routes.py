@@ -8,11 +8,13 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
+from m3connect.ingestion import ingest
 from m3connect.searching import scoring
 from m3connect.serving.app import create_app
 from m3connect.serving.service import Service
+from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import Compression, Embeddings
+from m3connect.types import Compression, Document, Embeddings
 
 
 def test_all_three_representations_in_one_pass(client, encoder):
@@ -143,6 +145,7 @@ def test_hits_have_least_scores_and_marked_sentences(client):
         ({"query": "x", "min_scores": {"multivector": 0.1}}, 400, "min_scores names multivector"),
         ({"query": "x", "filter": "year >"}, 400, "character"),
         ({"query": "x", "collection": "none"}, 404, "this service has: notes"),
+        ({"query": "x", "collection": ",a:" * 2**20}, 404, "characters left out"),
         ({"query": "x", "mode": "best"}, 422, "body.mode"),
         ({"query": "x", "modes": "all"}, 422, "modes"),
         ({"query": ""}, 422, "body.query"),
@@ -181,6 +184,16 @@ def test_fields_to_filter_by_are_told_without_an_index(serve):
     fields = client.get("/v1/collections").json()[0]["fields"]
     plain = {"public": "boolean", "weight": "float", "lang": "keyword"}
     assert fields == plain | {"tenant": "keyword", "year": "integer"}
+
+
+def test_a_collection_that_keeps_tenants_apart_is_listed(encoder):
+    """With all its records and their fields."""
+    apart = MemoryConnector(collection="apart", tenant_field="tenant")
+    ingest([Document("a", "A zebra.", {"tenant": "x", "year": 2020})], encoder, apart)
+    service = Service(encoder, {"apart": lambda: apart})
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        listed = client.get("/v1/collections").json()[0]
+    assert (listed["records"], listed["fields"]) == (1, {"tenant": "keyword", "year": "integer"})
 
 
 def test_each_document_fails_alone(serve):
