@@ -41,19 +41,37 @@ def within(
         listed = [file for file in listed if not _skipped(file.name.split("/"), remarks)]
     pattern = re.compile(glob_translate(glob)) if glob is not None else None
     is_chosen = selection.chooser(remarks)
+    not_excluded = replace(selection, include=()).chooser(remarks)
     files = []
     whole = root_of(filesystem, root, folder=True)
     part = pattern is not None or bool(selection.include)
     for each in sorted(listed, key=lambda file: file.name):
         file = SourceFile(filesystem, each.path, each.name, each.fault, whole, part)
+        if file.fault is not None:  # what of it is wanted nobody knows; never left out in silence
+            if (glob is None or _leads_to(glob, file.path)) and not_excluded(f"{file.name}/"):
+                files.append(file)
+            continue
         if pattern is not None and not pattern.match(file.path):
             continue
-        if file.fault is None and file.suffix not in RECORDS and file.suffix not in PAGES:
+        if file.suffix not in RECORDS and file.suffix not in PAGES:
             remarks.leave(file.name, file.suffix or "without a suffix")
         elif is_chosen(file.name):
             name = file.name if local else address(filesystem, file.path)
             files.append(replace(file, name=name))
     return files
+
+
+def _leads_to(glob: str, path: str) -> bool:
+    """Whether a glob may match something in a folder, or the file itself.
+
+    >>> _leads_to("/d/a*/*.md", "/d/ab"), _leads_to("/d/a*/*.md", "/d/b"), _leads_to("/d/**/x.md", "/d/b")
+    (True, False, True)
+    """
+    fixed, parts = glob.partition("**")[0].split("/"), path.rstrip("/").split("/")
+    if "**" in glob:
+        del fixed[-1]
+    depth = min(len(fixed), len(parts))
+    return bool(re.match(glob_translate("/".join(fixed[:depth])), "/".join(parts[:depth])))
 
 
 def _skipped(parts: Sequence[str], remarks: Remarks) -> bool:
@@ -82,15 +100,21 @@ def _walk(
                 ignoring += tuple((folder, _gitignore(each.path)) for each in rules)
         except OSError as error:
             # A failure, not a remark: what lies there would otherwise count as gone.
-            yield SourceFile(None, root, folder or ".", f"the folder cannot be read: {error}")
+            path = posixpath.join(root, folder)
+            yield SourceFile(None, path, folder or ".", f"the folder cannot be read: {error}")
             continue
         for entry in entries:
             name = posixpath.join(folder, entry.name)
-            kind = _kind(entry, real)
+            fault = None
+            try:
+                kind = _kind(entry, real)
+            # A failure, as above.
+            except OSError as error:
+                kind, fault = "file", f"cannot be looked at: {error}"
             folder_like = kind == "folder"
             if entry.name.startswith("."):
                 remarks.left_out["hidden"] += 1
-            elif _ignored(name, ignoring, folder=folder_like):
+            elif _ignored(name, ignoring, folder=folder_like or fault is not None):
                 remarks.left_out["in .gitignore"] += 1
             elif selection.is_output(entry.path):
                 remarks.left_out["own output"] += 1
@@ -100,25 +124,26 @@ def _walk(
                 if depth is None or name.count("/") < depth:
                     waiting.append((name, ignoring))
             elif kind == "file":
-                yield SourceFile(None, entry.path, name)
+                yield SourceFile(None, entry.path, name, fault)
             else:
                 remarks.leave(name, kind)
 
 
 def _kind(entry: os.DirEntry[str], real: str) -> str:
-    """``file``, ``folder``, or why it is neither."""
-    try:
-        if entry.is_symlink():
-            target = os.path.realpath(entry.path)
-            if not FilePath(target).exists():
-                return "link to nothing"
-            if os.path.commonpath([real, target]) != real:
-                return "link that leaves the folder"
-            if entry.is_dir():
-                return "linked folder"  # read under its own name, and links could run in circles
-        mode = entry.stat().st_mode
-    except OSError:
-        return "cannot be looked at"
+    """``file``, ``folder``, or why it is neither.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    if entry.is_symlink():
+        target = os.path.realpath(entry.path)
+        if os.path.commonpath([real, target]) != real:
+            return "link that leaves the folder" if _exists(target) else "link to nothing"
+        if not FilePath(target).exists():
+            return "link to nothing"
+        if entry.is_dir():
+            return "linked folder"  # read under its own name, and links could run in circles
+    mode = entry.stat().st_mode
     if stat.S_ISDIR(mode):
         return "folder"
     return "file" if stat.S_ISREG(mode) else "no regular file"
@@ -146,4 +171,9 @@ def _ignored(name: str, ignoring: Sequence[tuple[str, GitIgnoreSpec]], *, folder
 
 def _is_tooling(entry: os.DirEntry[str]) -> bool:
     """Packages and virtual environments: others' files, and many."""
-    return entry.name in SKIPPED_FOLDERS or FilePath(entry.path, "pyvenv.cfg").exists()
+    return entry.name in SKIPPED_FOLDERS or _exists(posixpath.join(entry.path, "pyvenv.cfg"))
+
+
+def _exists(path: str) -> bool:
+    """As far as one may look; pathlib raises beyond."""
+    return os.access(path, os.F_OK)

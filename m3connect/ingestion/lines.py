@@ -88,7 +88,10 @@ class JsonLines:
     def _check(self, kind: str, keys: AbstractSet[str]) -> None:
         """Before a run, not at its first line."""
         path, option = self.path, self._option
-        existing = next(each for each in (path, *path.absolute().parents) if each.exists())
+        # Not pathlib's exists, which raises where it may not look.
+        existing = next(
+            each for each in (path, *path.absolute().parents) if os.access(each, os.F_OK)
+        )
         if not os.access(existing, os.W_OK):
             raise ConfigError(f"{option} {path}: {existing} cannot be written")
         if existing != path:
@@ -97,8 +100,11 @@ class JsonLines:
             return
         if not path.is_file():
             raise ConfigError(f"{option} {path} is no regular file")
-        with path.open("rb") as lines:
-            first = lines.readline(1 << 20)
+        try:
+            with path.open("rb") as lines:
+                first = lines.readline(1 << 20)
+        except OSError as error:
+            raise ConfigError(f"{option} {path}: {error.strerror}") from error
         if first.strip() and not has_keys(first, keys):
             raise ConfigError(f"{option} {path} exists and is no {kind}; name another file")
 

@@ -8,6 +8,7 @@ import lzma
 import os
 import sys
 import zipfile
+from contextlib import nullcontext
 from datetime import date
 from importlib.util import find_spec
 
@@ -18,7 +19,7 @@ import pytest
 from m3connect.conversion.converter import Converter
 from m3connect.errors import ConfigError, InputError
 from m3connect.filters import F, matches
-from m3connect.ingestion import files, formats, ingest
+from m3connect.ingestion import NotPruned, files, formats, ingest
 from m3connect.ingestion.encoding import read_lines
 from m3connect.ingestion.formats import Fields, Options
 from m3connect.ingestion.listing import find
@@ -235,6 +236,86 @@ def test_only_regular_files_inside_the_folder_are_read(tmp_path):
         "link to nothing": 1,
     }
     assert [document.text for document in read([folder / "out.txt"])] == ["secret"]
+
+
+class Unseen:
+    """An entry of a folder that may be listed and not entered."""
+
+    def __init__(self, entry):
+        self.name, self.path = entry.name, entry.path
+
+    def is_symlink(self):
+        return False
+
+    def stat(self):
+        raise PermissionError(13, "Permission denied", self.path)
+
+
+@pytest.fixture
+def forbid(tmp_path, monkeypatch):
+    """From its call on ``closed`` may not be entered, and of ``listed`` no more be seen than its names.
+
+    Simulated, since nothing is forbidden to who runs the tests as root.
+    """
+    for name in ("closed", "listed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old.md").write_text("text")
+    (tmp_path / "a.md").write_text("text")
+    scandir, stat = os.scandir, os.stat
+
+    def refuse(path):
+        if str(path).startswith(str(tmp_path / "closed")):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    def guarded_scandir(path):
+        refuse(path)
+        opened = scandir(path)
+        if not str(path).endswith("listed"):
+            return opened
+        with opened:
+            return nullcontext([Unseen(entry) for entry in opened])
+
+    def guarded_stat(path, *arguments, **options):
+        if str(path) != str(tmp_path / "closed"):
+            refuse(path)
+        return stat(path, *arguments, **options)
+
+    def forbid():
+        monkeypatch.setattr(os, "scandir", guarded_scandir)
+        monkeypatch.setattr(os, "stat", guarded_stat)
+
+    return forbid
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "failing"),
+    [
+        ("", {}, ["closed", "listed/old.md"]),
+        ("", {"include": ["*.md"]}, ["closed", "listed/old.md"]),
+        ("", {"exclude": ["closed/"]}, ["listed/old.md"]),
+        ("", {"exclude": ["closed", "listed/"]}, []),
+        ("**/*.md", {}, ["closed", "listed/old.md"]),
+        ("c*/*.md", {}, ["closed"]),
+        ("*.md", {}, []),
+    ],
+)
+def test_what_may_not_be_looked_at_is_a_failure(forbid, tmp_path, named, options, failing):
+    """Never a remark: what lies there would count as gone."""
+    forbid()
+    found = find([f"{tmp_path}/{named}"], Selection(**options))
+    assert [file.name for file in found if file.fault] == failing
+    assert ["a.md"] * (named != "c*/*.md") == [file.name for file in found if not file.fault]
+    assert all("Permission denied" in file.fault for file in found if file.fault)
+
+
+def test_nothing_is_pruned_while_something_may_not_be_looked_at(
+    forbid, tmp_path, connector, encoder
+):
+    """Its documents are still there, for all that is known."""
+    assert ingest([tmp_path], encoder, connector).written == 3
+    forbid()
+    with pytest.raises(NotPruned, match="of 3 documents read 2 failed"):
+        ingest([tmp_path], encoder, connector, prune=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

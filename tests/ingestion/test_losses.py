@@ -1,6 +1,7 @@
 """What documents lose though they do not fail: one line each, and the sums agree."""
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from m3connect.ingestion import (
 from m3connect.ingestion.chunking import Chunker
 from m3connect.ingestion.listing import find
 from m3connect.ingestion.pipeline import ingest_part
+from m3connect.ingestion.report import DeadLetters
 from m3connect.ingestion.selection import Remarks
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -131,6 +133,29 @@ def test_the_file_is_of_this_run_and_replaces_no_other_file(tmp_path):
         LossReport(path)
     with LossReport(None) as nowhere:
         nowhere.add(Loss("a", "empty"))
+
+
+@pytest.mark.parametrize("kind", [LossReport, DeadLetters])
+def test_a_place_that_may_not_be_looked_at_is_refused_by_name(tmp_path, monkeypatch, kind):
+    """Simulated, since nothing is forbidden to who runs the tests as root."""
+    stat, access = os.stat, os.access
+    locked = tmp_path / "locked"
+    locked.mkdir()
+
+    def guarded(path, *arguments, **options):
+        if str(path).startswith(f"{locked}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    def guarded_access(path, mode):
+        if str(path).startswith(str(locked)):
+            return path == locked and mode == os.F_OK
+        return access(path, mode)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    monkeypatch.setattr(os, "access", guarded_access)
+    with pytest.raises(ConfigError, match="locked cannot be written"):
+        kind(locked / "runs" / "list.jsonl")
 
 
 def test_every_kind_is_documented():
