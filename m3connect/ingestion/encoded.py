@@ -20,6 +20,7 @@ from m3connect.contract import RESERVED_PREFIX, CollectionSchema, FieldKind
 from m3connect.conversion.converter import explain
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import values
+from m3connect.ingestion.formats import python_rows
 from m3connect.ingestion.ledger import FIELD, Candidate, content_hash
 from m3connect.ingestion.ownership import UNNAMED, around
 from m3connect.ingestion.report import Failure
@@ -115,7 +116,8 @@ class EncodedSource:
         """Sound rows as records with some of their representations; all others are failures."""
         number = 0
         schema = self.schema(legs, {})
-        for batch in self.batches:
+        for each in self.batches:
+            batch = self._like_the_first(each)
             if isinstance(batch, Unreadable):
                 last = number + batch.rows
                 where = self._where(number + 1, last) if batch.rows else None
@@ -128,12 +130,23 @@ class EncodedSource:
                     yield self._candidate(rows.slice(row, 1), embeddings, number + row + 1)
                 number += len(rows)
 
+    def _like_the_first(self, batch: pa.RecordBatch | Unreadable) -> pa.RecordBatch | Unreadable:
+        """A batch that has all columns, since batches from Python may differ."""
+        if isinstance(batch, Unreadable):
+            return batch
+        lacks = [name for name in self.columns.names if name not in batch.schema.names]
+        why = f"a batch of {len(batch)} rows lacks columns of the first: {', '.join(lacks)}"
+        return Unreadable(len(batch), why) if lacks else batch
+
     def _candidate(
         self, row: pa.RecordBatch, embeddings: Embeddings | str, number: int
     ) -> Candidate[RecordBatch] | Failure:
         """One row, or why it cannot be taken."""
-        given = row["id"][0].as_py()
         where = self._where(number, number)
+        (found,) = python_rows(row.select(["id"]))
+        if isinstance(found, str):
+            return Failure(f"its id is {found}", where=where)
+        given = found["id"]
         id_ = identifier(given)
         if id_ is None:
             return Failure(f"{given!r} is no id (a text, a whole number or a UUID)", where=where)
@@ -141,6 +154,8 @@ class EncodedSource:
             return Failure(embeddings, where=where, id=id_)
         try:
             payload = self._payload(row)
+            if isinstance(payload, str):
+                return Failure(payload, where=where, id=id_)
             source = self.source or _owner(payload) or self.root
             if not self.passages:
                 others = {name: value for name, value in payload.items() if name != FIELD}
@@ -148,7 +163,7 @@ class EncodedSource:
             if fault := values.fault(payload):
                 return Failure(fault, where=where, id=id_)
             hash_ = content_hash(payload, _digest(embeddings))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             return Failure(f"a payload that JSON cannot hold: {error}", where=where, id=id_)
         record = RecordBatch([id_], [payload], embeddings)
         return Candidate(id_, hash_, (id_, None), embeddings.nbytes, record, source)
@@ -163,11 +178,13 @@ class EncodedSource:
             first, last = first - rows, last - rows
         return (f"record {first}" if first == last else f"records {first} to {last}") + of
 
-    def _payload(self, row: pa.RecordBatch) -> Payload:
+    def _payload(self, row: pa.RecordBatch) -> Payload | str:
+        """Of one row, or why it has none."""
         if self.contents is not None:
             return payloads_from_arrow(row)[0]
         names = [name for name in row.schema.names if name not in _NO_METADATA]
-        payload: Payload = values.json_value(row.select(names).to_pylist()[0])
+        (record,) = python_rows(row.select(names))
+        payload: Payload | str = values.json_value(record)
         return payload
 
     def _width(self, leg: Leg) -> int:

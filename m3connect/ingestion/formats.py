@@ -199,7 +199,7 @@ def read_parquet(stream: IO[bytes], _: Options) -> Iterator[Row]:
             yield number + 1, f"from here on {batch.reason}"
             number += batch.rows
             continue
-        for record in _python_rows(batch):
+        for record in python_rows(batch):
             number += 1
             yield (
                 number,
@@ -209,15 +209,17 @@ def read_parquet(stream: IO[bytes], _: Options) -> Iterator[Row]:
             )
 
 
-def _python_rows(batch: Any) -> list[dict[str, Any] | str]:
-    """Rows as Python values; one that Python cannot hold, such as the year 10000, is its reason."""
-    batch = _iso_nanoseconds(batch)
+def python_rows(batch: Any) -> list[dict[str, Any] | str]:
+    """Rows of an Arrow batch as Python values; instead of one that Python cannot hold, the reason.
+
+    Such as the year 10000, or a text that is not UTF-8.
+    """
     try:
-        rows: list[dict[str, Any] | str] = batch.to_pylist()
+        rows: list[dict[str, Any] | str] = _iso_nanoseconds(batch).to_pylist()
     except Exception as error:  # noqa: BLE001 - Arrow raises what the conversion of a type raises
         if len(batch) == 1:
             return [f"a value that cannot be read: {explain(error)}"]
-        return [row for start in range(len(batch)) for row in _python_rows(batch.slice(start, 1))]
+        return [row for start in range(len(batch)) for row in python_rows(batch.slice(start, 1))]
     return rows
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import values
-from m3connect.ingestion.formats import Fields
+from m3connect.ingestion.formats import Fields, python_rows
 from m3connect.ingestion.report import Failure
 from m3connect.types import Document
 
@@ -54,26 +54,42 @@ def from_batches(
         ConfigError: there is no column for the id or the text, or two of one name; before anything
             is read.
     """
-    names = [name for name in columns.names if name != _PANDAS_INDEX]
+    names = _columns(columns)
     if len(set(names)) < len(names):
-        raise ConfigError(f"two columns of the table have one name: {_list(names)}")
+        raise ConfigError(_of_one_name(names))
     if fields.id is None and not any(name in names for name in ID_FIELDS):
         raise ConfigError(f"the table has no column 'id'; name one: id_field=, of {_list(names)}")
     for name in (fields.id, fields.text, *(fields.metadata or ())):
         if name is not None and name not in names:
             raise ConfigError(f"the table has no column {name!r}; there are {_list(names)}")
-    return _rows(batches, names, fields)
+    return _rows(batches, fields)
 
 
-def _rows(
-    batches: Iterable[pa.RecordBatch], names: list[str], fields: Fields
-) -> Iterator[Document | Failure]:
+def _rows(batches: Iterable[pa.RecordBatch], fields: Fields) -> Iterator[Document | Failure]:
     number = 0
     for batch in batches:
+        names = _columns(batch.schema)  # each batch's own: a list of them may differ
+        unique = len(set(names)) == len(names)
         for start in range(0, len(batch), ROWS):
-            for row in batch.slice(start, ROWS).select(names).to_pylist():
+            rows = batch.slice(start, ROWS)
+            records = (
+                python_rows(rows.select(names)) if unique else [_of_one_name(names)] * len(rows)
+            )
+            for record in records:
                 number += 1
-                yield to_document(row, fields, f"row {number}")
+                where = f"row {number}"
+                if isinstance(record, str):
+                    yield Failure(record, where)
+                else:
+                    yield to_document(record, fields, where)
+
+
+def _columns(schema: pa.Schema) -> list[str]:
+    return [name for name in schema.names if name != _PANDAS_INDEX]
+
+
+def _of_one_name(names: Iterable[str]) -> str:
+    return f"two columns of the table have one name: {_list(names)}"
 
 
 def from_records(records: Iterable[Any], fields: Fields) -> Iterator[Document | Failure]:

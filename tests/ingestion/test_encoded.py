@@ -119,6 +119,33 @@ def test_bad_rows_are_set_aside(encoder, connector, caplog):
     ]
 
 
+@pytest.mark.parametrize("name", ["id", "text", "day"])
+def test_a_value_that_python_lacks_costs_its_row(encoder, connector, caplog, name):
+    """In any column; the other rows are stored."""
+    source = table(encoder, day=[date(2024, 1, 1)] * 10)
+    texts, days = [b"ok"] * 9 + [b"\xff"], pa.array([0] * 9 + [253402300800], pa.timestamp("s"))
+    column = (
+        days
+        if name == "day"
+        else pa.array([text + bytes([65 + at]) for at, text in enumerate(texts)]).view(pa.string())
+    )
+    place = source.column_names.index(name)
+    report = ingest(source.set_column(place, name, column), None, connector)
+    assert (report.written, report.failed) == (9, 1)
+    assert "a value that cannot be read: " in caplog.text
+    assert caplog.text.count("record 10: its id is ") == (name == "id")
+
+
+@pytest.mark.parametrize("name", ["id", "text", "dense", "sparse_values", "n_tokens"])
+def test_a_batch_that_lacks_a_column_costs_its_rows(encoder, connector, caplog, name):
+    """Batches from Python may differ."""
+    (whole,) = table(encoder).to_batches()
+    parts = [whole.slice(0, 3), whole.slice(3, 2).drop_columns([name]), whole.slice(5)]
+    report = ingest(parts, None, connector)
+    assert (report.written, report.failed) == (8, 1)
+    assert f"records 4 to 5: a batch of 2 rows lacks columns of the first: {name}" in caplog.text
+
+
 def test_the_model_that_made_them_must_be_the_collections(encoder, connector):
     """Whether the metadata name it, the caller does, or nobody."""
     ingest(table(encoder), None, connector)

@@ -141,6 +141,51 @@ def test_nan_in_arrow_is_a_dead_letter_and_null_is_null(encoder, connector, capl
     assert connector.fetch(["2#0"]).payloads[0]["x"] is None
 
 
+def beyond_python():
+    """Columns of which Python can hold the first value alone."""
+    offsets = pa.array([0, 2, 3], pa.int32()).buffers()[1]
+    return {
+        "year 10000": pa.array([0, 253402300800], pa.timestamp("s")),
+        "infinity": pa.array([0, 2**63 - 1], pa.timestamp("us")),
+        "out of the zone": pa.array([0, 253402300799], pa.timestamp("s", "Asia/Tokyo")),
+        "no such zone": pa.array([0, 1], pa.timestamp("ns", "No/Where")),
+        "not UTF-8": pa.Array.from_buffers(
+            pa.string(), 2, [None, offsets, pa.py_buffer(b"ok\xff")]
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", beyond_python())
+def test_a_value_that_python_lacks_costs_its_row(encoder, connector, caplog, name):
+    """In a table, as in a file; whether it is the text, the id or something else."""
+    column = beyond_python()[name]
+    table = pa.table({"id": ["a", "b"], "text": ["one", "two"], "x": column})
+    failed = 2 if name == "no such zone" else 1
+    if failed == 1:
+        assert ingest(table, encoder, connector).failed == 1
+        assert "row 2: a value that cannot be read: " in caplog.text
+    else:
+        with pytest.raises(InputError, match="all 2 documents failed"):
+            ingest(table, encoder, connector)
+
+
+def test_batches_may_differ_in_their_columns(encoder, connector, caplog):
+    """As dicts may: each row is taken by what it has."""
+    batches = [
+        pa.record_batch({"id": ["a"], "text": ["one"], "lang": ["en"]}),
+        pa.record_batch({"id": ["b"], "text": ["two"], "year": [2024]}),
+        pa.record_batch({"id": ["c"], "body": ["three"]}),
+        pa.RecordBatch.from_arrays([pa.array([each]) for each in "dxy"], ["id", "text", "text"]),
+    ]
+    report = ingest(batches, encoder, connector)
+    assert (report.written, report.failed) == (2, 2)
+    assert connector.fetch(["b#0"]).payloads[0]["year"] == 2024
+    assert caplog.messages == [
+        "row 3: no field 'text'; fields: id, body (text_field=)",
+        "row 4: two columns of the table have one name: id, text, text",
+    ]
+
+
 @pytest.mark.parametrize(
     ("id_", "stored"), [(5, "5"), (UUID(int=1), str(UUID(int=1))), (np.int64(6), "6")]
 )
