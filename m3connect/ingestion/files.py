@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 from fsspec.compression import compr
 from fsspec.core import url_to_fs
@@ -27,7 +27,14 @@ PROTOCOLS = ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "
 """File systems that are read; fsspec knows many more, some of which run commands or other URLs."""
 _LOCAL = {"file", "local"}
 _LFS = b"version https://git-lfs.github.com/spec/"
-_SECRETS = re.compile(r"sig|token|key|secret|password|credential|x-amz-|x-goog-", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET = re.compile(
+    r"(api|app|access|auth|client|private|secret|session|shared|user)*(keys?|tokens?|secrets?|password)"
+    r"|sig|sign|signed|signature|passw(or)?d|pwd|credentials?",
+    re.IGNORECASE,
+)
+"""A word of a parameter's name; never a part of one, as in ``keyword`` and ``design``: two pages would
+have one id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,17 @@ def masked(url: str) -> str:
         return url
     rest, _, query = rest.partition("#")[0].partition("?")
     host, slash, path = rest.partition("/")
-    given = [each for each in query.split("&") if not _SECRETS.search(each.partition("=")[0])]
+    given = [each for each in query.split("&") if not _is_secret(each.partition("=")[0])]
     kept = "&".join(filter(None, given))
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{'?' if kept else ''}{kept}"
+
+
+def _is_secret(name: str) -> bool:
+    """Whether a parameter of a URL lets in, by its name.
+
+    >>> [name for name in ("keyword", "api_key", "AWSAccessKeyId", "design", "accesstoken") if _is_secret(name)]
+    ['api_key', 'AWSAccessKeyId', 'accesstoken']
+    """
+    name = unquote_plus(name)
+    signed = name.lower().startswith(("x-amz-", "x-goog-"))
+    return signed or any(_SECRET.fullmatch(word) for word in _WORD.findall(name))

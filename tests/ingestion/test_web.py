@@ -247,6 +247,20 @@ def test_a_password_goes_to_its_own_host_alone(site):
     assert "Authorization" not in second
 
 
+def test_only_whole_words_of_a_name_are_secret():
+    """Two pages that differ in a harmless parameter are two documents; no password is part of an id."""
+    harmless = ["keyword", "keywords", "design", "assignee", "monkey", "signal", "tokenizer", "q"]
+    secret = [
+        "key", "api_key", "api-key", "apiKey", "apikey", "APIKEY", "key[]", "Key-Pair-Id", "private_token",
+        "access_token", "accessToken", "AWSAccessKeyId", "%74oken", "client_secret", "sig", "Signature",
+        "X-Amz-Date", "x-goog-expires", "credentials", "user_password", "passwd", "pwd", "id_token",
+    ]  # fmt: skip
+    urls = [f"https://h/p?{name}={value}" for name in harmless for value in "ab"]
+    assert [file.name for file in find(urls)] == urls
+    hidden = [f"https://h/p?page=2&{name}=x" for name in secret]
+    assert {file.name for file in find(hidden)} == {"https://h/p?page=2"}
+
+
 def test_other_formats_and_packed_answers_are_read(site):
     """By the end of the address; whatever else a page's ends with, it is HTML."""
     packed = gzip.compress(page("Packed")[1].encode())
