@@ -83,6 +83,12 @@ def ingested(docs: list[Document], encoder: HashEncoder = NEW) -> dict[str, obje
         return content(fresh)
 
 
+def made_of_docs(connector: Connector) -> dict[str, object]:
+    """The note of a finished collection, of which nothing has come from elsewhere."""
+    held = passages.digest_of(passages.digests(connector))
+    return {"reembedded": {"of": "docs", "finished": True, "holds": held}}
+
+
 @pytest.fixture
 def docs():
     """A collection of the old model."""
@@ -137,7 +143,7 @@ def test_it_equals_a_collection_ingested_with_the_new_model(docs):
     chunker = info.schema.fingerprint.chunker
     assert "8 tokens" in chunker
     assert info.schema.fingerprint == replace(made, chunker=chunker)
-    assert info.notes == {"mine": 1, "reembedded": {"of": "docs", "finished": True}}
+    assert info.notes == {"mine": 1, **made_of_docs(docs)}
     hits = search(docs, NEW, "w3 b")
     assert hits[0].payload["document_id"] == "b"
     with pytest.raises(FingerprintMismatch):
@@ -403,7 +409,7 @@ def test_a_kill_in_any_call_is_completed_by_the_next_run(calls, monkeypatch):
         report = reembed(third, NEW)
         assert report.switched
         assert third.describe().stands_for == "docs_2"
-        assert third.describe().notes == {"reembedded": {"of": "docs", "finished": True}}
+        assert third.describe().notes == made_of_docs(third)
         assert content(third) == new
 
 
@@ -411,20 +417,68 @@ def test_a_kill_in_any_call_is_completed_by_the_next_run(calls, monkeypatch):
 
 
 def test_back_and_forth(docs):
-    """A rollback says what the two do not share; going forward again brings it over."""
+    """A rollback says what the two do not share; going forward again brings over what came to the old one."""
     with pytest.raises(ConfigError, match="nothing to go back to"):
         rollback(docs)
     reembed(docs, NEW)
-    fill(docs, source(1, ["a"]), NEW)
-    report = rollback(docs)
-    assert (report.name, report.left, report.back) == ("docs", "docs_2", "docs")
-    assert report.differing == 3
-    assert content(docs) == ingested(source(), OLD)
+    back = rollback(docs)
+    assert (back.name, back.left, back.back, back.differing) == ("docs", "docs_2", "docs", 0)
     fill(docs, source(2, ["b"]))
-    assert reembed(docs, NEW).encoded > 0
+    docs.delete('document_id == "d"')
+    report = reembed(docs, NEW)
+    assert report.encoded > 0
+    assert report.deleted > 0
     docs.describe()
     expected = {document.id: document for document in [*source(), *source(2, ["b"])]}
+    del expected["d"]
     assert content(docs) == ingested([*expected.values()])
+
+
+@pytest.mark.parametrize("came", ["new", "a"], ids=["added", "changed"])
+def test_what_came_after_the_switch_is_not_lost_unasked(docs, came):
+    """It is in no other collection: going forward again is refused, with the ways out; nothing is changed."""
+    reembed(docs, NEW)
+    fill(docs, source(1, [came]), NEW)
+    held = content(docs)
+    assert rollback(docs).differing == 3
+    for _ in range(2):
+        with pytest.raises(Refused, match=rf"such as '{came}#0'.*--into NAME.*--discard"):
+            reembed(docs, NEW)
+        assert docs.describe().stands_for == "docs"
+        assert content(docs.beside("docs_2")) == held
+    other = docs.beside("handbook")
+    other.switch("docs")
+    assert reembed(other, NEW, into="docs_3").new == "docs_3"
+    assert reembed(docs, NEW, discard=True).switched
+    docs.describe()
+    assert content(docs) == ingested(source())
+
+
+def test_what_the_old_collection_was_given_too_is_not_lost(docs):
+    """Whoever ingested the same documents into both goes forward; marks of another run are no loss."""
+    reembed(docs, NEW)
+    assert fill(docs, source(), NEW).metadata_only == len(IDS)
+    fill(docs, source(1, ["new"]), NEW)
+    rollback(docs)
+    fill(docs, source(1, ["new"]))
+    assert reembed(docs, NEW).deleted == 0
+    docs.describe()
+    assert content(docs) == ingested([*source(), *source(1, ["new"])])
+
+
+def test_what_came_after_a_killed_switch_is_not_lost_either(docs):
+    """Whether or not its last look was made."""
+    killed_after_the_switch(docs)
+    docs.describe()
+    fill(docs, source(8, ["mine"]), NEW)
+    for looks in (0, 1):
+        if looks:
+            reembed(docs, NEW)
+        rollback(docs)
+        with pytest.raises(Refused, match="passages, such as"):
+            reembed(docs, NEW)
+        docs.switch("docs_2")
+        docs.describe()
 
 
 def test_back_from_what_is_gone(docs):
@@ -477,7 +531,7 @@ def test_a_last_look_that_was_not_made_is_repeated(docs, name):
     kept = [document for document in source() if document.id in {"b", "c#0", "e"}]
     assert content(named) == ingested([*source(5, ["a"]), *source(7, ["new"]), *kept])
     assert named.describe().stands_for == "docs_2"
-    assert named.describe().notes["reembedded"] == {"of": "docs", "finished": True}
+    assert named.describe().notes == made_of_docs(named)
     again = reembed(named, NEW)
     assert (again.late, again.encoded) == (0, 0)
 

@@ -44,6 +44,14 @@ def reembed(
         ),
         Mark.FLAG_ONLY,
     ] = False,
+    discard: Annotated[
+        bool,
+        typer.Option(
+            "--discard",
+            help="After a rollback: what was ingested into the new collection alone is deleted from it.",
+        ),
+        Mark.FLAG_ONLY,
+    ] = False,
     rollback: Annotated[
         bool,
         typer.Option(
@@ -71,8 +79,10 @@ def reembed(
     from m3connect import reembedding
 
     if rollback:
-        if into is not None or legs is not None or no_switch:
-            raise ConfigError("--rollback goes with neither --into, --legs nor --no-switch")
+        if into is not None or legs is not None or no_switch or discard:
+            raise ConfigError(
+                "--rollback goes with neither --into, --legs, --no-switch nor --discard"
+            )
         with where.open() as connector:
             back = reembedding.rollback(connector)
         printed.show(back.to_json(), _gone_back(back))
@@ -81,7 +91,13 @@ def reembed(
     with where.open() as connector, progress_bar() as progress:
         connector.describe()  # that there is none is said before the model is loaded
         done = reembedding.reembed(
-            connector, model.load(), into=into, legs=chosen, switch=not no_switch, progress=progress
+            connector,
+            model.load(),
+            into=into,
+            legs=chosen,
+            switch=not no_switch,
+            discard=discard,
+            progress=progress,
         )
     if done.truncated:
         typer.echo(f"{done.truncated} passages were longer than the model takes", err=True)
@@ -96,6 +112,8 @@ def _told(done: ReembedReport) -> str:
             f"{done.encoded:,} of {done.passages:,} passages encoded into {done.new!r} and verified "
             f"({done.tokens:,} tokens, {done.seconds:.1f} s)"
         )
+    if done.deleted:
+        what += f"; {counted(done.deleted, 'passage')} deleted from it, which {done.old!r} lacks"
     if not done.switched or done.old == done.new:
         return f"{what}; {done.name!r} stands for {done.old!r} as before"
     late = f", {done.late} of them after the switch" if done.late else ""

@@ -22,9 +22,13 @@ def pages(collection: Connector) -> Iterator[dict[str, Payload]]:
         yield dict(zip(batch.ids, batch.payloads, strict=True))
 
 
-def digests(collection: Connector) -> dict[str, int]:
-    """Digests of all payloads, by id."""
-    return {id_: digest(payload) for page in pages(collection) for id_, payload in page.items()}
+def digests(collection: Connector, *, marks: bool = True) -> dict[str, int]:
+    """Digests of all payloads, by id; without their marks they tell what was ingested, and by no run."""
+    return {
+        id_: digest(payload if marks else {**payload, FIELD: None})
+        for page in pages(collection)
+        for id_, payload in page.items()
+    }
 
 
 def portions_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:

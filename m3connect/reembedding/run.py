@@ -59,7 +59,7 @@ class ReembedReport:
         old, new: the collection that it stood for, and the new one.
         passages: in the new collection.
         encoded: of them, in this run; the others were there from an earlier one.
-        deleted: passages removed from the new collection, because the old one lost them meanwhile.
+        deleted: passages removed from the new collection, because the old one lacks them.
         late: of both, those that came after the last pass before the switch.
         tokens: tokens encoded, special ones included.
         truncated: passages encoded in this run that are longer than the model takes.
@@ -112,6 +112,7 @@ def reembed(
     into: str | None = None,
     legs: Sequence[Leg] | None = None,
     switch: bool = True,
+    discard: bool = False,
     progress: Progress = silent,
 ) -> ReembedReport:
     """Encode all passages of a collection anew, into a collection beside it, and switch the name to that.
@@ -127,6 +128,8 @@ def reembed(
         into: the new collection's name. Default: the old one's with the next number, as ``handbook_2``.
         legs: representations to store; default those of the old collection.
         switch: whether to switch when all is verified; without it, the next run does.
+        discard: whether what was ingested into the new collection, while the name stood for it earlier,
+            gives way to what the old one holds.
         progress: told of every group of passages.
 
     Raises:
@@ -134,8 +137,8 @@ def reembed(
             taken.
         InputError: a record has no text, or one is refused by the database; names it.
         FingerprintMismatch: the new collection was begun with another model.
-        Refused: documents are ingested faster than they are caught up, or what was written does not
-            verify; the name was not switched.
+        Refused: documents are ingested faster than they are caught up, what was written does not
+            verify, or something would have to be discarded; the name was not switched.
         ConnectorError: a database failed; run again to continue.
     """
     start = time.monotonic()
@@ -145,9 +148,12 @@ def reembed(
         return _made_already(connector, encoder, info, schema.legs, progress, start)
     name = into or next_name(info.stands_for)
     with connector.beside(name) as fresh:
-        _claim(fresh, schema, info)
+        note = _claim(fresh, schema, info)
         twins = Twins(connector, fresh, encoder, schema.legs, progress)
         twins.read_held()
+        if not discard:
+            _require_nothing_lost(twins, note, info)
+        fresh.annotate({NOTE: _note(info.stands_for, finished=False)})
         for _ in range(PASSES):
             if not twins.catch_up():
                 break
@@ -166,7 +172,7 @@ def reembed(
             connector.switch(name)
             # Until it is described again, the connector reads the old collection.
             late = twins.catch_up(only_unchanged=True)
-            fresh.annotate({NOTE: _note(info.stands_for, finished=True)})
+            fresh.annotate({NOTE: _note(info.stands_for, finished=True, held=twins.held)})
             fresh.flush()
     if switch:
         connector.describe()  # from here on the caller's connector reads the new one, too
@@ -189,7 +195,8 @@ def rollback(connector: Connector) -> RollbackReport:
     """Let the name stand again for the collection that the present one was made of.
 
     Nothing is removed. :func:`reembed` with the same model goes forward again: it brings the new
-    collection to what the old one holds then, and switches.
+    collection to what the old one holds then, and switches; what was ingested into the new one alone is
+    not discarded unasked.
 
     Args:
         connector: the collection, by the name that searches use.
@@ -275,7 +282,7 @@ def _note(of: str, *, finished: bool, held: Mapping[str, int] | None = None) -> 
         of: the collection that it is made of.
         finished: whether nothing is left to do.
         held: what it holds before the switch, so that a last look can be repeated while nobody has
-            written into it since.
+            written into it since; afterwards, what of that is to be found in the other one, too.
     """
     note = {"of": of, "finished": finished}
     return note if held is None else {**note, "holds": digest_of(held)}
@@ -293,13 +300,14 @@ def _made_already(
     note = info.notes.get(NOTE)
     of = info.stands_for if note is None else note["of"]
     twins = Twins(connector, connector, encoder, legs, progress)
-    late = 0
+    late = None
     if note is not None and not note["finished"]:
         try:
             late = _look_again(twins, info, note)
         except CollectionNotFound:
             log.warning("the last look into %r was not made, and it is gone", of)
-        connector.annotate({NOTE: _note(of, finished=True)})
+        held = None if late is None else twins.held
+        connector.annotate({NOTE: _note(of, finished=True, held=held)})
         connector.flush()
     return ReembedReport(
         info.name,
@@ -308,7 +316,7 @@ def _made_already(
         connector.count(EVERY_TENANT),
         twins.encoded,
         twins.deleted,
-        late,
+        late or 0,
         twins.tokens,
         twins.truncated,
         True,
@@ -316,11 +324,11 @@ def _made_already(
     )
 
 
-def _look_again(twins: Twins, info: CollectionInfo, note: Mapping[str, Any]) -> int:
+def _look_again(twins: Twins, info: CollectionInfo, note: Mapping[str, Any]) -> int | None:
     """The last look of a run that was killed after the switch, where it can be told what that run left.
 
     Returns:
-        as :meth:`Twins.catch_up`.
+        as :meth:`Twins.catch_up`; None where that cannot be told.
 
     Raises:
         CollectionNotFound: the old collection is gone.
@@ -336,7 +344,7 @@ def _look_again(twins: Twins, info: CollectionInfo, note: Mapping[str, Any]) -> 
             info.stands_for,
             of,
         )
-        return 0
+        return None
     if of != info.name:
         with connector.beside(of) as old:
             twins.old = old
@@ -353,15 +361,17 @@ def _look_again(twins: Twins, info: CollectionInfo, note: Mapping[str, Any]) -> 
         connector.describe()
 
 
-def _claim(fresh: Connector, schema: CollectionSchema, old: CollectionInfo) -> None:
+def _claim(fresh: Connector, schema: CollectionSchema, old: CollectionInfo) -> Mapping[str, Any]:
     """Make the new collection, or take up one that was begun.
+
+    Returns:
+        its note, as an earlier run left it.
 
     Raises:
         ConfigError: it holds something else.
         FingerprintMismatch: it was begun with another model.
         SchemaMismatch: it was begun with other representations.
     """
-    begun = {NOTE: _note(old.stands_for, finished=False)}
     unfinished = old.notes.get(restoring.NOTE)
     if unfinished is not None and not unfinished["finished"]:
         raise ConfigError(f"a copy was ingested into {old.name!r} and not finished; do that first")
@@ -369,8 +379,7 @@ def _claim(fresh: Connector, schema: CollectionSchema, old: CollectionInfo) -> N
         info = fresh.describe()
     except CollectionNotFound:
         fresh.ensure(schema)
-        fresh.annotate(begun)
-        return
+        return {}
     note = info.notes.get(NOTE)
     mine = note["of"] == old.stands_for if note is not None else not fresh.count(EVERY_TENANT)
     if info.stands_for != fresh.collection or not mine:
@@ -386,7 +395,35 @@ def _claim(fresh: Connector, schema: CollectionSchema, old: CollectionInfo) -> N
             "(--into NAME)."
         )
     fresh.ensure(schema)
-    fresh.annotate(begun)
+    return note or {}
+
+
+def _require_nothing_lost(twins: Twins, note: Mapping[str, Any], old: CollectionInfo) -> None:
+    """What came into the new collection while the name stood for it is in no other, and is not removed unasked.
+
+    Args:
+        twins: the two, and what the new one holds.
+        note: of the new one, from an earlier run.
+        old: the other one.
+
+    Raises:
+        Refused: it holds something of that kind.
+    """
+    was_switched_to = note.get("finished") or "holds" in note
+    if not was_switched_to or note.get("holds") == digest_of(twins.held):
+        return
+    kept = digests(twins.old, marks=False)
+    new = digests(twins.new, marks=False)
+    lost = sorted(id_ for id_, digest in new.items() if kept.get(id_) != digest)
+    if lost:
+        collection = twins.new.collection
+        raise Refused(
+            f"{collection!r}, which {old.name!r} stood for earlier, was written to since. "
+            f"{old.stands_for!r} lacks, or holds otherwise, {len(lost)} of its passages, such as {lost[0]!r}: "
+            f"they would be gone. Ingest their documents into {old.stands_for!r} first; or keep "
+            f"{collection!r} as it is, and name another (--into NAME); or let them go (--discard). "
+            "The name was not switched."
+        )
 
 
 def _carried(old: CollectionInfo, encoder: Encoder) -> dict[str, Any]:

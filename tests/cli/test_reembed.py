@@ -11,11 +11,17 @@ from m3connect.testing.fakes import HashEncoder
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command on a database in memory, where ``documents`` was ingested with another model."""
+def first():
+    """A database in memory, where ``documents`` was ingested with another model."""
+    held = MemoryConnector(collection="documents")
+    ingest([Document(f"d{at}", f"text {at}") for at in range(3)], HashEncoder(), held)
+    return held
+
+
+@pytest.fixture
+def run(first, capsys, monkeypatch, tmp_path):
+    """Run a command on that database."""
     monkeypatch.chdir(tmp_path)
-    first = MemoryConnector(collection="documents")
-    ingest([Document(f"d{at}", f"text {at}") for at in range(3)], HashEncoder(), first)
 
     def load(model, **_):
         return HashEncoder(seed=0 if model == "same" else len(model))
@@ -54,6 +60,18 @@ def test_people_are_told_what_the_name_stands_for(run):
     assert "hash-0" in run("info")[1]
 
 
+def test_what_would_be_lost_is_refused_and_what_went_is_told(run, first):
+    """What came after the switch goes if that is asked for."""
+    run("reembed", "--model", "x")
+    ingest([Document("late", "text")], HashEncoder(seed=1), first.beside("documents"))
+    assert run("reembed", "--rollback")[0] == 0
+    code, _, err = run("reembed", "--model", "x")
+    assert (code, "1 of its passages, such as 'late#0': they would be gone" in err) == (6, True)
+    code, out, _ = run("reembed", "--model", "x", "--discard")
+    assert code == 0
+    assert "by this model; 1 passage deleted from it, which 'documents' lacks; 'documents' s" in out
+
+
 def test_json_is_the_report(run):
     """On stdout alone."""
     code, out, _ = run("reembed", "--model", "xx", "--into", "other", "--json")
@@ -65,8 +83,9 @@ def test_json_is_the_report(run):
 
 def test_what_contradicts_itself_is_refused(run):
     """Before anything is opened."""
-    code, _, err = run("reembed", "--rollback", "--into", "other")
-    assert (code, "--rollback goes with neither" in err) == (2, True)
+    for further in (("--into", "other"), ("--discard",)):
+        code, _, err = run("reembed", "--rollback", *further)
+        assert (code, "--rollback goes with neither" in err) == (2, True)
     code, _, err = run("reembed", "--rollback")
     assert (code, "nothing to go back to" in err) == (2, True)
     code, _, err = run("reembed", "--collection", "unknown")
