@@ -127,11 +127,7 @@ def cut(
         document = change.candidate.item
         chunks = chunker.chunks(document)
         if not chunks:
-            held = change.stored.bound
-            first = chunk_ids(document.id, 0, min(held, 1))
-            second = chunk_ids(document.id, 1, 2) if change.stored.second else []
-            others = chunk_ids(document.id, 1 + len(second), held)
-            yield Empty(document.id, removal(first, second, others))
+            yield emptied(document.id, change.stored)
             continue
         version, stored = change.candidate, change.stored
         bound = max(len(chunks), stored.bound)
@@ -156,6 +152,14 @@ def cut(
                 **owner.mark.at(chunk.position),
             }
             yield Passage(chunk, payload, owner)
+
+
+def emptied(document: str, stored: Stored) -> Empty:
+    """A document that has no text any more: all that the collection holds of it goes."""
+    held = stored.bound
+    first = chunk_ids(document, 0, min(held, 1))
+    second = chunk_ids(document, 1, 2) if stored.second else []
+    return Empty(document, removal(first, second, chunk_ids(document, 1 + len(second), held)))
 
 
 def encode(

@@ -11,15 +11,18 @@ that a batch may be written twice, by anyone, and changes nothing the second tim
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from m3connect.connecting.registry import connect
 from m3connect.contract import CollectionSchema, Connector, Encoder, FieldKind
@@ -30,6 +33,7 @@ from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
 from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
 from m3connect.ingestion.opening import require_unswitched
+from m3connect.ingestion.ownership import UNNAMED
 from m3connect.ingestion.pipeline import events, prepare
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
 from m3connect.ingestion.seen import Seen
@@ -41,6 +45,8 @@ from m3connect.ingestion.steps import (
     ROWS,
     ROWS_BYTES,
     Changed,
+    admit,
+    emptied,
     grouped,
     look_up,
 )
@@ -91,6 +97,9 @@ def encode_batch(
 ) -> pa.Table:
     """Cut and encode documents: a row in is a document, a row out is a passage.
 
+    A document without text gives one row of nulls, by which :meth:`Sink.write` removes the passages
+    that it had.
+
     Args:
         batch: documents, with the columns that the fields name.
         encoder: or the name of a model, which is loaded once a process.
@@ -102,7 +111,8 @@ def encode_batch(
 
     Returns:
         passages in the layout of a Parquet file of ``m3connect encode``: ``id``, ``text``,
-        ``payload`` and vectors; :meth:`Sink.write` takes it.
+        ``payload`` and vectors; :meth:`Sink.write` takes it. In its reports a document that failed
+        here is not counted.
 
     Raises:
         ConfigError: a column is missing, or a bad option.
@@ -112,12 +122,15 @@ def encode_batch(
     source = _documents(batch, model, chunker, Fields(id_field, text_field, metadata_fields))
     chosen = tuple(legs) if legs is not None else source.legs
     schema = source.schema(chosen, {})
-    tables = [records_to_arrow(no_records(schema), schema)]
+    none = records_to_arrow(no_records(schema), schema)
+    tables = [none]
     add = DeadLetters().add if failed is None else failed
     with Seen() as seen:
         for event in events(source, chosen, seen, _nothing_stored):
             if isinstance(event, Work):
                 tables.append(records_to_arrow(event.batch, schema))
+            elif isinstance(event, Empty):
+                tables.append(pa.Table.from_pylist([_without_text(event.id)], schema=none.schema))
             elif isinstance(event, Failure):
                 add(event)
     table = pa.concat_tables(tables)
@@ -218,8 +231,8 @@ class Sink:
         self._chosen: tuple[Leg, ...] | None = None
         self._schema: CollectionSchema | None = None
         self._written_to = ""
-        # Passages of documents of which not all have come: by document, by position.
-        self._parts: dict[str, dict[int, Candidate[RecordBatch]]] = {}
+        # Passages of which not all have come: by document and hash of its version, by position.
+        self._parts: dict[tuple[str, str], dict[int, Candidate[RecordBatch]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         mine = {"_connector", "_letters", "_chosen", "_schema", "_written_to", "_parts"}
@@ -297,8 +310,11 @@ class Sink:
                 ask, recall = writer.look_up, writer.recall
                 writer.write(events(source, self._chosen, seen, ask, recall))
             else:
-                whole = self._whole(source.candidates(self._chosen))
-                writer.write(_works(look_up(whole, writer.look_up, ROWS, ROWS_BYTES)))
+                documents = chain(
+                    self._whole(source.candidates(self._chosen)), self._emptied(batch)
+                )
+                changes = look_up(admit(documents, seen), writer.look_up, ROWS, ROWS_BYTES)
+                writer.write(_works(changes))
             return writer.report()
 
     def flush(self) -> None:
@@ -315,10 +331,10 @@ class Sink:
                 require_unswitched(self._connector, self._written_to)
                 self._chosen = chosen
         if self._parts:
-            names = ", ".join(list(self._parts)[:3])
-            count, self._parts = len(self._parts), {}
+            documents = list(dict.fromkeys(document for document, _ in self._parts))
+            names, self._parts = ", ".join(documents[:3]), {}
             raise InputError(
-                f"of {count} documents not all passages came ({names}, ...): nothing of them was "
+                f"of {len(documents)} documents not all passages came ({names}, ...): nothing of them was "
                 "written. Keep the rows of a document in one worker."
             )
 
@@ -354,11 +370,13 @@ class Sink:
             source = DocumentSource([], encoder, chunker)
             stored = Contents(source.schema(self.legs or source.legs, {}), {}, None)
         made_by = stored.schema.fingerprint
-        if made_by is None or not made_by.chunker or "payload" not in table.column_names:
+        columns = set(table.column_names)
+        if made_by is None or not made_by.chunker or not {"text", "payload"} <= columns:
             raise ConfigError(
                 "these vectors are no passages of encode_batch; write them with ingest()"
             )
-        return EncodedSource(table.schema, table.to_batches(), made_by, stored)
+        passages = table.filter(pc.is_valid(table["text"])) if table["text"].null_count else table
+        return EncodedSource(table.schema, passages.to_batches(), made_by, stored)
 
     def _model(self) -> tuple[Encoder, Chunker]:
         encoder = self._encoder()
@@ -377,19 +395,20 @@ class Sink:
     def _whole(
         self, passages: Iterable[Candidate[RecordBatch] | Failure]
     ) -> Iterator[Candidate[list[RecordBatch]] | Failure]:
-        """Documents whose passages have all come."""
+        """Documents whose passages have all come; those of two versions never meet."""
         for passage in passages:
             if isinstance(passage, Failure):
                 yield passage
                 continue
             payload = passage.item.payloads[0]
             document, position = payload["document_id"], payload["position"]
-            parts = self._parts.setdefault(document, {})
+            version = document, payload[FIELD]["hash"]
+            parts = self._parts.setdefault(version, {})
             parts[position] = passage
             mark = parts[0].item.payloads[0][FIELD] if 0 in parts else None
             if mark is None or len(parts) < mark["chunks"]:
                 continue
-            del self._parts[document]
+            del self._parts[version]
             yield Candidate(
                 document,
                 mark["hash"],
@@ -399,12 +418,26 @@ class Sink:
                 self.source_name or mark["source"],
             )
 
+    def _emptied(self, batch: pa.Table | pa.RecordBatch) -> Iterator[Candidate[list[RecordBatch]]]:
+        """Documents without text, of which there is no passage."""
+        rows = batch.filter(pc.is_null(batch["text"])).select(["payload"]).to_pylist()
+        for row in rows:
+            document = json.loads(row["payload"])["document_id"]
+            marked = chunk_id(document, 0), chunk_id(document, 1)
+            yield Candidate(document, "", marked, 0, [], self.source_name or UNNAMED)
+
 
 def _works(
     changes: Iterable[Changed[list[RecordBatch]] | Unchanged | Empty | Failure],
 ) -> Iterator[Event]:
     """The passages of documents that changed, in the ledger's order, with their bounds."""
-    for group in grouped(changes, lambda each: each.candidate.size, ROWS, ROWS_BYTES):
+    told = (
+        emptied(each.candidate.id, each.stored)
+        if isinstance(each, Changed) and not each.candidate.item
+        else each
+        for each in changes
+    )
+    for group in grouped(told, lambda each: each.candidate.size, ROWS, ROWS_BYTES):
         if not isinstance(group, list):
             yield group
             continue
@@ -427,6 +460,12 @@ def _works(
             [step(position) for position, _, _ in rows],
             tokens=0,
         )
+
+
+def _without_text(document: str) -> dict[str, Any]:
+    """The row of :func:`encode_batch` that stands for a document without passages."""
+    payload = json.dumps({"document_id": document})
+    return {"id": chunk_id(document, 0), "payload": payload, "n_tokens": 0, "truncated": False}
 
 
 def _documents(

@@ -10,6 +10,7 @@ import pytest
 
 from m3connect import ingest, transfer
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.ingestion.report import TWICE
 from m3connect.integrations.arrow import Sink, encode_batch, in_groups
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
@@ -94,6 +95,52 @@ def test_a_batch_twice_changes_nothing_and_a_shorter_one_leaves_nothing(collecti
         shorter = [{**row, "text": "w"} for row in ROWS]
         assert into.write(batch(shorter)).written == len(ROWS)
     assert collection.count() == len(ROWS)
+
+
+LONG = {"id": "a", "text": ROWS[4]["text"], "n": 4, "title": "t"}  # five passages
+SHORT = {**LONG, "text": "w"}
+
+
+def test_passages_of_two_versions_never_meet(collection, caplog):
+    """One of which some are missing is no part of another, and of two in one write the second fails."""
+    old, new = (
+        encode_batch(pa.Table.from_pylist([row]), ENCODER, **OPTIONS) for row in (LONG, SHORT)
+    )
+    into = sink()
+    reports = [into.write(part) for part in (old.slice(0, 4), new)]
+    assert [report.written for report in reports] == [0, 1]
+    assert collection.count() == 1
+    assert ingest([SHORT], ENCODER, collection, **OPTIONS).unchanged == 1
+    with pytest.raises(InputError, match=r"of 1 documents not all passages came \(a, "):
+        into.flush()
+    both = into.write(pa.concat_tables([new, old]))
+    assert (both.unchanged, both.failed) == (1, 1)
+    assert caplog.messages == [f"a: {TWICE}"]
+    assert collection.count() == 1
+
+
+@pytest.mark.parametrize("way", ["documents", "passages", "batches without metadata"])
+def test_a_document_that_has_no_text_any_more_goes(collection, way):
+    """Through the stage of its own, too, in types of any engine; it is counted as empty."""
+
+    def parts(rows):
+        table = pa.Table.from_pylist(rows)
+        if way == "documents":
+            return [table]
+        if way == "passages":
+            return [encode_batch(table, ENCODER, **OPTIONS)]
+        encoded = encode_batch(table, ENCODER, portable=True, **OPTIONS)
+        return encoded.replace_schema_metadata(None).to_batches()
+
+    with sink() as into:
+        kept = {**SHORT, "id": "b"}
+        for batch in parts([LONG, kept]):
+            into.write(batch)
+        assert collection.count() == 6
+        reports = [into.write(batch) for batch in parts([{**LONG, "text": "  "}, kept])]
+    counts = [(each.unchanged, each.empty, each.deleted) for each in reports]
+    assert tuple(map(sum, zip(*counts, strict=True))) == (1, 1, 5)
+    assert collection.count() == 1
 
 
 def test_a_document_that_came_in_part_is_not_written(collection):
