@@ -257,22 +257,23 @@ def from_arrow(
 def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> EncodedSource | None:
     """The embeddings in Parquet files, of which only footers are read; None if there are none.
 
-    A file that cannot be read is one failure, and costs no other file.
+    A file that cannot be read is one failure, and costs no other file. Where none can be, they count
+    as documents, which fail one by one when they are read.
 
     Raises:
         ConfigError: some files hold embeddings and others do not, or their columns or models differ.
-        InputError: none of the files can be read; see :func:`from_arrow`.
+        InputError: see :func:`from_arrow`.
     """
-    if not files or any(file.suffix != ".parquet" for file in files):
-        return None
-    footers, damaged = _footers(files)
-    if not footers:
-        if damaged:
-            raise InputError("; ".join(each.reason for each in damaged))
-        return None
+    footers, damaged = _footers([file for file in files if _may_hold_embeddings(file)])
     schemas = {file: footer.schema.to_arrow_schema() for file, footer in footers.items()}
-    if not any(is_encoded(schema) for schema in schemas.values()):
+    encoded = next((file for file, schema in schemas.items() if is_encoded(schema)), None)
+    if encoded is None:
         return None
+    for file in files:
+        if not _may_hold_embeddings(file):
+            raise ConfigError(
+                f"{encoded.name} holds embeddings and {file.name} does not; ingest them apart"
+            )
     (sample, first), *_ = schemas.items()
     made = {file: _identity(footer, file.name) for file, footer in footers.items()}
     for file, schema in schemas.items():
@@ -288,6 +289,11 @@ def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Enco
     root = around([file.root for file in files])
     held = [(file.name, footer.num_rows) for file, footer in footers.items()]
     return replace(source, root=root, whole=not source.restores, files=held)
+
+
+def _may_hold_embeddings(file: SourceFile) -> bool:
+    """By its name; or it is one of which nothing is known but that it cannot be read."""
+    return file.suffix == ".parquet" or file.fault is not None
 
 
 def _identity(footer: pq.FileMetaData, name: str) -> CollectionSchema | Fingerprint | None:
@@ -365,8 +371,7 @@ def _footers(
                 if stream.read(1):
                     footers[file] = pq.ParquetFile(stream).metadata
         except Exception as error:  # noqa: BLE001 - whatever a library raises is this file's fault
-            why = explain(error)
-            damaged.append(Unreadable(0, f"{file.name} is no Parquet file that can be read: {why}"))
+            damaged.append(Unreadable(0, f"{file.name} cannot be read: {explain(error)}"))
     return footers, damaged
 
 

@@ -81,7 +81,7 @@ def open_source(
     if isinstance(opened, EncodedSource):
         return replace(opened, source=source_name)
     if encoder is None:
-        raise ConfigError("documents need an encoder; only embeddings go without")
+        raise ConfigError("documents need an encoder; only embeddings that can be read go without")
     if callable(encoder):
         encoder = encoder()
     chunker = Chunker(encoder, tokens=chunk_tokens, overlap=chunk_overlap, context=context)

@@ -78,7 +78,9 @@ class Work:
         remarks = Remarks(lost=losses.append)
         encoder = load_encoder(self.model, self.model_options)
         source = self.open_source(files, encoder, remarks=remarks)
-        assert isinstance(source, DocumentSource), "which the process that started the run has seen"
+        if not isinstance(source, DocumentSource):
+            names = ", ".join(file.name for file in files)
+            raise ConfigError(f"{names}: replaced by embeddings during the run; ingest them apart")
         with self.connect() as connector:
             part = ingest_part(
                 source,

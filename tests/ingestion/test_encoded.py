@@ -19,6 +19,7 @@ from m3connect.stores.parquet import ParquetConnector, RecordWriter
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Leg, RecordBatch
 
+DENSE: tuple[Leg, ...] = ("dense",)
 TEXTS = [f"text number {at}" for at in range(10)]
 
 
@@ -200,12 +201,33 @@ def test_parquet_files_of_both_kinds_are_told_apart(encoder, tmp_path):
     pq.write_table(table(encoder).replace_schema_metadata(other), tmp_path / "two.parquet")
     with pytest.raises(ConfigError, match="differ in their columns or their model"):
         open_files(find([tmp_path]), None)
-    (tmp_path / "two.parquet").write_bytes(b"no")
-    with pytest.raises(InputError, match=r"two\.parquet is no Parquet file"):
-        open_files(find([tmp_path / "two.parquet"]), None)
 
 
-DENSE: tuple[Leg, ...] = ("dense",)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_other_files_never_make_text_of_embeddings(encoder, connector, tmp_path, encoded):
+    """They are told by their footers among files of any format, too; a damaged one fails alone."""
+    (tmp_path / "torn.parquet").write_bytes(b"no")
+    (tmp_path / "x.md").write_text("# x")
+    rows = table(encoder) if encoded else pa.table({"id": ["a"], "text": ["t"]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    if encoded:
+        with pytest.raises(ConfigError, match=r"rows\.parquet holds embeddings and x\.md does not"):
+            ingest([tmp_path], encoder, connector)
+        assert connector.collections() == []
+    else:
+        report = ingest([tmp_path], encoder, connector)
+        assert (report.written, report.failed) == (2, 1)
+
+
+def test_a_folder_that_cannot_be_read_costs_no_embeddings(encoder, tmp_path):
+    """It is one failure among them, as a damaged file is."""
+    pq.write_table(table(encoder), tmp_path / "rows.parquet")
+    (file,) = find([tmp_path / "rows.parquet"])
+    opened = open_files([replace(file, path="sub", name="sub", fault="denied"), file], None)
+    assert opened is not None
+    (failure, *records) = opened.candidates(DENSE)
+    assert failure == Failure("sub cannot be read: denied")
+    assert len(records) == 10
 
 
 def test_a_file_of_ours_that_lost_its_metadata_is_refused(tmp_path, connector):
@@ -247,7 +269,7 @@ def test_damage_costs_its_rows_and_is_never_stored(connector, tmp_path):
     opened = open_files(find([tmp_path]), None)
     assert opened is not None
     found = [each for each in opened.candidates(DENSE) if isinstance(each, Failure)]
-    assert "torn.parquet is no Parquet file that can be read" in found[0].reason
+    assert "torn.parquet cannot be read: " in found[0].reason
     assert found[1].where == "records 3 to 4 of bad.parquet"
     assert "bad.parquet: 2 rows cannot be read" in found[1].reason
     report = ingest([tmp_path], None, connector)

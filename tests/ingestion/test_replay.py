@@ -3,6 +3,8 @@
 import json
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from m3connect.errors import ConfigError, TransientError
@@ -94,6 +96,19 @@ def test_a_line_without_an_id_is_found_by_reading_its_whole_file(connector, tmp_
     done = again(bad, connector)
     assert (done.report.unchanged, done.report.written) == (1, 1)
     assert [each.where for each in letters(bad)] == ["a.jsonl:2"]
+
+
+def test_a_parquet_that_is_still_damaged_keeps_its_letter(connector, tmp_path):
+    """Though no file that is read again is sound; with that reason, until it is mended."""
+    bad, path = tmp_path / "bad.jsonl", tmp_path / "docs" / "b.parquet"
+    path.parent.mkdir()
+    path.write_bytes(b"no")
+    write(path.parent / "a.jsonl", {"id": "a", "text": "x"})
+    ingest([path.parent], ENCODER, connector, dead_letters=bad)
+    (letter,) = letters(bad)
+    assert (list(again(bad, connector).left), letters(bad)) == ([letter], [letter])
+    pq.write_table(pa.table({"id": ["b"], "text": ["y"]}), path)
+    assert (again(bad, connector).report.written, bad.read_text()) == (1, "")
 
 
 def test_what_is_gone_stays_with_the_reason(connector, tmp_path):

@@ -143,13 +143,14 @@ def test_a_collection_of_another_model_is_told_before_anything_is_read(
 
 @pytest.fixture
 def corpus(tmp_path):
-    """A folder of pages and of records, one of them broken."""
+    """A folder of pages and of records, some of them broken."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     for at in range(6):
         (folder / f"{at}.md").write_text(f"# Page {at}\n\nIt says {at}.\n")
     (folder / "none.txt").write_text(" ")
     (folder / "x.png").write_text("")
+    (folder / "torn.parquet").write_bytes(b"no")
     with (folder / "0.md").open("a") as page:
         page.write("![dot](data:image/png;base64," + "iVBORw0KGgo" * 9 + ")")
     for name in ("a", "b"):
@@ -205,6 +206,7 @@ def test_the_command_reports_what_one_process_reports(ray, server, command, corp
         for name in ("a", "b"):
             path = corpus / f"{name}.jsonl"
             path.write_text(path.read_text().removesuffix("{no"))
+        (corpus / "torn.parquet").unlink()
         (corpus / "5.md").unlink()
         expected, found = command(alone, "--prune"), command(server, "--prune", "--engine", "ray")
         assert found[:2] == expected[:2]
@@ -272,7 +274,7 @@ def test_the_command_joins_a_cluster_by_its_address(ray, elsewhere):
 
     code, out, err = elsewhere(get_runtime_context().gcs_address)
     assert code == 4, err
-    assert (json.loads(out)["written"], json.loads(out)["failed"]) == (22, 2)
+    assert (json.loads(out)["written"], json.loads(out)["failed"]) == (22, 3)
 
 
 @pytest.fixture
