@@ -275,6 +275,10 @@ class Connector(Protocol):
     Its name may stand for another collection (an alias, or :meth:`switch`). Which one is looked up
     when the connector is first used, and by :meth:`describe`; in between, all that it does is done to
     the same collection, so that what begins on one is not finished on another.
+
+    What a collection says of itself is read then, too, and again by :meth:`upsert`, by :meth:`delete` with
+    a filter and by :meth:`annotate`: nothing is written by what it was before another made it anew. What
+    reads goes by what was read last; :func:`m3connect.searching.planner.run` reads it for each search.
     """
 
     name: str

@@ -299,6 +299,30 @@ class StaysWhereItIs(MemoryConnector):
         return replace(info, stands_for=self.first)
 
 
+class KnowsNoEveryTenant(MemoryConnector):
+    """What says that all tenants are meant is taken for a condition, of a kind that it does not know."""
+
+    def search(self, queries):
+        if any("EveryTenant" in repr(query.filter) for query in queries):
+            raise InputError("EveryTenant() is no filter")
+        return super().search(queries)
+
+
+class RemembersTheSchema(MemoryConnector):
+    """What the collection says of itself is read by ensure and describe alone."""
+
+    remembered: Stored | None = None
+
+    def ensure(self, schema):
+        super().ensure(schema)
+        self.remembered = self._stored
+
+    def _require(self, operation, *, anew=False):
+        if anew or self.remembered is None:
+            self.remembered = super()._require(operation, anew=anew)
+        return self.remembered
+
+
 class FallsBack(MemoryConnector):
     """Serves the old records where the new ones are gone."""
 
@@ -689,6 +713,17 @@ CATCHES = [
     Catch(ReplacesNotes, "test_notes_are_merged", ""),
     Catch(FollowsAtOnce, "test_what_began_on_one_collection_is_not_finished_on_another", ""),
     Catch(StaysWhereItIs, "test_a_switched_name_brings_the_other_collection", ""),
+    Catch(RemembersTheSchema, "test_what_another_connector_dropped_is_missed", "no CollectionNotF"),
+    Catch(
+        RemembersTheSchema,
+        "test_who_knew_the_collection_without_tenants_keeps_to_them",
+        "no InputError",
+    ),
+    Catch(
+        KnowsNoEveryTenant,
+        "test_a_question_finds_the_records_of_the_tenants_it_names",
+        "EveryTenant() is no filter",
+    ),
     Catch(FallsBack, "test_what_a_name_stands_for_is_missed", "no CollectionGone"),
     Catch(SwitchesToAnything, "test_a_name_stands_for_what_there_is", "unknown: no Coll"),
     Catch(WorksWhenClosed, "test_a_closed_connector_refuses_everything", "ensure: no"),

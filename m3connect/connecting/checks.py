@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,8 +209,11 @@ def _check_multivector(batch: RecordBatch, schema: CollectionSchema, limits: Lim
             )
 
 
-def check_query(query: Query, schema: CollectionSchema) -> None:
+def check_query(query: Query, schema: CollectionSchema) -> Query:
     """Refuse a query that a backend would mangle.
+
+    Returns:
+        The query to answer: its filter in conditions, without what only says that all tenants are meant.
 
     Raises:
         InputError: no leg, a leg the collection lacks, a wrong width, NaN, a sparse weight that
@@ -249,8 +253,7 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
         _check_fusion(query.fusion)
     if query.within is not None:
         check_ids(query.within)
-    else:
-        scoped(query.filter, schema)
+    condition = scoped(query.filter, schema, by_ids=query.within is not None)
     depths = {
         "limit": query.limit,
         "dense_depth": query.dense_depth,
@@ -262,6 +265,7 @@ def check_query(query: Query, schema: CollectionSchema) -> None:
             raise InputError(f"{name} must be at least 1, got {value}")
         if value > MOST_HITS:
             raise InputError(f"{name} must be at most {MOST_HITS:,}, got {value}")
+    return replace(query, filter=condition)
 
 
 def _check_fusion(fusion: Fusion) -> None:

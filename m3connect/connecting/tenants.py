@@ -37,12 +37,15 @@ def with_tenants(schema: CollectionSchema, field: str | None) -> CollectionSchem
     return schema if field is None else replace(schema, tenant_field=field)
 
 
-def scoped(where: AnyFilter | None, schema: CollectionSchema) -> Filter | None:
+def scoped(
+    where: AnyFilter | None, schema: CollectionSchema, *, by_ids: bool = False
+) -> Filter | None:
     """The condition of a question, once it says whose records it is about; None if all are meant.
 
     Args:
         where: a filter, or none.
         schema: of the collection.
+        by_ids: whether the records are named, too: then no tenant needs to be.
 
     Raises:
         InputError: the collection keeps tenants apart and the filter leaves open which is meant.
@@ -60,7 +63,7 @@ def scoped(where: AnyFilter | None, schema: CollectionSchema) -> Filter | None:
     parts = [] if condition is None else [*_parts(condition)]
     left = [part for part in parts if not isinstance(part, EveryTenant)]
     every_tenant = len(left) < len(parts)
-    field = schema.tenant_field
+    field = None if by_ids else schema.tenant_field
     if field is not None and not every_tenant and not _decides(condition, field):
         raise InputError(
             f"this collection keeps tenants apart by {field!r}: say whose records are meant in the "

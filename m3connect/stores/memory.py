@@ -237,9 +237,8 @@ class MemoryConnector:
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer every query exactly, as the docstring of :class:`Query` says."""
         schema = self._require("search").schema
-        for query in queries:
-            check_query(query, schema)
-        return [self._answer(query) for query in queries]
+        checked = [check_query(query, schema) for query in queries]
+        return [self._answer(query) for query in checked]
 
     def _answer(self, query: Query) -> list[Hit]:
         scores = self._leg_scores(query)

@@ -201,6 +201,7 @@ class ElasticsearchConnector:
         if not self._looked_up:
             return self._find(operation)
         stored = self._index.stored(operation)
+        stored.require_tenants(self._options.tenant_field, self._by_name.place, operation)
         self._known = Layout.of(stored)
         return stored
 
@@ -235,7 +236,8 @@ class ElasticsearchConnector:
 
     def upsert(self, batch: RecordBatch) -> None:
         """Write records; each request is on disk when the server acknowledges it."""
-        # Read anew: a bulk request would make a missing index, with a guessed mapping.
+        # Read anew: a bulk request would make a missing index, with a guessed mapping, and who made it
+        # anew meanwhile may keep tenants apart in it.
         layout = Layout.of(self._stored("upsert"))
         check_records(batch, layout.schema, LIMITS)
         self._check_unmoved(tenants_of(batch, layout.schema))
@@ -249,7 +251,7 @@ class ElasticsearchConnector:
             answer = self._index.search("upsert", body | mapping.small("id", mapping.TENANT))
             with understood("upsert"):
                 hits = answer["hits"]["hits"]
-                held = {mapping.id_of(hit): hit["fields"][mapping.TENANT][0] for hit in hits}
+                held = dict(map(mapping.whose, hits))
             check_unmoved(routes, held)
 
     def _send(self, part: RecordBatch, layout: Layout) -> None:
@@ -264,7 +266,7 @@ class ElasticsearchConnector:
 
     def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids, or what matches and does not change meanwhile."""
-        schema = self._schema("delete")
+        schema = self._stored("delete").schema  # anew, as upsert
         chosen = ids_or_filter(where)
         if isinstance(chosen, Filter):
             query, routing = _matching(chosen, schema)
@@ -385,8 +387,8 @@ class ElasticsearchConnector:
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer single legs, and RRF where :attr:`capabilities` has it, in one ``_msearch``."""
         layout = self._layout("search")
+        queries = [check_query(query, layout.schema) for query in queries]
         for query in queries:
-            check_query(query, layout.schema)
             self._check_native(query)
         dialect = Dialect(
             self._options.candidates,

@@ -303,6 +303,11 @@ def id_of(hit: Body) -> str:
     return str(hit["fields"]["id"][0])
 
 
+def whose(hit: Body) -> tuple[str, str]:
+    """The id and the route of the tenant, empty if it has none, of a hit that carries them."""
+    return id_of(hit), str(hit["fields"].get(TENANT, [""])[0])
+
+
 def payloads_of(hits: Sequence[Body]) -> list[dict[str, Any]]:
     """The payloads of hits that carry them; read as one list, for many small texts take much longer."""
     stored = [_bytes(hit["fields"]["payload"][0]) for hit in hits]

@@ -128,7 +128,7 @@ class MilvusConnector:
 
     def upsert(self, batch: RecordBatch) -> None:
         """Write records; the last of equal ids wins."""
-        layout = self._require("upsert")
+        layout = self._anew("upsert")
         check_records(batch, layout.schema, LIMITS)
         check_rows(batch, layout)
         self._check_unmoved(tenants_of(batch, layout.schema))
@@ -160,13 +160,14 @@ class MilvusConnector:
 
     def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter."""
-        layout = self._require("delete")
         chosen = ids_or_filter(where)
         if isinstance(chosen, Filter):
+            layout = self._anew("delete")
             condition = scoped(chosen, layout.schema)
             pages = self._store.pages("delete", expression(condition, layout), [], RESULTS)
             keys = [row["id"] for page in pages for row in page]
         else:
+            self._require("delete")
             keys = [digest(id_) for id_ in chosen]
         with self._database.writing():
             return self._store.remove(keys)
@@ -205,10 +206,9 @@ class MilvusConnector:
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer one leg, or the weighted sum of dense and sparse where the engine has it."""
         layout = self._require("search")
-        for query in queries:
-            check_query(query, layout.schema)
+        checked = [check_query(query, layout.schema) for query in queries]
         searcher = Searcher(self._store, layout, self.capabilities.fusions)
-        return self._database.retried(lambda: searcher.answer(queries))
+        return self._database.retried(lambda: searcher.answer(checked))
 
     def count(self, where: AnyFilter | None = None) -> int:
         """How many records match."""
@@ -219,7 +219,7 @@ class MilvusConnector:
         """Merge notes; None removes a key."""
         self._require("annotate")
         with self._database.writing():
-            self._store.describe_as(self._store.stored("annotate").annotated(notes))
+            self._store.describe_as(self._stored("annotate").annotated(notes))
 
     def describe(self) -> CollectionInfo:
         """Schema, fingerprint and notes as Milvus holds them."""
@@ -310,6 +310,10 @@ class MilvusConnector:
         """How the collection is stored; opens it when first used."""
         return self._layout or self._open(self._find(operation), operation)
 
+    def _anew(self, operation: str) -> Layout:
+        """How it is stored now: who made the collection anew meanwhile may keep tenants apart in it."""
+        return self._open(self._stored(operation), operation)
+
     def _open(self, stored: Stored, operation: str) -> Layout:
         """Make the collection readable that the name was found to stand for; again, where it was made anew."""
         layout = Layout.of(stored)
@@ -322,7 +326,12 @@ class MilvusConnector:
 
     def _stored(self, operation: str) -> Stored:
         """What the collection says of itself now; which one that is is looked up once."""
-        return self._find(operation) if self._layout is None else self._store.stored(operation)
+        if self._layout is None:
+            return self._find(operation)
+        stored = self._store.restated(operation)
+        if stored is None and not _is_there(self._store, operation):
+            raise self._store.place.not_found(operation, self.collections)
+        return self._store.stored(operation) if stored is None else stored
 
     def _find(self, operation: str) -> Stored:
         """Look up which collection the name stands for, and what that says of itself."""

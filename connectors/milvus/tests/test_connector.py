@@ -76,6 +76,11 @@ def test_collections_are_listed_beside_each_other_or_in_one_file(tmp_path, monke
         handbook.drop()
         assert faq.collections() == ["faq"]
         assert not (tmp_path / ".m3connect" / "milvus" / "handbook.db").exists()
+        with faq.beside("faq") as same:  # whose folder stays while others have it open
+            same.drop()
+        assert faq.collections() == []
+        with pytest.raises(CollectionNotFound, match="ingest makes it"):
+            faq.describe()
     with connect(collection="a", path="x.db") as a, connect(collection="b", path="x.db") as b:
         a.ensure(corpus.SCHEMA)
         b.ensure(corpus.SCHEMA)

@@ -237,7 +237,8 @@ class QdrantConnector:
 
     def upsert(self, batch: RecordBatch) -> None:
         """Write records in requests that a server takes; the last of equal ids wins."""
-        schema = self._schema("upsert")
+        # Read anew: who made the collection anew meanwhile may keep tenants apart in it.
+        schema = self._stored("upsert").schema
         check_records(batch, schema, self._limits)
         last = {id_: row for row, id_ in enumerate(batch.ids)}
         if len(last) < len(batch):
@@ -255,14 +256,14 @@ class QdrantConnector:
 
     def delete(self, where: Sequence[str] | AnyFilter) -> int:
         """Delete by ids or by filter; the number is counted just before."""
-        schema = self._schema("delete")
         chosen = ids_or_filter(where)
         selected: Json | list[str]
         if isinstance(chosen, Filter):
-            condition = scoped(chosen, schema)
+            condition = scoped(chosen, self._stored("delete").schema)  # anew, as upsert
             selected = compile_filter(And(()) if condition is None else condition)
             number = self._points.count("delete", selected)
         else:
+            self._schema("delete")
             keys = [*dict.fromkeys(map(mapping.point_id, chosen))]
             points = self._points.retrieve("delete", keys, ONLY_ID, ())
             selected = [point.id for point in points]
@@ -311,8 +312,8 @@ class QdrantConnector:
     def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Answer queries, each in one request, many in one message."""
         schema = self._schema("search")
+        queries = [check_query(query, schema) for query in queries]
         for query in queries:
-            check_query(query, schema)
             check_size(query)
             self._check_allowed(query)
         answers: list[list[Hit]] = []

@@ -162,9 +162,9 @@ def records(points: Sequence[Point], schema: CollectionSchema, legs: Sequence[Le
 
 
 def whose(point: Point) -> tuple[str, str]:
-    """The id and the tenant of a point that carries :data:`ONLY_TENANT`."""
+    """The id and the tenant, empty if it has none, of a point that carries :data:`ONLY_TENANT`."""
     own = point.payload[RESERVED]
-    return own["id"], own["tenant"]
+    return own["id"], own.get("tenant", "")
 
 
 def multivector_floats(point: Point, schema: CollectionSchema) -> int:

@@ -45,12 +45,14 @@ class Store:
 
     Attributes:
         faults: to be answered before anything else, in turn.
+        write_faults: the same to requests that write points.
         asked: the requests that came, by name.
     """
 
     def __init__(self) -> None:
         self.client = QdrantClient(":memory:")
         self.faults: deque[Callable[[Any], None]] = deque()
+        self.write_faults: deque[Callable[[Any], None]] = deque()
         self.asked: list[str] = []
         self.version = VERSION
         self.status = models.CollectionStatus.GREEN
@@ -59,6 +61,13 @@ class Store:
         self.of_tenants: set[str] = set()
         self.made: models.CreateCollection | None = None  # by REST, last
         self._lock = threading.Lock()
+
+    def fault(self, request: str) -> Callable[[Any], None] | None:
+        """What is answered to a request instead of the truth, if anything."""
+        if self.faults:
+            return self.faults.popleft()
+        writes = request == "Upsert" or (request.startswith("PUT") and request.endswith("/points"))
+        return self.write_faults.popleft() if writes and self.write_faults else None
 
     def info(self, name: str) -> models.CollectionInfo:
         with self._lock:
@@ -138,8 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.route = f"{self.command} {self.path.partition('?')[0]}"
         self.store.asked.append(self.route)
-        if self.store.faults:
-            self.store.faults.popleft()(self)
+        if (fault := self.store.fault(self.route)) is not None:
+            fault(self)
         else:
             self.obey()
 
@@ -397,9 +406,10 @@ class _Faults(wire.ServerInterceptor):
         handler = continuation(details)
 
         def answer(request: Any, context: Any) -> Any:
-            self.store.asked.append(details.method.rpartition("/")[2])
-            if self.store.faults:
-                self.store.faults.popleft()(context)
+            method = details.method.rpartition("/")[2]
+            self.store.asked.append(method)
+            if (fault := self.store.fault(method)) is not None:
+                fault(context)
             try:
                 return handler.unary_unary(request, context)
             except ValueError as error:

@@ -328,11 +328,11 @@ def test_an_unfinished_write_is_not_called_done(
         handler.reply = say
         handler.obey()
 
-    store.faults.append(queued)
+    store.write_faults.append(queued)
     rest.upsert(corpus.records(1, 3))
     assert store.asked.count("PUT /collections/docs/points") == 2
     assert rest.count() == 3
-    store.faults.extend([queued] * 4)
+    store.write_faults.extend([queued] * 4)
     with pytest.raises(TransientError, match="not finished"):
         rest.upsert(corpus.records(1, 3))
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from m3connect.contract import CollectionSchema, Connector
-from m3connect.errors import CollectionNotFound, ConnectorError, SchemaMismatch
+from m3connect.errors import CollectionNotFound, ConnectorError, PermanentError, SchemaMismatch
 from m3connect.filters import F
 from m3connect.searching import planner
 from m3connect.testing import corpus
@@ -177,6 +177,24 @@ class LifecycleTests:
         assert connector.count() == 0
         info = connector.describe()
         assert (info.schema, dict(info.notes)) == (schema, {})
+
+    def test_what_another_connector_dropped_is_missed(self, connector: Connector) -> None:
+        """Whoever has used the collection before is told so, lists it no more, and can make it anew."""
+        make = partial(connector.ensure, corpus.SCHEMA)
+        for seed, name in enumerate(["upsert", "delete filter", "annotate", "describe"]):
+            make()
+            connector.upsert(corpus.records(seed, 3))
+            connector.describe()
+            with connector.beside(connector.collection) as other:
+                try:
+                    other.drop()
+                except PermanentError:  # an engine of one user at a time: nobody can
+                    return
+            error = refusal(CollectionNotFound, verbs(connector)[name], f"{name} after the drop")
+            assert f"but {connector.collection!r}" not in str(error), error
+            assert connector.collection not in connector.collections()
+        make()
+        assert connector.count() == 0
 
     @pytest.mark.parametrize("legs", LEG_SETS, ids="-".join)
     def test_any_set_of_legs_makes_a_collection(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from m3connect.contract import Connector
-from m3connect.errors import InputError, SchemaMismatch
+from m3connect.errors import InputError, PermanentError, SchemaMismatch
 from m3connect.filters import EVERY_TENANT, And, Eq, Exists, F, Filter, In, Not, Or
 from m3connect.searching import planner
 from m3connect.testing import corpus
@@ -25,6 +25,8 @@ NAMED: dict[str, Filter] = {
     "none of them": F(FIELD) == "nobody",
     "no string": In(FIELD, (7, True)),
     "all": F(FIELD).exists(),
+    "every": EVERY_TENANT,
+    "every, and more": (F("year") >= 2000) & EVERY_TENANT,
 }
 LEFT_OPEN: dict[str, Filter | None] = {
     "no filter": None,
@@ -106,6 +108,8 @@ class TenantTests:
         check_records(batch, connector.fetch(batch.ids), SCHEMA)
         query = corpus.query(82, "dense", within=tuple(batch.ids[:4]))
         check_hits(oracle(batch, SCHEMA), query, planner.run(connector, [query])[0], "within ids")
+        both = replace(query, filter=EVERY_TENANT & F("lang").exists())
+        check_hits(oracle(batch, SCHEMA), both, planner.run(connector, [both])[0], "ids, and all")
         assert connector.delete([*batch.ids[:2], "missing"]) == 2
         assert connector.delete(EVERY_TENANT) == 7
 
@@ -134,6 +138,30 @@ class TenantTests:
         connector.upsert(taken[:1])
         assert connector.count(EVERY_TENANT) == 6
         assert connector.count(F(FIELD) == TENANTS[0]) == 1
+
+    def test_who_knew_the_collection_without_tenants_keeps_to_them(
+        self, connector: Connector
+    ) -> None:
+        """Where another made it anew, with tenants, none of them is overwritten or deleted unnamed."""
+        batch = shared_out(corpus.records(86, 6))
+        attempts: dict[str, Callable[[], object]] = {
+            "a taken id": partial(connector.upsert, shared_out(batch, first=1)[:1]),
+            "no tenant": partial(connector.upsert, corpus.records(87, 1, prefix="new")),
+            "delete": partial(connector.delete, Exists("lang")),
+        }
+        for what, attempt in attempts.items():
+            connector.ensure(corpus.SCHEMA)
+            connector.describe()
+            with connector.beside(connector.collection) as other:
+                try:
+                    other.drop()
+                except PermanentError:  # an engine of one user at a time: nobody can
+                    return
+                other.ensure(SCHEMA)
+                other.upsert(batch)
+                refusal(InputError, attempt, what)
+                check_records(by_id([batch]), by_id(other.scan(EVERY_TENANT, vectors=True)), SCHEMA)
+                other.drop()
 
     def test_a_collection_keeps_its_tenants(self, connector: Connector) -> None:
         """What keeps tenants apart is part of the collection, and is never another field."""

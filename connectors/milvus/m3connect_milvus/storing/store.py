@@ -91,7 +91,11 @@ class Store:
         """The collections of this database that are ours: those with both halves."""
         self.database.check_open(operation)
         if self.database.shelf is not None:
-            return sorted(path.stem for path in self.database.shelf.glob("*.db"))
+            # Only what has the folder of its collection: who drops one that others have open leaves the rest.
+            databases = self.database.shelf.glob("*.db")
+            return sorted(
+                path.stem for path in databases if (path / "collections" / path.stem).is_dir()
+            )
         if not self.database.present:
             return []
         return ours(set(self.database.call(operation, _list_collections)))
