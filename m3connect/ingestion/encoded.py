@@ -26,7 +26,7 @@ from m3connect.ingestion.ownership import UNNAMED, around
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.row_groups import Unreadable, read_batches
 from m3connect.ingestion.sources import SourceFile, seekable
-from m3connect.ingestion.tables import identifier
+from m3connect.ingestion.tables import identifier, no_id
 from m3connect.stores.parquet import WITHOUT_VECTORS, Contents, contents, payloads_from_arrow
 from m3connect.types import LEGS, Embeddings, Fingerprint, Leg, Payload, RecordBatch
 
@@ -149,7 +149,7 @@ class EncodedSource:
         given = found["id"]
         id_ = identifier(given)
         if id_ is None:
-            return Failure(f"{given!r} is no id (a text, a whole number or a UUID)", where=where)
+            return Failure(no_id(given), where=where)
         if isinstance(embeddings, str):
             return Failure(embeddings, where=where, id=id_)
         try:

@@ -11,9 +11,13 @@ from typing import IO, Any
 
 from m3connect.errors import ConfigError
 
+_TRIES = 3  # of a line; one replay in the midst of each would be chance enough
+
 
 class JsonLines:
     """One list: a file that is written line by line; whatever else has its name is left alone.
+
+    Processes may write one file at once: a line is one call of the system, at the end.
 
     Args:
         path: the file; it is made by :meth:`open` or the first line.
@@ -38,10 +42,10 @@ class JsonLines:
         self.path = Path(path)
         self._option = option
         self._replace = replace
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
         self._check(kind, keys)
 
-    def open(self) -> IO[str]:
+    def open(self) -> IO[bytes]:
         """The file, at the end of what stays in it.
 
         Raises:
@@ -51,9 +55,9 @@ class JsonLines:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 torn = not self._replace and _is_torn(self.path)
-                self._file = self.path.open("w" if self._replace else "a", encoding="utf-8")
+                self._file = self.path.open("wb" if self._replace else "ab", buffering=0)
                 if torn:
-                    self._file.write("\n")
+                    self._file.write(b"\n")
             except OSError as error:
                 raise ConfigError(f"{self._option} {self.path}: {error.strerror}") from error
         return self._file
@@ -64,21 +68,25 @@ class JsonLines:
         Raises:
             ConfigError: the file cannot be made.
         """
-        file = self.open()
-        if not self._replace and self._is_replaced(file):
+        # Escaped, because a bad id may hold lone surrogates, which UTF-8 cannot.
+        content = json.dumps(line).encode() + b"\n"
+        for _ in range(_TRIES):
+            file = self.open()
+            written = 0
+            while written < len(content):  # a full disk takes a part, and then raises
+                written += file.write(content[written:])
+            if self._replace or not self._is_replaced(file):
+                return
+            # Perhaps after the old file was read to its end: better twice than not at all.
             file.close()
             self._file = None
-            file = self.open()
-        # Escaped, because a bad id may hold lone surrogates, which UTF-8 cannot.
-        file.write(json.dumps(line) + "\n")
-        file.flush()
 
     def close(self) -> None:
         """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()
 
-    def _is_replaced(self, file: IO[str]) -> bool:
+    def _is_replaced(self, file: IO[bytes]) -> bool:
         """Whether another process gave the name to another file, as a replay of dead letters does."""
         try:
             return not os.path.samestat(os.fstat(file.fileno()), self.path.stat())

@@ -133,11 +133,19 @@ def _read(path: Path) -> tuple[bytes, list[Failure], list[bytes]]:
 
 
 def _put(path: Path, before: bytes, lines: Iterable[bytes]) -> None:
-    """Lines in place of those that were read; what was added since stays below."""
-    with disk.aside(path) as new, path.open("rb") as old, new.open("wb") as file:
-        file.writelines(line + b"\n" for line in lines)
-        old.seek(len(before))
-        file.write(old.read())
+    """Lines in place of those that were read; what was added since stays below.
+
+    Whoever adds a line looks afterwards whether the file was replaced, and then adds it to the new one, too.
+    """
+    with path.open("rb") as old:
+        with disk.aside(path) as new, new.open("wb") as file:
+            file.writelines(line + b"\n" for line in lines)
+            if old.read(len(before)) != before:
+                old.seek(0)  # another replay replaced it meanwhile
+            file.write(old.read())
+        if late := old.read():  # between that and the new name
+            with path.open("ab", buffering=0) as file:
+                file.write(late)
 
 
 # ---------------------------------------------------------------------------- what is read

@@ -33,7 +33,7 @@ from m3connect.ingestion.losses import LOSS_KEYS
 from m3connect.ingestion.report import LETTER_FIELDS, Failure
 from m3connect.ingestion.selection import Path, Remarks, Selection
 from m3connect.ingestion.separated import Row
-from m3connect.ingestion.tables import ID_FIELDS, identifier
+from m3connect.ingestion.tables import ID_FIELDS, identifier, shown
 from m3connect.types import Document
 
 __all__ = ["Path", "SourceFile", "alone", "count", "find", "read", "read_files", "seekable"]
@@ -219,13 +219,15 @@ def _document(
     given = where if id_field is None else record.get(id_field)
     id_ = identifier(given)
     if id_ is None:
-        return Failure(f"field {id_field!r} is no id (a text or a whole number): {given!r}", where)
+        return Failure(
+            f"field {id_field!r} is no id (a text or a whole number): {shown(given)}", where
+        )
     id_ = options.id_prefix + id_
     text = record.get(fields.text)
     if not isinstance(text, str):
         have = ", ".join(map(str, record)) or "none"
         return Failure(
-            f"field {fields.text!r} is no text: {text!r}; fields: {have} (--text-field)",
+            f"field {fields.text!r} is no text: {shown(text)}; fields: {have} (--text-field)",
             where,
             id_,
         )

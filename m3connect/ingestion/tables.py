@@ -134,16 +134,17 @@ def checked(document: Document, where: str) -> Document | Failure:
     """
     id_ = identifier(document.id)
     if id_ is None:
-        return Failure(f"{document.id!r} is no id (a text, a whole number or a UUID)", where)
+        return Failure(no_id(document.id), where)
     text: Any = document.text
     if not isinstance(text, str):
-        return Failure(f"the text is no text but {text!r}", where, id_)
+        return Failure(f"the text is no text but {shown(text)}", where, id_)
     try:
         metadata: Any = values.json_value(document.metadata)
     except RecursionError:
         return Failure("metadata that are nested too deeply", where, id_)
     if not isinstance(metadata, dict):
-        return Failure(f"metadata that are no dict but {document.metadata!r}", where, id_)
+        kind = type(document.metadata).__name__
+        return Failure(f"metadata that are no dict but {kind}", where, id_)
     if (
         fault := "the text holds NUL characters"
         if "\0" in document.text
@@ -164,6 +165,27 @@ def identifier(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer | UUID):
         return None
     return str(value)
+
+
+def no_id(value: object) -> str:
+    """Why a value that :func:`identifier` does not take is no id.
+
+    >>> no_id([1, 2]), no_id("")
+    ('list is no id (a text, a whole number or a UUID)', "'' is no id (a text, a whole number or a UUID)")
+    """
+    return f"{shown(value)} is no id (a text, a whole number or a UUID)"
+
+
+def shown(value: object) -> str:
+    """A value in a message: by its type alone, as no log line holds a document's text, unless it says nothing.
+
+    >>> shown(["a paragraph", "another"]), shown(None)
+    ('list', 'None')
+    """
+    says_nothing = (
+        value is None or isinstance(value, bool) or (isinstance(value, str) and not value)
+    )
+    return repr(value) if says_nothing else type(value).__name__
 
 
 def _list(names: Iterable[object]) -> str:

@@ -1,15 +1,19 @@
 """Dead letters again: what succeeds leaves the file, and no letter is lost."""
 
+import io
 import json
+from contextlib import closing
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from m3connect.errors import ConfigError, TransientError
+from m3connect import disk
+from m3connect.errors import ConfigError, InputError, TransientError
 from m3connect.ingestion import ingest, open_source, replay
-from m3connect.ingestion.report import TWICE, DeadLetters, Failure
+from m3connect.ingestion.lines import JsonLines
+from m3connect.ingestion.report import LETTER_FIELDS, TWICE, DeadLetters, Failure
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 
@@ -182,6 +186,54 @@ def test_what_another_run_adds_meanwhile_is_kept(connector, tmp_path):
         assert letters(bad) == [early]
         other.add(late)
     assert letters(bad) == [early, late]
+
+
+def test_what_is_added_while_the_file_is_replaced_is_kept(connector, tmp_path, monkeypatch):
+    """After the rest of the old file was read, and before the new one has its name."""
+    path, bad = tmp_path / "a.jsonl", tmp_path / "bad.jsonl"
+    write(path, {"id": "a"}, {"id": "b", "text": "x"})
+    ingest([path], ENCODER, connector, dead_letters=bad)
+    added = [Failure("no", "x:1", str(number)) for number in range(3)]
+    take_place = disk.take_place
+    with DeadLetters(bad) as other:
+
+        def slow(written, target):
+            other.add(added[0])
+            take_place(written, target)
+            other.add(added[1])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(disk, "take_place", slow)
+            (left,) = again(bad, connector).left
+        other.add(added[2])
+    assert set(letters(bad)) == {left, *added}
+    assert again(bad, connector).letters == 4
+
+
+def test_two_replays_at_once_lose_no_letter(connector, tmp_path):
+    """The second to finish finds another file than it read."""
+    path, bad = tmp_path / "a.jsonl", tmp_path / "bad.jsonl"
+    write(path, *({"id": f"long id {number}"} for number in range(3)))
+    with pytest.raises(InputError):
+        ingest([path], ENCODER, connector, dead_letters=bad)
+    write(path, *({"id": f"long id {number}", "text": "x"} for number in range(3)))
+    new = Failure("no", "x:1", "new")
+
+    def opened(files):
+        assert again(bad, connector).report.written == 3
+        with DeadLetters(bad) as other:
+            other.add(new)
+        return open_source(files, ENCODER)
+
+    replay(bad, opened, connector)
+    assert letters(bad) == [new]
+
+
+def test_a_line_of_any_length_is_one_call(tmp_path):
+    """So that those of two processes do not mix: a buffer would be emptied in pieces of 8 KiB."""
+    lines = JsonLines(tmp_path / "bad.jsonl", "--dead-letters", "list", LETTER_FIELDS)
+    with closing(lines):
+        assert isinstance(lines.open(), io.RawIOBase)
 
 
 def test_a_file_of_something_else_is_refused_and_a_torn_line_kept(connector, tmp_path):

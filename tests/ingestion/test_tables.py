@@ -220,6 +220,24 @@ def test_a_bad_record_costs_itself(encoder, connector, bad):
             ingest([bad], encoder, connector)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"id": 1, "text": ["a private paragraph"]},
+        {"id": ["a private paragraph"], "text": "x"},
+        Document("a", "x", ["a private paragraph"]),  # type: ignore[arg-type]
+        Document("a", {"body": "a private paragraph"}),  # type: ignore[arg-type]
+        Document(np.array(["a private paragraph"]), "x"),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_no_log_line_holds_a_documents_text(encoder, connector, caplog, bad):
+    """Nor a dead letter: values are told by their types."""
+    assert ingest([bad, {"id": "good", "text": "x"}], encoder, connector).failed == 1
+    assert " no " in caplog.text
+    assert "private" not in caplog.text
+
+
 def test_a_run_in_which_all_fail_raises(encoder, connector, tmp_path):
     """It says how many, the first with its reason, and where the others are."""
     docs = [Document(f"d{at}", None) for at in range(3)]
