@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +16,9 @@ from m3connect.cli.options import CompressedModel, Mark, Output
 from m3connect.cli.reading import Fetching, Reading, Selecting, say
 
 if TYPE_CHECKING:
-    from m3connect.ingestion import EncodeReport, Failure
+    from m3connect.ingestion import EncodeReport, Failure, Options, Remarks
+    from m3connect.ingestion.files import SourceFile
+    from m3connect.types import Document
 
 PARTIAL_FAILURE = 4  # exit code
 
@@ -75,17 +79,9 @@ def encode(
     chosen = lists.legs(legs)
     remarks = ingestion.Remarks()
     files = selected.find(paths, [output], fetched.web(reading), remarks)
-    lines = all(file.suffix == ".txt" for file in files)
-    items = (
-        ingestion.read_lines(files, reading.options().encoding)
-        if lines
-        else ingestion.read_files(
-            files,
-            replace(reading.options(), fields=ingestion.Fields(id_field, text_field)),
-            remarks,
-        )
-    )
-    total = None if lines else ingestion.count(files)
+    options = replace(reading.options(), fields=ingestion.Fields(id_field, text_field))
+    items = _texts(files, options, remarks)
+    total = None if any(map(_has_a_text_a_line, files)) else ingestion.count(files)
     encoder = model.load()
     with progress_bar({"texts": total}) as progress:
         report = ingestion.encode_to_parquet(
@@ -101,6 +97,23 @@ def encode(
     _print(report, output, as_json=printed.as_json)
     if report.failed:
         raise typer.Exit(PARTIAL_FAILURE)
+
+
+def _texts(
+    files: Sequence[SourceFile], options: Options, remarks: Remarks
+) -> Iterator[Document | Failure]:
+    """In the order of the files, however they are mixed."""
+    from m3connect import ingestion
+
+    for by_line, alike in groupby(files, _has_a_text_a_line):
+        if by_line:
+            yield from ingestion.read_lines(list(alike), options.encoding, options.id_prefix)
+        else:
+            yield from ingestion.read_files(list(alike), options, remarks)
+
+
+def _has_a_text_a_line(file: SourceFile) -> bool:
+    return file.suffix == ".txt"
 
 
 def _say(failure: Failure) -> None:

@@ -55,6 +55,7 @@ class EncodedSource:
         root: of the one that they belong to otherwise, unless they say so themselves, as copies do.
         whole: whether they are all that their source has.
         files: names of the files that they come from, and how many each holds, in order.
+        id_prefix: put before each id, and before the name of the document where a column gives one.
     """
 
     columns: pa.Schema
@@ -65,6 +66,13 @@ class EncodedSource:
     root: str = UNNAMED
     whole: bool = False
     files: Sequence[tuple[str, int]] = ()
+    id_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if self.id_prefix and self.passages:
+            raise ConfigError(
+                "these are passages that ingestion cut from documents: they keep their ids (no --id-prefix)"
+            )
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -150,6 +158,7 @@ class EncodedSource:
         id_ = identifier(given)
         if id_ is None:
             return Failure(no_id(given), where=where)
+        id_ = self.id_prefix + id_
         if isinstance(embeddings, str):
             return Failure(embeddings, where=where, id=id_)
         try:
@@ -159,6 +168,8 @@ class EncodedSource:
             source = self.source or _owner(payload) or self.root
             if not self.passages:
                 others = {name: value for name, value in payload.items() if name != FIELD}
+                if isinstance(document := others.get("document_id"), str):
+                    others["document_id"] = self.id_prefix + document
                 payload = {"document_id": id_, "position": 0} | others
             if fault := values.fault(payload):
                 return Failure(fault, where=where, id=id_)

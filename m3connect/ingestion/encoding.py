@@ -126,19 +126,20 @@ def encode_to_parquet(
 
 
 def read_lines(
-    files: Sequence[SourceFile], encoding: str | None = None
+    files: Sequence[SourceFile], encoding: str | None = None, id_prefix: str = ""
 ) -> Iterator[Document | Failure]:
     """A document for each line that is not blank, under the id ``<file>:<line>``.
 
     Args:
         files: text files.
         encoding: of all of them; None tells it.
+        id_prefix: put before each id.
     """
     for file in files:
-        yield from alone(_lines(file, encoding), file)
+        yield from alone(_lines(file, encoding, id_prefix), file)
 
 
-def _lines(file: SourceFile, encoding: str | None) -> Iterator[Document | Failure]:
+def _lines(file: SourceFile, encoding: str | None, id_prefix: str) -> Iterator[Document | Failure]:
     with file.open() as stream:
         codec, _ = codec_for(stream.read(SAMPLE), encoding)
         stream.seek(0)
@@ -151,7 +152,7 @@ def _lines(file: SourceFile, encoding: str | None) -> Iterator[Document | Failur
                     yield Failure(f"not {codec.upper()}: {error.reason}", where)
                     continue
                 if text := line.strip():
-                    yield Document(where, text)
+                    yield Document(id_prefix + where, text, where=where)
 
 
 def _sound(items: Iterable[Document | Failure]) -> Iterator[Document | Failure]:

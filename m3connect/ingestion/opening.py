@@ -79,7 +79,7 @@ def open_source(
     options = replace(reading or Options(), fields=fields)
     opened, files = _open(source, made_by, options, Remarks() if remarks is None else remarks)
     if isinstance(opened, EncodedSource):
-        return replace(opened, source=source_name)
+        return replace(opened, source=source_name, id_prefix=options.id_prefix)
     if encoder is None:
         raise ConfigError("documents need an encoder; only embeddings that can be read go without")
     if callable(encoder):
@@ -99,7 +99,7 @@ def _open(
     """Embeddings, or documents to encode; and the files that they are in."""
     reader = tables.as_reader(source)
     if reader is not None:
-        return _open_batches(reader.schema, reader, made_by, options.fields), ()
+        return _open_batches(reader.schema, reader, made_by, options), ()
     if isinstance(source, Mapping | Document | SourceFile):
         raise InputError(f"a source is many documents, not one {type(source).__name__}: [it]")
     if not isinstance(source, Iterable | os.PathLike):
@@ -109,14 +109,14 @@ def _open(
     first = opening[0] if opening else None
     everything = chain(opening, items)
     if isinstance(first, pa.RecordBatch):
-        return _open_batches(first.schema, everything, made_by, options.fields), ()
+        return _open_batches(first.schema, everything, made_by, options), ()
     if isinstance(first, str | os.PathLike | SourceFile):
         named = list(everything)
         files = named if isinstance(first, SourceFile) else find(named, remarks=remarks)
         return _open_files(files, made_by, options, remarks), files
     if opening and not isinstance(first, Document | Failure | Mapping):
         raise _no_source(first)
-    return tables.from_records(everything, options.fields), ()
+    return _prefixed(tables.from_records(everything, options.fields), options.id_prefix), ()
 
 
 def _no_source(given: object) -> InputError:
@@ -130,11 +130,18 @@ def _open_batches(
     columns: pa.Schema,
     batches: Iterable[pa.RecordBatch],
     made_by: Fingerprint | None,
-    fields: Fields,
+    options: Options,
 ) -> EncodedSource | Iterable[Document | Failure]:
     if is_encoded(columns):
         return from_arrow(columns, batches, made_by)
-    return tables.from_batches(columns, batches, fields)
+    return _prefixed(tables.from_batches(columns, batches, options.fields), options.id_prefix)
+
+
+def _prefixed(items: Iterable[Document | Failure], prefix: str) -> Iterable[Document | Failure]:
+    """Documents of tables and Python under the ids that those of files get as they are read."""
+    if not prefix:
+        return items
+    return (item if item.id is None else replace(item, id=prefix + item.id) for item in items)
 
 
 def _open_files(

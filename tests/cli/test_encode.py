@@ -122,6 +122,19 @@ def test_other_formats(run, tmp_path, name):
     assert found["id"].to_pylist() == ids
 
 
+def test_a_txt_is_a_text_a_line_among_others_too(run, tmp_path):
+    """In the order of the files; ``--id-prefix`` stands before each id."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one\n\ntwo\n")
+    write_jsonl(folder / "b.jsonl", ROWS[1:2])
+    (folder / "c.txt").write_text("three\n")
+    assert run("in", "--id-prefix", "x/", "--legs", "dense")[0] == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    ids = ["x/a.txt:1", "x/a.txt:3", "x/doc-1", "x/c.txt:1"]
+    assert (table["id"].to_pylist(), table["text"].to_pylist()[::3]) == (ids, ["one", "three"])
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_written(run, tmp_path):
     """A row without text, or with half a character, is told on stderr; the exit code is 4."""
     bad = [{"id": "none"}, {"id": "half", "text": "a \ud800"}]

@@ -9,7 +9,7 @@ import pytest
 
 from m3connect import Document, F, search, transfer
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion import encode_to_parquet, ingest
+from m3connect.ingestion import Options, encode_to_parquet, ingest
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector
 from m3connect.testing.fakes import HashEncoder
@@ -101,6 +101,8 @@ def test_a_copy_goes_into_a_collection_of_its_own(backup, encoder, connector):
     fill(target, encoder)
     with pytest.raises(ConfigError, match="holds other records"):
         ingest(backup, None, target)
+    with pytest.raises(ConfigError, match="they keep their ids"):
+        ingest(backup, None, new(), reading=Options(id_prefix="b/"))
 
 
 def test_a_copy_that_was_cut_off_is_finished_first(backup, encoder):

@@ -11,7 +11,7 @@ import pytest
 
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError, PermanentError
-from m3connect.ingestion import find, ingest, open_source, plan
+from m3connect.ingestion import Options, find, ingest, open_source, plan
 from m3connect.ingestion.encoded import FINGERPRINT_KEY, open_files
 from m3connect.ingestion.report import Failure
 from m3connect.stores.memory import MemoryConnector
@@ -104,6 +104,18 @@ def test_columns_may_name_document_and_position(encoder, connector):
     ingest(named, None, connector)
     payload = connector.fetch(["r4"]).payloads[0]
     assert (payload["document_id"], payload["position"]) == ("doc", 4)
+
+
+def test_a_prefix_stands_before_each_id(encoder, connector, caplog):
+    """And before the name of its document; so two tables with equal ids share a collection."""
+    ingest(table(encoder), None, connector)
+    source = table(encoder, document_id=["doc"] * 10).set_column(
+        0, "id", pa.array(["r0", "r0", *[f"r{at}" for at in range(2, 10)]])
+    )
+    report = ingest(source, None, connector, reading=Options(id_prefix="b/"))
+    assert (report.written, report.failed, connector.count()) == (9, 1, 19)
+    assert connector.fetch(["b/r4"]).payloads[0]["document_id"] == "b/doc"
+    assert caplog.messages[0].startswith("b/r0: ")
 
 
 def test_bad_rows_are_set_aside(encoder, connector, caplog):

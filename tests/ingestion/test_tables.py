@@ -13,7 +13,7 @@ import pytest
 
 from m3connect import Document, F, search
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion import ingest
+from m3connect.ingestion import DocumentSource, Options, ingest, open_source
 from m3connect.stores.memory import MemoryConnector
 
 ROWS: list[dict[str, Any]] = [
@@ -73,6 +73,24 @@ def test_every_form_gives_the_same_collection(encoder, connector, form):
     hits = search(connector, encoder, "text", filter=F("year") > 2003)
     assert {hit.id for hit in hits} == {"4#0", "5#0"}
     assert ingest(in_form(form), encoder, connector, **named).unchanged == 6
+
+
+@pytest.mark.parametrize("form", ["table", "dicts", "documents"])
+def test_a_prefix_stands_before_each_id(encoder, connector, form):
+    """As before those of files, so that two sources with equal names share a collection."""
+    rows: list[dict[str, Any]] = [
+        {"id": 1, "text": "one"},
+        {"id": 2, "text": None},
+        {"text": "no id"},
+    ]
+    source = {
+        "table": pa.Table.from_pylist(rows),
+        "dicts": rows,
+        "documents": [Document(row.get("id"), row["text"]) for row in rows],
+    }[form]
+    opened = open_source(source, encoder, reading=Options(id_prefix="x/"))
+    assert isinstance(opened, DocumentSource)
+    assert [item.id for item in opened.items] == ["x/1", "x/2", None]
 
 
 class Kind(enum.StrEnum):
