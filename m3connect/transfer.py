@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,10 @@ from m3connect.progress import Progress, silent
 from m3connect.searching import planner
 from m3connect.searching.modes import DEPTH, MIRACL, for_database, scored_legs, to_query
 from m3connect.searching.names import MODES, Mode
-from m3connect.types import LEGS, Embeddings, Query, RecordBatch, SparseVector
+from m3connect.types import LEGS, Embeddings, Payload, Query, RecordBatch, SparseVector
+
+_ROUNDING = 1e-5
+"""The largest difference that normalising in float32 makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def copy(
         read += len(batch)
         written += len(news)
         progress("copying", read, total)
-    if info.notes:
+    if info.notes and info.notes != existing.notes:  # a finished file takes none
         target.annotate(info.notes)
     target.flush()
     return CopyReport(read, written, read - written, time.monotonic() - start)
@@ -123,7 +127,7 @@ def verify(
 ) -> VerifyReport:
     """Compare two collections record by record, and the top ten of sampled queries.
 
-    Vectors are equal when they agree to the coarser of the two stored precisions.
+    Token vectors are equal when they agree to the coarser of the two stored precisions, all others to 1e-5.
 
     Args:
         source, target: existing collections.
@@ -181,11 +185,16 @@ def _differences(
         if twin is None:
             missing.append(id_)
             continue
-        if batch.payloads[row] != other.payloads[twin]:
+        if _json(batch.payloads[row]) != _json(other.payloads[twin]):
             payloads.append(id_)
         if not _close(batch.embeddings[row], other.embeddings[twin], tolerance):
             vectors.append(id_)
     return missing, payloads, vectors
+
+
+def _json(payload: Payload) -> str:
+    """By which types are told apart, too: 1, 1.0 and True are equal in Python."""
+    return json.dumps(payload, sort_keys=True)
 
 
 def _without_equals(
@@ -202,30 +211,32 @@ def _without_equals(
 
 
 def _tolerance(schema: CollectionSchema) -> float:
-    """The largest difference that storing in float16 and normalising make."""
-    return 1e-3 if schema.multivector_dtype == "float16" else 1e-5
+    """The largest difference that storing makes to token vectors, where they are float16."""
+    return 1e-3 if schema.multivector_dtype == "float16" else _ROUNDING
 
 
 def _close(source: Embeddings, target: Embeddings, tolerance: float) -> bool:
     return (
-        _dense_close(source, target, tolerance)
-        and _sparse_close(source, target, tolerance)
+        _dense_close(source, target)
+        and _sparse_close(source, target)
         and _multivector_close(source, target, tolerance)
     )
 
 
-def _dense_close(source: Embeddings, target: Embeddings, tolerance: float) -> bool:
+def _dense_close(source: Embeddings, target: Embeddings) -> bool:
     if source.dense is None or target.dense is None:
         return source.dense is target.dense
-    return np.allclose(source.dense, target.dense, rtol=tolerance, atol=tolerance)
+    return source.dense.shape == target.dense.shape and np.allclose(
+        source.dense, target.dense, rtol=_ROUNDING, atol=_ROUNDING
+    )
 
 
-def _sparse_close(source: Embeddings, target: Embeddings, tolerance: float) -> bool:
+def _sparse_close(source: Embeddings, target: Embeddings) -> bool:
     if source.sparse is None or target.sparse is None:
         return source.sparse is target.sparse
     left, right = _sorted(source.sparse[0]), _sorted(target.sparse[0])
     return np.array_equal(left.indices, right.indices) and np.allclose(
-        left.values, right.values, rtol=tolerance, atol=tolerance
+        left.values, right.values, rtol=_ROUNDING, atol=_ROUNDING
     )
 
 

@@ -1,5 +1,7 @@
 """Copy and verify, on connectors in memory and in Parquet files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -113,6 +115,31 @@ def test_every_difference_is_reported(source, target):
     assert repaired.written == 3
 
 
+def test_values_of_other_types_and_small_differences_of_exact_vectors_are_seen(source, target):
+    """1, 1.0 and true are equal in Python; only token vectors are stored in halves."""
+    transfer.copy(source, target)
+    one = records(3)
+    for row, value in ((0, 0.0), (1, True)):
+        payload = {**one.payloads[row], "n": value}
+        target.upsert(RecordBatch(one.ids[row : row + 1], [payload], one.embeddings[row : row + 1]))
+    moved = one.embeddings[2:3]
+    nearly = replace(moved, dense=moved.dense + np.float32(5e-4))
+    target.upsert(RecordBatch(one.ids[2:3], one.payloads[2:3], nearly))
+    found = transfer.verify(source, target)
+    assert found.payloads_differ == ("id-0", "id-1")
+    assert found.vectors_differ == ("id-2",)
+
+
+def test_vectors_of_other_widths_differ(source):
+    """They are told, and no error of numpy."""
+    wide = MemoryConnector(collection="wide")
+    wide.ensure(CollectionSchema(20, True, 16))
+    few = records(40)
+    padded = replace(few.embeddings, dense=np.pad(few.embeddings.dense, ((0, 0), (0, 4))))
+    wide.upsert(RecordBatch(few.ids, few.payloads, padded))
+    assert len(transfer.verify(source, wide, samples=0).vectors_differ) == 40
+
+
 def test_another_fingerprint_or_schema_is_refused(source, target):
     """Vectors of two models never mix."""
     target.ensure(CollectionSchema(16, True, 16))
@@ -132,6 +159,7 @@ def test_parquet_round_trip(source, target, tmp_path):
     with ParquetConnector(collection="c", path=path) as file:
         assert transfer.verify(source, file, samples=10).equal
         assert file.describe().notes == {"tuned": [1, 2]}
+        assert transfer.copy(source, file).written == 0  # though a finished file takes no notes
         transfer.copy(file, target)
     assert transfer.verify(source, target, samples=10).equal
 

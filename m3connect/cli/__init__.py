@@ -233,12 +233,17 @@ def _add_environment(name: str, command: Any, keyed: Mapping[str, Declared]) -> 
 def _by_parameter(command: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """What the file sets, under the names that the command's function uses.
 
-    An option that may be repeated takes a single text, too.
+    An option that may be repeated takes a single text, too, and one whose text is a list a list.
     """
     options = _options(command)
+
+    def fitting(multiple: bool, value: Any) -> Any:
+        if multiple:
+            return [value] if isinstance(value, str) else value
+        return ",".join(map(str, value)) if isinstance(value, list) else value
+
     return {
-        options[key].name: [value] if options[key].multiple and isinstance(value, str) else value
-        for key, value in values.items()
+        options[key].name: fitting(options[key].multiple, value) for key, value in values.items()
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from m3connect.cli.console import visible
 from m3connect.cli.options import CollectionChoice, Mark, Output, open_connector
 from m3connect.cli.progress import progress_bar
 
@@ -85,7 +86,7 @@ class Ends(CollectionChoice):
 def copy(
     *,
     ends: Ends,
-    batch_size: Annotated[int, typer.Option(help="Records read at a time.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Records read at a time.", min=1)] = 256,
     printed: Output,
 ) -> None:
     """Copy a collection: ids, payloads, all representations, fingerprint and notes.
@@ -131,7 +132,9 @@ def verify(
         typer.echo(f"records: {report.source_count} and {report.target_count}")
         for name in ("missing", "superfluous", "payloads_differ", "vectors_differ"):
             ids = getattr(report, name)
-            examples = f": {', '.join(ids[:5])}{' ...' if len(ids) > 5 else ''}" if ids else ""
+            examples = (
+                f": {visible(', '.join(ids[:5]))}{' ...' if len(ids) > 5 else ''}" if ids else ""
+            )
             typer.echo(f"{name.replace('_', ' ')}: {len(ids)}{examples}")
         shares = ", ".join(f"{mode} {share:.3f}" for mode, share in report.overlap.items())
         typer.echo(f"overlap of the top 10 over {report.queries} queries: {shares or '-'}")

@@ -23,6 +23,7 @@ from m3connect.cli.eval_options import (
 from m3connect.cli.lists import names
 from m3connect.cli.options import FusionChoice, Live, Mark, ModelChoice, Output, Target
 from m3connect.cli.reading import Cutting
+from m3connect.cli.running import given_as_flags
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -139,7 +140,11 @@ def evaluate(
         raise ConfigError(
             f"--no-qrels makes queries and passages of its own out of documents: leave {clash} out"
         )
+    if "depth" in given_as_flags() and not live:
+        raise ConfigError("--depth is of searches in a database: give --live, or take a --preset")
     measured = names(metrics)
+    if not measured:
+        raise ConfigError("--metrics names none, such as ndcg@10,recall@100")
     chosen = eval_options.parse_modes(modes)
     baselines = eval_options.parse_baselines(names(baseline))
     home = cache or eval_options.default_cache()

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from m3connect.cli import eval_options
+from m3connect.cli.console import visible
 from m3connect.cli.eval_options import (
     Cache,
     LimitQueries,
@@ -120,6 +121,6 @@ def mine(
     if report is not None:
         mined.write(report)
     else:
-        typer.echo(mined.markdown(), err=True)
+        typer.echo(visible(mined.markdown()), err=True)
     if printed.as_json:
         typer.echo(json.dumps(mined.to_json() | {"output": str(output)}, ensure_ascii=False))

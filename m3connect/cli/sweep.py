@@ -77,13 +77,16 @@ def sweep(
     """
     from m3connect.cli.progress import progress_bar
     from m3connect.disk import aside
-    from m3connect.evaluation import measure, requires
+    from m3connect.evaluation import measure, metrics, requires
     from m3connect.evaluation.sweep import sweep as try_all
 
     requires.check()
+    metrics.check([metric])
     if len(names(dataset)) > 1:
         raise ConfigError("a sweep is over one dataset: give one --dataset")
     chosen = eval_options.parse_modes(modes)
+    if not chosen:
+        raise ConfigError("--modes names none: a sweep tries at least one")
     kinds = lists.choices("--fusions", fusions, ("weighted", "rrf"))
     deep = [int(each) for each in lists.numbers("--depths", depths)]
     opened = eval_options.open_dataset(names(dataset)[0], qrels, language, limit_queries, seed)

@@ -46,7 +46,7 @@ def synthesize(
     ] = None,
     seed: Seed = 0,
     language: Language = "",
-    per_minute: Annotated[float, typer.Option(help="Requests a minute at most.")] = 60.0,
+    per_minute: Annotated[float, typer.Option(help="Requests a minute at most.", min=0.1)] = 60.0,
     temperature: Annotated[float, typer.Option(help="Of the language model.")] = 0.7,
     found_within: Annotated[
         int, typer.Option(help="Keep a query if its document is among so many hits; 0 keeps all.")

@@ -15,7 +15,7 @@ from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
 from m3connect.cli.lists import names
 from m3connect.cli.options import Live, ModelChoice, Output, Target
-from m3connect.errors import AuthError
+from m3connect.errors import AuthError, PermanentError
 from m3connect.searching.names import TunedModeName
 
 if TYPE_CHECKING:
@@ -60,12 +60,13 @@ def tune(
     With --live, the choice is stored in the collection, and search uses it from then on.
     """
     from m3connect.cli.progress import progress_bar
-    from m3connect.evaluation import measure, requires
+    from m3connect.evaluation import measure, metrics, requires
     from m3connect.evaluation import tune as tuning
     from m3connect.searching.modes import preset_for
 
     tuned_mode: TunedMode = "all" if mode == "all" else "hybrid"
     requires.check()
+    metrics.check([metric])
     eval_options.check_live(live=live, filter=filter)
     opened = eval_options.open_datasets(
         names(dataset), qrels, language, limit_queries, seed, live=live
@@ -116,17 +117,20 @@ def tune(
         if connector is not None and not dry_run:
             try:
                 connector.annotate(tuning.notes(tuned))
-            except AuthError as error:  # said after the result, which took its time
+            except PermanentError as error:  # said after the result, which took its time
                 refused, stored = error, False
     if printed.as_json:
         typer.echo(json.dumps(_json(tuned, stored=stored)))
     else:
         _show(tuned, stored=stored)
     if refused is not None:
-        raise AuthError(
-            f"{refused}. The choice above could not be stored: the key may not change the "
-            "collection's notes. Tune with a key that may, or search with --fusion, --weights and "
-            "--depth",
+        key = (
+            "the key may not change the collection's notes. Tune with a key that may, or search"
+            if isinstance(refused, AuthError)
+            else "search"
+        )
+        raise type(refused)(
+            f"{refused}. The choice above could not be stored: {key} with --fusion, --weights and --depth",
             connector=refused.connector,
             operation=refused.operation,
         ) from refused

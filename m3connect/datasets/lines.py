@@ -52,9 +52,9 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
     number = 0
     try:
         with (
-            gzip.open(path, "rt", encoding="utf-8")
+            gzip.open(path, "rt", encoding="utf-8-sig")
             if path.suffix == ".gz"
-            else path.open(encoding="utf-8") as lines
+            else path.open(encoding="utf-8-sig") as lines
         ):
             for number, line in enumerate(lines, start=1):
                 if line.strip():

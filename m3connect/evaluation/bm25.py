@@ -128,7 +128,8 @@ class Bm25:
             self.ids.append(document.id)
             progress("indexing for BM25", len(self.ids), total)
         self.index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
-        self.index.index((corpus, self.vocabulary), show_progress=False)
+        if self.vocabulary:  # without a word there is nothing to index, and no query knows one
+            self.index.index((corpus, self.vocabulary), show_progress=False)
 
     def run(
         self, queries: Iterable[TextQuery], limit: int, *, progress: Progress = silent

@@ -152,6 +152,13 @@ def dataset(tmp_path):
     return folder
 
 
+def test_a_list_is_taken_where_the_option_is_one(run, dataset):
+    """By the options that are repeated, and by those with commas."""
+    write('[eval]\nmodes = ["dense", "sparse"]\nmetrics = ["ndcg@10"]\n')
+    code, out, _ = run("eval", "--dataset", str(dataset), "--json")
+    assert (code, list(json.loads(out)["dev"])) == (0, ["dense", "sparse"])
+
+
 @pytest.mark.parametrize("place", ["file", "environment"])
 @pytest.mark.parametrize(
     "arguments",

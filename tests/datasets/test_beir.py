@@ -32,6 +32,12 @@ def write(folder: Path, corpus=CORPUS, queries=QUERIES, qrels=QRELS, name="qrels
     return folder
 
 
+def test_a_mark_of_the_encoding_is_no_part_of_the_first_line(tmp_path):
+    """As Notepad saves it: a table without a header kept its first judgement from view."""
+    folder = write(tmp_path, qrels="\ufeffq1\td1\t2\nq2\td2\t1\n")
+    assert beir.load(folder).qrels == {"q1": {"d1": 2}, "q2": {"d2": 1}}
+
+
 def test_reads_the_beir_layout(tmp_path):
     """Titles join texts, languages and answers are kept, unjudged queries are left out."""
     dataset = beir.load(write(tmp_path, name="qrels/test.tsv"))

@@ -51,6 +51,12 @@ def test_only_documents_that_share_a_term_are_found():
     assert list(found) == ["a", "c"]
 
 
+def test_a_corpus_without_a_word_has_no_answers():
+    """Punctuation alone is no reason to lose what else was measured."""
+    index = Bm25([Document("a", "!!!")], 1)
+    assert list(index.run([TextQuery("q", "word"), TextQuery("p", "?")], 10)) == [{}, {}]
+
+
 def test_the_models_tokens_can_be_the_terms():
     """With a tokenizer the terms are its ids, whatever the language."""
     tokenizer = Tokenizer(models.WordLevel({"?": 0, "SKY": 1, "sea": 2}, unk_token="?"))

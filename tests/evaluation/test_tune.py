@@ -13,7 +13,7 @@ from m3connect.cli.running import Services
 from m3connect.cli.tune import tune as tune_command
 from m3connect.contract import CollectionSchema
 from m3connect.datasets.beir import Dataset, TextQuery
-from m3connect.errors import AuthError, ConfigError, InputError
+from m3connect.errors import AuthError, ConfigError, InputError, Unsupported
 from m3connect.evaluation import tune
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
@@ -161,17 +161,20 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     assert found["after"]["mean"] > found["before"]["mean"]
     assert served_preset(encoder.info, connector.describe()).all.to_json() == found["chosen"]
 
-    def refuse(_notes):
-        raise AuthError("403 Forbidden", connector="memory", operation="annotate")
+    for kind in (AuthError, Unsupported):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(connector, "annotate", refuse)
-        arguments = ["--dataset", str(tmp_path), "--live", "--json"]
-        outcome = CliRunner().invoke(app, arguments, obj=services)
-    assert "could not be stored" in str(outcome.exception), (
-        "said after the result, not in its place"
-    )
-    assert json.loads(outcome.stdout) | {"stored": True} == found
+        def refuse(_notes, kind=kind):
+            raise kind("no notes here", connector="memory", operation="annotate")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(connector, "annotate", refuse)
+            arguments = ["--dataset", str(tmp_path), "--live", "--json"]
+            outcome = CliRunner().invoke(app, arguments, obj=services)
+        assert type(outcome.exception) is kind
+        assert "could not be stored" in str(outcome.exception), (
+            "said after the result, not in its place"
+        )
+        assert json.loads(outcome.stdout) | {"stored": True} == found
     with pytest.raises(ConfigError, match="one --dataset with --live"):
         run("--dataset", "another")
     monkeypatch.setattr(tune, "settings", lambda *_: [])
