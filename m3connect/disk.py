@@ -13,9 +13,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from m3connect.errors import M3ConnectError
+from m3connect.errors import ConfigError, M3ConnectError
 
 _ENDING = ".unfinished"
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 def cache_folder() -> Path:
@@ -59,7 +60,12 @@ def own(target: Path) -> Path:
 
     Returns:
         a path at which nothing is.
+
+    Raises:
+        ConfigError: the target ends in no name.
     """
+    if target.name in _NO_NAMES:
+        raise ConfigError(f"{str(target)!r} is no name to write to")
     target.parent.mkdir(parents=True, exist_ok=True)
     begin = f"{target.name}.{socket.gethostname()}."
     for left in target.parent.glob(f"{glob.escape(begin)}*.*{_ENDING}"):
@@ -69,14 +75,29 @@ def own(target: Path) -> Path:
     return target.with_name(f"{begin}{os.getpid()}.{secrets.token_hex(4)}{_ENDING}")
 
 
+def require_file_name(path: Path) -> None:
+    """See that a file may have this name: asked before the work whose result it is to hold.
+
+    Raises:
+        ConfigError: a folder has it, or it is none.
+    """
+    if path.is_dir() or path.name in _NO_NAMES:
+        raise ConfigError(f"{str(path)!r} is a folder: name a file to write to")
+
+
 def take_place(written: Path, target: Path) -> None:
-    """Give what is written its name; what had it is removed.
+    """Give what is written its name; what had it is removed, but never a folder for a file.
 
     Args:
         written: a file or folder, written to its end.
         target: its name, in the same folder.
+
+    Raises:
+        ConfigError: a file was written, and a folder has its name.
     """
-    if target.is_dir():
+    if not written.is_dir():
+        require_file_name(target)
+    elif target.is_dir():
         shutil.rmtree(target)
     written.replace(target)
 

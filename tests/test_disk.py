@@ -3,11 +3,12 @@
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from m3connect.disk import aside
-from m3connect.errors import M3ConnectError
+from m3connect.errors import ConfigError, M3ConnectError
 
 
 def test_a_file_has_its_name_when_it_is_whole(tmp_path):
@@ -19,6 +20,26 @@ def test_a_file_has_its_name_when_it_is_whole(tmp_path):
             assert not target.exists() or target.read_text() == "old"
         assert target.read_text() == content
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    """What the folder holds stays, and nothing is left beside it."""
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.txt").touch()
+    with (
+        pytest.raises(ConfigError, match="papers' is a folder: name a file"),
+        aside(tmp_path / "papers") as path,
+    ):
+        path.write_text("result")
+    assert [path.name for path in tmp_path.rglob("*")] == ["papers", "thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "gone/.."])
+def test_a_path_without_a_name_is_refused(tmp_path, name):
+    """There is nothing that the result could be called."""
+    with pytest.raises(ConfigError, match="no name to write to"):
+        aside(tmp_path / name if name[1:] else Path(name)).__enter__()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError, KeyboardInterrupt, ValueError])

@@ -32,6 +32,7 @@ _ENDINGS = ("tsv", "tsv.gz", "txt", "jsonl", "jsonl.gz")
 _QUERY_KEYS = ("query-id", "query_id", "qid")
 _DOCUMENT_KEYS = ("corpus-id", "corpus_id", "docid", "doc_id")
 _RELEVANCE_KEYS = ("relevance", "score")
+_HIGHEST_RELEVANCE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +212,10 @@ def _identifier(where: str, values: Mapping[str, Any], keys: tuple[str, ...]) ->
     value = next((values[key] for key in keys if key in values), None)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise InputError(f"{where}: no id: one of {list(keys)} must hold a string or a number")
-    return str(value)
+    try:
+        return str(value).encode().decode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: the id {value!r} holds half a surrogate pair") from error
 
 
 def _text(where: str, values: Mapping[str, Any], key: str) -> str:
@@ -306,4 +310,6 @@ def _relevance(where: str, text: str) -> int:
         raise InputError(f"{where}: relevance {text!r} is not a number") from error
     if not value.is_integer():
         raise InputError(f"{where}: relevance {text!r} is not a whole number")
+    if value > _HIGHEST_RELEVANCE:  # trec_eval counts the judgements of each grade in a table
+        raise InputError(f"{where}: relevance {text!r} is more than {_HIGHEST_RELEVANCE}")
     return int(value)

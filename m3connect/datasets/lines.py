@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
-from m3connect.disk import aside
+from m3connect.disk import aside, require_file_name
 from m3connect.errors import InputError
 
 _READ_ROWS = 1024
@@ -91,8 +91,10 @@ def write(path: Path, objects: Iterable[Mapping[str, Any]]) -> int:
         how many lines were written.
 
     Raises:
+        ConfigError: the path is a folder.
         M3ConnectError: there is no room.
     """
+    require_file_name(path)
     with (
         aside(path) as unfinished,
         gzip.open(unfinished, "wt", encoding="utf-8")

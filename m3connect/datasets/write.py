@@ -13,11 +13,14 @@ import numpy as np
 from m3connect.datasets import beir, lines
 from m3connect.datasets.beir import Dataset
 from m3connect.disk import aside
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 
 HEADER = "query-id\tcorpus-id\tscore"
 """The first line of ``qrels.tsv``, as BEIR has it."""
 _BREAKS = frozenset("\t\r\n")
+_FILES = frozenset(
+    {"corpus.jsonl", "corpus.jsonl.gz", "queries.jsonl", "queries.jsonl.gz", "qrels.tsv"}
+)
 _JUDGING = threading.Lock()
 
 
@@ -32,15 +35,21 @@ def write_collection(
     """Write a collection; its folder is there when it is whole.
 
     Args:
-        folder: its name; what lies there is replaced.
+        folder: its name; a collection that lies there is replaced.
         corpus: documents, with ``_id`` and ``text``.
         queries: with ``_id`` and ``text``.
         qrels: query id, document id, relevance.
         gzipped: whether corpus and queries are.
 
     Raises:
+        ConfigError: the folder holds other files, which would be lost.
         M3ConnectError: there is no room.
     """
+    others = sorted({path.name for path in folder.glob("*")} - _FILES)
+    if others:
+        raise ConfigError(
+            f"{folder} holds other files than a test collection's ({others[0]!r}): name another folder"
+        )
     ending = ".jsonl.gz" if gzipped else ".jsonl"
     with aside(folder) as unfinished:
         unfinished.mkdir()

@@ -58,7 +58,8 @@ def evaluate(
     texts = {document.id: document.text for document in documents if document.id in within}
     firsts = np.array(
         [
-            _first([texts[id_] for id_ in ids[:deepest]], answers[query])
+            # A collection may hold more documents than the corpus: they answer nothing that is known.
+            _first([texts.get(id_, "") for id_ in ids[:deepest]], answers[query])
             for (query, _), ids in zip(run, ranked, strict=True)
         ]
     )

@@ -59,13 +59,21 @@ def evaluate(
     figures: dict[str, list[float]] = {name: [] for name in metrics}
     stream = iter(run)
     while chunk := dict(islice(stream, _CHUNK)):
-        judged = {query: dict(_judgements(qrels, query)) for query in chunk}
-        by_query = RelevanceEvaluator(judged, asked).evaluate(
-            {q: dict(a) for q, a in chunk.items()}
-        )
+        judged = {
+            # Below 0 is as irrelevant as 0, and trec_eval reads outside its memory.
+            _c_string(query): {
+                _c_string(id_): max(0, grade) for id_, grade in _judgements(qrels, query).items()
+            }
+            for query in chunk
+        }
+        found = {
+            _c_string(query): {_c_string(id_): score for id_, score in answer.items()}
+            for query, answer in chunk.items()
+        }
+        by_query = RelevanceEvaluator(judged, asked).evaluate(found)
         for query in chunk:
             for name, (measure, rank) in measures.items():
-                figures[name].append(_figure(by_query.get(query, {}), measure, rank))
+                figures[name].append(_figure(by_query.get(_c_string(query), {}), measure, rank))
     return {name: np.array(values) for name, values in figures.items()}
 
 
@@ -110,6 +118,11 @@ def _judgements(qrels: Qrels, query: str) -> Mapping[str, int]:
     if query not in qrels:
         raise InputError(f"query {query!r} has no judgements")
     return qrels[query]
+
+
+def _c_string(id_: str) -> str:
+    """An id that C reads whole: UTF-8 without NUL, which would end it."""
+    return id_.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def _figure(values: Mapping[str, float], measure: str, rank: int) -> float:

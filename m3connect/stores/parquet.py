@@ -119,9 +119,13 @@ class RecordWriter:
     Args:
         path: of the file; what has this name stays until :meth:`finish`.
         schema: of the records.
+
+    Raises:
+        ConfigError: the path is a folder.
     """
 
     def __init__(self, path: Path, schema: CollectionSchema) -> None:
+        disk.require_file_name(path)
         self.path = path
         self.stored = Stored(schema)
         self.count = 0

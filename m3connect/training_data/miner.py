@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from m3connect.contract import Connector, Encoder
 from m3connect.datasets import lines
 from m3connect.datasets.beir import Dataset
+from m3connect.disk import require_file_name
 from m3connect.evaluation import live, run
 from m3connect.filters import AnyFilter
 from m3connect.progress import Progress, silent
@@ -47,9 +48,11 @@ def mine_to_file(
         progress: told what goes on.
 
     Raises:
-        ConfigError: the rules compare scores where ranks are fused, or an extra is missing.
+        ConfigError: the output is a folder, the rules compare scores where ranks are fused, or an extra
+            is missing.
         FingerprintMismatch: the collection was made by another model.
     """
+    require_file_name(output)
     chosen, ranking = rules or Rules(), parse_mode(mode)
     preset = for_database(preset or preset_for(encoder.info), max(chosen.last, DEPTH))
     mining.check(chosen, mining.weights(ranking, preset))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -149,7 +149,8 @@ def mine(
     """Negatives for every query that gets any, in the dataset's order.
 
     No negative is a positive or equals one, or the query, or another negative, up to case and white
-    space. The same seed gives the same negatives, whatever other queries there are.
+    space; the positives of a query that is asked twice are those of both. The same seed gives the same
+    negatives, whatever queries of other texts there are.
 
     Args:
         dataset: queries and judgements.
@@ -164,6 +165,9 @@ def mine(
     """
     check(rules, source.weights)
     relevant = [_relevant(dataset.qrels[query.id], texts) for query in dataset.queries]
+    answering: dict[str, set[str]] = {}
+    for query, ids in zip(dataset.queries, relevant, strict=True):
+        answering.setdefault(_plain(query.text), set()).update(ids)
     known: dict[int, Answer] = {}
     if rules.percentile is not None:
         known = {row: source.score(row, ids) for row, ids in enumerate(relevant) if ids}
@@ -176,12 +180,15 @@ def mine(
         positives = known.get(row) or _scores(row, relevant[row], answer, source)
         positives = {id_: positives[id_] for id_ in fusion.top(positives, len(positives))}
         highest = min(rules.highest(min(positives.values())), tally.max_score)
-        taken = {_plain(query.text), *(_plain(texts[id_]) for id_ in positives)}
+        asked = _plain(query.text)
+        taken = {asked, *(_plain(texts[id_]) for id_ in answering[asked])}
         allowed: Answer = {}
         for rank, (id_, score) in enumerate(answer.items(), start=1):
-            reason = _why_not(id_, score, rank, rules, highest, positives)
             plain = _plain(texts.get(id_, ""))
-            if not reason and plain in taken:
+            reason = _why_not(id_, score, rank, rules, highest, answering[asked])
+            if not reason and id_ not in texts:
+                reason = "not among the dataset's documents"
+            elif not reason and plain in taken:
                 reason = "same text as the query, a positive or another negative"
             if reason:
                 tally.dropped[reason] += 1
@@ -245,7 +252,7 @@ def _percentile(percentile: float, positives: Iterable[Answer]) -> float:
 
 
 def _why_not(
-    id_: str, score: float, rank: int, rules: Rules, highest: float, positives: Answer
+    id_: str, score: float, rank: int, rules: Rules, highest: float, positives: Container[str]
 ) -> str:
     if id_ in positives:
         return "positive"

@@ -144,6 +144,8 @@ def test_a_missing_file_is_named(tmp_path, missing):
         ({"qrels": "q1\td1\n"}, r"qrels\.tsv:1: expected query, document, relevance"),
         ({"qrels": "q1\td1\tmuch\n"}, r"qrels\.tsv:1: relevance 'much' is not a number"),
         ({"qrels": "q1\td1\t0.5\n"}, "not a whole number"),
+        ({"qrels": "q1\td1\t1e11\n"}, r"qrels\.tsv:1: relevance '1e11' is more than 1000000"),
+        ({"corpus": [{"_id": "d\udc80", "text": "x"}]}, r"corpus\.jsonl:1: the id 'd\\udc80'"),
         ({"qrels": "q1\td1\t1\nq1\td1\t2\n"}, r"qrels\.tsv:2: 'd1' has relevance 2"),
         ({"qrels": "x\td1\t1\n"}, "no query has a judgement"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from m3connect.datasets import lines
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 
 OBJECTS: list[dict[str, Any]] = [{"a": 1}, {"text": "zwei\u2028Zeilen"}, {"b": ["ü"]}]
 
@@ -20,6 +20,14 @@ def test_what_is_written_is_read(tmp_path, name):
     assert [value for _, value in lines.read(path)] == OBJECTS
     records = lines.Records.open(path)
     assert [records[row] for row in range(len(records))] == OBJECTS
+
+
+def test_a_folder_is_refused_before_the_work(tmp_path):
+    """No object is asked for, as each may be dear."""
+    asked = iter(OBJECTS)
+    with pytest.raises(ConfigError, match="is a folder"):
+        lines.write(tmp_path, asked)
+    assert next(asked) is OBJECTS[0]
 
 
 def test_blank_lines_count_and_are_left_out(tmp_path):

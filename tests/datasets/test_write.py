@@ -6,7 +6,7 @@ import pytest
 
 from m3connect.datasets import beir
 from m3connect.datasets.write import add_judgement, write_collection
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 
 CORPUS = {f"d{n}": f"text {n}" for n in range(8)}
 
@@ -26,6 +26,14 @@ def test_judgements_are_added_to_a_collection_that_others_made(tmp_path):
     assert {query.id: query.text for query in dataset.queries} == {"q2": "first", "q3": "second"}
     assert dataset.qrels == {"q2": {"old": 2, "d2": 1}, "q3": {"d1": 0}}
     assert set(dataset.ids) == {"old", *CORPUS}
+
+
+def test_a_folder_of_other_files_is_no_collection(tmp_path):
+    """What it holds would be lost: nothing is written."""
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ConfigError, match=r"other files .*'thesis\.txt'"):
+        write_collection(tmp_path, [], [], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_no_judgement_is_lost_between_threads(tmp_path):

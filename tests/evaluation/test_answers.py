@@ -44,6 +44,15 @@ def test_recall_counts_the_best_passages_only():
     }
 
 
+def test_what_a_collection_holds_beyond_the_corpus_answers_nothing():
+    """Its text is not known; its rank counts."""
+    run = [("q", {"other": 0.9, "x": 0.8})]
+    queries = [TextQuery("q", "?", "", ("Ulm",))]
+    names = ["answer_recall@1", "answer_recall@2"]
+    figures = answers.evaluate(run, queries, [Document("x", "Ulm")], names)
+    assert [figures[name].tolist() for name in names] == [[0], [1]]
+
+
 def test_queries_need_answers():
     """A query without answers cannot be judged by them."""
     with pytest.raises(InputError, match="'q' has no answers"):

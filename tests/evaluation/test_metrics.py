@@ -66,6 +66,22 @@ def test_a_query_that_found_nothing_scores_zero():
     assert metrics.means(figures) == dict.fromkeys(metrics.DEFAULT, 0.5)
 
 
+def test_judgements_below_zero_are_as_zero():
+    """trec_eval reads outside its memory where a query has only those, others with grades above 0."""
+    run = [("q", {"a": 1.0}), ("r", {"b": 1.0, "c": 0.5})]
+    figures = metrics.evaluate(run, {"q": {"a": 1}, "r": {"b": -2}}, ["ndcg@10"])
+    assert figures["ndcg@10"].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("other", ["a\udc81", "a\0c"])
+def test_ids_that_c_cannot_read_are_told_apart(other):
+    """Halves of surrogate pairs end no process; what follows a NUL counts."""
+    id_ = other.replace("\udc81", "\udc80").replace("c", "b")
+    run = [(id_, {other: 1.0, id_: 0.5}), (other, {other: 1.0, id_: 0.5})]
+    figures = metrics.evaluate(run, {id_: {id_: 1}, other: {other: 1}}, ["mrr@10"])
+    assert figures["mrr@10"].tolist() == [0.5, 1.0]
+
+
 @pytest.mark.parametrize("name", ["ndcg", "ndcg@", "ndcg@0", "ndcg@ten", "bleu@4"])
 def test_an_unknown_metric_is_refused(name):
     """A misspelt metric lists the known ones."""

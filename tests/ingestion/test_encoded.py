@@ -252,6 +252,14 @@ def test_a_file_of_ours_that_lost_its_metadata_is_refused(tmp_path, connector):
             ingest(source, None, connector)
 
 
+def test_a_folder_is_no_file_to_write_to(tmp_path):
+    """It is refused before anything is encoded, and keeps what it holds."""
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ConfigError, match="is a folder"):
+        RecordWriter(tmp_path, CollectionSchema(4, False, None))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def copy_of(records, path):
     """A file of ``m3connect copy`` with two records a row group; where the second's vectors end."""
     encoder = HashEncoder(width=8)

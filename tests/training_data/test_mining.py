@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -22,6 +23,7 @@ from m3connect.searching.names import MODES
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.training_data import mining
+from m3connect.training_data.miner import mine_to_file
 from m3connect.training_data.mining import Rules, Tally, mine
 from m3connect.training_data.report import Report
 from m3connect.types import Leg, RecordBatch
@@ -86,6 +88,31 @@ def test_no_positive_and_no_equal_text_is_a_negative(tmp_path):
         "positive": 1,
         "same text as the query, a positive or another negative": 3,
     }
+
+
+def test_the_positives_of_a_query_asked_twice_are_negatives_of_neither(tmp_path):
+    """Nor are their copies, even where the other's judgement says 0."""
+    asked = (TextQuery("q0", "A question"), TextQuery("q1", "a  QUESTION"))
+    judged = {"q0": {"pos": 1, "n1": 0}, "q1": {"n1": 1}}
+    twice = Dataset("x", tmp_path, tuple(TEXTS), asked, judged, "x")
+    first, second = mine(twice, TEXTS, Fixed(2), ANY, Tally())
+    assert list(first.positives) == ["pos"]
+    assert list(first.negatives) == list(second.negatives) == ["near", "n3", "n4"]
+
+
+def test_what_a_collection_holds_beyond_the_dataset_is_no_negative(tmp_path):
+    """Its text is not known: it is dropped and counted."""
+    tally = Tally()
+    texts = {id_: text for id_, text in TEXTS.items() if id_ not in {"near", "n3"}}
+    (mined,) = mine(collection(tmp_path), texts, Fixed(), ANY, tally)
+    assert list(mined.negatives) == ["n1", "n4"]
+    assert tally.dropped["not among the dataset's documents"] == 2
+
+
+def test_a_folder_is_refused_before_anything_is_encoded(dataset, tmp_path):
+    """It keeps what it holds."""
+    with pytest.raises(ConfigError, match="is a folder"):
+        mine_to_file(dataset, Mock(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +194,7 @@ def test_live_and_offline_sources_agree(dataset, tmp_path, mode):
 
 def test_the_percentile_is_of_all_positives(tmp_path):
     """Positives score 0.9, 0.7 and 0.5 over the dataset: none above the median is taken."""
-    asked = tuple(TextQuery(f"q{n}", "A question") for n in range(3))
+    asked = tuple(TextQuery(f"q{n}", f"Question {n}") for n in range(3))
     judged = {"q0": {"pos": 1}, "q1": {"n2": 1}, "q2": {"n4": 1}}
     three = Dataset("x", tmp_path, tuple(TEXTS), asked, judged, "x")
     tally = Tally()
