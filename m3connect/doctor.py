@@ -54,8 +54,11 @@ def examine_software() -> Iterator[Finding]:
         pip = 'pip install "m3connect[torch]"'
         yield Finding("torch", "note", f"not installed; for GPUs and training: {pip}")
         return
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a library that it needs is missing, or another one's
+        yield Finding("torch", "problem", f"{torch_version} cannot be imported: {error}")
+        return
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")

@@ -32,4 +32,7 @@ def models(*, printed: Output) -> None:
             listed.name, listed.where, ", ".join(listed.legs), *widths, str(listed.megabytes)
         )
     Console(highlight=False).print(table)
+    for listed in checkpoints:
+        if listed.problem:
+            typer.secho(f"{listed.name}: {listed.problem}", fg="yellow", err=True)
     typer.echo("Any M3 checkpoint on the hub is loaded by name: --model BAAI/bge-m3", err=True)

@@ -63,6 +63,8 @@ class Assembly:
 
     def terms_of_texts(self) -> list[NDArray[np.int64]]:
         """The content tokens of each text, in order."""
+        if not self.tokens.texts:  # which numpy makes one empty piece of
+            return []
         return np.split(self.terms, np.searchsorted(self.rows, np.arange(1, self.tokens.texts)))
 
     def put(self, rows: NDArray[np.intp], outputs: Outputs) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from m3connect.contract import Kind, ModelInfo
-from m3connect.errors import ConfigError, FingerprintMismatch
+from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
@@ -183,7 +183,8 @@ class M3Encoder:
             from m3connect.inference.remote import RemoteEncoder
 
             chosen = {backend, device, dtype, long_mode} != {"auto", "truncate"}
-            if chosen or max_length or batch_tokens or revision or identifiers:
+            sized = max_length or batch_tokens or threads or multivector_dtype != "float16"
+            if chosen or sized or revision or identifiers or cache_dir is not None:
                 raise ConfigError(f"{name} runs elsewhere: how it runs is the service's choice")
             return RemoteEncoder(str(name), compression=compression)
         path = resolve(str(name), revision=revision, cache_dir=cache_dir)
@@ -319,7 +320,10 @@ class M3Encoder:
         window: list[TokenIds] = []
         ahead: deque[Future[TokenIds]] = deque()
         with ThreadPoolExecutor(1, "tokenise") as beside:
-            tokenised = (beside.submit(self._text, group, kind) for group in groups)
+            tokenised = (
+                beside.submit(self._text, group, kind, first=number * _READ_AHEAD)
+                for number, group in enumerate(groups)
+            )
             while started := ahead.popleft() if ahead else next(tokenised, None):
                 window.append(started.result())
                 if sum(len(tokens.ids) for tokens in window) >= most:
@@ -345,9 +349,12 @@ class M3Encoder:
                 own.
 
         Raises:
-            InputError: something is not a string.
+            InputError: something is not a string, or no pair, or not three weights.
         """
-        return score_pairs(self, pairs, weights or self.config.fusion_weights)
+        chosen = self.config.fusion_weights if weights is None else tuple(weights)
+        if len(chosen) != 3:
+            raise InputError(f"{len(chosen)} weights: give three, of dense, sparse and multivector")
+        return score_pairs(self, pairs, chosen)
 
     def term(self, index: int) -> str:
         """The term (tokenizer piece) behind a sparse index.
@@ -364,7 +371,9 @@ class M3Encoder:
     def _encode(self, tokens: TokenIds, kind: Kind, legs: Sequence[Leg]) -> Embeddings:
         """Arrays are made once at their final size; every batch is written into its place."""
         if self._measure is not None and self._done >= WORTH_MEASURING * self.batch_tokens:
-            self.batch_tokens, self._measure = self._measure(tokens, legs), None
+            measure, self._measure = self._measure, None  # once, whatever other threads do
+            if measure is not None:
+                self.batch_tokens = measure(tokens, legs)
         self._done += len(tokens.ids)
         target = Assembly(
             self.config, tokens, self._text.leading(kind), legs, self._multivector_dtype

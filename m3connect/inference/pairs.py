@@ -8,6 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from m3connect.contract import Encoder
+from m3connect.errors import InputError
 from m3connect.searching.scoring import maxsim, sparse_scores
 from m3connect.types import Embeddings, FloatArray, MultiVectors, SparseVectors
 
@@ -31,7 +32,13 @@ def score_pairs(
         encoder: the model.
         pairs: (query, passage).
         weights: of dense, sparse and multivector in the combined scores.
+
+    Raises:
+        InputError: something is no pair of strings.
     """
+    for number, pair in enumerate(pairs):
+        if isinstance(pair, str) or len(pair) != 2:
+            raise InputError(f"pair {number} is {pair!r}: give (query, passage)")
     queries = encoder.encode([query for query, _ in pairs], kind="query")
     passages = encoder.encode([passage for _, passage in pairs], kind="passage")
     return pair_scores(queries, passages, weights)

@@ -457,13 +457,15 @@ def _instructed(texts: list[str] | str, instruction: str | None, pattern: str) -
 
     >>> _instructed("rivers", "find: ", "{}{}"), _instructed(["rivers"], "find", "{}\\n{}")
     ('find: rivers', ['find\nrivers'])
+
+    What is no string stays what it is, for the encoder to refuse by its number.
     """
     if instruction is None:
         return texts
     pattern = pattern.replace("\\n", "\n")
     if isinstance(texts, str):
         return pattern.format(instruction, texts)
-    return [pattern.format(instruction, text) for text in texts]
+    return [pattern.format(instruction, text) if isinstance(text, str) else text for text in texts]
 
 
 def _lexical(rows: SparseVectors) -> list[defaultdict[str, float]]:

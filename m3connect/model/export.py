@@ -63,7 +63,9 @@ def export(
             raise ConfigError(f"dtype {dtype!r} is none of {', '.join(_GRAPHS)}")
         write = partial(_save_onnx, graphs=_GRAPHS[dtype])
     saving.check_new(output)
-    write(checkpoint.config, load_model(checkpoint).tensors(), checkpoint.path, output)
+    tensors = load_model(checkpoint).tensors()
+    with saving.whole_or_nothing(output):
+        write(checkpoint.config, tensors, checkpoint.path, output)
 
 
 _GRAPHS: Mapping[GraphDtype, Sequence[str]] = {"float32": [GRAPH], "int8": [GRAPH, GRAPH_INT8]}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from m3connect.errors import CheckpointError, ConfigError
 from m3connect.model.checkpoint import open_checkpoint
 from m3connect.model.hub import bundled
 from m3connect.types import LEGS
@@ -22,6 +23,7 @@ class Listed:
         dense_width, multivector_width: D and C.
         max_length: longest input in tokens.
         megabytes: of its files.
+        problem: why it cannot be loaded; then it has no representations, and all sizes but that are 0.
     """
 
     name: str
@@ -31,14 +33,11 @@ class Listed:
     multivector_width: int
     max_length: int
     megabytes: int
+    problem: str = ""
 
 
 def available() -> Iterator[Listed]:
-    """Every checkpoint that loads by its name without a download.
-
-    Raises:
-        CheckpointError: one of them is broken.
-    """
+    """Every checkpoint that is there without a download; of a broken one, what is wrong with it."""
     for name, folder in bundled().items():
         yield _listed(name, "bundled", folder)
     for name, folder in _cached():
@@ -62,14 +61,10 @@ def _cached() -> Iterator[tuple[str, Path]]:
 
 
 def _listed(name: str, where: str, folder: Path) -> Listed:
-    config = open_checkpoint(folder, name).config
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return Listed(
-        name,
-        where,
-        LEGS,
-        config.dense_width,
-        config.multivector_width,
-        config.max_length,
-        round(size / 1e6),
-    )
+    size = round(sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6)
+    try:
+        config = open_checkpoint(folder, name).config
+    except (CheckpointError, ConfigError) as error:  # half a download, or torch is needed
+        return Listed(name, where, (), 0, 0, 0, size, str(error))
+    widths = config.dense_width, config.multivector_width
+    return Listed(name, where, LEGS, *widths, config.max_length, size)

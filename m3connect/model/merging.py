@@ -17,7 +17,7 @@ from torch import Tensor
 from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import Checkpoint, read_tokenizer, weights_hash
 from m3connect.model.config import M3Config
-from m3connect.model.saving import check_new, save_m3
+from m3connect.model.saving import check_new, save_m3, whole_or_nothing
 from m3connect.model.weights import load_model
 
 _MAY_DIFFER = {"body", "name", "fusion_weights", "weights_hash", "precisions"}
@@ -55,7 +55,8 @@ def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: P
             mean[name] = mean[name] + share if name in mean else share
     last = checkpoints[-1]
     config = last.config.retrained(weights_hash(mean))
-    save_m3(config, mean, last.path, output)
+    with whole_or_nothing(output):
+        save_m3(config, mean, last.path, output)
 
 
 def _check_alike(first: Checkpoint, other: Checkpoint) -> None:

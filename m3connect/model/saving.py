@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from m3connect import disk
 from m3connect.errors import ConfigError
 from m3connect.model.checkpoint import CONFIG, read_tokenizer, tokenizer_file
 from m3connect.model.config import M3Config
@@ -29,6 +31,23 @@ def check_new(output: Path) -> None:
     """
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; name a new folder")
+
+
+@contextmanager
+def whole_or_nothing(output: Path) -> Iterator[None]:
+    """Write to a new folder; on an error nothing is left in it, so that it can be named again.
+
+    Raises:
+        M3ConnectError: the disk is full, or the folder cannot be written.
+    """
+    with disk.writing(output, "Make room, and run it again."):
+        output.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        except BaseException:
+            for half in output.iterdir():
+                disk.remove(half)
+            raise
 
 
 def save_m3(config: M3Config, tensors: Mapping[str, Tensor], tokenizer: Path, output: Path) -> None:

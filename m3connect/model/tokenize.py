@@ -167,14 +167,21 @@ class TextTokenizer:
         ids = tokens.ids[tokens.content(self.leading(kind))]
         return [self.term(id_) for id_ in ids.tolist()]
 
-    def __call__(self, texts: Sequence[str], kind: Kind) -> TokenIds:
+    def __call__(self, texts: Sequence[str], kind: Kind, *, first: int = 0) -> TokenIds:
         """Tokenise texts.
+
+        Args:
+            texts: any strings.
+            kind: whether they ask or answer.
+            first: the number of the first of them, for messages.
 
         Raises:
             InputError: something is not a string; says which.
         """
         prefix = self._prefixes[kind]
-        prepared = [(prefix + _clean(text, number)).rstrip() for number, text in enumerate(texts)]
+        prepared = [
+            (prefix + _clean(text, number)).rstrip() for number, text in enumerate(texts, first)
+        ]
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(prepared)]
         leading, limit = self._leading[kind], self.max_length
         if self.long_mode == "chunk":

@@ -254,7 +254,7 @@ class Embeddings:
 
     def __getitem__(self, key: int | slice) -> Embeddings:
         """The texts of a slice as views; an integer gives the batch of that one text."""
-        if isinstance(key, int):
+        if not isinstance(key, slice):  # numpy's integers, too
             row = range(len(self))[key]
             key = slice(row, row + 1)
         return Embeddings(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
@@ -271,6 +272,27 @@ def test_models_lists_the_bundled_one(run):
     listed = {model["name"]: model for model in json.loads(out)}
     assert listed["m3-mini"]["where"] == "bundled"
     assert listed["m3-mini"]["dense_width"] == 384
+
+
+def test_a_broken_checkpoint_hides_no_other(run, monkeypatch, tmp_path):
+    """Half a download is listed with what it lacks."""
+    (tmp_path / "sparse_linear.pt").write_bytes(b"")
+    monkeypatch.setattr("m3connect.model.inventory._cached", lambda: [("half/m3", tmp_path)])
+    code, out, _ = run("models", "--json")
+    listed = {model["name"]: model for model in json.loads(out)}
+    assert (code, listed["m3-mini"]["problem"]) == (0, "")
+    assert listed["half/m3"]["problem"]
+    code, out, err = run("models")
+    assert (code, "half/m3: " in err) == (0, True)
+    assert "m3-mini" in out
+
+
+def test_a_torch_that_cannot_be_imported_is_a_problem(run, monkeypatch):
+    """And no traceback."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, out, _ = run("doctor", "--target", "memory")
+    assert code == 1
+    assert "PROBLEM torch" in out
 
 
 def test_doctor_reports_each_part(run, collection, tmp_path):

@@ -1,9 +1,11 @@
 """``m3connect export``: another layout of the same model."""
 
 import pytest
+from safetensors import SafetensorError
 
 from m3connect import cli
 from m3connect.inference import M3Encoder
+from m3connect.model import saving
 
 
 @pytest.fixture
@@ -34,3 +36,18 @@ def test_a_folder_with_content_is_refused(run, tmp_path):
     code, _, err = run("--format", "m3", "--output", str(tmp_path))
     assert code == 2
     assert "not empty" in err
+
+
+def test_a_full_disk_leaves_nothing_in_the_way(run, tmp_path, monkeypatch):
+    """What to do is told, and the same command works once there is room."""
+    save = saving.save_safetensors
+
+    def full(*_):
+        raise SafetensorError("I/O error: File too large")
+
+    arguments = ("--format", "m3", "--output", str(tmp_path / "new"))
+    monkeypatch.setattr(saving, "save_safetensors", full)
+    code, _, err = run(*arguments)
+    assert (code, "Make room" in err) == (1, True)
+    monkeypatch.setattr(saving, "save_safetensors", save)
+    assert run(*arguments)[0] == 0

@@ -124,6 +124,12 @@ def test_no_texts_give_no_rows_of_the_right_widths(encoder):
     assert len(none) == 0
     assert none.legs == LEGS
     assert Embeddings.concat([none, encoder.encode(["x"])]) == encoder.encode(["x"])
+    assert encoder.encode(["x"], legs=[]).legs == ()
+
+
+def test_no_texts_have_no_identifiers(tiny_m3):
+    """Where these are asked for, too."""
+    assert len(M3Encoder.load(tiny_m3, backend="onnx", identifiers=True).encode([])) == 0
 
 
 @pytest.mark.parametrize("legs", [["dense"], ["sparse"], ["multivector"], ["sparse", "dense"]])
@@ -264,6 +270,19 @@ def test_pair_scores_are_those_of_their_representations(encoder):
         for kind, score in expected.items():
             assert together[kind][row] == pytest.approx(score, abs=1e-5)
     assert all(len(scores) == 0 for scores in encoder.compute_score([]).values())
+    weighted = encoder.compute_score(pairs, weights=np.array([1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(weighted["all"], weighted["dense"], atol=1e-6)
+    for odd in ([("q", "p", "r")], [pairs[0], "qp"]):
+        with pytest.raises(InputError, match=f"pair {len(odd) - 1} is"):
+            encoder.compute_score(odd)
+    with pytest.raises(InputError, match="2 weights"):
+        encoder.compute_score(pairs, weights=(1, 1))
+
+
+def test_numpys_integers_are_places(encoder):
+    """As argsort gives them."""
+    made = encoder.encode(TEXTS)
+    assert made[np.int64(1)] == made[1]
 
 
 def test_fingerprint_names_the_model(encoder, tiny_m3):
@@ -323,6 +342,7 @@ def test_a_graph_without_its_weights_is_an_error(vary):
         (("one string",), "list of strings"),
         ((["fine", None],), "text 1 is NoneType"),
         ((["fine", 7],), "text 1 is int"),
+        ((["fine"] * 100 + [None],), "text 100 is NoneType"),
     ],
 )
 def test_what_is_no_text_is_refused(encoder, arguments, message):

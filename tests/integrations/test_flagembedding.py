@@ -216,6 +216,10 @@ def test_instructions_go_before_the_texts_of_their_kind(golden, inputs, document
     ):
         found = getattr(told, method)(inputs["texts"][1])["dense_vecs"]
         close(found, np.float32(documented[name]))
+    with pytest.raises(InputError, match="text 1 is NoneType"):
+        told.encode_queries(["rivers", None])
+    nothing = told.encode(inputs["texts"][:1], return_dense=False)
+    assert nothing == dict.fromkeys(("dense_vecs", "lexical_weights", "colbert_vecs"))
 
 
 @pytest.mark.golden
