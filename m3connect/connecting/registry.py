@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,12 @@ def text_options(target: str) -> frozenset[str]:
     points = available()
     if target not in points:
         return frozenset()
-    parameters = signature(points[target].load()).parameters.values()
+    return taking_text(points[target].load())
+
+
+def taking_text(function: Callable[..., Any]) -> frozenset[str]:
+    """The parameters of a function, or of a class, that a text may be as it stands."""
+    parameters = signature(function).parameters.values()
     return frozenset(p.name for p in parameters if "str" in str(p.annotation).split(" | "))
 
 

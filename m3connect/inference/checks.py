@@ -14,11 +14,12 @@ def check_asked(texts: object, kind: str, legs: Sequence[str]) -> None:
     """Refuse what no encoder takes.
 
     Raises:
-        InputError: one string in place of many, an unknown kind or an unknown representation.
+        InputError: one string in place of many, an unknown kind, or no or an unknown
+            representation.
     """
     if isinstance(texts, str):
         raise InputError("texts is one string; give a list of strings")
     if kind not in get_args(Kind):
         raise InputError(f"kind {kind!r} is none of {get_args(Kind)}")
-    if not set(legs) <= set(LEGS):
+    if not legs or not set(legs) <= set(LEGS):
         raise InputError(f"legs {list(legs)}: known are {list(LEGS)}")

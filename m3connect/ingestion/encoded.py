@@ -250,7 +250,8 @@ def from_arrow(
         source = EncodedSource(columns, batches, stored.schema.fingerprint or made_by, stored)
         if source.passages and not source.restores:
             raise InputError(
-                f"{name} was read from a copy of a collection; ingest that file itself"
+                f"{name} holds passages that ingestion cut. Those of encode_batch are written by Sink "
+                "(m3connect.integrations.arrow); of a copy of a collection, ingest the file itself"
             )
         return source
     if set(WITHOUT_VECTORS) <= set(columns.names):  # the payload would become a text in a payload

@@ -174,13 +174,30 @@ def choose_legs(
             engine = connector.capabilities.engine
             log.warning("%s cannot store %s vectors; they are left out", engine, left_out)
         return chosen
+    chosen = require_legs(legs, source.legs)
+    for leg in chosen:
+        if leg not in stores:
+            raise ConfigError(f"{connector.name} cannot store {leg} vectors here")
+    return chosen
+
+
+def require_legs(legs: Sequence[Leg], offered: Sequence[Leg]) -> tuple[Leg, ...]:
+    """Representations that were asked for, in their usual order.
+
+    Args:
+        legs: those.
+        offered: what the source has.
+
+    Raises:
+        ConfigError: none is named, or one that the source does not have.
+    """
+    if isinstance(legs, str):
+        raise ConfigError(f"legs are a list: legs=[{legs!r}]")
     if not legs:
         raise ConfigError(f"name at least one of {', '.join(LEGS)}")
     for leg in legs:
-        if leg not in source.legs:
-            raise ConfigError(f"the source has no {leg} vectors; it has {', '.join(source.legs)}")
-        if leg not in stores:
-            raise ConfigError(f"{connector.name} cannot store {leg} vectors here")
+        if leg not in offered:
+            raise ConfigError(f"the source has no {leg} vectors; it has {', '.join(offered)}")
     return tuple(leg for leg in LEGS if leg in legs)
 
 

@@ -32,7 +32,7 @@ from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
 from m3connect.ingestion.formats import Fields
 from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
-from m3connect.ingestion.opening import require_unswitched
+from m3connect.ingestion.opening import require_legs, require_unswitched
 from m3connect.ingestion.ownership import UNNAMED
 from m3connect.ingestion.pipeline import events, prepare
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport
@@ -115,12 +115,13 @@ def encode_batch(
         here is not counted.
 
     Raises:
-        ConfigError: a column is missing, or a bad option.
+        ConfigError: a column is missing, or a bad option, such as a representation that the encoder
+            does not make.
     """
     model = load_encoder(encoder) if isinstance(encoder, str) else encoder
     chunker = Chunker(model, tokens=chunk_tokens, overlap=chunk_overlap, context=context)
     source = _documents(batch, model, chunker, Fields(id_field, text_field, metadata_fields))
-    chosen = tuple(legs) if legs is not None else source.legs
+    chosen = source.legs if legs is None else require_legs(legs, source.legs)
     schema = source.schema(chosen, {})
     none = records_to_arrow(no_records(schema), schema)
     tables = [none]
@@ -324,12 +325,11 @@ class Sink:
             FingerprintMismatch: the collection's name was switched since the first write.
             InputError: of some documents not all passages came; nothing of them was written.
         """
-        if self._connector is not None:
+        if self._connector is not None and self._chosen is not None:  # something was written
             self._connector.flush()
-            if self._chosen is not None:
-                chosen, self._chosen = self._chosen, None  # after a switch, a write is checked anew
-                require_unswitched(self._connector, self._written_to)
-                self._chosen = chosen
+            chosen, self._chosen = self._chosen, None  # after a switch, a write is checked anew
+            require_unswitched(self._connector, self._written_to)
+            self._chosen = chosen
         if self._parts:
             documents = list(dict.fromkeys(document for document, _ in self._parts))
             names, self._parts = ", ".join(documents[:3]), {}

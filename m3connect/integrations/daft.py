@@ -25,6 +25,9 @@ except ImportError as error:
 class M3DataSink(DataSink[IngestReport]):
     """Writes documents, a row each, or passages of :meth:`Sink.encode`; gives one row of counts.
 
+    Daft's own runner hands over each partition by itself, so all passages of a document have to be in
+    one: ``frame.into_batches(rows)`` makes larger ones.
+
     Args:
         sink: the collection.
     """
@@ -42,13 +45,16 @@ class M3DataSink(DataSink[IngestReport]):
     def write(
         self, micropartitions: Iterator[MicroPartition]
     ) -> Iterator[WriteResult[IngestReport]]:
-        """Each partition is acknowledged by the database before the next is taken."""
+        """Each partition is acknowledged by the database before the next is taken.
+
+        The passages of a document may be in several of them.
+        """
         with self.sink as sink:
             for part in micropartitions:
                 table = part.to_arrow()
-                report = sink.write(table)
-                sink.flush()
-                yield WriteResult(report, bytes_written=table.nbytes, rows_written=len(table))
+                yield WriteResult(
+                    sink.write(table), bytes_written=table.nbytes, rows_written=len(table)
+                )
 
     def finalize(self, write_results: list[WriteResult[IngestReport]]) -> MicroPartition:
         """The sum; ``seconds`` are those of all workers together."""

@@ -28,10 +28,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from m3connect.connecting.registry import taking_text, text_options
 from m3connect.errors import ConfigError
 from m3connect.ingestion.report import IngestReport
 from m3connect.integrations.arrow import Sink, worker_died, write_all
-from m3connect.types import LEGS, Leg
 
 try:
     from py4j.protocol import Py4JJavaError
@@ -43,7 +43,7 @@ try:
         DataSourceStreamArrowWriter,
         WriterCommitMessage,
     )
-    from pyspark.sql.pandas.types import to_arrow_schema
+    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
     from pyspark.sql.types import StructType
 except ImportError as error:
     raise ConfigError(f'Spark is missing ({error}): pip install "m3connect[spark]"') from error
@@ -51,13 +51,7 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 
 NAME = "m3connect"
-_COLUMNS: dict[Leg, str] = {
-    "dense": "dense array<float>, ",
-    "sparse": "sparse_indices array<bigint>, sparse_values array<float>, ",
-    "multivector": "multivector array<array<float>>, ",
-}
-_TEXTS = {"encoder", "id_field", "text_field", "dead_letters"}
-_LISTS = {"metadata_fields", "context", "legs"}  # with commas; all other options of ours are JSON
+_LISTS = {"metadata_fields", "context", "legs"}  # with commas
 
 
 @dataclass(frozen=True)
@@ -94,8 +88,8 @@ class _Writer(DataSourceArrowWriter, DataSourceStreamArrowWriter):
 class M3DataSource(DataSource):
     """Options: ``target``, ``collection``, those of :class:`Sink` and, for all other names, the connector's.
 
-    Lists have commas; ``chunk_tokens``, ``index_fields`` and the like are JSON. ``report`` names a
-    file for the counts, in JSON.
+    Lists have commas, and ``none`` is an empty one; ``chunk_tokens``, ``index_fields`` and the like
+    are JSON. ``report`` names a file for the counts, in JSON.
     """
 
     sink: Sink | None = None
@@ -153,16 +147,15 @@ def sink_of(options: Mapping[str, str]) -> Sink:
     Raises:
         ConfigError: one is missing, or is no JSON where that is asked for.
     """
-    from m3connect.connecting.registry import text_options
-
     rest: dict[str, Any] = dict(options)
     try:
         target, collection = rest.pop("target"), rest.pop("collection")
     except KeyError as error:
         raise ConfigError(f"the option {error} is missing") from error
     for name in _LISTS & rest.keys():
-        rest[name] = rest[name].split(",")
-    for name in rest.keys() - _LISTS - _TEXTS - text_options(target):
+        given = rest[name]
+        rest[name] = [] if given == "none" else [part.strip() for part in given.split(",")]
+    for name in rest.keys() - _LISTS - taking_text(Sink) - text_options(target):
         try:
             rest[name] = json.loads(rest[name])
         except ValueError as error:
@@ -205,10 +198,12 @@ def encode(frame: DataFrame, sink: Sink) -> DataFrame:
     Args:
         frame: documents, a row each.
         sink: whose encoder and options are used; it needs the encoder again when it writes.
+
+    Raises:
+        ConfigError: a column or an encoder is missing, or a bad option.
     """
-    legs = LEGS if sink.legs is None else tuple(leg for leg in LEGS if leg in sink.legs)
-    columns = "".join(_COLUMNS[leg] for leg in legs)
-    schema = f"id string, text string, payload string, {columns}n_tokens int, truncated boolean"
+    none = to_arrow_schema(frame.schema).empty_table()
+    schema = from_arrow_schema(sink.encode(none, portable=True).schema)
 
     def passages(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -126,7 +126,7 @@ def test_a_copy_that_was_cut_off_is_finished_first(backup, encoder):
 
 def test_a_table_read_from_a_copy_is_refused(backup, connector):
     """It no longer says which copy it is."""
-    with pytest.raises(InputError, match="ingest that file itself"):
+    with pytest.raises(InputError, match="ingest the file itself"):
         ingest(pq.read_table(backup), None, new())
 
 

@@ -11,7 +11,7 @@ import pytest
 from m3connect import ingest, transfer
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError
 from m3connect.ingestion.report import TWICE
-from m3connect.integrations.arrow import Sink, encode_batch, in_groups
+from m3connect.integrations.arrow import Sink, encode_batch, in_groups, write_all
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from tests.integrations.documents import OPTIONS, documents
@@ -176,6 +176,24 @@ def test_what_does_not_fit_is_refused(collection):
     foreign = ENCODER.encode(["x"]).to_arrow().append_column("id", pa.array(["a"]))
     with pytest.raises(ConfigError, match="write them with ingest"):
         sink().write(foreign)
+    with pytest.raises(InputError, match=r"Those of encode_batch are written by Sink"):
+        ingest(encode_batch(TABLE, ENCODER, **OPTIONS), None, collection)
+
+
+@pytest.mark.parametrize(
+    ("legs", "message"),
+    [("dense", r"legs=\['dense'\]"), (["dens"], "no dens vectors"), ([], "at least one of")],
+)
+def test_representations_that_there_are_not_are_refused(legs, message):
+    """Instead of passages without vectors, which would look like documents."""
+    with pytest.raises(ConfigError, match=message):
+        encode_batch(TABLE, ENCODER, legs=legs)
+
+
+def test_a_worker_without_rows_has_nothing_to_do(collection):
+    """Though nobody has made the collection yet."""
+    assert write_all(sink(), [TABLE.slice(0, 0)]).read == 0
+    assert collection.collections() == []
 
 
 def test_no_rows_make_a_table_of_none():

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pyarrow as pa
@@ -25,7 +26,10 @@ from tests.outside import engines, shared
 
 pytest.importorskip("ray")
 pytest.importorskip("pyspark")
+from pyspark.sql import SparkSession
+
 from m3connect.integrations import ray_files
+from m3connect.integrations.spark import encode, sink_of
 
 ENCODER = HashEncoder()
 ROWS = documents(60)
@@ -139,6 +143,38 @@ def test_a_collection_of_another_model_is_told_before_anything_is_read(
     with pytest.raises(FingerprintMismatch, match="'hash-1'"):
         engine(TABLE, sink(server), tmp_path)
     assert server.writes == 0
+
+
+def test_options_in_sql_are_all_text():
+    """What is a text stands as it is; a list may have none in it."""
+    given = {"source_name": "2024", "context": "none", "legs": "dense, sparse", "take_over": "true"}
+    made = sink_of({"target": "qdrant", "collection": "docs", "api_key": "007", **given})
+    assert (made.source_name, made.context, made.legs) == ("2024", [], ["dense", "sparse"])
+    assert (made.take_over, made.options) == (True, {"api_key": "007"})
+
+
+def test_a_stage_of_spark_has_the_columns_of_its_model(spark, server):
+    """Of a model that makes fewer representations there are fewer."""
+    dense = HashEncoder()
+    made_by = replace(dense.info.fingerprint, legs=("dense",))
+    dense.info = replace(dense.info, fingerprint=made_by)
+    frame = SparkSession.active().createDataFrame(TABLE.slice(0, 5))
+    passages = encode(frame, sink(server, dense))
+    assert passages.columns == ["id", "text", "payload", "dense", "n_tokens", "truncated"]
+    assert passages.count() == 15
+
+
+def test_a_document_may_be_in_two_partitions_of_daft(server, expected):
+    """Of one call, that is: its passages are put together, whatever is acknowledged in between."""
+    from daft.recordbatch import MicroPartition
+
+    from m3connect.integrations.daft import M3DataSink
+
+    passages = sink(server).encode(TABLE)
+    parts = [passages.slice(start, 7) for start in range(0, len(passages), 7)]
+    results = M3DataSink(sink(server)).write(map(MicroPartition.from_arrow, parts))
+    assert sum(each.result.written for each in results) == len(ROWS)
+    the_same(server, expected)
 
 
 @pytest.fixture
