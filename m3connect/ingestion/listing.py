@@ -101,7 +101,7 @@ def _found(
         base = root[: min(root.index(sign) for sign in "*?[" if sign in root)].rpartition("/")[0]
         if filesystem.isdir(base or "/"):
             files = within(filesystem, base or "/", root, selection, remarks)
-            if files or remarks.left_out:
+            if files or filesystem.glob(root):
                 return files
     if local and os.path.lexists(root):
         raise ConfigError(f"{path}: no regular file (a pipe, a device, or a link to nothing)")
@@ -115,7 +115,9 @@ def _named(file: SourceFile, path: str, selection: Selection) -> SourceFile:
         raise ConfigError(f"{path} is both to be read and to be written; name another output")
     whole = root_of(file.filesystem, file.path)
     if file.suffix in PAGES:
-        folder = f"{posixpath.dirname(whole.partition('?')[0])}/"
+        path = whole.partition("?")[0]
+        bare = path.count("/") == 2 and "://" in path  # a host, without a path
+        folder = f"{path if bare else posixpath.dirname(path)}/"
         return replace(file, root=folder, part=True)
     return replace(file, root=whole)
 

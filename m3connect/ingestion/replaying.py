@@ -20,12 +20,13 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
 from m3connect.ingestion.files import SourceFile, located
-from m3connect.ingestion.formats import RECORDS
+from m3connect.ingestion.formats import RECORDS, suffix_of, suffix_of_url
 from m3connect.ingestion.lines import has_keys
 from m3connect.ingestion.losses import Loss
 from m3connect.ingestion.opening import require_unswitched
 from m3connect.ingestion.pipeline import ingest_part, prepare
 from m3connect.ingestion.report import LETTER_FIELDS, TWICE, Failure, IngestReport
+from m3connect.ingestion.sitemaps import is_web
 from m3connect.ingestion.web import PUBLIC, Web
 from m3connect.progress import Progress, silent
 from m3connect.types import Document, Leg
@@ -178,13 +179,18 @@ def _findable(letters: Sequence[Failure], web: Web) -> tuple[list[SourceFile], l
 def _place(root: str | None, where: str | None) -> Place | None:
     """The file that a document is in.
 
+    Only records have a number; what follows a colon otherwise is of the name, such as the port of a host.
+
     >>> _place("/docs/", "a/b.jsonl:12"), _place("/docs/", "a:1.md"), _place(None, "record 3")
     (('/docs/', 'a/b.jsonl'), ('/docs/', 'a:1.md'), None)
+    >>> _place("http://host:8000/", "http://host:8000"), _place("x", "https://x/p?at=12:30")[1]
+    (('http://host:8000/', 'http://host:8000'), 'https://x/p?at=12:30')
     """
     if root is None or where is None:
         return None
     name, _, line = where.rpartition(":")
-    return root, name if name and line.isdecimal() else where
+    suffix = suffix_of_url(name) if is_web(name) else suffix_of(name)
+    return root, name if suffix in RECORDS and line.isdecimal() else where
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,9 @@ def read_csv(
         sample = lines.read(_SAMPLE)
         lines.seek(0)
         if sample[:4].lower() == "sep=":  # a line of Excel's, before the header
-            delimiter = sample[4]
-            sample = sample[len(lines.readline()) :]
+            line = lines.readline()
+            sample = sample[len(line) :]
+            delimiter = line[4:].strip("\r\n")[:1] or _delimiter(sample)
         else:
             delimiter = _delimiter(sample)
         within = _Within(lines, limit)

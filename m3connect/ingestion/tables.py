@@ -7,6 +7,7 @@ are converted by the one table in ``values.py``, as those of files are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -135,7 +136,7 @@ def checked(document: Document, where: str) -> Document | Failure:
     id_ = identifier(document.id)
     if id_ is None:
         return Failure(no_id(document.id), where)
-    text: Any = document.text
+    text: Any = document.text.value if isinstance(document.text, Enum) else document.text
     if not isinstance(text, str):
         return Failure(f"the text is no text but {shown(text)}", where, id_)
     try:
@@ -145,11 +146,7 @@ def checked(document: Document, where: str) -> Document | Failure:
     if not isinstance(metadata, dict):
         kind = type(document.metadata).__name__
         return Failure(f"metadata that are no dict but {kind}", where, id_)
-    if (
-        fault := "the text holds NUL characters"
-        if "\0" in document.text
-        else values.fault(metadata)
-    ):
+    if fault := "the text holds NUL characters" if "\0" in text else values.fault(metadata):
         return Failure(fault, where, id_)
     return Document(id_, text, metadata, document.format, document.source, where)
 
@@ -160,6 +157,8 @@ def identifier(value: object) -> str | None:
     >>> identifier(12), identifier(UUID(int=1)), identifier(True), identifier("")
     ('12', '00000000-0000-0000-0000-000000000001', None, None)
     """
+    if isinstance(value, Enum):
+        value = value.value  # as in metadata; its own text would be the name
     if isinstance(value, str):
         return str(value) or None
     if isinstance(value, bool) or not isinstance(value, int | np.integer | UUID):

@@ -23,7 +23,11 @@ def json_value(value: Any) -> Any:
         case Enum():
             return json_value(value.value)
         case np.datetime64():
-            return json_value(value.astype("datetime64[us]").item())
+            return _moment(value)
+        case np.timedelta64():  # its number alone would not say of what
+            return value
+        case np.ndarray() if value.dtype.kind in "mM":
+            return [json_value(item) for item in value] if value.ndim else json_value(value[()])
         case np.generic() | np.ndarray():
             return json_value(value.tolist())
         case date() | time():  # a datetime is a date; pandas' NaT is one that does not equal itself
@@ -39,6 +43,15 @@ def json_value(value: Any) -> Any:
             return [json_value(item) for item in value]
         case _:
             return value
+
+
+def _moment(value: np.datetime64) -> Any:
+    """As ISO 8601 with all its digits; itself where Python's calendar ends, so that it is a fault."""
+    short = value.astype("datetime64[us]")
+    if short != value and not np.isnat(value):
+        return str(value)
+    moment = short.item()
+    return value if isinstance(moment, int) else json_value(moment)
 
 
 def fault(metadata: Mapping[Any, Any]) -> str | None:

@@ -634,7 +634,9 @@ def test_a_single_column_has_no_delimiter(tmp_path):
     """And a line that names one is not the header."""
     (tmp_path / "x.csv").write_text("text\none\ntwo\n")
     (tmp_path / "y.csv").write_text("sep=;\ntext;n\none;1\n")
-    assert texts(tmp_path) == ["one", "two", "one"]
+    (tmp_path / "z.csv").write_text("sep=")
+    (tmp_path / "zz.csv").write_text("SEP=\r\nn;text\r\n1;three\r\n")
+    assert texts(tmp_path) == ["one", "two", "one", "three"]
 
 
 CSV = "id,text,price,zip,open,note,mixed,none\n" + "".join(

@@ -260,6 +260,7 @@ def test_a_file_that_breaks_off_keeps_what_came_before(tmp_path):
     [
         ("nowhere.txt", "no such file"),
         ("nowhere/*.txt", "no such file"),
+        ("*.mdx", "no such file"),
         ("image.png", "unknown format '.png'; known: .jsonl"),
         ("strange://x", "only these protocols are read"),
         ("pipe.txt", "no regular file"),
@@ -274,3 +275,8 @@ def test_a_bad_path_is_refused_before_anything_is_read(tmp_path, monkeypatch, pa
     (tmp_path / "nothing.txt").symlink_to("nowhere")
     with pytest.raises(ConfigError, match=message):
         next(read([path]))
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "a.md").write_text("text")
+    (tmp_path / "good" / "left out.png").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=message):
+        next(read(["good", path]))

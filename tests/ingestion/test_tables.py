@@ -99,6 +99,12 @@ class Kind(enum.StrEnum):
     NEWS = "news"
 
 
+class Plain(str, enum.Enum):  # noqa: UP042 - its text is the name, unlike that of a StrEnum
+    """As people defined them before."""
+
+    NEWS = "news"
+
+
 VALUES = {
     "day": (date(2024, 5, 1), "2024-05-01"),
     "moment": (datetime(2024, 5, 1, 12, tzinfo=UTC), "2024-05-01T12:00:00+00:00"),
@@ -107,11 +113,16 @@ VALUES = {
     "digits": (Decimal("0.12345678901234567890"), "0.12345678901234567890"),
     "uuid": (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
     "kind": (Kind.NEWS, "news"),
+    "plain kind": (Plain.NEWS, "news"),
     "integer": (np.int32(3), 3),
     "float": (np.float64(0.5), 0.5),
     "flag": (np.bool_(1), True),
     "array": (np.array([1, 2]), [1, 2]),
     "moment64": (np.datetime64("2024-05-01T12:00:00.5", "ns"), "2024-05-01T12:00:00.500000"),
+    "digits64": (np.datetime64("2024-05-01T12:00:00.000000001"), "2024-05-01T12:00:00.000000001"),
+    "no moment": (np.datetime64("NaT", "ns"), None),
+    "moments": (np.array(["2024-05-01T12"], "datetime64[ns]"), ["2024-05-01T12:00:00"]),
+    "one moment": (np.array("2024-05-01T12", "datetime64[ns]"), "2024-05-01T12:00:00"),
     "pair": ((1, "a"), [1, "a"]),
     "nested": ({"days": [date(2024, 5, 1)]}, {"days": ["2024-05-01"]}),
     "nothing": (None, None),
@@ -138,6 +149,9 @@ def test_values_are_converted_by_one_table(encoder, connector, name, as_dict):
         ({"y": [{1, 2}]}, "metadata field 'x.y' holds a set"),
         (1 << 70, "metadata field 'x' is a whole number beyond 64 bits"),
         ("a\ud800", "metadata field 'x' is not valid unicode"),
+        (np.timedelta64(5, "ns"), "metadata field 'x' holds a timedelta64"),
+        (np.array([5], "timedelta64[ns]"), "metadata field 'x' holds a timedelta64"),
+        (np.datetime64("10000-01-01", "us"), "metadata field 'x' holds a datetime64"),
     ],
 )
 @pytest.mark.parametrize("as_dict", [True, False])
@@ -205,7 +219,8 @@ def test_batches_may_differ_in_their_columns(encoder, connector, caplog):
 
 
 @pytest.mark.parametrize(
-    ("id_", "stored"), [(5, "5"), (UUID(int=1), str(UUID(int=1))), (np.int64(6), "6")]
+    ("id_", "stored"),
+    [(5, "5"), (UUID(int=1), str(UUID(int=1))), (np.int64(6), "6"), (Plain.NEWS, "news")],
 )
 def test_an_id_that_is_no_text_becomes_one(encoder, connector, id_, stored):
     """Whole numbers and UUIDs, in every form."""

@@ -247,6 +247,21 @@ def test_a_password_goes_to_its_own_host_alone(site):
     assert "Authorization" not in second
 
 
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("https://a.example", "https://a.example/"),
+        ("https://a.example:8000?page=a/b", "https://a.example:8000/"),
+        ("https://a.example/x", "https://a.example/"),
+        ("https://a.example/x/y.html", "https://a.example/x/"),
+    ],
+)
+def test_a_page_belongs_to_its_folder(url, root):
+    """Or to its host, if it has no path."""
+    (file,) = find([url])
+    assert (file.name, file.root) == (url, root)
+
+
 def test_only_whole_words_of_a_name_are_secret():
     """Two pages that differ in a harmless parameter are two documents; no password is part of an id."""
     harmless = ["keyword", "keywords", "design", "assignee", "monkey", "signal", "tokenizer", "q"]
