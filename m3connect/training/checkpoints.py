@@ -47,9 +47,14 @@ class RunState:
     """Counters and the epoch's plan. Saved with every checkpoint.
 
     The plan is kept rather than made again: neighbours depend on the weights at the epoch's start.
+
+    Args:
+        processes: that share the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        """A plan's batches are made for so many."""
         self.step = 0
         self.total = 0
         self.tokens = 0
@@ -57,6 +62,8 @@ class RunState:
         self.epoch = 0
         self.position = 0
         self.plan: list[PlannedBatch] = []
+        self.batches = 0
+        """Of the first epoch: the length of the run follows from it. Later epochs may have others."""
         self.source = ""
         """Hash of the weights that the run started from."""
         self.best = float("-inf")
@@ -65,6 +72,7 @@ class RunState:
     def begin(self, plan: list[PlannedBatch]) -> None:
         """Start an epoch."""
         self.plan = plan
+        self.batches = self.batches or len(plan)
         self.position = 0
 
     def better(self, score: float) -> bool:
@@ -82,11 +90,15 @@ class RunState:
         return {**vars(self), "plan": plan}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What :meth:`state_dict` gave."""
+        """What :meth:`state_dict` gave.
+
+        Older checkpoints have neither ``processes``, which then stay those of now, nor ``batches``,
+        which then are the current epoch's.
+        """
         plan = [
             PlannedBatch(dataset, rows.numpy(), bucket) for dataset, rows, bucket in state["plan"]
         ]
-        vars(self).update({**state, "plan": plan})
+        vars(self).update({"batches": len(plan), **state, "plan": plan})
 
 
 class Checkpoints:
@@ -130,7 +142,7 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             take_place(unfinished(target), target)
-            for old in sorted(self.folder.glob("step-??????"))[: -self.recipe.run.keep]:
+            for old in _saved(self.folder)[: -self.recipe.run.keep]:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
@@ -141,12 +153,19 @@ class Checkpoints:
             source: hash of the weights that the model has now, before the checkpoint's are loaded.
 
         Raises:
-            ConfigError: there is none, or the run started from other weights.
+            ConfigError: there is none, or the run started from other weights or in another number
+                of processes.
         """
-        saved = sorted(self.folder.glob("step-??????"))
+        saved, processes = _saved(self.folder), self.state.processes
         if not saved:
             raise ConfigError(f"{self.folder} holds no checkpoint to resume from")
         self.accelerator.load_state(str(saved[-1]))
+        if self.state.processes != processes:
+            raise ConfigError(
+                f"{saved[-1]}: the run began with {self.state.processes} processes, and now it has "
+                f"{processes}: resume it with {self.state.processes} (torchrun --nproc-per-node, "
+                "accelerate launch --num_processes), or start a new run"
+            )
         if self.state.source != source:
             raise ConfigError(
                 f"{saved[-1]} began from weights {self.state.source}, and the recipe's model has "
@@ -161,6 +180,12 @@ class Checkpoints:
         """
         if not self.state.step:
             self.optimizer.state.clear()
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first; names of a million steps and more are longer."""
+    steps = {path.name.removeprefix("step-"): path for path in folder.glob("step-*")}
+    return [steps[step] for step in sorted(filter(str.isdecimal, steps), key=int)]
 
 
 def _leave_out_what_stays(
@@ -207,8 +232,7 @@ def claim_output(recipe: AnyRecipe, *, resume: bool) -> None:
     file = recipe.output / "recipe.json"
     if not resume:
         # Without a checkpoint it never took a step: what was wrong is mended, and it begins anew.
-        begun = any(recipe.output.glob("checkpoints/step-??????"))
-        if begun or (recipe.output / LOG_NAME).exists():
+        if _saved(recipe.output / "checkpoints") or (recipe.output / LOG_NAME).exists():
             raise ConfigError(
                 f"{recipe.output} already holds a run: resume it, or set another output"
             )

@@ -86,7 +86,7 @@ def forecast(recipe: AnyRecipe, processes: int = 1, rate: float | None = None) -
     """
     task = make_task(recipe)
     plan = task.plan(0, processes, draft=True)
-    steps = total_steps(recipe.optimizer, plan)
+    steps = total_steps(recipe.optimizer, len(plan))
     task.restart()
     sample = [task.batch(planned, 0, 0, processes) for planned in islice(plan, _SAMPLE)]
     per_batch = processes * float(np.mean([batch.tokens for batch in sample]))

@@ -13,7 +13,7 @@ a folder  the BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` (or ``.gz``), ``q
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,12 +95,12 @@ class ExampleFile:
         negative_scores = _scores(where, record, "neg_scores", len(negatives))
         kept = [number for number, text in enumerate(negatives) if text not in positives]
         return Example(
-            f"{record.get('prompt') or ''}{_text(where, record, 'query')}",
+            _optional(where, record, "prompt") + _text(where, record, "query"),
             positives,
             tuple(negatives[number] for number in kept),
             _scores(where, record, "pos_scores", len(positives)),
             negative_scores and tuple(negative_scores[number] for number in kept),
-            record.get("lang") or "",
+            _optional(where, record, "lang"),
         )
 
 
@@ -149,6 +149,14 @@ def _text(where: str, record: Mapping[str, Any], key: str) -> str:
     return text
 
 
+def _optional(where: str, record: Mapping[str, Any], key: str) -> str:
+    """Nothing where the field is absent or null."""
+    text = record.get(key)
+    if not isinstance(text, str | None):
+        raise InputError(f"{where}: {key!r} must hold a string, got {text!r}")
+    return text or ""
+
+
 def _texts(where: str, record: Mapping[str, Any], key: str) -> tuple[str, ...]:
     texts = record.get(key)
     if texts is None:
@@ -163,11 +171,13 @@ def _texts(where: str, record: Mapping[str, Any], key: str) -> tuple[str, ...]:
 def _scores(
     where: str, record: Mapping[str, Any], key: str, expected: int
 ) -> tuple[float, ...] | None:
-    scores: Sequence[Any] | None = record.get(key)
-    if not scores:
+    scores = record.get(key)
+    if scores is None or scores == []:
         return None
-    if len(scores) != expected or not all(
-        isinstance(score, int | float) and math.isfinite(score) for score in scores
+    if (
+        not isinstance(scores, list)
+        or len(scores) != expected
+        or not all(isinstance(score, int | float) and math.isfinite(score) for score in scores)
     ):
         raise InputError(f"{where}: {key!r} must hold {expected} finite numbers, one a text")
     return tuple(map(float, scores))

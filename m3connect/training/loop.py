@@ -79,15 +79,15 @@ def train(
             :func:`m3connect.training.measuring.make_evaluate`. :func:`m3connect.train` has one.
         resume: go on from the last checkpoint in the recipe's output folder. Of the recipe, paths,
             ``run``, ``evaluation`` and ``optimizer.steps`` may have changed: fewer steps let the
-            learning rate fall to 0 earlier.
+            learning rate fall to 0 earlier. The number of processes must be the same.
         progress: told of every step, in the first process.
 
     Returns:
         the folder of the trained model: the best that was measured, else the last.
 
     Raises:
-        ConfigError: the recipe does not suit the model or the output folder, or asks for figures
-            that nothing measures.
+        ConfigError: the recipe does not suit the model, the processes or the output folder, or
+            asks for figures that nothing measures.
         InputError: data that is missing or malformed, or too little for a batch.
         CheckpointError: the model that it starts from cannot be loaded.
         M3ConnectError: the disk is full; the last checkpoint is there.
@@ -97,6 +97,7 @@ def train(
             "the recipe has an [evaluation] table and nothing that measures was given: call "
             "m3connect.train(recipe), give evaluate=..., or leave the table out"
         )
+    set_seed(recipe.seed)  # before the task, whose new layers are drawn
     task = make_task(recipe)
     run = Run(recipe, task, resume=resume)
     for batches in run.batches():
@@ -133,9 +134,8 @@ class Run:
         self.task = task
         self.accelerator = make_accelerator(recipe)
         self.sharded = bool(self.accelerator.is_fsdp2)
-        set_seed(recipe.seed)
         task.module.to(self.accelerator.device)
-        self.state = RunState()
+        self.state = RunState(self.accelerator.num_processes)
         source = task.trainable.config.weights_hash
         if self.accelerator.is_main_process:
             claim_output(recipe, resume=resume)
@@ -143,7 +143,7 @@ class Run:
             task.restart()
         else:
             self.state.begin(self._plan(0))
-            self.state.total = total_steps(recipe.optimizer, self.state.plan)
+            self.state.total = total_steps(recipe.optimizer, self.state.batches)
             task.start(self.state.plan)
         optimizer = make_optimizer(task.module, recipe.optimizer)
         self.schedule = make_schedule(optimizer, recipe.optimizer, self.state)
@@ -153,7 +153,7 @@ class Run:
         )
         if resume:
             self.checkpoints.restore(source)
-            self.state.total = total_steps(recipe.optimizer, self.state.plan)
+            self.state.total = total_steps(recipe.optimizer, self.state.batches)
         else:
             self.state.source = source
             self.checkpoints.save()
@@ -256,17 +256,21 @@ class Run:
         self.accelerator.wait_for_everyone()
 
 
-def total_steps(table: OptimizerTable, plan: Sequence[PlannedBatch]) -> int:
-    """Steps of the whole run, if later epochs have as many batches as the first.
+def total_steps(table: OptimizerTable, batches: int) -> int:
+    """Steps of the whole run: each of its epochs counts as many batches as the first has.
+
+    Args:
+        table: the recipe's.
+        batches: of the first epoch.
 
     Raises:
         InputError: there are not enough batches for one step.
     """
-    steps = len(plan) // table.accumulate
+    steps = batches // table.accumulate
     if not steps:
         raise InputError(
-            f"an epoch has {len(plan)} batches and a step takes {table.accumulate}: "
-            "lower optimizer.accumulate or batching.sizes"
+            f"an epoch has {batches} batches and a step takes {table.accumulate}: lower "
+            "optimizer.accumulate, or the sizes (batching.sizes, tokens or smallest)"
         )
     most = steps * table.epochs
     return most if table.steps is None else min(table.steps, most)

@@ -125,7 +125,7 @@ class BatchingTable(_Table):
         neighbours: queries that lie close together come in groups of so many: their passages make
             hard in-batch negatives without mining. 1 for no grouping.
         shuffle_segments: probability that a positive's segments change places (0.002 in the paper).
-        smallest: batches of fewer queries are left out.
+        smallest: queries per process that the rest of a range must have to be a batch.
     """
 
     query_length: int = Field(default=512, gt=2)
@@ -204,7 +204,8 @@ class OptimizerTable(_Table):
         warmup: share of the steps in which the rate rises.
         clip: largest norm of the gradient.
         epochs: passes over the data.
-        steps: stop after so many, whatever the epochs; None for all, 0 to start the heads only.
+        steps: stop after so many, or with the epochs if these end earlier; None for all, 0 to start
+            the heads only.
         accumulate: batches a step.
     """
 

@@ -30,7 +30,7 @@ from m3connect.model.config import BodyConfig
 from m3connect.model.m3 import M3Model
 from m3connect.model.tokenize import TextTokenizer
 from m3connect.training.recipe import RetroMaeRecipe
-from m3connect.training.sampling import PlannedBatch, Rows, cut, generator
+from m3connect.training.sampling import PlannedBatch, Rows, cut, generator, tell_left_out
 from m3connect.training.surgery import extend_positions
 from m3connect.training.trainable import load_trainable, recompute_layers
 
@@ -219,13 +219,17 @@ class RetroMae:
     ) -> list[PlannedBatch]:
         """Texts of one source and one range of lengths together."""
         recipe = self.recipe
-        batches = []
+        batches: list[PlannedBatch] = []
         for number, source in enumerate(self.sources):
             rows = generator(recipe.seed, epoch, number).permutation(len(source))
             buckets = np.searchsorted(recipe.edges, self._lengths(source, rows))
-            for bucket in np.unique(buckets).tolist():
-                parts = cut(rows[buckets == bucket], recipe.size(bucket), 1, processes)
-                batches += [PlannedBatch(number, part, bucket) for part in parts]
+            found = [
+                PlannedBatch(number, part, bucket)
+                for bucket in np.unique(buckets).tolist()
+                for part in cut(rows[buckets == bucket], recipe.size(bucket), 1, processes)
+            ]
+            tell_left_out(recipe.texts[number], epoch, len(rows), found)
+            batches += found
         order = generator(recipe.seed, epoch).permutation(len(batches))
         return [batches[index] for index in order]
 

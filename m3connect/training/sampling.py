@@ -10,6 +10,8 @@ asks again gets the same, on every process and after a restart. A plan holds row
 from __future__ import annotations
 
 import hashlib
+import logging
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from itertools import chain, zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.training.examples import Example, Source
 from m3connect.training.recipe import BatchingTable, DataTable
 from m3connect.types import FloatArray
@@ -29,10 +31,14 @@ MeasureLengths = Callable[[Sequence["Sample"]], Rows]
 EmbedTopics = Callable[[Sequence["Sample"]], FloatArray]
 """A vector for each sample; neighbours are close."""
 
+log = logging.getLogger(__name__)
+
 _MEASURED_AT_ONCE = 256
 _SHORTEST_SHUFFLED = 100
 """Characters; shorter texts keep their order."""
 _SEGMENTS = 3
+_LEFT_OUT_ALARM = 0.05
+"""Share of a dataset that an epoch may leave out without a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +255,15 @@ def plan_epoch(
 
     Raises:
         InputError: a dataset does not fill a batch.
+        ConfigError: a batch may be one query that has nothing to tell its passage from.
     """
+    _check_company(sampler.batching, processes)
     batches: list[PlannedBatch] = []
     for dataset in range(len(sampler.sources)):
         rows = sampler.rows(epoch, dataset)
         _check_enough(sampler, dataset, len(rows), processes)
         buckets, vectors = _measured(sampler, epoch, dataset, rows, measure, embed)
+        found: list[PlannedBatch] = []
         for bucket in np.unique(buckets).tolist():
             members = np.flatnonzero(buckets == bucket)
             if vectors is not None:
@@ -262,7 +271,9 @@ def plan_epoch(
                 members = members[grouped(vectors[members], sampler.batching.neighbours, rng)]
             size, smallest = sampler.batching.size(bucket), sampler.batching.smallest
             cuts = cut(rows[members], size, smallest, processes)
-            batches += [PlannedBatch(dataset, batch, bucket) for batch in cuts]
+            found += [PlannedBatch(dataset, batch, bucket) for batch in cuts]
+        tell_left_out(sampler.sources[dataset].name, epoch, len(rows), found)
+        batches += found
     order = generator(sampler.seed, epoch).permutation(len(batches))
     return [batches[index] for index in order]
 
@@ -270,14 +281,53 @@ def plan_epoch(
 def cut(rows: Rows, size: int, smallest: int, processes: int) -> list[Rows]:
     """Parts that every process gets as much of; what is too small at the end is left out.
 
+    A whole part is never too small.
+
     >>> [part.tolist() for part in cut(np.arange(7), 2, 1, 2)]
     [[0, 1, 2, 3], [4, 5]]
+    >>> [part.tolist() for part in cut(np.arange(2), 1, 8, 1)]
+    [[0], [1]]
     """
     parts = [
         rows[start : start + size * processes] for start in range(0, len(rows), size * processes)
     ]
     even = [group[: len(group) - len(group) % processes] for group in parts]
-    return [group for group in even if len(group) >= smallest * processes]
+    return [group for group in even if len(group) >= min(smallest, size) * processes]
+
+
+def tell_left_out(name: str, epoch: int, examples: int, batches: Sequence[PlannedBatch]) -> None:
+    """Log how many of a dataset's examples an epoch has in no batch; many of them are a warning.
+
+    Args:
+        name: of the dataset.
+        epoch: 0 for the first.
+        examples: that the epoch takes of it.
+        batches: what became of them.
+    """
+    left = examples - sum(len(batch.rows) for batch in batches)
+    if left:
+        log.log(
+            logging.WARNING if left > _LEFT_OUT_ALARM * examples else logging.INFO,
+            "%s: epoch %d leaves out %d of %d examples: too few of like length for a batch",
+            name,
+            epoch,
+            left,
+            examples,
+        )
+
+
+def _check_company(table: BatchingTable, processes: int) -> None:
+    """Without negatives and other processes' passages, a query alone has no loss."""
+    if table.negatives or (processes > 1 and table.across_processes):
+        return
+    longest = bisect_left(table.edges, max(table.query_length, table.passage_length))
+    for bucket in range(longest + 1):
+        if table.size(bucket) == 1:
+            raise ConfigError(
+                f"texts of up to {table.edges[bucket]} tokens make batches of one query, which with "
+                "negatives = 0 has nothing to tell its passage from: raise batching.tokens (or "
+                "sizes), lower passage_length, or mine negatives (m3connect mine)"
+            )
 
 
 def _check_enough(sampler: Sampler, dataset: int, examples: int, processes: int) -> None:

@@ -98,6 +98,13 @@ def test_fields_of_ones_own_are_taken(tmp_path):
         ('{"query": 1, "pos": ["p"]}', "pairs.jsonl:2: 'query' must hold a string"),
         ('{"query": "q", "pos": "p"}', "pairs.jsonl:2: 'pos' must hold a list"),
         ('{"query": "q", "pos": ["p"], "pos_scores": [1, 2]}', "pairs.jsonl:2: 'pos_scores' must"),
+        ('{"query": "q", "pos": ["p"], "pos_scores": 0.5}', "pairs.jsonl:2: 'pos_scores' must"),
+        ('{"query": "q", "pos": ["p"], "pos_scores": 0}', "pairs.jsonl:2: 'pos_scores' must"),
+        ('{"query": "q", "pos": ["p"], "prompt": 7}', "pairs.jsonl:2: 'prompt' must hold a string"),
+        (
+            '{"query": "q", "pos": ["p"], "lang": ["en"]}',
+            "pairs.jsonl:2: 'lang' must hold a string",
+        ),
         ('{"query": "q", "positive": ["p"]}', "pairs.jsonl:2: 'pos' holds no text"),
         ('{"query": " ", "pos": ["p"]}', "pairs.jsonl:2: 'query' is blank"),
         ('{"query": "q", "pos": ["p", ""]}', "pairs.jsonl:2: 'pos' holds a blank text"),

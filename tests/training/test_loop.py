@@ -1,6 +1,7 @@
 """Whole runs on the tiny model."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -261,6 +262,80 @@ def test_a_run_may_be_shortened(recipe, tmp_path):
     log = read_log(tmp_path / "run/log.jsonl")
     assert log[-1]["step"] == 6
     assert log[-1]["learning_rate"] < 0.3 * log[3]["learning_rate"]
+
+
+def change_state(folder, change):
+    """Change the counters that a run's last checkpoint holds."""
+    file = max(folder.glob("checkpoints/*")) / "custom_checkpoint_1.pkl"
+    state = torch.load(file, weights_only=True)
+    change(state)
+    torch.save(state, file)
+
+
+def test_the_first_epoch_tells_how_long_a_run_is(recipe, examples, tmp_path):
+    """Epochs of 5, 4 and 4 batches: resumed in the second, it still has twice the first one's."""
+    records = [json.loads(line) for line in examples.read_text().splitlines()]
+    for record in records:  # a short positive or a long one is drawn
+        record |= {"pos": [record["pos"][0], record["pos"][0] + " w1" * 20], "pos_scores": None}
+    examples.write_text("".join(json.dumps(record) + "\n" for record in records))
+    settings = [
+        "seed=8",
+        "batching.sizes=9",
+        "batching.smallest=9",
+        "batching.negatives=0",
+        "batching.edges=[16, 32]",
+        "model.frozen='encoder'",
+        "run.checkpoint_every=6",
+    ]
+    whole = weights(train(recipe(*settings, f"output={tmp_path}/whole")))
+    log = read_log(tmp_path / "whole/log.jsonl")
+    assert [entry["epoch"] for entry in log] == [0] * 5 + [1] * 4 + [2]
+
+    def interrupt(trainable):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            recipe(*settings, "evaluation.datasets=['x']", "evaluation.every=7"), evaluate=interrupt
+        )
+    resumed = weights(train(recipe(*settings), resume=True))
+    assert len(read_log(tmp_path / "run/log.jsonl")) == 10
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_run_goes_on_in_as_many_processes_as_it_began(recipe, tmp_path):
+    """Its plan is for so many: another number is refused and told; older checkpoints know none."""
+    frozen = "model.frozen='encoder'"
+    train(recipe("optimizer.steps=2", frozen))
+    change_state(tmp_path / "run", lambda state: state.update(processes=4))
+    with pytest.raises(
+        ConfigError, match="began with 4 processes, and now it has 1: resume it with 4"
+    ):
+        train(recipe("optimizer.steps=4", frozen), resume=True)
+
+    def make_older(state):
+        del state["processes"], state["batches"]
+
+    change_state(tmp_path / "run", make_older)
+    train(recipe("optimizer.steps=4", frozen), resume=True)
+    assert read_log(tmp_path / "run/log.jsonl")[-1]["step"] == 4
+
+
+def test_a_million_steps_are_after_the_others(recipe, tmp_path):
+    """The last checkpoint is that of the most steps, and one with a longer name is a run's, too."""
+    short = ["model.frozen='encoder'", "run.checkpoint_every=1", "run.keep=9"]
+    train(recipe("optimizer.steps=2", *short))
+    folder = tmp_path / "run/checkpoints"
+    (folder / "step-000001").rename(folder / "step-999999")
+    (folder / "step-000002").rename(folder / "step-1000000")
+    (tmp_path / "run/log.jsonl").unlink()
+    train(recipe("optimizer.steps=3", *short), resume=True)
+    assert [entry["step"] for entry in read_log(tmp_path / "run/log.jsonl")] == [3]
+    (tmp_path / "run/log.jsonl").unlink()
+    for name in ("step-000000", "step-000003", "step-999999"):
+        shutil.rmtree(folder / name)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(recipe(*short))
 
 
 def test_nothing_to_resume_is_an_error(recipe):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.training.examples import Example
 from m3connect.training.recipe import BatchingTable, DataTable
 from m3connect.training.sampling import Sampler, generator, grouped, plan_epoch
@@ -118,3 +118,45 @@ def test_too_little_data_for_a_batch_is_an_error():
     """A dataset that does not fill a batch is named, with what to change."""
     with pytest.raises(InputError, match=r"source: 3 examples do not fill a batch of 8 .*sizes"):
         plan_epoch(sampler(source(3)), 0, 2, lengths)
+
+
+def test_a_size_of_one_leaves_nobody_out(caplog):
+    """Long texts whose budget is one query with its negatives are batches of one, and all are taken."""
+    few = Source(Example(f"q{number}", ("w " * 900,), ("n",)) for number in range(20))
+    stack = sampler(few, edges=(500, 1000), sizes=None, tokens=2000, negatives=1, smallest=2)
+    plan = plan_epoch(stack, 0, 1, lengths)
+    assert sorted(row for batch in plan for row in batch.rows.tolist()) == list(range(20))
+    assert {len(batch.rows) for batch in plan} == {1}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "refused"),
+    [
+        ({}, 1, True),
+        ({"passage_length": 4, "query_length": 4}, 1, False),
+        ({}, 2, False),
+        ({"across_processes": False}, 2, True),
+    ],
+)
+def test_one_query_alone_has_nothing_to_learn_from(settings, processes, refused):
+    """Batches of one without negatives are refused, unless no text is so long or others share them."""
+    stack = sampler(source(60), sizes=(4, 1, 4), **settings)
+    if refused:
+        with pytest.raises(ConfigError, match=r"to 8 tokens .* one query.*negatives = 0.*tokens"):
+            plan_epoch(stack, 0, processes, lengths)
+    else:
+        plan_epoch(stack, 0, processes, lambda drawn: np.minimum(lengths(drawn), 4))
+
+
+def test_what_an_epoch_leaves_out_is_said(caplog):
+    """Many examples without a batch are a warning with numbers, a few are information."""
+    plan_epoch(sampler(source(22), smallest=4, sizes=(4, 4, 4)), 3, 1, lengths)
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert "source: epoch 3 leaves out 2 of 22 examples" in told.message
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        plan_epoch(sampler(source(99), smallest=2, sizes=(8, 8, 8)), 0, 2, lengths)
+    (told,) = caplog.records
+    assert told.levelname == "INFO"

@@ -57,6 +57,18 @@ def test_pre_training_learns_to_name_hidden_tokens(recipe, tmp_path, checkpoint)
     assert not torch.equal(before[name], after[name])
 
 
+def test_the_seed_decides_where_the_heads_start(recipe, tmp_path):
+    """Whatever was drawn before: the same seed has the same first losses, another one has others."""
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)
+        output = tmp_path / str(number)
+        train(recipe(output=output, seed=seed, optimizer={"learning_rate": 1e-3, "steps": 1}))
+        (entry,) = read_log(output / "log.jsonl")
+        found.append((entry["encoder"], entry["decoder"]))
+    assert found[0] == found[1] != found[2]
+
+
 def test_longer_texts_than_the_model_took(recipe, checkpoint):
     """Training at twice the length leaves a model that takes it."""
     folder = train(recipe(max_length=64, optimizer={"learning_rate": 1e-3, "steps": 2}))
