@@ -26,6 +26,7 @@ class DocumentSource:
         pages: the ids and sources that are known before anything is read: of files that are documents.
         parts: what other processes do with the documents, in place of ``items``.
         piece_of: the folder of which some files were chosen; None if they were named a source.
+        roots: the names of the sources that the files are of, those that give no document among them.
     """
 
     items: Iterable[Document | Failure]
@@ -36,6 +37,7 @@ class DocumentSource:
     pages: Sequence[tuple[str, str]] = ()
     parts: Iterable[Part] | None = None
     piece_of: str | None = None
+    roots: Sequence[str] = ()
 
     @property
     def legs(self) -> tuple[Leg, ...]:

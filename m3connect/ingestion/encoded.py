@@ -80,6 +80,11 @@ class EncodedSource:
         return tuple(leg for leg in LEGS if _LEG_COLUMNS[leg] in self.columns.names)
 
     @property
+    def roots(self) -> Sequence[str]:
+        """The source that all of them belong to, whether or not there are any; of a copy each says its own."""
+        return () if self.restores else (self.source or self.root,)
+
+    @property
     def passages(self) -> bool:
         """Whether these are passages that ingestion cut from documents.
 

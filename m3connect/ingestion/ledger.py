@@ -28,8 +28,8 @@ can tell, as the last one to write anything may be killed then. So of a server's
 are looked up, by a filter, and a document counts as unchanged only if each is there and of its version:
 whatever runs left behind, the next one repairs.
 
-In an embedded engine the marks tell which passages there should be. They are looked up by their ids
-before a document counts as unchanged: somebody may have deleted some, or a deletion was torn.
+In an embedded engine the marks tell which passages there should be and may be. They are looked up by
+their ids before a document counts as unchanged: somebody may have deleted some, or a deletion was torn.
 """
 
 from __future__ import annotations
@@ -171,6 +171,13 @@ class Stored:
         known = self.first is not None and self.first.source is not None
         return known and self.foreign_to(source) is None
 
+    def beyond(self, chunks: int) -> Sequence[int]:
+        """Positions of passages that there are, or may be where they were not looked up, from ``chunks`` on."""
+        if self.others is None:
+            return range(chunks, self.bound)
+        second = [1] if self.second is not None else []
+        return [position for position in (*second, *self.others) if position >= chunks]
+
     @property
     def bound(self) -> int:
         """No passage of the document has this position or a higher one."""
@@ -225,8 +232,8 @@ def look_up(
 
 
 def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
-    """By ids: the marks, which tell all where no two runs can write at once; then the passages of
-    versions that are complete by them, for records can also be deleted by hand, or a deletion torn."""
+    """By ids: the marks, which tell all where no two runs can write at once; then the passages that there
+    may be of versions that are complete by them, for records can also be deleted by hand, or a deletion torn."""
     ids = [document.records for document in documents]
     wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
     batch = connector.fetch(wanted, vectors=False)
@@ -236,12 +243,12 @@ def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[St
         for first, second in ids
     ]
     further: dict[str, tuple[int, int]] = {}  # which document's, and at which position
+    found: dict[int, dict[int, str | None]] = {}
     for row, held in enumerate(stored):
         if ids[row][1] is not None and held.first and held.is_complete(held.first.hash):
-            own = documents[row].id
-            for position in range(2, held.first.chunks):
+            own, found[row] = documents[row].id, {}
+            for position in range(2, max(held.first.chunks, held.bound)):
                 further[chunk_id(own, position)] = row, position
-    found: dict[int, dict[int, str | None]] = {row: {} for row, _ in further.values()}
     named = list(further)
     for start in range(0, len(named), AT_ONCE):
         batch = connector.fetch(named[start : start + AT_ONCE], vectors=False)

@@ -96,7 +96,8 @@ def _found(
         name = posixpath.basename(root) if local else address(filesystem, root)
         return [_named(SourceFile(filesystem, root, name), path, selection)]
     if filesystem.isdir(root):
-        return within(filesystem, root, None, selection, remarks)
+        files = within(filesystem, root, None, selection, remarks)
+        return _noted(files, root_of(filesystem, root, folder=True), remarks)
     if has_magic(path):
         base = root[: min(root.index(sign) for sign in "*?[" if sign in root)].rpartition("/")[0]
         if filesystem.isdir(base or "/"):
@@ -106,6 +107,13 @@ def _found(
     if local and os.path.lexists(root):
         raise ConfigError(f"{path}: no regular file (a pipe, a device, or a link to nothing)")
     raise ConfigError(f"{path}: no such file or folder")
+
+
+def _noted(files: list[SourceFile], root: str, remarks: Remarks) -> list[SourceFile]:
+    """The files of a source; where there are none, no file tells that it was looked at."""
+    if not files:
+        remarks.barren.append(root)
+    return files
 
 
 def _named(file: SourceFile, path: str, selection: Selection) -> SourceFile:
@@ -192,8 +200,9 @@ def _wanted(
     """The pages of a list that are wanted, by the paths of their URLs, each once."""
     is_chosen = selection.chooser(remarks)
     part = bool(selection.include)
-    return [
+    files = [
         SourceFile(web, url, address(web, url), root=root, part=part)
         for url in dict.fromkeys(urls)
         if is_chosen(urlsplit(url).path.lstrip("/"))
     ]
+    return _noted(files, root, remarks)

@@ -77,7 +77,8 @@ def open_source(
     made_by = None if encoder is None or callable(encoder) else encoder.info.fingerprint
     fields = Fields(id_field, text_field, _names(metadata_fields))
     options = replace(reading or Options(), fields=fields)
-    opened, files = _open(source, made_by, options, Remarks() if remarks is None else remarks)
+    remarks = Remarks() if remarks is None else remarks
+    opened, files = _open(source, made_by, options, remarks)
     if isinstance(opened, EncodedSource):
         return replace(opened, source=source_name, id_prefix=options.id_prefix)
     if encoder is None:
@@ -90,7 +91,17 @@ def open_source(
         (options.id_prefix + file.name, file.root) for file in files if file.suffix not in RECORDS
     ]
     piece_of = None if source_name else next((file.root for file in files if file.part), None)
-    return DocumentSource(opened, encoder, chunker, source_name, whole, pages, piece_of=piece_of)
+    roots = dict.fromkeys([file.root for file in files] + remarks.barren)
+    return DocumentSource(
+        opened,
+        encoder,
+        chunker,
+        source_name,
+        whole,
+        pages,
+        piece_of=piece_of,
+        roots=[source_name] if source_name else [*roots],
+    )
 
 
 def _open(

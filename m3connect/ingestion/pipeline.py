@@ -155,7 +155,7 @@ def ingest(
         elif opened.whole and not sink.failed:
             present = sink.unchanged - sink.borrowed + sink.written
             sink.left_over = sink.persist(
-                lambda: pruning.left_over(connector, seen.sources(), present)
+                lambda: pruning.left_over(connector, {*opened.roots, *seen.sources()}, present)
             )
     require_unswitched(connector, collection)
     _require_any(sink, dead_letters)

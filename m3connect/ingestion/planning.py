@@ -10,8 +10,12 @@ from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from m3connect.connecting.retry import record_bytes
 from m3connect.contract import Connector, Encoder, Limits
+from m3connect.errors import Refused
+from m3connect.ingestion import restoring
 from m3connect.ingestion.chunking import added_tokens, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource
@@ -103,20 +107,28 @@ def plan(
         require_whole(source)
     chosen = choose_legs(legs, source, connector)
     exists = collection_exists(connector, source.schema(chosen, {}))
+    held = False
+    if exists and isinstance(source, EncodedSource) and source.restores:
+        held = restoring.holds(connector, source.contents)
+    elif exists:
+        restoring.is_whole(connector)
     letters = KeptLetters()
     with Seen() as seen:
         with Sink(connector, letters, progress, exists=exists, take_over=take_over) as sink:
             if isinstance(source, EncodedSource):
-                tally = _records(source, chosen, seen, sink)
+                tally = _records(source, chosen, seen, sink, held=held)
             else:
                 tally = _documents(source, chosen, seen, sink, exists=exists)
         done = sink.report()
         read = len(seen) + done.failed
         gone: dict[str, Removal] = {}
         if prune and exists:
-            gone = vanished(
-                connector, source, seen, read=read, failed=done.failed, most=max_delete_ratio
-            )
+            try:
+                gone = vanished(
+                    connector, source, seen, read=read, failed=done.failed, most=max_delete_ratio
+                )
+            except Refused as refusal:
+                raise Refused(f"nothing would be deleted: {refusal}") from refusal
     unchanged = done.unchanged + tally.taken_over
     return IngestPlan(
         read=read,
@@ -158,13 +170,19 @@ class _Tally:
     beyond: Counter[str] = field(default_factory=Counter)
 
 
-def _records(source: EncodedSource, legs: Sequence[Leg], seen: Seen, sink: Sink) -> _Tally:
+def _records(
+    source: EncodedSource, legs: Sequence[Leg], seen: Seen, sink: Sink, *, held: bool
+) -> _Tally:
     tally = _Tally()
-    for event in events(source, legs, seen, sink.look_up):
+    for event in events(source, legs, seen, sink.look_up, held=held):
         sink.count(event)
         if isinstance(event, Work):
-            batch = event.batch
-            tally.chunks += sum(not owner.same for owner in event.owners)
+            new = [row for row, owner in enumerate(event.owners) if not owner.same]
+            tally.taken_over += len(event.owners) - len(new)
+            tally.chunks += len(new)
+            if not new:
+                continue
+            batch = event.batch.take(np.array(new))
             sizes = bytes_by_leg(batch.embeddings, source.schema(legs, {}).multivector_dtype)
             tally.bytes.update(sizes)
             whole = sum(record_bytes(batch, row) for row in range(len(batch)))

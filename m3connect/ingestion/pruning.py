@@ -62,8 +62,8 @@ def prune(
         most: the largest part of the source's documents that may be deleted.
 
     Raises:
-        NotPruned: the source was not read as a whole (it gave nothing, or documents failed), or more
-            would be deleted.
+        NotPruned: the source was not read as a whole (it, or one of several, gave nothing, or documents
+            failed), or more would be deleted.
     """
     try:
         gone = sink.persist(
@@ -72,7 +72,7 @@ def prune(
             )
         )
     except Refused as refusal:
-        raise NotPruned(str(refusal), sink.report()) from refusal
+        raise NotPruned(f"nothing was deleted: {refusal}", sink.report()) from refusal
     sink.pruned = len(gone)
     for group in _groups(gone.values()):
         sink.deleted += sink.persist(partial(sink.connector.delete, group))
@@ -123,7 +123,7 @@ def reading(*, to_prune: bool) -> Iterator[None]:
     except NothingToRead as error:
         if not to_prune:
             raise
-        raise Refused(f"nothing was deleted: {error}") from error
+        raise Refused(f"nothing is deleted: {error}") from error
 
 
 def require_whole(source: DocumentSource | EncodedSource) -> None:
@@ -154,18 +154,18 @@ def vanished(
     Records that ingestion did not write have no document and stay.
 
     Raises:
-        Refused: see :func:`prune`.
+        Refused: see :func:`prune`; says why alone.
     """
     if not read:
-        raise Refused(
-            "nothing was deleted: the source gave no documents. If all of its are to go: m3connect delete"
-        )
+        raise Refused("the source gave no documents. If all of its are to go: m3connect delete")
     if failed:
         raise Refused(
-            f"nothing was deleted: of {read} documents read {failed} failed, so what the source "
-            "holds is not known. Mend or leave out what failed and run again."
+            f"of {read} documents read {failed} failed, so what the source holds is not known. Mend or "
+            "leave out what failed and run again."
         )
     names = seen.sources()
+    silent = {*source.roots} - names
+    barren: set[str] = set()
     others: defaultdict[str, _Records] = defaultdict(_Records)
     with Seen() as owned:
         for batch in connector.scan(EVERY_TENANT):
@@ -174,17 +174,24 @@ def vanished(
                 if document is None:
                     continue
                 mark = payload.get(FIELD) or {}
-                if any(covers(name, mark.get("source")) for name in names):
+                owner = mark.get("source")
+                if any(covers(name, owner) for name in names):
                     owned.add(document)
                 if document not in seen:
                     others[document].add(id_, payload)
+                    barren.update(root for root in silent if covers(root, owner))
         gone = {document: held.removal() for document, held in others.items() if document in owned}
         of = len(owned)
+    if barren:
+        raise Refused(
+            f"{_list(barren)} gave no documents, and the collection holds some of it. If all of its are to "
+            "go: m3connect delete; otherwise leave it out of the run"
+        )
     if len(gone) > most * of:
         raise Refused(
-            f"nothing was deleted: this run did not find {len(gone)} of the {of} documents that "
-            f"the collection holds of {_list(names)}, which is more than {most:.0%}. If they are to "
-            f"go, allow it: --max-delete-ratio {len(gone) / of + 0.005:.2f}"
+            f"this run did not find {len(gone)} of the {of} documents that the collection holds of "
+            f"{_list(names)}, which is more than {most:.0%}. If they are to go, allow it: "
+            f"--max-delete-ratio {len(gone) / of + 0.005:.2f}"
         )
     return gone
 

@@ -48,7 +48,7 @@ class IngestReport:
         unchanged: documents that the collection already held as they are.
         taken_over: of these, documents of another source, or of one that was not kept, that are this
             one's now.
-        chunks: passages cut from the documents that changed.
+        chunks: passages of the documents that were written.
         written: documents that were written and acknowledged.
         metadata_only: of these, documents of which the metadata alone changed: none of their passages
             was encoded.

@@ -15,8 +15,8 @@ from m3connect.stores.parquet import Contents
 NOTE = "restored"
 
 
-def begin(connector: Connector, copy: Contents | None) -> bool:
-    """Claim the collection for a copy. Returns whether it holds all of it already.
+def holds(connector: Connector, copy: Contents | None) -> bool:
+    """Whether the collection holds all of a copy already; it may hold some of it, or nothing.
 
     Raises:
         ConfigError: it holds something else.
@@ -30,8 +30,16 @@ def begin(connector: Connector, copy: Contents | None) -> bool:
             f"collection {connector.collection!r} holds other records. This file is a copy of a "
             "collection; it goes into a new one (--collection NAME)."
         )
-    connector.annotate({NOTE: {"digest": copy.digest, "finished": False}})
     return False
+
+
+def begin(connector: Connector, copy: Contents | None) -> bool:
+    """Claim the collection for a copy. Returns and raises as :func:`holds`."""
+    assert copy is not None, "only what m3connect wrote is a copy"
+    held = holds(connector, copy)
+    if not held:
+        connector.annotate({NOTE: {"digest": copy.digest, "finished": False}})
+    return held
 
 
 def finish(connector: Connector, copy: Contents | None) -> None:
@@ -40,18 +48,22 @@ def finish(connector: Connector, copy: Contents | None) -> None:
     connector.annotate({**copy.notes, NOTE: {"digest": copy.digest, "finished": True}})
 
 
-def leave(connector: Connector) -> None:
-    """Something else is about to be ingested: the collection is no mere copy any more.
+def is_whole(connector: Connector) -> bool:
+    """Whether the collection is a mere copy so far.
 
     Raises:
         ConfigError: a copy is in it in part.
     """
     note = connector.describe().notes.get(NOTE)
-    if note is None:
-        return
-    if not note["finished"]:
+    if note is not None and not note["finished"]:
         raise ConfigError(
             f"a copy was ingested into collection {connector.collection!r} and not finished; run "
             "that again first"
         )
-    connector.annotate({NOTE: None})
+    return note is not None
+
+
+def leave(connector: Connector) -> None:
+    """Something else is about to be ingested: the collection is no mere copy any more. Raises as :func:`is_whole`."""
+    if is_whole(connector):
+        connector.annotate({NOTE: None})

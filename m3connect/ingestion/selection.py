@@ -70,6 +70,7 @@ class Remarks:
         images: images inside of texts (``data:`` URLs) that were dropped.
         unread: of ``left_out``, what nobody asked to leave out: of an unknown format, links that are
             not followed, no regular files.
+        barren: the names of sources (folders, lists of pages) in which there is no file to read.
         lost: told of each image and file that is lost.
     """
 
@@ -77,6 +78,7 @@ class Remarks:
     guessed: Counter[str] = field(default_factory=Counter)
     images: int = 0
     unread: int = 0
+    barren: list[str] = field(default_factory=list)
     lost: Lost = ignore
 
     def leave(self, name: str, reason: str) -> None:

@@ -334,6 +334,7 @@ class Sink:
         self.written += outcome.written
         self.metadata_only += outcome.metadata_only
         self.deleted += outcome.deleted
+        self.chunks -= outcome.refused
         for failure in outcome.failures:
             self.count(failure)
         self._tell()
@@ -357,12 +358,17 @@ class Sink:
 
 @dataclass(slots=True)
 class _Outcome:
-    """What became of one piece of work: documents committed, stale passages deleted, failures."""
+    """What became of one piece of work: documents committed, stale passages deleted, failures.
+
+    Args:
+        refused: passages of the documents that failed, also those that are still to come.
+    """
 
     same: int = 0
     written: int = 0
     metadata_only: int = 0
     deleted: int = 0
+    refused: int = 0
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -437,6 +443,7 @@ class _Writer:
             if len(batch) == 1:
                 (owner,) = owners
                 outcome.failures.append(Failure(str(error), owner.where, owner.id, owner.root))
+                outcome.refused += 0 if owner.same else owner.mark.chunks
                 self._set_aside(owner)
                 return
             half = len(batch) // 2

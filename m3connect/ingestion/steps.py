@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from m3connect.contract import Encoder
-from m3connect.ingestion.chunking import Chunker, chunk_ids
+from m3connect.ingestion.chunking import Chunker, chunk_id, chunk_ids
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.ledger import (
     COMMIT,
@@ -26,7 +26,7 @@ from m3connect.ingestion.ledger import (
     removal,
     step,
 )
-from m3connect.ingestion.report import TWICE, Failure, Part
+from m3connect.ingestion.report import TWICE, Failure, IngestReport, Part
 from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sink import Change, Empty, Event, Unchanged, Work
 from m3connect.types import Chunk, Document, Embeddings, Leg, Payload, RecordBatch
@@ -112,7 +112,7 @@ def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged:
     if not stored.is_complete(candidate.hash) or not stored.is_owned(candidate.source):
         return Changed(candidate, stored)
     assert stored.first is not None
-    stale = chunk_ids(candidate.id, stored.first.chunks, stored.bound)
+    stale = [chunk_id(candidate.id, at) for at in stored.beyond(stored.first.chunks)]
     return Unchanged(candidate.id, stale, borrowed=stored.first.source != candidate.source)
 
 
@@ -268,12 +268,29 @@ def together(parts: Iterable[Part], seen: Seen) -> Iterator[Event]:
     """
     for part in parts:
         twice = sorted(id_ for id_, source in part.seen.items() if not seen.add(id_, source))
-        written = part.report.written - len(twice)
-        report = replace(
-            part.report, written=max(written, 0), unchanged=part.report.unchanged + min(written, 0)
-        )
         failures = [*part.failures, *(Failure(TWICE, id=id_) for id_ in twice)]
-        yield replace(part, report=report, failures=failures)
+        yield replace(part, report=_without(part.report, len(twice)), failures=failures)
+
+
+def _without(report: IngestReport, twice: int) -> IngestReport:
+    """A part's counts, of which so many documents are failures; nobody tells what else they were.
+
+    >>> report = _without(IngestReport(written=1, metadata_only=1, unchanged=1, empty=1), 2)
+    >>> report.written, report.metadata_only, report.unchanged, report.empty
+    (0, 0, 0, 1)
+    """
+    written = max(report.written - twice, 0)
+    twice -= report.written - written
+    unchanged = max(report.unchanged - twice, 0)
+    twice -= report.unchanged - unchanged
+    return replace(
+        report,
+        written=written,
+        metadata_only=min(report.metadata_only, written),
+        unchanged=unchanged,
+        taken_over=min(report.taken_over, unchanged),
+        empty=max(report.empty - twice, 0),
+    )
 
 
 def grouped(

@@ -245,7 +245,7 @@ def test_a_folder_with_nothing_to_read_is_an_error(run, tmp_path):
     assert "left out: 1 .png" in " ".join(err.split())
     for command in ("ingest", "plan"):
         code, _, err = run(".", "--prune", command=command)
-        assert (code, "nothing was deleted: there is nothing to read in" in err) == (6, True)
+        assert (code, "nothing is deleted: there is nothing to read in" in err) == (6, True)
 
 
 def test_empty_documents_are_counted(run, tmp_path, collection):

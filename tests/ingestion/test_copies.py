@@ -9,7 +9,7 @@ import pytest
 
 from m3connect import Document, F, search, transfer
 from m3connect.errors import ConfigError, InputError
-from m3connect.ingestion import Options, encode_to_parquet, ingest
+from m3connect.ingestion import Options, encode_to_parquet, ingest, open_source, plan
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector
 from m3connect.testing.fakes import HashEncoder
@@ -96,8 +96,12 @@ def test_a_copy_goes_into_a_collection_of_its_own(backup, encoder, connector):
     ingest(backup, None, target)
     again = ingest(backup, None, target)
     assert (again.unchanged, again.written) == (target.count(), 0)
+    planned = plan(open_source(backup, None), target)
+    assert (planned.unchanged, planned.written) == (target.count(), 0)
     with pytest.raises(ConfigError, match=r"holds other records.*goes into a new one"):
         ingest(backup, None, connector)
+    with pytest.raises(ConfigError, match=r"holds other records.*goes into a new one"):
+        plan(open_source(backup, None), connector)
     fill(target, encoder)
     with pytest.raises(ConfigError, match="holds other records"):
         ingest(backup, None, target)
@@ -120,6 +124,9 @@ def test_a_copy_that_was_cut_off_is_finished_first(backup, encoder):
     target.upsert = upsert
     with pytest.raises(ConfigError, match="not finished"):
         fill(target, encoder)
+    with pytest.raises(ConfigError, match="not finished"):
+        plan(open_source(DOCS, encoder, chunk_tokens=2), target)
+    assert plan(open_source(backup, None), target).unchanged == 0
     ingest(backup, None, target)
     assert fill(target, encoder).unchanged == len(DOCS)
 

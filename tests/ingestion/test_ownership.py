@@ -144,7 +144,14 @@ def test_embeddings_have_owners_too(encoder, connector):
     ingest(rows("a"), encoder, connector, source_name="one")
     with pytest.raises(Refused, match="'one': 'a'"):
         ingest(rows("b", "a"), encoder, connector)
+    planned = plan(open_source(rows("b", "a"), encoder), connector, take_over=True)
+    assert (planned.written, planned.unchanged, planned.taken_over) == (1, 1, 1)
     report = ingest(rows("b", "a"), encoder, connector, take_over=True)
+    assert (planned.chunks, planned.taken_over) == (report.chunks, report.taken_over)
+    again = plan(
+        open_source(rows("b", "a"), encoder, source_name="three"), connector, take_over=True
+    )
+    assert (again.unchanged, again.taken_over, again.bytes) == (2, 2, {})
     assert (report.written, report.unchanged, set(texts(connector).values())) == (
         1,
         1,

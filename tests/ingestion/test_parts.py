@@ -59,6 +59,19 @@ def test_an_id_that_two_parts_give_is_a_failure(connector):
     assert (report.read, report.written, report.failed) == (4, 3, 1)
 
 
+@pytest.mark.parametrize("text", ["", "one"], ids=["empty", "metadata"])
+def test_an_id_twice_never_makes_a_count_negative(connector, text):
+    """Whatever became of the second one: all are counted, none twice."""
+    if text:
+        ingest([Document("a", text)], ENCODER, connector)
+    twice = [Document("a", text, {"n": 1}), Document("a", text, {"n": 2})]
+    report = ingest(in_parts(twice, connector, size=1), None, connector)
+    assert (report.read, report.failed, report.unchanged) == (2, 1, 0)
+    assert (report.empty, report.written, report.metadata_only) == ((1, 0, 0), (0, 1, 1))[
+        bool(text)
+    ]
+
+
 def test_a_run_of_failures_alone_is_an_error(connector):
     """It names the first."""
     with pytest.raises(InputError, match="all 2 documents failed; the first: bad"):

@@ -3,6 +3,7 @@
 import json
 import threading
 import uuid
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -154,6 +155,24 @@ def test_a_document_that_shrank_loses_its_stale_passages(encoder, connector):
     report = ingest([Document("a", "one two")], encoder, connector, chunk_tokens=1)
     assert (report.deleted, stored(connector)) == (3, ["a#0", "a#1"])
     assert ingest([Document("a", "one two")], encoder, connector, chunk_tokens=1).deleted == 0
+
+
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "server"])
+def test_what_was_deleted_once_is_not_deleted_in_each_later_run(encoder, embedded):
+    """Though the mark remembers how many passages there have been; what is there after all goes."""
+    connector = Watched()
+    connector.capabilities = replace(connector.capabilities, embedded=embedded)
+    long, short = Document("a", "one two three four five"), Document("a", "one")
+    for document in (long, short):
+        ingest([document], encoder, connector, chunk_tokens=1)
+    connector.calls.clear()
+    assert ingest([short], encoder, connector, chunk_tokens=1).unchanged == 1
+    assert "delete" not in connector.calls
+    other = MemoryConnector(collection="other")
+    ingest([long], encoder, other, chunk_tokens=1)
+    connector.upsert(other.fetch(["a#1", "a#3"]))
+    assert ingest([short], encoder, connector, chunk_tokens=1).deleted == 2
+    assert stored(connector) == ["a#0"]
 
 
 def test_paths_are_read(encoder, connector, tmp_path):
@@ -337,13 +356,15 @@ def test_the_culprits_in_a_refused_batch_are_found(encoder, error):
     assert len(stored(connector)) == 19
 
 
-def test_a_refused_document_is_not_half_there(encoder, tmp_path):
-    """If one passage in its middle is refused, none is left; its neighbours are whole."""
+@pytest.mark.parametrize("at_once", [2, 256])
+def test_a_refused_document_is_not_half_there(encoder, monkeypatch, at_once):
+    """If one passage in its middle is refused, none is left, or counted; its neighbours are whole."""
+    monkeypatch.setattr(steps, "GROUP_PASSAGES", at_once)
     text = "one two three BAD five six"
     connector = Watched(on_upsert=refuse("BAD", InputError("bad")))
     source = [Document("a", "x y z"), Document("b", text), Document("c", "x y z")]
     report = ingest(source, encoder, connector, chunk_tokens=1)
-    assert (report.written, report.failed) == (2, 1)
+    assert (report.written, report.failed, report.chunks) == (2, 1, 6)
     assert stored(connector) == ["a#0", "a#1", "a#2", "c#0", "c#1", "c#2"]
 
 

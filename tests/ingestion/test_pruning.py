@@ -4,10 +4,11 @@ import pickle
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from m3connect.errors import Refused
-from m3connect.ingestion import NotPruned, Selection, find, ingest, open_source, plan
+from m3connect.ingestion import NotPruned, Remarks, Selection, find, ingest, open_source, plan
 from m3connect.ingestion.ledger import FIELD
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document, RecordBatch
@@ -83,8 +84,72 @@ def test_a_source_that_was_not_read_whole_prunes_nothing(encoder, connector, sou
 
 def test_an_empty_folder_prunes_nothing(encoder, connector, tmp_path):
     """As where a disk is not mounted."""
-    with pytest.raises(Refused, match="nothing was deleted: there is nothing to read"):
+    with pytest.raises(Refused, match="nothing is deleted: there is nothing to read"):
         ingest([tmp_path], encoder, connector, prune=True)
+
+
+@pytest.mark.parametrize("kind", ["a.jsonl", "a.parquet", "a.csv", "a"])
+def test_of_several_sources_one_that_is_empty_now_prunes_nothing(
+    encoder, connector, tmp_path, kind
+):
+    """It is named, and what the collection holds of it counts as left over; one that never was in is no matter."""
+    other, new, one = tmp_path / "other", tmp_path / "new", tmp_path / kind
+    for folder in (other, new):
+        folder.mkdir()
+    (other / "x.txt").write_text("words")
+    (other / "y.txt").write_text("words")
+    if kind == "a":
+        one.mkdir()
+        (one / "r.txt").write_text("words")
+    elif kind == "a.parquet":
+        pq.write_table(pa.table({"id": ["r"], "text": ["words"]}), one)
+    else:
+        one.write_text(
+            '{"id": "r", "text": "words"}\n' if kind == "a.jsonl" else "id,text\nr,words\n"
+        )
+    both = [other, one, new]
+    fill(connector, encoder, both)
+    before = stored(connector)
+    if kind == "a":
+        (one / "r.txt").unlink()
+    elif kind == "a.parquet":
+        pq.write_table(
+            pa.table({"id": pa.array([], "string"), "text": pa.array([], "string")}), one
+        )
+    else:
+        one.write_text("" if kind == "a.jsonl" else "id,text\n")
+    (other / "y.txt").unlink()
+    assert fill(connector, encoder, both).left_over == 2
+    reason = f"'{one}/?' gave no documents, and the collection holds some of it"
+    with pytest.raises(NotPruned, match=f"nothing was deleted: {reason}"):
+        fill(connector, encoder, both, prune=True)
+    with pytest.raises(Refused, match=f"nothing would be deleted: {reason}"):
+        plan(open_source(both, encoder, chunk_tokens=8), connector, prune=True)
+    assert stored(connector) == before
+    assert fill(connector, encoder, [other, new], prune=True).pruned == 1
+    assert stored(connector) == before - {"y.txt#0"}
+
+
+def test_several_files_of_one_named_source_are_pruned_together(encoder, connector, tmp_path):
+    """That one of them is empty is no doubt about the source."""
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for file in files:
+        file.write_text(f'{{"id": "{file.stem}", "text": "words"}}\n')
+    fill(connector, encoder, files, source_name="crm")
+    files[1].write_text("")
+    assert fill(connector, encoder, files, source_name="crm").left_over == 1
+    assert fill(connector, encoder, files, source_name="crm", prune=True).pruned == 1
+
+
+def test_a_list_of_pages_without_any_is_remembered(tmp_path):
+    """As a folder without files is: by the name of its source."""
+    (tmp_path / "x.txt").write_text("words")
+    (tmp_path / "pages.urls").write_text("https://example.org/a\n")
+    (tmp_path / "empty").mkdir()
+    paths = [tmp_path / "x.txt", tmp_path / "pages.urls", tmp_path / "empty"]
+    remarks = Remarks()
+    assert len(find(paths, Selection(exclude=["a"]), remarks)) == 1
+    assert remarks.barren == [f"{tmp_path}/pages.urls", f"{tmp_path}/empty/"]
 
 
 def test_the_plan_counts_what_would_go(encoder, connector):
@@ -94,7 +159,7 @@ def test_the_plan_counts_what_would_go(encoder, connector):
     source = open_source(docs("b"), encoder, chunk_tokens=8)
     found = plan(source, connector, prune=True, max_delete_ratio=0.7)
     assert (found.pruned, found.unchanged) == (2, 1)
-    with pytest.raises(Refused, match="2 of the 3 documents"):
+    with pytest.raises(Refused, match="nothing would be deleted: this run did not find 2 of the 3"):
         plan(open_source(docs("b"), encoder, chunk_tokens=8), connector, prune=True)
     assert stored(connector) == before
 
@@ -119,6 +184,8 @@ def test_embeddings_are_pruned_by_record(connector):
         return encoder.encode(list(names)).to_arrow().append_column("id", pa.array(names))
 
     ingest(rows("a", "b"), encoder, connector)
+    with pytest.raises(Refused, match="the source gave no documents"):
+        ingest(rows("a").slice(0, 0), encoder, connector, prune=True)
     report = ingest(rows("b"), encoder, connector, prune=True, max_delete_ratio=0.5)
     assert report.pruned == 1
     assert stored(connector) == {"b"}
