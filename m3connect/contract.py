@@ -39,11 +39,14 @@ class ModelInfo:
         name: what it was loaded as.
         fingerprint: identity of the model; ``chunker`` is empty here.
         weights: recommended fusion weights (dense, sparse, multivector).
+        preparation: what else its vectors depend on, such as prefixes of texts; collections do not
+            say it, and cached vectors are kept apart by it.
     """
 
     name: str
     fingerprint: Fingerprint
     weights: tuple[float, float, float]
+    preparation: str = ""
 
     @property
     def max_length(self) -> int:

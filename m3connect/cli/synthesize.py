@@ -78,7 +78,12 @@ def synthesize(
     encoder = model.load()
     tokenizer = encoder.tokenizer
     plan = synthesize.plan(
-        sampled, output, template, lambda text: len(tokenizer.encode(text).ids), seed=seed
+        sampled,
+        output,
+        template,
+        lambda text: len(tokenizer.encode(text).ids),
+        model=llm or "",
+        seed=seed,
     )
     cost = plan.cost(price_in, price_out)
     estimate = (
@@ -105,6 +110,7 @@ def synthesize(
             endpoint.ask,
             cache=cache or eval_options.default_cache(),
             template=template,
+            model=llm or "",
             found_within=found_within,
             seed=seed,
             progress=progress,

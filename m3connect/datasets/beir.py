@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,10 +230,18 @@ def _answers(where: str, given: object) -> tuple[str, ...]:
     """Strings or numbers that answer a query; a single one may stand by itself."""
     listed = given if isinstance(given, list) else [] if given is None else [given]
     for answer in listed:
-        # A blank one would be found in every passage.
-        if isinstance(answer, bool) or not isinstance(answer, str | int | float) or answer == "":
-            raise InputError(f"{where}: 'answers' must hold strings that are not empty: {given!r}")
+        if (
+            isinstance(answer, bool)
+            or not isinstance(answer, str | int | float)
+            or not _says_something(str(answer))
+        ):
+            raise InputError(f"{where}: 'answers' must hold strings that are not blank: {given!r}")
     return tuple(map(str, listed))
+
+
+def _says_something(text: str) -> bool:
+    """Whether more than white space and control characters is in a text: it could be looked for."""
+    return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
 # --------------------------------------------------------------------------------------- records

@@ -18,6 +18,7 @@ from m3connect.types import Document
 
 METRICS = ("answer_recall@20", "answer_recall@100")
 
+_NO_TOKENS = "\0"
 _TOKEN = r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]"
 
 
@@ -28,9 +29,14 @@ def contains(passage: str, answers: Iterable[str]) -> bool:
     True
     >>> contains("an ulmer", ["Ulm"])
     False
+
+    One without a token is held by none:
+
+    >>> contains("anything", [" ", "\\u200b"])
+    False
     """
     text = _joined(passage)
-    return any(_joined(answer) in text for answer in answers)
+    return any(tokens in text for answer in answers if (tokens := _joined(answer)) != _NO_TOKENS)
 
 
 def evaluate(

@@ -157,6 +157,9 @@ def encode(
 ) -> tuple[EmbeddingStore, Embeddings]:
     """The corpus's embeddings on disk and the queries' in memory; what is cached is not redone.
 
+    The corpus may have more representations than are needed, as an earlier run may have left it; the
+    queries, which say what is searched, have no others.
+
     Args:
         dataset: gives the texts.
         encoder: the model.
@@ -172,7 +175,7 @@ def encode(
 
     asked = [query.text for query in dataset.queries]
     digest = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
-    queries = Embeddings.concat(stored("query", asked, len(asked), digest).shards)
+    queries = Embeddings.concat(stored("query", asked, len(asked), digest).shards).only(legs)
     if passages is not None:
         texts, total, content = passages.encoded(), len(passages.ids), passages.content
     else:

@@ -152,8 +152,9 @@ def place(
 
 def key(encoder: Encoder, content: str, *, kind: Kind, legs: Sequence[Leg]) -> str:
     """A folder name that changes with the model, the texts, their role and the representations."""
-    fingerprint = encoder.info.fingerprint.to_json()
-    parts = [fingerprint, content, kind, sorted(legs), SHARD_ROWS]
+    info = encoder.info
+    model = [info.fingerprint.to_json(), info.preparation]
+    parts = [model, content, kind, sorted(legs), SHARD_ROWS]
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12)
     return f"{kind}-{digest.hexdigest()}"
 

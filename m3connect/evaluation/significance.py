@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 5000
 MANY = 500
+_FEW = 30
 _BATCH = 64
 
 
@@ -57,6 +58,24 @@ def interval(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
     return Interval(mean, float(bounds.low), float(bounds.high))
 
 
+def interval_of_means(values: Sequence[NDArray[np.float64]], *, seed: int = 0) -> Interval:
+    """The percentile bootstrap of the mean of several datasets' means.
+
+    Queries are resampled within each dataset; one of a single query, or of equal values, stays as it is.
+
+    Args:
+        values: for each dataset ``float64 [Q]``, one figure a query.
+        seed: of the resampling.
+    """
+    if len(values) == 1:
+        return interval(values[0], seed=seed)
+    mean = float(np.mean([each.mean() for each in values]))
+    varied = [each for each in values if np.ptp(each) > 0]
+    if not varied:
+        return Interval(mean, mean, mean)
+    return _stratified(mean, varied, len(values), seed)
+
+
 def compare(
     first: NDArray[np.float64], second: NDArray[np.float64], *, seed: int = 0
 ) -> Comparison:
@@ -75,7 +94,8 @@ def compare(
         return Comparison(Interval(0.0, 0.0, 0.0), 1.0)
     if len(differences) == 1:  # either sign is as far from zero as the other
         return Comparison(interval(differences), 1.0)
-    test = _students if len(differences) > MANY else _randomised
+    spread = np.ptp(differences) > 0
+    test = _students if len(differences) > MANY and spread else _randomised
     return Comparison(interval(differences, seed=seed), test(differences, seed))
 
 
@@ -85,8 +105,10 @@ def compare_means(
     """Whether ``first`` is better than ``second`` in the mean over several datasets.
 
     Every dataset counts the same, however many queries it has. The datasets are taken as given:
-    queries are resampled within each, and the test is the normal one with the standard error of the
-    mean of their means. One dataset is :func:`compare`.
+    queries are resampled within each. The test flips the signs of the differences, each weighted as it
+    counts; of more than ``MANY`` queries it is the normal one with the standard error of the mean of
+    their means, which a dataset of few queries or of equal differences has not. One dataset is
+    :func:`compare`.
 
     Args:
         first, second: for each dataset ``float64 [Q]``, one figure a query, in the same order.
@@ -95,14 +117,14 @@ def compare_means(
     if len(first) == 1:
         return compare(first[0], second[0], seed=seed)
     differences = [score - other for score, other in zip(first, second, strict=True)]
-    mean = float(np.mean([each.mean() for each in differences]))
-    # A dataset of one query, or of equal differences, has no spread to resample.
-    varied = [each for each in differences if np.ptp(each) > 0]
-    if not varied:
-        return Comparison(Interval(mean, mean, mean), 1.0 if mean == 0 else 0.0)
-    return Comparison(
-        _stratified(mean, varied, len(differences), seed), _normal(mean, varied, len(differences))
-    )
+    weighted = np.concatenate([each / len(each) for each in differences])
+    found = interval_of_means(differences, seed=seed)
+    if not weighted.any():
+        return Comparison(found, 1.0)
+    unsure = any(len(each) < _FEW or np.ptp(each) == 0 for each in differences)
+    if unsure or len(weighted) <= MANY:
+        return Comparison(found, _randomised(weighted, seed))
+    return Comparison(found, _normal(differences))
 
 
 def _stratified(
@@ -129,11 +151,12 @@ def _stratified(
     return Interval(mean, float(bounds.low), float(bounds.high))
 
 
-def _normal(mean: float, varied: Sequence[NDArray[np.float64]], datasets: int) -> float:
+def _normal(differences: Sequence[NDArray[np.float64]]) -> float:
     from scipy.stats import norm
 
-    error = np.sqrt(sum(each.var(ddof=1) / len(each) for each in varied)) / datasets
-    return float(2 * norm.sf(abs(mean) / error))
+    total = abs(sum(float(each.mean()) for each in differences))
+    error = np.sqrt(sum(each.var(ddof=1) / len(each) for each in differences))
+    return float(2 * norm.sf(total / error))
 
 
 def _randomised(differences: NDArray[np.float64], seed: int) -> float:

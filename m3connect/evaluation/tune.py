@@ -29,7 +29,12 @@ from m3connect.evaluation.offline import (
     by_document,
     passages_for,
 )
-from m3connect.evaluation.significance import Comparison, Interval, compare, interval
+from m3connect.evaluation.significance import (
+    Comparison,
+    Interval,
+    compare_means,
+    interval_of_means,
+)
 from m3connect.filters import AnyFilter
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import (
@@ -257,8 +262,8 @@ def tune(
     unseen = cross_validate(figures, folds=folds, seed=seed)
     best = int(figures.mean(axis=1).argmax())
     chosen = tried[best] if unseen > figures[0].mean() else start
-    before = _scores(scorers, start, reported_on)
-    after = _scores(scorers, chosen, reported_on)
+    before = _by_set(scorers, start, reported_on)
+    after = _by_set(scorers, chosen, reported_on)
     ranked = np.argsort(-figures.mean(axis=1), kind="stable")
     return Tuned(
         mode,
@@ -267,9 +272,9 @@ def tune(
         chosen,
         unseen,
         tuple(Trial(tried[row], float(figures[row].mean())) for row in ranked),
-        interval(before, seed=seed),
-        interval(after, seed=seed),
-        compare(after, before, seed=seed),
+        interval_of_means(before, seed=seed),
+        interval_of_means(after, seed=seed),
+        compare_means(after, before, seed=seed),
         _ids(sets, tuned_on),
         _ids(sets, reported_on),
     )
@@ -316,13 +321,15 @@ def _scores(
     scorers: Sequence[Scorer], setting: Setting, places: Sequence[Sequence[int]]
 ) -> NDArray[np.float64]:
     """A setting's figures of all queries; their mean is the mean of the collections' means."""
-    total = sum(map(len, places))
-    return np.concatenate(
-        [
-            scorer(setting, chosen) * (total / (len(scorers) * len(chosen)))
-            for scorer, chosen in zip(scorers, places, strict=True)
-        ]
-    )
+    figures = _by_set(scorers, setting, places)
+    total = sum(map(len, figures))
+    return np.concatenate([each * (total / (len(figures) * len(each))) for each in figures])
+
+
+def _by_set(
+    scorers: Sequence[Scorer], setting: Setting, places: Sequence[Sequence[int]]
+) -> list[NDArray[np.float64]]:
+    return [scorer(setting, chosen) for scorer, chosen in zip(scorers, places, strict=True)]
 
 
 class Scorer:

@@ -275,7 +275,10 @@ class M3Encoder:
             identifiers=self.identifiers,
         )
         kept = fingerprint.compressed(self.compression)
-        return ModelInfo(self.config.name, kept, self.config.fusion_weights)
+        preparation = self.config.preparation
+        if self._multivector_dtype == np.float32:
+            preparation += " float32"
+        return ModelInfo(self.config.name, kept, self.config.fusion_weights, preparation)
 
     def encode(
         self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS

@@ -41,8 +41,10 @@ class M3Service:
                 "encoder's address"
             )
         fingerprint = Fingerprint.from_json(model["fingerprint"])
-        self.info = ModelInfo(model["name"], fingerprint, tuple(model["weights"]))
         self.config = M3Config.model_validate(model["config"])
+        self.info = ModelInfo(
+            model["name"], fingerprint, tuple(model["weights"]), self.config.preparation
+        )
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -10,6 +10,7 @@ there, and is noticed when it was restarted with another model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -120,7 +121,7 @@ class RemoteEncoder:
         """What runs there, with what is kept of what it makes."""
         served, kept = self._served.info, self._compression
         fingerprint = served.fingerprint.compressed(kept) if kept else served.fingerprint
-        return ModelInfo(served.name, fingerprint, served.weights)
+        return replace(served, fingerprint=fingerprint)
 
     @property
     def config(self) -> M3Config | None:

@@ -57,6 +57,7 @@ _CHARACTERS = 250
 """For each token of its limit: of a longer text the server reads as many, and counts no tokens."""
 _MOST = 64  # texts of one request, where it takes as many
 _PROBE = "m3connect"
+_COMPARED = 64  # values of its vector that tell models apart
 
 
 class _Model(BaseModel):
@@ -121,7 +122,9 @@ class TeiServer:
             pooling=pooling,
             precision=cast("Precision", self._model.model_dtype),
         )
-        self.info = ModelInfo(self._model.model_id, fingerprint, (1.0, 0.3, 1.0))
+        # A folder on the server may hold another model tomorrow: what it makes of a word tells them apart.
+        preparation = "" if self._model.model_sha else _first_values(made)
+        self.info = ModelInfo(self._model.model_id, fingerprint, (1.0, 0.3, 1.0), preparation)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -262,6 +265,19 @@ class TeiServer:
                 f"{self._wire.url} is no {WHAT}: {path} gives no list with an entry a text"
             )
         return given
+
+
+def _first_values(made: Embeddings) -> str:
+    """The first values of a text's vectors, rounded, as what a server makes twice differs by rounding."""
+    sparse, multi = made.sparse, made.multivector
+    for values in (
+        made.dense,
+        None if sparse is None else sparse.values,
+        None if multi is None else multi.vectors,
+    ):
+        if values is not None:
+            return " ".join(f"{value:.3f}" for value in values.ravel()[:_COMPARED])
+    return ""
 
 
 def _dense(rows: list[Any]) -> FloatArray:

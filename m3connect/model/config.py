@@ -6,6 +6,7 @@ none; :mod:`m3connect.model.checkpoint` derives it from the files.
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -109,6 +110,11 @@ class M3Config(BaseModel):
     def dense_width(self) -> int:
         """D, the width of the dense vector."""
         return self.body.hidden_size
+
+    @property
+    def preparation(self) -> str:
+        """What is done to texts, which no hash of weights or tokenizer tells."""
+        return json.dumps([self.query_prefix, self.passage_prefix, self.fold_case])
 
     def prefix(self, kind: Kind) -> str:
         """What is put before a text of this kind."""

@@ -13,7 +13,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -96,13 +98,15 @@ def synthesize(
     *,
     cache: Path,
     template: str = PROMPTS["mldr"],
+    model: str = "",
     found_within: int = 20,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Collection:
     """Make a test collection of a corpus: ask, clean, and keep the queries that find their document.
 
-    A run that was stopped is run again: what was answered is not asked for again.
+    A run that was stopped is run again: what was answered is not asked for again, as long as text,
+    prompt, seed and language model are the same. The collection is written at the end.
 
     Args:
         corpus: ``corpus.jsonl`` or ``corpus.jsonl.gz``.
@@ -112,27 +116,44 @@ def synthesize(
         ask: the language model, as :meth:`Endpoint.ask` is one.
         cache: folder that keeps embeddings between runs.
         template: of the prompt, with ``{text}`` in it.
+        model: name of the language model; without one, answers of any are taken.
         found_within: keep a query if its document is among so many hits; 0 keeps all.
         seed: of the paragraphs asked about, and of the language model.
         progress: told what goes on.
 
     Raises:
-        InputError: the folder is the corpus' own, or the template has no place for the text.
+        InputError: the folder is the corpus' own or holds a collection that was not made here, or the
+            template has no place for the text.
         EndpointError: the language model does not answer.
     """
     if folder.resolve() == corpus.parent.resolve():
         raise InputError(f"{folder} holds the corpus itself: name another folder to write to")
+    _require_own(folder)
     dropped: Counter[str] = Counter()
-    answers = write(documents, folder, template, ask, seed=seed, progress=progress)
+    answers = write(documents, folder, template, ask, model=model, seed=seed, progress=progress)
     queries = clean(answers, dropped)
     languages = {each.id: str(each.metadata.get("lang") or "") for each in documents}
-    shutil.copyfile(corpus, folder / corpus.name)
-    save(queries, languages, folder)
-    if found_within and queries:
-        hits = search(folder, encoder, found_within, cache, progress=progress)
-        queries = round_trip(queries, hits, dropped)
-        save(queries, languages, folder)
+    with TemporaryDirectory(prefix=".unfinished-", dir=folder) as scratch:
+        unfinished = Path(scratch)
+        shutil.copyfile(corpus, unfinished / corpus.name)
+        save(queries, languages, unfinished)
+        if found_within and queries:
+            hits = search(unfinished, encoder, found_within, cache, progress=progress)
+            queries = round_trip(queries, hits, dropped)
+            save(queries, languages, unfinished)
+        for path in sorted(unfinished.iterdir()):
+            path.replace(folder / path.name)
     return Collection(folder, len(queries), dict(dropped))
+
+
+def _require_own(folder: Path) -> None:
+    """A collection without the answers that it was made of is somebody's work, and not replaced."""
+    names = ("corpus.jsonl", "corpus.jsonl.gz", "queries.jsonl", "queries.jsonl.gz")
+    others = [name for name in (*names, "qrels.tsv", "qrels") if (folder / name).exists()]
+    if others and not (folder / ANSWERS).exists():
+        raise InputError(
+            f"{folder} holds {others[0]} that no language model wrote: name another folder to write to"
+        )
 
 
 def sample(documents: Iterable[Document], size: int | None, seed: int) -> list[Document]:
@@ -168,6 +189,7 @@ def plan(
     count: Callable[[str], int],
     *,
     answer_tokens: int = 30,
+    model: str = "",
     seed: int = 0,
 ) -> Plan:
     """What :func:`write` would ask, without asking.
@@ -178,11 +200,13 @@ def plan(
         template: of the prompt.
         count: tokens of a text.
         answer_tokens: a guess for one answer.
+        model: name of the language model; without one, answers of any are taken.
         seed: of the paragraphs.
     """
-    done = read_answers(folder)
-    left = [document for document in documents if document.id not in done]
-    tokens = sum(count(prompt_for(document, template, seed)) for document in left)
+    done = read_answers(folder, model)
+    prompts = ((each.id, prompt_for(each, template, seed)) for each in documents)
+    left = [prompt for id_, prompt in prompts if _key(id_, prompt, seed) not in done]
+    tokens = sum(map(count, left))
     return Plan(len(left), len(documents) - len(left), tokens, answer_tokens * len(left))
 
 
@@ -192,30 +216,44 @@ def write(
     template: str,
     ask: Ask,
     *,
+    model: str = "",
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, str]:
-    """Ask for a query for every document; answers of an earlier run are not asked for again.
+    """Ask for a query for every document; what an earlier run asked likewise is not asked for again.
 
     Returns:
         Each document's answer, in the order of the documents.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    answers = read_answers(folder)
+    known = read_answers(folder, model)
+    answers: dict[str, str] = {}
     with (folder / ANSWERS).open("a", encoding="utf-8") as file:
         for number, document in enumerate(documents, start=1):
-            if document.id not in answers:
-                prompt = prompt_for(document, template, seed)
-                answers[document.id] = ask(prompt, seed)
-                line = {"id": document.id, "query": answers[document.id]}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            prompt = prompt_for(document, template, seed)
+            key = _key(document.id, prompt, seed)
+            if key not in known:
+                known[key] = ask(prompt, seed)
+                line = {"id": document.id, "query": known[key], "asked": key, "model": model}
+                file.write(json.dumps(line) + "\n")
                 file.flush()
+            answers[document.id] = known[key]
             progress("asking for queries", number, len(documents))
-    return {document.id: answers[document.id] for document in documents}
+    return answers
 
 
-def read_answers(folder: Path) -> dict[str, str]:
-    """What earlier runs left; a last line that a stop cut short is asked for again."""
+def _key(id_: str, prompt: str, seed: int) -> str:
+    """What tells a question to the language model from all others, but the model."""
+    return blake2b(json.dumps([id_, prompt, seed]).encode(), digest_size=12).hexdigest()
+
+
+def read_answers(folder: Path, model: str = "") -> dict[str, str]:
+    """What earlier runs left, by what was asked; a last line that a stop cut short is asked for again.
+
+    Args:
+        folder: where they left it.
+        model: whose answers are meant; without one, any model's.
+    """
     path = folder / ANSWERS
     if not path.exists():
         return {}
@@ -224,7 +262,11 @@ def read_answers(folder: Path) -> dict[str, str]:
     if kept != whole:
         path.write_text(kept, encoding="utf-8")
     answers = [lines.parse(line, str(path)) for line in kept.split("\n") if line]
-    return {str(each["id"]): str(each["query"]) for each in answers}
+    return {
+        str(each["asked"]): str(each["query"])
+        for each in answers
+        if "asked" in each and model in {"", each.get("model")}
+    }
 
 
 def clean(answers: dict[str, str], dropped: Counter[str]) -> dict[str, str]:

@@ -64,7 +64,9 @@ def test_answers_are_strings_or_one(tmp_path, given, read):
     assert beir.load(write(tmp_path, queries=queries)).queries[0].answers == read
 
 
-@pytest.mark.parametrize("given", [True, {"a": 1}, [["a"]], [None], [""], ""])
+@pytest.mark.parametrize(
+    "given", [True, {"a": 1}, [["a"]], [None], [""], "", " ", ["a", "\u200b\n"]]
+)
 def test_answers_of_another_kind_are_refused(tmp_path, given):
     """The line is named; nothing is turned into text that nobody wrote."""
     queries = [{**QUERIES[0], "answers": given}, *QUERIES[1:]]

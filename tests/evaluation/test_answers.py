@@ -18,6 +18,8 @@ from m3connect.types import Document
         ("Newyork", "York", False),
         ("the end", "end of", False),
         ("在北京市举行", "北京", False),
+        ("abc", " ", False),
+        ("", "\u200b", False),
     ],
 )
 def test_contains(passage, answer, held):

@@ -1,5 +1,7 @@
 """The main path: every mode and baseline measured, cached, and recorded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,14 @@ def test_a_cache_of_all_modes_serves_each_of_them(dataset, tmp_path):
         assert row.size == same.size
     evaluate(dataset, encoder, modes=(), beside=("dense+bm25",), cache=cache)
     assert encoder.encoded == 0
+
+
+def test_queries_cached_with_more_representations_than_a_new_corpus_are_searched(dataset, tmp_path):
+    """A storage of the one that is needed looks for no others in the corpus."""
+    evaluate(dataset, HashEncoder(), modes=("sparse", "dense"), cache=tmp_path)
+    changed = replace(dataset, content="changed")
+    found = evaluate(changed, HashEncoder(), modes=("dense",), storages=("dense4",), cache=tmp_path)
+    assert [row.name for row in found.rows] == ["dense", "dense dense4"]
 
 
 def test_baselines_need_no_encoding(dataset):

@@ -1,5 +1,7 @@
 """Embeddings on disk: the same as in memory, resumed, and never another corpus's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -126,13 +128,16 @@ def test_nan_is_refused(tmp_path, leg):
 
 def test_the_key_changes_with_everything_that_matters():
     """Model, texts, role and legs each give another folder; the order of legs does not."""
+    prefixed = HashEncoder()
+    prefixed.info = replace(prefixed.info, preparation="query: ")
     base = shards.key(HashEncoder(), "abc", kind="passage", legs=LEGS)
     assert base == shards.key(HashEncoder(), "abc", kind="passage", legs=LEGS[::-1])
     others = {
         shards.key(HashEncoder(seed=1), "abc", kind="passage", legs=LEGS),
         shards.key(HashEncoder(max_length=64), "abc", kind="passage", legs=LEGS),
+        shards.key(prefixed, "abc", kind="passage", legs=LEGS),
         shards.key(HashEncoder(), "abd", kind="passage", legs=LEGS),
         shards.key(HashEncoder(), "abc", kind="query", legs=LEGS),
         shards.key(HashEncoder(), "abc", kind="passage", legs=["dense"]),
     }
-    assert len(others | {base}) == 6
+    assert len(others | {base}) == 7

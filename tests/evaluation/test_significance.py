@@ -100,6 +100,27 @@ def test_one_query_adds_to_the_mean_and_not_to_its_spread():
     assert flat.difference == Interval(1.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("differences", "chance"),
+    [
+        ([[0.5], [0.5]], 2 / 4),
+        ([[0.5] * 2, [0.5] * 2], 2 / 16),
+        ([[1.0], [0.1] * 4], 2 / 32),
+    ],
+)
+def test_few_queries_of_several_datasets_are_tested_exactly(differences, chance):
+    """Every way to flip the signs is counted, with each dataset counting the same."""
+    first = [np.array(each) for each in differences]
+    found = compare_means(first, [np.zeros(len(each)) for each in first])
+    assert found.p_value == pytest.approx(chance)
+
+
+def test_equal_differences_of_many_queries_are_tested():
+    """They have no standard error: signs are flipped."""
+    found = compare(np.ones(501), np.zeros(501))
+    assert found.p_value == pytest.approx(2 / 5001)
+
+
 def test_one_query_proves_nothing():
     """A language of a single query has a difference, and no chance of being sure of it."""
     found = compare(np.array([1.0]), np.array([0.2]))

@@ -99,6 +99,8 @@ def test_collections_count_alike(tmp_path):
     alone = [tune.tune([part], "hybrid", default=DEFAULT, depths=(20,)) for part in parts]
     expected = np.mean([found.before.mean for found in alone])
     assert together.before.mean == pytest.approx(expected)
+    # Queries are resampled within each: where nothing varies in either, nothing does in the mean.
+    assert (together.after.low, together.after.mean, together.after.high) == (1.0, 1.0, 1.0)
     means = [{trial.setting: trial.mean for trial in found.trials} for found in alone]
     for trial in together.trials:
         assert trial.mean == pytest.approx(np.mean([mean[trial.setting] for mean in means]))

@@ -295,6 +295,23 @@ def test_fingerprint_names_the_model(encoder, tiny_m3):
     assert fingerprint == M3Encoder.load(tiny_m3, backend="torch").info.fingerprint
 
 
+def test_what_the_fingerprint_leaves_out_is_told(encoder):
+    """Prefixes, folding and the numbers of token vectors change vectors: caches are told of them."""
+    told = {encoder.info.preparation}
+    for change in ({"query_prefix": "q: "}, {"passage_prefix": "q: "}, {"fold_case": True}):
+        config = encoder.config.model_copy(update=change)
+        other = M3Encoder(
+            config,
+            encoder.tokenizer,
+            "tokenizer",
+            encoder.backend,
+            multivector_dtype="float32",
+        )
+        told.add(other.info.preparation)
+    half = M3Encoder(encoder.config, encoder.tokenizer, "tokenizer", encoder.backend)
+    assert len(told | {half.info.preparation}) == 5
+
+
 def test_auto_takes_onnx_where_there_is_a_graph(tiny_m3, golden):
     """Without a wish, a checkpoint with a graph runs on ONNX Runtime and another on torch."""
     assert M3Encoder.load(tiny_m3).backend.name == "onnx"

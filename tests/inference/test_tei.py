@@ -215,6 +215,23 @@ def test_another_model_is_noticed(change):
         encoder.encode(["a"])
 
 
+def test_models_without_a_commit_are_told_apart_by_what_they_make():
+    """A folder on the server holds another model; the same one says the same after a restart."""
+
+    class Other(Tei):
+        def tokens(self, text, prompt):
+            return [*super().tokens(text, prompt), "other"]
+
+    servers = Tei(), Tei(), Other()
+    for server in servers:
+        server.info["model_sha"] = None
+    same, again, other = (server.encoder().info for server in servers)
+    assert same == again
+    assert same.fingerprint == other.fingerprint
+    assert same.preparation != other.preparation
+    assert Tei().encoder().info.preparation == Other().encoder().info.preparation == ""
+
+
 def test_what_is_too_much_at_once_is_halved():
     """A batch down to the text that is too much alone, which is named."""
     tei = Tei(most=32)

@@ -180,6 +180,31 @@ def test_a_stopped_run_asks_only_what_is_missing(tmp_path):
     assert len(asked) == 4 + 3
 
 
+def test_what_was_asked_otherwise_is_asked_again(tmp_path):
+    """Another prompt, seed, model or text has answers of its own; those of the first come back."""
+    asked = []
+
+    def ask(prompt, seed):
+        asked.append(prompt)
+        return f"{len(asked)}"
+
+    def write(text="text", template="{text}", **options):
+        documents = [Document("d", text)]
+        plan = synthesize.plan(documents, tmp_path, template, len, **options)
+        before = len(asked)
+        answers = synthesize.write(documents, tmp_path, template, ask, **options)
+        assert plan.requests == len(asked) - before
+        return answers["d"]
+
+    assert write(model="m") == "1"
+    assert write(model="m", template="Why {text}") == "2"
+    assert write(model="m", seed=1) == "3"
+    assert write(model="n") == "4"
+    assert write("changed", model="m") == "5"
+    assert write(model="m") == "1"
+    assert write() in {"1", "4"}
+
+
 def test_queries_are_cleaned_and_doubles_dropped():
     """Labels, introductions, quotes and further lines go; empty and equal queries are counted."""
     dropped = Counter()
@@ -280,6 +305,36 @@ def test_a_corpus_is_not_written_into(folder, tmp_path):
         synthesize.synthesize(
             folder / "corpus.jsonl", DOCUMENTS, folder, HashEncoder(), Mock(), cache=tmp_path
         )
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "qrels.tsv", "corpus.jsonl.gz"])
+def test_judgements_of_people_are_not_written_over(folder, tmp_path, name):
+    """A folder that no language model has filled is refused, and keeps what it holds."""
+    by_hand = tmp_path / "judged"
+    by_hand.mkdir()
+    (by_hand / name).write_text("by hand")
+    with pytest.raises(InputError, match=f"holds {name} that no language model wrote"):
+        synthesize.synthesize(
+            folder / "corpus.jsonl", DOCUMENTS, by_hand, HashEncoder(), Mock(), cache=tmp_path
+        )
+    assert [path.read_text() for path in by_hand.iterdir()] == ["by hand"]
+
+
+def test_a_collection_is_there_when_it_is_whole(folder, tmp_path):
+    """A round trip that fails leaves the answers alone, which another run takes."""
+    made, documents = tmp_path / "made", list(beir.read_corpus(folder / "corpus.jsonl"))[:3]
+    arguments = folder / "corpus.jsonl", documents, made
+
+    def ask(prompt, seed):
+        return prompt.rpartition("\n")[2]
+
+    stopped = Mock(info=HashEncoder().info, encode=Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        synthesize.synthesize(*arguments, stopped, ask, cache=tmp_path / "cache")
+    assert [path.name for path in made.iterdir()] == [synthesize.ANSWERS]
+    found = synthesize.synthesize(*arguments, HashEncoder(), Mock(), cache=tmp_path / "cache")
+    assert found.queries == len(beir.load(made).queries) == 3
+    assert len(list(made.iterdir())) == 4
 
 
 def test_nothing_is_asked_without_an_endpoint(run, folder, tmp_path):
