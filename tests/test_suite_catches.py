@@ -608,6 +608,15 @@ class EmptySparseEmptiesAll(Answers):
         return hits if alone is None or MemoryConnector.search(self, [alone])[0] else []
 
 
+class TiesBeyondTheDepth(Answers):
+    """Where a weight of 0 makes all tie, any record is found, not the candidates alone."""
+
+    def change(self, query, hits):
+        if not isinstance(query.fusion, Weighted) or query.fusion.dense or len(hits) < query.limit:
+            return hits
+        return [Hit(id_, 0.0, rank) for rank, id_ in enumerate(sorted(self._records)[:5], 1)]
+
+
 class Approximate(Answers):
     """An approximate index that misses every eighth record."""
 
@@ -760,6 +769,7 @@ CATCHES = [
     Catch(AllAreCandidates, "test_sparse_finds_only_shared_terms", ""),
     Catch(AllAreCandidates, "test_composed_answers_equal_the_oracles", "", {"seed": 61}),
     Catch(EmptySparseEmptiesAll, "test_a_leg_that_finds_nothing_leaves_the_others", "hits wanted"),
+    Catch(TiesBeyondTheDepth, "test_a_leg_that_finds_nothing_leaves_the_others", "should not be"),
     Catch(Approximate, "test_ten_thousand_records_stream_through", "recall@10 is"),
     Catch(Approximate, "test_planned_answers_equal_the_oracles", "is missed", {"seed": 61}),
     Catch(DeclaresTooLittle, "test_native_is_what_is_declared", "no Unsupported", {"seed": 81}),

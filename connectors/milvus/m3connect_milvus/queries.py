@@ -36,7 +36,7 @@ class Shape:
         depths: candidates of each leg.
         weights: of each leg in the sum; a leg alone may have one too.
         filter: a Milvus expression.
-        limit: hits wanted.
+        limit: results to rank, of which the query's limit is returned.
         payload: whether hits carry their payload.
     """
 
@@ -80,7 +80,9 @@ def shape_of(query: Query, layout: Layout, native: frozenset[str]) -> Shape | No
     if not sent or query.within == ():
         return None
     legs, depths, weights = zip(*sent, strict=True)
-    limit = min(query.limit, *depths) if len(legs) == 1 else query.limit
+    limit = query.limit
+    if len(legs) == 1:  # at a weight of 0, all that it brings tie
+        limit = min(limit, *depths) if weights[0] else depths[0]
     where = _where(query, layout)
     return Shape(legs, depths, weights, where, limit, query.payload)
 
@@ -189,18 +191,25 @@ class Searcher:
                 yield shape, positions[start : start + size]
 
     def _best(self, shape: Shape, queries: Sequence[Query]) -> list[_Found]:
-        """Results by (-score, id)."""
+        """Results by (-score, id).
+
+        They are ranked by the engine's own scores, since a weight of 0 leaves no order among them.
+        """
 
         def ask(chosen: Sequence[int], sizes: Sequence[int]) -> list[_Found]:
             return self._ask(shape, [queries[row] for row in chosen], sizes[0])
 
-        return ties.best(
+        ranked = ties.best(
             [shape.limit] * len(queries),
             ask,
             score=lambda hit: hit[0],
-            id_=lambda hit: str(hit[1]["record_id"]),
+            id_=_record_id,
             most=RESULTS,
         )
+        return [
+            _scaled(found, _scale(shape, query), query.limit)
+            for found, query in zip(ranked, queries, strict=True)
+        ]
 
     def _ask(self, shape: Shape, queries: Sequence[Query], size: int) -> list[_Found]:
         answers = (
@@ -210,12 +219,12 @@ class Searcher:
         )
         return [
             [
-                (hit["distance"] * _scale(shape, query), {"id": hit["id"], **hit["entity"]})
+                (hit["distance"], {"id": hit["id"], **hit["entity"]})
                 for hit in hits
                 # A sparse search may fill up with records that share no term.
                 if shape.legs != ("sparse",) or hit["distance"] > 0
             ]
-            for query, hits in zip(queries, answers, strict=True)
+            for hits in answers
         ]
 
     def _single(self, shape: Shape, queries: Sequence[Query], size: int) -> Any:
@@ -262,6 +271,17 @@ def _scale(shape: Shape, query: Query) -> float:
     if shape.legs == ("multivector",) and query.multivector is not None:
         return shape.scale / len(query.multivector)
     return shape.scale
+
+
+def _record_id(hit: tuple[float, Row]) -> str:
+    return str(hit[1]["record_id"])
+
+
+def _scaled(found: _Found, scale: float, limit: int) -> _Found:
+    """The best of what was found, with the scores of the contract."""
+    if scale:
+        return [(score * scale, row) for score, row in found[:limit]]
+    return [(0.0, row) for _, row in sorted(found, key=_record_id)[:limit]]
 
 
 def _hits(found: _Found, parts: Mapping[str, str]) -> list[Hit]:

@@ -226,6 +226,8 @@ class SearchTests:
             for seed, fusion in enumerate(FUSIONS)
             for sparse in (foreign, empty)
         ]
+        worthless = Weighted(dense=0.0, sparse=1.0, rescore=False)  # its candidates, which tie
+        queries.append(replace(queries[1], fusion=worthless, limit=5, dense_depth=10))
         for path in (PLANNED, COMPOSED):
             for query, hits in zip(queries, path(connector, queries), strict=True):
                 check_hits(memory, query, hits, about(67, query))
