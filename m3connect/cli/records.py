@@ -129,8 +129,10 @@ def _each(batch: RecordBatch) -> list[RecordBatch]:
 
 
 def _place(record: RecordBatch) -> tuple[str, int]:
+    from m3connect.types.records import position_of
+
     payload = record.payloads[0]
-    return str(payload.get("document_id")), int(payload.get("position") or 0)
+    return str(payload.get("document_id")), position_of(payload) or 0
 
 
 def _hint(connector: Connector, asked: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from m3connect.progress import Progress, silent
 from m3connect.searching import planner, search
 from m3connect.searching.modes import Preset, for_database, needed, parse_mode, to_query
 from m3connect.searching.names import MODES, Mode, ModeName
-from m3connect.types import Embeddings, Leg
+from m3connect.types import Embeddings, Hit, Leg
 
 OVERLAP = 10
 """The first so many records are compared with exact search."""
@@ -185,7 +185,7 @@ def read(
     ):
         ids += batch.ids
         document_of |= {
-            id_: str(payload.get("document_id", id_))
+            id_: Hit(id_, 0.0, 1, payload).document_id
             for id_, payload in zip(batch.ids, batch.payloads, strict=True)
         }
         path = folder / f"{number:09d}.arrow"

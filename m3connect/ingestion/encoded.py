@@ -173,7 +173,7 @@ class EncodedSource:
             source = self.source or _owner(payload) or self.root
             if not self.passages:
                 others = {name: value for name, value in payload.items() if name != FIELD}
-                if isinstance(document := others.get("document_id"), str):
+                if (document := identifier(others.get("document_id"))) is not None:
                     others["document_id"] = self.id_prefix + document
                 payload = {"document_id": id_, "position": 0} | others
             if fault := values.fault(payload):

@@ -117,7 +117,7 @@ def marked_anew(
 def _carries_mark(id_: str, payload: Payload) -> bool:
     """Whether it is one of the first two passages of a document that ingestion cut."""
     document, position = payload.get("document_id"), payload.get("position")
-    if not isinstance(document, str) or position not in {0, 1}:
+    if not isinstance(document, str) or position not in (0, 1):
         return False
     return id_ == chunk_id(document, position) and "chunks" in (payload.get(FIELD) or ())
 

@@ -16,7 +16,8 @@ from m3connect.contract import Connector, Encoder
 from m3connect.errors import InputError
 from m3connect.filters import AnyFilter, F, Filter, as_filter
 from m3connect.searching import scoring
-from m3connect.types import FloatArray, Highlight, Hit, Payload
+from m3connect.types import FloatArray, Highlight, Hit
+from m3connect.types.records import document_of, position_of, text_of
 
 Expand = Literal["nothing", "neighbours", "parent"]
 _BREAK = "\n\n"
@@ -68,7 +69,7 @@ def by_document(hits: Iterable[Hit], limit: int | None = None) -> list[Hit]:
     """
     best: dict[str, Hit] = {}
     for hit in hits:
-        best.setdefault(hit.payload.get("document_id") or hit.id, hit)
+        best.setdefault(hit.document_id, hit)
     return ranked(list(best.values())[:limit])
 
 
@@ -162,17 +163,13 @@ def contexts(
     allowed = as_filter(filter)
     result = []
     for hit in hits:
-        position = hit.payload.get("position")
-        if (
-            expand == "nothing"
-            or not isinstance(position, int)
-            or not hit.payload.get("document_id")
-        ):
-            place = position if isinstance(position, int) else 0
+        position, document = position_of(hit.payload), document_of(hit.payload)
+        if expand == "nothing" or position is None or document is None:
+            place = position or 0
             result.append(Context(hit, hit.text, place, place))
             continue
         reach = None if expand == "parent" else tokens
-        passages = _passages(connector, hit, position, reach, allowed)
+        passages = _passages(connector, document, position, reach, allowed)
         result.append(_around(hit, position, passages, encoder, tokens))
     return result
 
@@ -187,10 +184,10 @@ def apart(contexts: Iterable[Context]) -> list[Context]:
     ['a#4', 'a#9']
     """
     kept: list[Context] = []
-    read: set[tuple[str, object]] = set()
+    read: set[tuple[str, int | None]] = set()
     for each in contexts:
         name = each.hit.document_id
-        if (name, each.hit.payload.get("position")) not in read:
+        if (name, position_of(each.hit.payload)) not in read:
             kept.append(each)
             read |= {(name, place) for place in range(each.first, each.last + 1)}
     return kept
@@ -292,10 +289,14 @@ def _between(separator: re.Pattern[str], text: str, place: int) -> Iterator[tupl
 
 
 def _passages(
-    connector: Connector, hit: Hit, position: int, reach: int | None, allowed: Filter | None
-) -> dict[int, Payload]:
-    """The document's passages by position; with ``reach`` tokens those that may come into question."""
-    condition: Filter = F("document_id") == hit.document_id
+    connector: Connector,
+    document: str | int,
+    position: int,
+    reach: int | None,
+    allowed: Filter | None,
+) -> dict[int, str]:
+    """The texts of a document by position; with ``reach`` tokens those that may come into question."""
+    condition: Filter = F("document_id") == document
     if allowed is not None:
         condition &= allowed
     if reach is not None:
@@ -303,15 +304,15 @@ def _passages(
         distance = max(1, reach // 8)
         condition &= (F("position") >= position - distance) & (F("position") <= position + distance)
     return {
-        payload["position"]: payload
+        place: text_of(payload)
         for batch in connector.scan(condition)
         for payload in batch.payloads
-        if isinstance(payload.get("position"), int)
+        if (place := position_of(payload)) is not None
     }
 
 
 def _around(
-    hit: Hit, position: int, passages: dict[int, Payload], encoder: Encoder, tokens: int
+    hit: Hit, position: int, passages: dict[int, str], encoder: Encoder, tokens: int
 ) -> Context:
     """Grow from the hit: one before, one after, until neither fits or there is no more.
 
@@ -323,14 +324,14 @@ def _around(
     while growing:
         for step in tuple(growing):
             here = ends[step] + step
-            size = _count(encoder, str(passages[here]["text"])) if here in passages else left + 1
+            size = _count(encoder, passages[here]) if here in passages else left + 1
             if size > left:
                 growing.remove(step)
             else:
                 ends[step] = here
                 left -= size
     first, last = ends[-1], ends[1]
-    rows = [str(passages[row]["text"]) for row in range(first, last + 1) if row in passages]
+    rows = [text for row in range(first, last + 1) if (text := passages.get(row))]
     return Context(hit, _BREAK.join(rows) or hit.text, first, last)
 
 

@@ -33,6 +33,7 @@ from m3connect.serving.schemas import (
 from m3connect.serving.service import Service
 from m3connect.serving.waiting import embeddings_of, in_thread
 from m3connect.types import LEGS, Document, Hit
+from m3connect.types.records import position_of, text_of
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -140,7 +141,7 @@ def passages(service: Service, body: PassagesRequest, scope: Filter | None) -> l
         condition &= F("position") <= body.last
     with service.collection(body.collection) as connector:
         records = [
-            Passage(id=id_, position=payload.get("position", 0), text=payload.get("text", ""))
+            Passage(id=id_, position=position_of(payload) or 0, text=text_of(payload))
             for batch in connector.scan(narrowed(scope, condition))
             for id_, payload in zip(batch.ids, batch.payloads, strict=True)
         ]

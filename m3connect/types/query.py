@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from m3connect.types.records import PASSAGE_FIELDS, Payload
+from m3connect.types.records import PASSAGE_FIELDS, Payload, document_of, text_of
 from m3connect.types.vectors import LEGS, FloatArray, Leg, SparseVector, TokenArray
 
 if TYPE_CHECKING:
@@ -133,13 +133,18 @@ class Hit:
 
     @property
     def text(self) -> str:
-        """The passage; empty where the payload has none or was not asked for."""
-        return str(self.payload.get("text", ""))
+        """The passage; empty where the payload has none or was not asked for.
+
+        >>> Hit("a#0", 0.9, 1, {"text": None, "document_id": 7}).text
+        ''
+        """
+        return text_of(self.payload)
 
     @property
     def document_id(self) -> str:
         """The document that the passage was cut from; the record's own id where none is named."""
-        return str(self.payload.get("document_id", self.id))
+        named = document_of(self.payload)
+        return self.id if named is None else str(named)
 
     @property
     def metadata(self) -> dict[str, Any]:

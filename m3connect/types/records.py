@@ -98,10 +98,39 @@ def stored_text(payload: Payload) -> str:
     >>> stored_text({"text": "40 newton metres.", "_context": "Pump manual Torque", "page": 3})
     'Pump manual Torque 40 newton metres.'
     """
-    text, context = payload.get("text"), payload.get("_context")
-    return encoded_text(
-        text if isinstance(text, str) else "", context if isinstance(context, str) else None
-    )
+    context = payload.get("_context")
+    return encoded_text(text_of(payload), context if isinstance(context, str) else None)
+
+
+def text_of(payload: Payload) -> str:
+    """The text of a stored passage; empty where there is none. Records that came with vectors hold anything.
+
+    >>> text_of({"text": "Torque"}), text_of({"text": None})
+    ('Torque', '')
+    """
+    text = payload.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def document_of(payload: Payload) -> str | int | None:
+    """The id of the document that a passage was cut from, as it is stored; None where none is named.
+
+    >>> document_of({"document_id": "a.md"}), document_of({"document_id": ["a.md", "b.md"]})
+    ('a.md', None)
+    """
+    named = payload.get("document_id")
+    is_id = isinstance(named, str | int) and not isinstance(named, bool) and named != ""
+    return named if is_id else None
+
+
+def position_of(payload: Payload) -> int | None:
+    """The place of a passage in its document, from 0; None where none is told.
+
+    >>> position_of({"position": 3}), position_of({"position": "CEO"})
+    (3, None)
+    """
+    place = payload.get("position")
+    return place if isinstance(place, int) and not isinstance(place, bool) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,11 @@ def test_fetch_shows_records_and_says_which_are_missing(run: Run) -> None:
     code, out, err = run("fetch", "a.md", "a.md#0")
     assert (code, "a document of 2 passages: --document" in err) == (1, True)
     assert "a.md 0 \\x1b[31m" in out
+    with connect("qdrant", collection="documents") as connector:
+        odd = {"document_id": "a.md", "position": "CEO", "text": None}
+        connector.upsert(replace(records()[:1], ids=["odd"], payloads=[odd]))
+    code, out, _ = run("fetch", "--document", "a.md")
+    assert (code, "odd" in out, "None" in out) == (0, True, False)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def test_columns_may_name_document_and_position(encoder, connector):
     ingest(named, None, connector)
     payload = connector.fetch(["r4"]).payloads[0]
     assert (payload["document_id"], payload["position"]) == ("doc", 4)
+    ingest(table(encoder, document_id=range(10)), None, connector)
+    assert connector.fetch(["r4"]).payloads[0]["document_id"] == "4"  # as ids are: text
 
 
 def test_a_prefix_stands_before_each_id(encoder, connector, caplog):

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError
 from m3connect.ingestion import ingest
 from m3connect.searching.contexts import (
+    apart,
     best_sentences,
     by_document,
     contexts,
@@ -16,7 +18,7 @@ from m3connect.searching.contexts import (
 from m3connect.searching.search import search
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import Document, Hit
+from m3connect.types import LEGS, Document, Hit, RecordBatch
 
 WORDS = ("river", "engine", "violin", "harvest", "planet", "castle")
 
@@ -85,6 +87,41 @@ def test_a_record_of_no_document_stands_alone(encoder):
     hit = Hit("x", 1.0, 1, {"text": "alone"})
     connector = MemoryConnector(collection="none")
     assert contexts([hit], connector, encoder)[0].text == "alone"
+
+
+def records(encoder, *payloads):
+    """A collection of records that came with vectors, and hits on all of them."""
+    connector = MemoryConnector(collection="foreign")
+    connector.ensure(CollectionSchema.of(encoder.info.fingerprint, LEGS))
+    ids = [f"r{row}" for row in range(len(payloads))]
+    connector.upsert(RecordBatch(ids, list(payloads), encoder.encode(["alpha"] * len(ids))))
+    return connector, search(connector, encoder, "alpha", mode="dense")
+
+
+@pytest.mark.parametrize("expand", ["neighbours", "parent"])
+@pytest.mark.parametrize("document", ["d", 5])
+def test_records_that_came_with_vectors_are_read_as_they_are(encoder, expand, document):
+    """A passage without a text adds none, and the document's id may be a number."""
+    places = [{"document_id": document, "position": place} for place in range(4)]
+    texts = [{"text": "one"}, {}, {"text": None}, {"text": "four"}]
+    payloads = [place | text for place, text in zip(places, texts, strict=True)]
+    connector, hits = records(encoder, *payloads)
+    found = contexts(hits, connector, encoder, expand=expand)
+    assert [(each.text, each.first, each.last) for each in found] == [("one\n\nfour", 0, 3)] * 4
+
+
+def test_what_is_no_id_no_place_and_no_text_counts_as_none(encoder):
+    """Whatever JSON stands in these fields, each record is a document of its own, perhaps without a text."""
+    odd = [["d", "e"], {"d": 1}, True, None, ""]
+    payloads = [{"document_id": value, "position": value, "text": value} for value in odd]
+    connector, hits = records(encoder, *payloads)
+    assert {hit.document_id for hit in hits} == {f"r{row}" for row in range(len(odd))}
+    assert [hit.text for hit in hits] == [""] * len(odd)
+    assert by_document(hits) == list(hits)
+    found = contexts(hits, connector, encoder)
+    assert [each.hit for each in apart(found)] == list(hits)
+    refined = search(connector, encoder, "alpha", group_by="document", expand="parent", highlight=1)
+    assert [hit.context for hit in refined] == [""] * len(odd)
 
 
 def test_diversity_prefers_what_is_unlike(encoder):

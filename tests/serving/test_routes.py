@@ -14,7 +14,7 @@ from m3connect.serving.app import create_app
 from m3connect.serving.service import Service
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import Compression, Document, Embeddings
+from m3connect.types import Compression, Document, Embeddings, RecordBatch
 
 
 def test_all_three_representations_in_one_pass(client, encoder):
@@ -108,6 +108,17 @@ def test_hits_are_grouped_unlike_and_expanded(serve):
     ).json()
     assert all(f"number {number}" in whole["hits"][0]["context"] for number in range(4))
     assert grouped[0]["context"] is None
+
+
+def test_records_that_came_with_vectors_are_read_as_they_are(client, collection, encoder):
+    """A column position of words and a text that is none are shown as none."""
+    payloads = [{"document_id": "d", "position": at, "text": at} for at in ("CEO", None)]
+    collection.upsert(RecordBatch(["x", "y"], payloads, encoder.encode(["keys", "keys"])))
+    passages = client.post("/v1/passages", json={"document_id": "d"}).json()
+    assert [(each["position"], each["text"]) for each in passages] == [(0, "CEO"), (0, "")]
+    body = {"query": "keys", "expand": "parent", "highlight": 1, "group_by_document": True}
+    hits = client.post("/v1/search", json=body).json()["hits"]
+    assert {"CEO", ""} & {hit["text"] for hit in hits}
 
 
 def test_the_cross_encoder_orders_where_there_is_one(serve):
