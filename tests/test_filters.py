@@ -125,6 +125,7 @@ def test_bad_text_says_where_it_goes_wrong(text, message):
         lambda: Eq("a", [1]),  # type: ignore[arg-type]
         lambda: Eq("a", float("nan")),
         lambda: Eq("a", "\ud800"),
+        lambda: Exists("a.\ud800"),
         lambda: In("a", (1, None)),
         lambda: Range("a"),
         lambda: Range("a", gt="x"),  # type: ignore[arg-type]

@@ -89,7 +89,6 @@ def search(
     from m3connect.filters import as_filter
     from m3connect.searching.absence import why_no_hits
     from m3connect.searching.modes import parse_mode
-    from m3connect.searching.names import MODES
     from m3connect.searching.search import search_many
 
     condition = as_filter(filter)  # a mistake in it is said before the model is loaded
@@ -98,10 +97,11 @@ def search(
     reranker = load_reranker(refining.reranker, model.device)
     encoder = model.load()
     chosen = _fusion(fusion, encoder.info)
-    modes: tuple[Mode, ...] = MODES if compare else (parse_mode(mode),)
     advised = False
 
-    def answer(connector: Connector, batch: Sequence[tuple[str, str]]) -> None:
+    def answer(
+        connector: Connector, modes: Sequence[Mode], batch: Sequence[tuple[str, str]]
+    ) -> None:
         nonlocal advised
         results = {
             name: search_many(
@@ -138,21 +138,36 @@ def search(
                 print_hits(hits[modes[0]], why[modes[0]])
             seen = [hit for listed in hits.values() for hit in listed]
             if not seen:
-                typer.echo(why_no_hits(connector, condition, offset=offset), err=printed.as_json)
+                reason = why_no_hits(connector, condition, offset=offset, min_scores=min_scores)
+                typer.echo(reason, err=printed.as_json)
             if condition is not None and not advised:
                 advised = True
                 _note_unknown_fields(connector, condition, seen)
 
     with where.open() as connector:
+        modes = _comparable(connector) if compare else (parse_mode(mode),)
         while batch := list(islice(asked, 1 if repl else _BATCH)):
             try:
-                answer(connector, batch)
+                answer(connector, modes, batch)
             except M3ConnectError as error:
                 if not (repl and is_interactive()):
                     raise
                 show_error(error, str(error), 1, as_json=printed.as_json)  # and the next line
             if repl and not printed.as_json:
                 typer.echo()
+
+
+def _comparable(connector: Connector) -> tuple[Mode, ...]:
+    """The modes that the collection can serve; says which it cannot."""
+    from m3connect.searching.modes import scored_legs
+    from m3connect.searching.names import MODES
+
+    stored = connector.describe().schema.legs
+    served = tuple(mode for mode in MODES if {*scored_legs(mode)} <= {*stored})
+    if lacking := ", ".join(mode for mode in MODES if mode not in served):
+        note = f"note: the collection stores {', '.join(stored)}: without {lacking}"
+        typer.secho(note, fg="yellow", err=True)
+    return served
 
 
 def _asked(text: str | None, queries: FilePath | None, *, repl: bool) -> Iterator[tuple[str, str]]:

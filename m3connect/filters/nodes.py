@@ -193,6 +193,7 @@ class F:
 def _check_field(field: object) -> None:
     if not isinstance(field, str) or not field or not all(field.split(".")):
         raise InputError(f"a filter field is a dotted path such as 'author.name', got {field!r}")
+    _check_unicode(field, f"filter on {field!r}: the field")
 
 
 def _check_scalar(field: str, value: object) -> None:
@@ -204,10 +205,14 @@ def _check_scalar(field: str, value: object) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"filter on {field!r}: {value!r} is not finite")
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"filter on {field!r}: {value!r} is not valid unicode") from error
+        _check_unicode(value, f"filter on {field!r}: {value!r}")
+
+
+def _check_unicode(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} is not valid unicode") from error
 
 
 # Hours to 23: Python 3.14 reads 24:00 as the next day, earlier ones do not.

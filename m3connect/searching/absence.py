@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from m3connect.contract import Connector
 from m3connect.filters import (
@@ -18,10 +18,15 @@ from m3connect.filters import (
     Range,
     as_filter,
 )
+from m3connect.types import Leg
 
 
 def why_no_hits(
-    connector: Connector, condition: AnyFilter | None = None, *, offset: int = 0
+    connector: Connector,
+    condition: AnyFilter | None = None,
+    *,
+    offset: int = 0,
+    min_scores: Mapping[Leg, float] | None = None,
 ) -> str:
     """One line: what the collection holds, and what the filter leaves of it.
 
@@ -29,6 +34,7 @@ def why_no_hits(
         connector: the collection.
         condition: the filter.
         offset: how many of the best hits were left out.
+        min_scores: by leg, the score that a hit had to have at least.
 
     >>> from m3connect import connect
     >>> from m3connect.contract import CollectionSchema
@@ -42,9 +48,14 @@ def why_no_hits(
         return "no hits: the collection is empty"
     if offset:
         return f"no hits after the first {offset}"
+    reached = " and ".join(f"{leg}={score:g}" for leg, score in (min_scores or {}).items())
+    if condition is None and reached:
+        return f"no hits: none that was found reaches {reached} (--min-score)"
     if condition is None:
         return f"no hits: none of {total} passages shares anything with the query"
     left = connector.count(condition)
+    if left and reached:
+        return f"no hits: the filter leaves {left} of {total} passages, none of them reaches {reached} (--min-score)"
     if left:
         return f"no hits: the filter leaves {left} of {total} passages, none like the query"
     return f"no hits: the filter leaves none of {total} passages"

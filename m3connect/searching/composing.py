@@ -368,8 +368,10 @@ def _hits(
     final: Mapping[str, float],
     payloads: Mapping[str, Payload],
 ) -> list[Hit]:
+    if query.payload:  # whose payload could not be read was deleted since it was found
+        best = [id_ for id_ in best if id_ in payloads]
     return [
-        Hit(id_, final[id_], rank, payloads.get(id_, {}) if query.payload else {})
+        Hit(id_, final[id_], rank, payloads[id_] if query.payload else {})
         for rank, id_ in enumerate(best, start=1)
     ]
 

@@ -79,7 +79,7 @@ def explain(
     batch = connector.fetch([hit.id for hit in hits])
     rows = {id_: row for row, id_ in enumerate(batch.ids)}
     computed = scoring.leg_scores(query, batch.ids, batch.embeddings)
-    shares = _rank_shares(connector, query) if isinstance(query.fusion, Rrf) else {}
+    shares = _shares(connector, query)
     pieces = encoder.tokens(text, kind="query")
     names = {identifier_term(name): name for name, _ in identifiers(pieces)}
     explanations = []
@@ -111,28 +111,39 @@ def _leg_score(hit: Hit, leg: Leg, computed: Mapping[Leg, Mapping[str, float]]) 
 
 
 def _parts(
-    query: Query, hit: Hit, scores: Mapping[Leg, float], shares: dict[Leg, dict[str, float]]
+    query: Query, hit: Hit, scores: Mapping[Leg, float], shares: Mapping[Leg, Mapping[str, float]]
 ) -> dict[Leg, float]:
     if query.rerank is not None:
         return {"multivector": hit.score}
     if len(query.legs) == 1:
         return {query.legs[0]: hit.score}
-    if isinstance(query.fusion, Weighted):
-        return {leg: getattr(query.fusion, leg) * score for leg, score in scores.items()}
-    return {leg: ranking.get(hit.id, 0.0) for leg, ranking in shares.items()}
-
-
-def _rank_shares(connector: Connector, query: Query) -> dict[Leg, dict[str, float]]:
-    """What each leg's ranking adds under reciprocal rank fusion, by id."""
-    assert isinstance(query.fusion, Rrf)
-    if query.rerank is not None or len(query.legs) == 1:
-        return {}
-    alone = [
-        maxsim_alone(query) if leg == "multivector" else single(query, leg) for leg in query.legs
-    ]
     return {
-        leg: {hit.id: getattr(query.fusion, leg) / (query.fusion.k + hit.rank) for hit in ranking}
-        for leg, ranking in zip(query.legs, planner.run(connector, alone), strict=True)
+        leg: shares[leg].get(hit.id, 0.0) if leg in shares else getattr(query.fusion, leg) * score
+        for leg, score in scores.items()
+    }
+
+
+def _shares(connector: Connector, query: Query) -> dict[Leg, dict[str, float]]:
+    """What each leg adds by id, to those alone that it found: of legs that give nothing to others."""
+    how = query.fusion
+    if how is None or query.rerank is not None or len(query.legs) == 1:
+        return {}
+    legs: Sequence[Leg] = query.legs
+    if isinstance(how, Weighted):  # MaxSim is of every candidate
+        legs = (
+            []
+            if how.rescore
+            else [leg for leg in legs if leg != "multivector" and getattr(how, leg)]
+        )
+    alone = [maxsim_alone(query) if leg == "multivector" else single(query, leg) for leg in legs]
+    rankings = planner.run(connector, alone) if alone else []
+    return {
+        leg: {
+            hit.id: getattr(how, leg)
+            * (1 / (how.k + hit.rank) if isinstance(how, Rrf) else hit.score)
+            for hit in ranking
+        }
+        for leg, ranking in zip(legs, rankings, strict=True)
     }
 
 

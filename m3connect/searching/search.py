@@ -169,6 +169,8 @@ def search_many(
     """:func:`search` for many texts, encoded and sent together; the hits of each text."""
     if offset < 0:
         raise InputError(f"offset must be at least 0, got {offset}")
+    if limit < 1:  # with an offset, what is asked of the collection would be some
+        raise InputError(f"limit must be at least 1, got {limit}")
     refine = Refinement(
         min_scores=min_scores,
         reranker=reranker,

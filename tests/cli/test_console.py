@@ -17,9 +17,10 @@ from m3connect.cli import console
 from m3connect.cli.running import Services
 from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError, PermanentError, TransientError, without_secrets
+from m3connect.ingestion import ingest
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import RecordBatch
+from m3connect.types import Document, RecordBatch
 
 SECRET = "hunter2-" + "x9"
 
@@ -273,6 +274,27 @@ def test_no_hits_come_with_their_reason(run):
     assert "no passage has the field 'lnag'" in err
     _, out, err = run(*where, "--json", connect=_holding("one", "two"))
     assert (out, "no hits: the filter leaves none" in err) == ("", True)
+
+
+def test_a_least_score_that_none_reaches_is_the_reason(run):
+    """Not that none were like the query."""
+    where = ("search", "two", "--min-score", "dense=1.5")
+    _, out, _ = run(*where, connect=_holding("one", "two"))
+    assert out == "no hits: none that was found reaches dense=1.5 (--min-score)\n"
+
+
+def test_modes_that_a_collection_serves_are_compared(run):
+    """Those that it cannot are named, and no reason to show none."""
+
+    def connect(*_, collection, **__):
+        encoder = HashEncoder()
+        connector = MemoryConnector(collection=collection)
+        ingest([Document("keys", "rotate keys")], encoder, connector, legs=("dense", "sparse"))
+        return connector
+
+    code, out, err = run("search", "keys", "--compare", connect=connect)
+    assert (code, "keys#0" in out, "hybrid" in out, "multivector" in out) == (0, True, True, False)
+    assert "the collection stores dense, sparse: without multivector, all" in err
 
 
 def test_a_misspelt_field_is_noted_with_hits_too(run):

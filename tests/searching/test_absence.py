@@ -26,6 +26,13 @@ def test_the_reason_counts_what_the_filter_leaves(notes):
     assert "the filter leaves 2 of 3 passages" in why_no_hits(notes, F("lang") == "de")
     assert why_no_hits(notes, offset=3) == "no hits after the first 3"
     assert why_no_hits(notes, F("lang") == "fr") == "no hits: the filter leaves none of 3 passages"
+    least = {"dense": 0.999, "sparse": 3.0}
+    reason = "no hits: none that was found reaches dense=0.999 and sparse=3 (--min-score)"
+    assert why_no_hits(notes, min_scores=least) == reason
+    assert "2 of 3 passages, none of them reaches dense=" in why_no_hits(
+        notes, F("lang") == "de", min_scores=least
+    )
+    assert "leaves none of 3" in why_no_hits(notes, F("lang") == "fr", min_scores=least)
 
 
 def test_fields_that_nobody_has_are_found_in_every_node(notes):

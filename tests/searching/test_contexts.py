@@ -102,9 +102,10 @@ def records(encoder, *payloads):
 @pytest.mark.parametrize("document", ["d", 5])
 def test_records_that_came_with_vectors_are_read_as_they_are(encoder, expand, document):
     """A passage without a text adds none, and the document's id may be a number."""
-    places = [{"document_id": document, "position": place} for place in range(4)]
     texts = [{"text": "one"}, {}, {"text": None}, {"text": "four"}]
-    payloads = [place | text for place, text in zip(places, texts, strict=True)]
+    payloads = [
+        {"document_id": document, "position": place, **text} for place, text in enumerate(texts)
+    ]
     connector, hits = records(encoder, *payloads)
     found = contexts(hits, connector, encoder, expand=expand)
     assert [(each.text, each.first, each.last) for each in found] == [("one\n\nfour", 0, 3)] * 4

@@ -50,10 +50,13 @@ def test_every_mode_finds_the_passage_with_the_words(notes, encoder, mode):
 
 @pytest.mark.parametrize("leg_scores", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fusion", [None, Rrf(k=3, sparse=2.0), Weighted(1, 0.5, 0.2)])
+@pytest.mark.parametrize(
+    "fusion",
+    [None, Rrf(k=3, sparse=2.0), Weighted(1, 0.5, 0.2), Weighted(1, 0.5, 0.2, rescore=False)],
+)
 def test_explanations_add_up(notes, encoder, mode, fusion, leg_scores):
     """Parts sum to the score, terms to the sparse score, tokens to the MaxSim score."""
-    asked = {"mode": mode, "fusion": fusion}
+    asked = {"mode": mode, "fusion": fusion, "depth": 3, "limit": 3}
     hits = search(notes, encoder, "the fox and a key", **asked, leg_scores=leg_scores)
     scored = search(notes, encoder, "the fox and a key", **asked, leg_scores=True)
     assert hits
@@ -220,6 +223,8 @@ def test_a_mode_the_collection_cannot_serve_is_refused(encoder):
         ({"mode": "fuzzy"}, "mode is one of"),
         ({"rerank": 3}, "needs mode 'all'"),
         ({"offset": -1}, "offset must be at least 0"),
+        ({"limit": 0, "offset": 3}, "limit must be at least 1, got 0"),
+        ({"limit": -2, "offset": 5}, "limit must be at least 1, got -2"),
     ],
 )
 def test_bad_options_are_refused(notes, encoder, options, message):

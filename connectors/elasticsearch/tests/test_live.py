@@ -209,6 +209,25 @@ def test_an_alias_serves_as_a_collection(node, opened, collection):
         assert aliased.count() == opened().count() == 5
 
 
+def test_an_alias_that_is_moved_twice_is_moved(opened, collection, monkeypatch):
+    """A request that arrived, but whose answer did not, is sent again."""
+    one, two = opened(), opened().beside(f"{collection}-two")
+    for each in (one, two):
+        each.ensure(corpus.SCHEMA)
+    name = one.beside(f"{collection}-name")
+    name.switch(collection)
+    ask = name._by_name.ask
+
+    def twice(operation, request):
+        ask(operation, request)
+        return ask(operation, request)
+
+    monkeypatch.setattr(name._by_name, "ask", twice)
+    name.switch(f"{collection}-two")
+    assert name.describe().stands_for == f"{collection}-two"
+    two.drop()
+
+
 def test_an_index_of_another_project_is_refused(opened, collection):
     """ensure does not adopt an index that it did not make."""
     client = opened()._server.client
