@@ -7,7 +7,7 @@ from m3connect.filters import F, parse
 from m3connect.searching.absence import unknown_fields, why_no_hits
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import RecordBatch
+from m3connect.types import Leg, RecordBatch
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_the_reason_counts_what_the_filter_leaves(notes):
     assert "the filter leaves 2 of 3 passages" in why_no_hits(notes, F("lang") == "de")
     assert why_no_hits(notes, offset=3) == "no hits after the first 3"
     assert why_no_hits(notes, F("lang") == "fr") == "no hits: the filter leaves none of 3 passages"
-    least = {"dense": 0.999, "sparse": 3.0}
+    least: dict[Leg, float] = {"dense": 0.999, "sparse": 3.0}
     reason = "no hits: none that was found reaches dense=0.999 and sparse=3 (--min-score)"
     assert why_no_hits(notes, min_scores=least) == reason
     assert "2 of 3 passages, none of them reaches dense=" in why_no_hits(

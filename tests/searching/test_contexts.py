@@ -1,5 +1,7 @@
 """What an answer is written from."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,7 +104,7 @@ def records(encoder, *payloads):
 @pytest.mark.parametrize("document", ["d", 5])
 def test_records_that_came_with_vectors_are_read_as_they_are(encoder, expand, document):
     """A passage without a text adds none, and the document's id may be a number."""
-    texts = [{"text": "one"}, {}, {"text": None}, {"text": "four"}]
+    texts: list[dict[str, Any]] = [{"text": "one"}, {}, {"text": None}, {"text": "four"}]
     payloads = [
         {"document_id": document, "position": place, **text} for place, text in enumerate(texts)
     ]
