@@ -30,7 +30,7 @@ from m3connect.errors import ConfigError, InputError, PermanentError
 from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_id
 from m3connect.ingestion.documents import DocumentSource
 from m3connect.ingestion.encoded import EncodedSource, is_encoded
-from m3connect.ingestion.formats import Fields
+from m3connect.ingestion.formats import Fields, python_rows
 from m3connect.ingestion.ledger import FIELD, Candidate, Mark, Stored, step
 from m3connect.ingestion.opening import require_legs, require_unswitched
 from m3connect.ingestion.ownership import UNNAMED
@@ -144,8 +144,8 @@ def in_groups(documents: pa.Table, text_field: str = "text") -> Iterator[pa.Tabl
         yield documents  # encode_batch says what is missing
         return
     start = size = 0
-    for row, text in enumerate(documents[text_field].to_pylist()):
-        more = len(str(text))
+    for row, record in enumerate(python_rows(documents.select([text_field]))):
+        more = 0 if isinstance(record, str) else len(str(record[text_field]))
         if row > start and (size + more > GROUP_CHARACTERS or row - start == GROUP_PASSAGES):
             yield documents.slice(start, row - start)
             start, size = row, 0

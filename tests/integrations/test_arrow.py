@@ -209,6 +209,8 @@ def test_a_stage_of_its_own_has_the_sinks_options(collection, expected):
     assert [len(group) for group in groups] == [len(ROWS)]
     long = pa.table({"id": list("abcd"), "text": ["x" * 40_000, None, "y" * 40_000, "z"]})
     assert [group["id"].to_pylist() for group in in_groups(long)] == [["a", "b"], ["c", "d"]]
+    no_utf8 = pa.table({"id": ["a", "b"], "text": pa.array([b"one", b"\xff"]).view(pa.string())})
+    assert [len(group) for group in in_groups(no_utf8)] == [2]
     with sink() as into:
         into.ensure(TABLE.schema)
         assert collection.count() == 0
