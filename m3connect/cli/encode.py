@@ -14,6 +14,7 @@ import typer
 from m3connect.cli import lists
 from m3connect.cli.options import CompressedModel, Mark, Output
 from m3connect.cli.reading import Fetching, Reading, Selecting, say
+from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
     from m3connect.ingestion import EncodeReport, Failure, Options, Remarks
@@ -75,10 +76,16 @@ def encode(
     """
     from m3connect import ingestion
     from m3connect.cli.progress import progress_bar
+    from m3connect.ingestion.encoded import open_files
 
     chosen = lists.legs(legs)
     remarks = ingestion.Remarks()
     files = selected.find(paths, [output], fetched.web(reading), remarks)
+    if open_files(files, None) is not None:  # whose vectors would become metadata
+        raise ConfigError(
+            "these are embeddings: m3connect ingest stores them; to encode their texts with another "
+            "model, ingest them and run m3connect reembed"
+        )
     options = replace(reading.options(), fields=ingestion.Fields(id_field, text_field))
     items = _texts(files, options, remarks)
     total = None if any(map(_has_a_text_a_line, files)) else ingestion.count(files)

@@ -168,13 +168,19 @@ def test_no_texts_give_an_empty_file(run, tmp_path):
 
 
 def test_what_is_refused(run, tmp_path):
-    """A missing input and an unknown mode are usage errors, and nothing is written."""
+    """A missing input, an unknown mode and embeddings are usage errors, and nothing is written."""
     (tmp_path / "in.txt").write_text("x\n")
     assert run("nowhere.jsonl")[0] == 2
     code, _, err = run("in.txt", "--legs", "colbert")
     assert code == 2
     assert "multivector" in err
     assert not list(tmp_path.glob("out.parquet*"))
+    assert run("in.txt")[0] == 0
+    (tmp_path / "out.parquet").rename(tmp_path / "made.parquet")
+    for given in (["made.parquet"], ["made.parquet", "in.txt"]):
+        code, _, err = run(*given)
+        assert (code, "embeddings" in err) == (2, True)
+        assert not list(tmp_path.glob("out.parquet*"))
 
 
 def test_an_interruption_leaves_no_half_file(tmp_path, tiny_m3):
