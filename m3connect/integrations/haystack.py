@@ -25,7 +25,10 @@ from m3connect.errors import CollectionNotFound
 from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse_date
 from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
-from m3connect.types import Embeddings, RecordBatch, shown
+from m3connect.types import RecordBatch, shown
+
+_BATCH = 256
+"""Documents that are encoded or read with their vectors at a time."""
 
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
@@ -131,10 +134,12 @@ class M3DocumentStore:
             return 0
         made_by, stores = self.encoder.info.fingerprint, self.connector.capabilities.stores
         self.connector.ensure(CollectionSchema.of(made_by, stores))
-        texts = [document.content or "" for document in unique.values()]
-        payloads = [_payload(document) for document in unique.values()]
-        vectors: Embeddings = self.encoder.encode(texts, kind="passage")
-        self.connector.upsert(RecordBatch(list(unique), payloads, vectors))
+        listed = list(unique.values())
+        for start in range(0, len(listed), _BATCH):
+            batch = listed[start : start + _BATCH]
+            vectors = self.encoder.encode([each.content or "" for each in batch], kind="passage")
+            payloads = [_payload(each) for each in batch]
+            self.connector.upsert(RecordBatch([each.id for each in batch], payloads, vectors))
         self.connector.flush()
         return len(unique)
 
@@ -160,13 +165,14 @@ class M3DocumentStore:
     def update_by_filter(self, filters: dict[str, Any], meta: dict[str, Any]) -> int:
         """Change metadata of what meets a filter; vectors stay, nothing is encoded."""
         ids = [document.id for document in self.filter_documents(filters)]
-        if ids:
-            batch = self.connector.fetch(ids, vectors=True)
+        for start in range(0, len(ids), _BATCH):
+            batch = self.connector.fetch(ids[start : start + _BATCH], vectors=True)
             changed = [
                 {**payload, "meta": {**payload.get("meta", {}), **meta}}
                 for payload in batch.payloads
             ]
             self.connector.upsert(RecordBatch(batch.ids, changed, batch.embeddings))
+        if ids:
             self.connector.flush()
         return len(ids)
 
@@ -253,8 +259,9 @@ class M3HybridRetriever:
         self, query: str, top_k: int | None = None, filters: dict[str, Any] | None = None
     ) -> dict[str, list[Document]]:
         """Documents with scores, best first."""
+        limit = self.top_k if top_k is None else top_k
         documents = self.document_store.search(
-            query, mode=self.mode, limit=top_k or self.top_k, filters=filters or self.filters
+            query, mode=self.mode, limit=limit, filters=filters or self.filters
         )
         return {"documents": documents}
 

@@ -18,6 +18,7 @@ from haystack.testing.document_store_async import (
     WriteDocumentsAsyncTest,
 )
 
+from m3connect.errors import InputError
 from m3connect.ingestion import ingest
 from m3connect.integrations.haystack import M3DocumentStore, M3HybridRetriever
 from m3connect.testing.fakes import HashEncoder
@@ -94,6 +95,28 @@ def test_a_pipeline_finds_in_every_mode(document_store):
         found = pipeline.run({"retriever": {"query": "rotated keys"}})["retriever"]["documents"]
         assert [document.content for document in found] == ["keys are rotated"]
     assert passes == [2, 1, 1, 1, 1, 1]
+
+
+def test_many_documents_are_encoded_and_changed_in_parts():
+    """No more vectors are held at once than those of a part, and every document is written."""
+    encoder = HashEncoder()
+    store = M3DocumentStore("memory", collection="many", encoder=encoder)
+    passes = []
+    plain = encoder.encode
+    encoder.encode = lambda texts, **options: passes.append(len(texts)) or plain(texts, **options)
+    count = store.write_documents([Document(content=f"keys {row}") for row in range(600)])
+    assert (count, passes) == (600, [256, 256, 88])
+    assert store.update_by_filter({}, {"seen": True}) == 600
+    seen = {"field": "meta.seen", "operator": "==", "value": True}
+    assert store.count_documents_by_filter(seen) == 600
+
+
+def test_no_hits_at_all_are_refused():
+    """A ``top_k`` of 0 is not the retriever's own."""
+    store = M3DocumentStore("memory", collection="few", encoder=HashEncoder())
+    store.write_documents([Document(content="keys")])
+    with pytest.raises(InputError, match="limit must be at least 1"):
+        M3HybridRetriever(store).run("keys", top_k=0)
 
 
 def test_a_pipeline_can_be_saved():
