@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,14 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import VectorStore
 from pydantic import ConfigDict
 
-from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
+from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import AnyFilter
+from m3connect.integrations.remembering import Remembered
 from m3connect.searching.names import ModeName
 from m3connect.searching.search import encode_as_stored, search
+from m3connect.types import BOOKKEEPING, Hit, Leg, RecordBatch, shown
 from m3connect.types import Embeddings as M3Vectors
-from m3connect.types import Hit, RecordBatch, shown
 
 _TEXT = "text"
 
@@ -68,7 +68,8 @@ class M3VectorStore(VectorStore):
         """Store texts, ``batch_size`` at a time; those with ids that are there are replaced.
 
         Raises:
-            InputError: as many ids or metadata as texts are needed.
+            InputError: as many ids or metadata as texts are needed; a metadata field is named as
+                what is stored beside it (``text``).
         """
         _refuse(kwargs)
         listed = list(texts)
@@ -76,6 +77,12 @@ class M3VectorStore(VectorStore):
         given = ids if ids is not None else [None] * len(listed)
         if not len(listed) == len(payloads) == len(given):
             raise InputError(f"{len(listed)} texts, {len(payloads)} metadata, {len(given)} ids")
+        for row, payload in enumerate(payloads):
+            if taken := [name for name in (_TEXT, *BOOKKEEPING) if name in payload]:
+                raise InputError(
+                    f"text {row + 1} of {len(listed)} (id {given[row]!r}): its metadata has a field "
+                    f"{taken[0]!r}, under which the store keeps what is not metadata; rename the field"
+                )
         names = [str(uuid.uuid4()) if name is None else name for name in given]
         if not listed:
             return []
@@ -117,7 +124,7 @@ class M3VectorStore(VectorStore):
         return [_document(*row) for row in zip(batch.ids, batch.payloads, strict=True)]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """The best ``k`` documents; ``mode`` and ``filter`` (either form) may be given."""
+        """The best ``k`` documents; options as of :meth:`similarity_search_with_score`."""
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(
@@ -127,9 +134,18 @@ class M3VectorStore(VectorStore):
         *,
         filter: AnyFilter | None = None,  # noqa: A002 - LangChain's word
         mode: ModeName | None = None,
+        min_scores: Mapping[Leg, float] | None = None,
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
-        """The same with scores, higher is better."""
+        """The best ``k`` documents with their scores, higher is better.
+
+        Args:
+            query: the text.
+            k: how many at most.
+            filter: which may be found, as conditions or as text such as ``lang == "de"``.
+            mode: the store's own by default.
+            min_scores: by leg, the score that a document has at least, such as ``{"dense": 0.5}``.
+        """
         _refuse(kwargs)
         try:
             hits = search(
@@ -139,6 +155,7 @@ class M3VectorStore(VectorStore):
                 mode=mode or self.mode,
                 filter=filter,
                 limit=k,
+                min_scores=min_scores,
             )
         except CollectionNotFound:
             return []
@@ -162,6 +179,8 @@ class M3VectorStore(VectorStore):
         from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
         scored = self.similarity_search_with_score(query, fetch_k, **kwargs)
+        if not scored:
+            return []
         documents = {document.id: document for document, _ in scored}
         batch = self.connector.fetch([str(id_) for id_ in documents], vectors=("dense",))
         if batch.embeddings.dense is None or not len(batch):
@@ -171,6 +190,24 @@ class M3VectorStore(VectorStore):
         assert asked is not None
         rows = maximal_marginal_relevance(asked[0], list(batch.embeddings.dense), lambda_mult, k)
         return [documents[batch.ids[row]] for row in rows]
+
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, **kwargs: Any
+    ) -> list[Document]:
+        """Refused: a dense vector is a part of a query.
+
+        Raises:
+            InputError: always.
+        """
+        del embedding, k, kwargs
+        raise InputError("M3VectorStore searches by text: use similarity_search(query)")
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        raise InputError(
+            "scores here are sums of dense, lexical and MaxSim scores, not parts of 1, so there is no "
+            "search_type 'similarity_score_threshold': use 'similarity' with "
+            "search_kwargs={'min_scores': {'dense': 0.5}}"
+        )
 
     @classmethod
     def from_texts(
@@ -242,44 +279,33 @@ class M3Embeddings(Embeddings):
     """Dense and sparse embeddings in one object that encodes each text once.
 
     For stores that ask an object for dense vectors and another for sparse ones: give both of them
-    this one. The last texts' embeddings are kept, so that the second question costs nothing.
+    this one. The last texts' embeddings are kept, so that the second question costs nothing. Any
+    threads may ask it at once.
 
     Args:
         encoder: the model.
-        remembered: texts whose embeddings are kept.
+        remembered_bytes: of texts and their embeddings that are kept.
     """
 
-    def __init__(self, encoder: Encoder, *, remembered: int = 4096) -> None:
+    def __init__(self, encoder: Encoder, *, remembered_bytes: int = 2**28) -> None:
         self.encoder = encoder
-        self._remembered = remembered
-        self._kept: OrderedDict[tuple[Kind, str], M3Vectors] = OrderedDict()
+        self._remembered = Remembered(encoder, remembered_bytes, ("dense", "sparse"))
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Dense vectors of passages."""
-        return [_dense(embedding) for embedding in self._both(texts, "passage")]
+        return [_dense(embedding) for embedding in self._remembered.encode(texts, "passage")]
 
     def embed_query(self, text: str) -> list[float]:
         """The dense vector of a query."""
-        return _dense(self._both([text], "query")[0])
+        return _dense(self._remembered.encode([text], "query")[0])
 
     def sparse_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Lexical weights of passages by term id."""
-        return [_sparse(embedding) for embedding in self._both(texts, "passage")]
+        return [_sparse(embedding) for embedding in self._remembered.encode(texts, "passage")]
 
     def sparse_query(self, text: str) -> dict[int, float]:
         """Lexical weights of a query by term id."""
-        return _sparse(self._both([text], "query")[0])
-
-    def _both(self, texts: Sequence[str], kind: Kind) -> list[M3Vectors]:
-        new = [text for text in dict.fromkeys(texts) if (kind, text) not in self._kept]
-        if new:
-            made = self.encoder.encode(new, kind=kind, legs=("dense", "sparse"))
-            for row, text in enumerate(new):
-                self._kept[kind, text] = made[row]
-        answer = [self._kept[kind, text] for text in texts]
-        while len(self._kept) > self._remembered:
-            self._kept.popitem(last=False)
-        return answer
+        return _sparse(self._remembered.encode([text], "query")[0])
 
 
 def _dense(embedding: M3Vectors) -> list[float]:

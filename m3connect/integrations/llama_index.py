@@ -4,13 +4,13 @@
     index = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
 
 ``pip install "m3connect[llama-index]"``. LlamaIndex embeds texts before it hands them to a store; the
-embedding remembers what the encoder made, so that the store does not encode them again.
+embedding remembers what the encoder made until the store has it, so that nothing is encoded again.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -23,17 +23,23 @@ from llama_index.core.vector_stores.types import (
     MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
+    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
-from pydantic import PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 
-from m3connect.contract import CollectionSchema, Connector, Encoder, Kind
+from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound, InputError
 from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range
+from m3connect.integrations.remembering import Remembered
+from m3connect.searching import planner
 from m3connect.searching.names import ModeName
-from m3connect.searching.search import search
+from m3connect.searching.search import build_queries
 from m3connect.types import Embeddings, Hit, RecordBatch, shown
+
+_BATCH = 256
+"""Nodes that are written at a time."""
 
 _BOUNDS = {"<": "lt", ">": "gt", "<=": "lte", ">=": "gte"}
 
@@ -41,49 +47,44 @@ _BOUNDS = {"<": "lt", ">": "gt", "<=": "lte", ">=": "gte"}
 class M3Embedding(BaseEmbedding):
     """Dense vectors for LlamaIndex, and all three representations for our store, from one pass.
 
+    What is embedded is kept until the store has stored it, in any threads.
+
     Args:
         encoder: the model.
-        remembered: texts whose representations are kept for the store.
+        remembered_bytes: of texts and representations that are kept. What is pushed out before it is
+            stored is encoded once more: an index hands over ``insert_batch_size`` nodes at a time, of
+            which a model with wide token vectors takes some megabytes each.
     """
 
-    _encoder: Any = PrivateAttr()
-    _kept: OrderedDict[tuple[str, str], Embeddings] = PrivateAttr(default_factory=OrderedDict)
-    _remembered: int = PrivateAttr()
+    model_config = ConfigDict(extra="forbid")
 
-    def __init__(self, encoder: Encoder, *, remembered: int = 4096, **options: Any) -> None:
+    _remembered: Remembered = PrivateAttr()
+
+    def __init__(self, encoder: Encoder, *, remembered_bytes: int = 2**30, **options: Any) -> None:
         super().__init__(model_name=encoder.info.name, **options)
-        self._encoder = encoder
-        self._remembered = remembered
+        self._remembered = Remembered(encoder, remembered_bytes)
 
     @property
     def encoder(self) -> Encoder:
         """The model."""
-        encoder: Encoder = self._encoder
-        return encoder
+        return self._remembered.encoder
 
-    def representations(self, texts: Sequence[str], kind: Kind) -> list[Embeddings]:
-        """One batch of one a text; encoded now unless remembered."""
-        new = [text for text in dict.fromkeys(texts) if (kind, text) not in self._kept]
-        if new:
-            made = self._encoder.encode(new, kind=kind)
-            for row, text in enumerate(new):
-                self._kept[kind, text] = made[row]
-        rows = [self._kept[kind, text] for text in texts]
-        while len(self._kept) > self._remembered:
-            self._kept.popitem(last=False)
-        return rows
+    @property
+    def remembered(self) -> Remembered:
+        """What is kept of what the model made."""
+        return self._remembered
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return _dense(self.representations([query], "query")[0])
+        return _dense(self.remembered.encode([query], "query")[0])
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_query_embedding(query)
 
     def _get_text_embedding(self, text: str) -> list[float]:
-        return _dense(self.representations([text], "passage")[0])
+        return _dense(self.remembered.encode([text], "passage")[0])
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return [_dense(embedding) for embedding in self.representations(texts, "passage")]
+        return [_dense(embedding) for embedding in self.remembered.encode(texts, "passage")]
 
 
 class M3VectorStore(BasePydanticVectorStore):
@@ -94,6 +95,8 @@ class M3VectorStore(BasePydanticVectorStore):
         embedding: the index's ``embed_model``.
         mode: of queries.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     stores_text: bool = True
     is_embedding_query: bool = False
@@ -124,34 +127,47 @@ class M3VectorStore(BasePydanticVectorStore):
         """Store nodes; those with ids that are there are replaced."""
         if not nodes:
             return []
-        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        vectors = Embeddings.concat(self._embedding.representations(texts, "passage"))
-        made_by = self._embedding.encoder.info.fingerprint
+        remembered = self._embedding.remembered
+        made_by = remembered.encoder.info.fingerprint
         self.client.ensure(CollectionSchema.of(made_by, self.client.capabilities.stores))
         ids = [node.node_id for node in nodes]
-        payloads = [
-            node_to_metadata_dict(node, remove_text=False, flat_metadata=False) for node in nodes
-        ]
-        self.client.upsert(RecordBatch(ids, payloads, vectors))
+        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        for start in range(0, len(nodes), _BATCH):
+            rows = slice(start, start + _BATCH)
+            vectors = Embeddings.concat(remembered.encode(texts[rows], "passage"))
+            payloads = [
+                node_to_metadata_dict(node, remove_text=False, flat_metadata=False)
+                for node in nodes[rows]
+            ]
+            self.client.upsert(RecordBatch(ids[rows], payloads, vectors))
         self.client.flush()
+        remembered.forget(texts, "passage")
         return ids
 
-    def delete(self, ref_doc_id: str, **_: Any) -> None:
+    def delete(self, ref_doc_id: str, **unknown: Any) -> None:
         """Delete the nodes of a document."""
+        _refuse(unknown)
         self._delete(F("ref_doc_id") == ref_doc_id)
 
     def delete_nodes(
         self,
         node_ids: list[str] | None = None,
         filters: MetadataFilters | None = None,
-        **_: Any,
+        **unknown: Any,
     ) -> None:
-        """Delete nodes by ids, and by a filter."""
-        if node_ids:
-            self._delete(node_ids)
+        """Delete the nodes that have one of the ids and meet the filter, where both are given.
+
+        No ids, an empty list, are no nodes. Without both nothing goes: :meth:`clear` deletes all.
+        """
+        _refuse(unknown)
         condition = to_filter(filters)
-        if condition is not None:
-            self._delete(condition)
+        if node_ids is None:
+            if condition is not None:
+                self._delete(condition)
+        elif condition is None:
+            self._delete(node_ids)
+        else:
+            self._delete([node.node_id for node in self.get_nodes(node_ids, filters)])
 
     def clear(self) -> None:
         """Delete all nodes; the collection stays."""
@@ -160,12 +176,13 @@ class M3VectorStore(BasePydanticVectorStore):
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
-        """Nodes by ids, or by a filter."""
+        """The nodes that have one of the ids and meet the filter; each is left out where None."""
+        condition = to_filter(filters)
         try:
             if node_ids is not None:
-                batches = iter([self.client.fetch(node_ids, vectors=False)])
+                batches = iter([self.client.fetch(node_ids, vectors=False).matching(condition)])
             else:
-                batches = self.client.scan(to_filter(filters))
+                batches = self.client.scan(condition)
             return [
                 _node(id_, payload)
                 for batch in batches
@@ -174,31 +191,65 @@ class M3VectorStore(BasePydanticVectorStore):
         except CollectionNotFound:
             return []
 
-    def query(self, query: VectorStoreQuery, **_: Any) -> VectorStoreQueryResult:
+    def query(self, query: VectorStoreQuery, **unknown: Any) -> VectorStoreQueryResult:
         """The best nodes for a text.
 
+        ``filters``, ``doc_ids`` and ``node_ids`` restrict what may be found, all that are given; an empty
+        list is none. (An index with IndexNodes or ImageNodes names these alone in the ``node_ids`` of
+        its own retriever; :class:`M3Retriever` finds the others, too.) The query mode ``default`` is the
+        store's mode.
+
         Raises:
-            InputError: the query has a vector and no text.
+            InputError: a vector and no text, or an option that has no meaning here.
         """
+        _refuse(unknown)
         if not query.query_str:
             raise InputError("M3VectorStore searches by text: give query_str")
-        condition = to_filter(query.filters)
-        hits: Sequence[Hit] = ()
+        for option in ("alpha", "sparse_top_k", "hybrid_top_k"):
+            if getattr(query, option) is not None:
+                raise InputError(
+                    f"{option} has no meaning here: `m3connect tune` chooses weights and depths"
+                )
+        mode = self._mode_of(query)
         try:
-            hits = search(
-                self.client,
-                self._embedding.encoder,
-                query.query_str,
-                mode=self.mode,
-                limit=query.similarity_top_k,
-                filter=condition,
-            )
+            hits = self._find(query, mode)
         except CollectionNotFound:
-            hits = ()
+            hits = []
         return VectorStoreQueryResult(
             nodes=[_node(hit.id, hit.payload) for hit in hits],
             similarities=[hit.score for hit in hits],
             ids=[hit.id for hit in hits],
+        )
+
+    def _find(self, query: VectorStoreQuery, mode: ModeName) -> list[Hit]:
+        condition = to_filter(query.filters)
+        if query.doc_ids:  # LlamaIndex's nodes and ingestion's passages have this field
+            of_documents = In("document_id", tuple(query.doc_ids))
+            condition = of_documents if condition is None else And((condition, of_documents))
+        info = self.client.describe()
+        (asked,) = build_queries(
+            info,
+            self._embedding.encoder,
+            [query.query_str or ""],
+            mode=mode,
+            limit=query.similarity_top_k,
+            filter=condition,
+        )
+        if query.node_ids:
+            asked = replace(asked, within=tuple(query.node_ids))
+        return planner.run(self.client, [asked], schema=info.schema)[0]
+
+    def _mode_of(self, query: VectorStoreQuery) -> ModeName:
+        match query.mode:
+            case VectorStoreQueryMode.DEFAULT:
+                return self.mode
+            case VectorStoreQueryMode.SPARSE:
+                return "sparse"
+            case VectorStoreQueryMode.HYBRID:
+                return "hybrid"
+        raise InputError(
+            f"the query mode {str(query.mode.value)!r} has no meaning here: give default, sparse or "
+            "hybrid, or another mode to the store"
         )
 
     def _delete(self, where: list[str] | Filter) -> None:
@@ -289,6 +340,11 @@ def _comparison(each: MetadataFilter) -> Filter:
         case FilterOperator.IS_EMPTY:
             return Not(Exists(field))
     raise InputError(f"the operator {each.operator.value!r} of field {field!r} has no meaning here")
+
+
+def _refuse(unknown: Mapping[str, Any]) -> None:
+    if unknown:
+        raise InputError(f"M3VectorStore has no option {', '.join(sorted(unknown))}")
 
 
 def _dense(embedding: Embeddings) -> list[float]:

@@ -17,6 +17,7 @@ from langchain_tests.integration_tests import (
 )
 
 from m3connect import F, connect
+from m3connect.errors import InputError
 from m3connect.ingestion import ingest
 from m3connect.integrations.langchain import M3Embeddings, M3Retriever, M3VectorStore
 from m3connect.testing.fakes import HashEncoder
@@ -101,6 +102,37 @@ def test_filters_in_both_spellings(connector):
         assert [d.page_content for d in store.similarity_search("keys", filter=condition)] == [
             "keys of b"
         ]
+
+
+def test_a_collection_that_is_not_there_has_nothing(connector):
+    """Every kind of search finds nothing before the first text, and is no error."""
+    store = M3VectorStore(connector, HashEncoder())
+    assert store.similarity_search("keys") == []
+    assert store.max_marginal_relevance_search("keys") == []
+    assert store.get_by_ids(["a"]) == []
+
+
+@pytest.mark.parametrize("name", ["text", "_context"])
+def test_metadata_under_a_name_of_ours_are_refused(connector, name):
+    """A field that the text would replace is named with its record, and nothing is written."""
+    store = M3VectorStore(connector, HashEncoder())
+    with pytest.raises(InputError, match=rf"text 2 of 2 \(id 'b'\).*'{name}'"):
+        store.add_texts(["one", "two"], [{"n": 1}, {name: "my own"}], ids=["a", "b"])
+    assert store.get_by_ids(["a", "b"]) == []
+
+
+def test_a_score_of_a_leg_is_a_threshold(connector):
+    """There are no relevances from 0 to 1: those who ask are told of ``min_scores``, which holds."""
+    store = M3VectorStore(connector, HashEncoder())
+    store.add_texts(["keys", "another desk"])
+    options = {"search_type": "similarity_score_threshold"}
+    threshold = store.as_retriever(**options, search_kwargs={"score_threshold": 0.5})
+    with pytest.raises(InputError, match="min_scores"):
+        threshold.invoke("keys")
+    with pytest.raises(InputError, match="by text"):
+        store.similarity_search_by_vector([0.0] * 16)
+    retriever = store.as_retriever(search_kwargs={"min_scores": {"dense": 0.9}})
+    assert [found.page_content for found in retriever.invoke("keys")] == ["keys"]
 
 
 def test_dense_and_sparse_share_a_pass():

@@ -4,6 +4,8 @@ import pytest
 
 pytest.importorskip("llama_index.core")
 from llama_index.core import Document, StorageContext, VectorStoreIndex
+from llama_index.core.retrievers import VectorIndexRetriever
+from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores.types import (
     FilterCondition,
     FilterOperator,
@@ -15,7 +17,7 @@ from llama_index.core.vector_stores.types import (
 from m3connect import connect
 from m3connect.errors import InputError
 from m3connect.ingestion import ingest
-from m3connect.integrations.llama_index import M3Retriever, M3VectorStore
+from m3connect.integrations.llama_index import M3Embedding, M3Retriever, M3VectorStore
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document as M3Document
 
@@ -55,17 +57,40 @@ def index(store):
 
 
 def test_every_text_is_encoded_once(store, index):
-    """LlamaIndex's own embedding of the texts is the store's: one pass, not two."""
-    assert store[1]._encoder.texts == len(TEXTS)
+    """LlamaIndex's own embedding of the texts is the store's: one pass, and none is kept after it."""
+    assert store[1].encoder.texts == len(TEXTS)
+    assert store[1].remembered.kept_bytes == 0
+
+
+def test_many_nodes_are_written_in_parts(monkeypatch):
+    """What the embedding could not keep is encoded for the store, and no write holds all of it."""
+    with connect("memory", collection="many") as connector:
+        written = []
+        plain = connector.upsert
+        monkeypatch.setattr(connector, "upsert", lambda b: written.append(len(b)) or plain(b))
+        encoder = CountingEncoder()
+        store = M3VectorStore(connector, M3Embedding(encoder, remembered_bytes=0))
+        nodes = [TextNode(id_=f"n{row}", text=f"keys {row}") for row in range(300)]
+        assert store.add(nodes) == [node.node_id for node in nodes]
+        assert (written, encoder.texts, connector.count()) == ([256, 44], 300, 300)
+
+
+def test_an_unknown_option_is_refused():
+    """A misspelt option of the store or its embedding is named, not ignored."""
+    with connect("memory", collection="llama") as connector:
+        with pytest.raises(ValueError, match="modus"):
+            M3VectorStore.open(connector, HashEncoder(), modus="all")
+        with pytest.raises(ValueError, match="remembered"):
+            M3Embedding(HashEncoder(), remembered=8)
 
 
 @pytest.mark.parametrize("mode", ["dense", "sparse", "multivector", "hybrid", "all"])
 def test_the_index_finds_in_every_mode(store, index, mode):
     """The retriever's best node is the right one; a query is encoded once."""
-    before = store[1]._encoder.texts
+    before = store[1].encoder.texts
     nodes = M3Retriever(store[0], mode=mode, limit=1).retrieve("rotated keys")
     assert [node.node.get_content() for node in nodes] == ["keys are rotated"]
-    assert store[1]._encoder.texts == before + 1
+    assert store[1].encoder.texts == before + 1
     assert (
         index.as_retriever(similarity_top_k=1).retrieve("rotated keys")[0].text
         == "keys are rotated"
@@ -115,6 +140,63 @@ def test_nodes_go(store, index):
     assert vector_store.query(VectorStoreQuery(query_str="keys")).nodes == []
 
 
+def test_ids_and_a_filter_are_both_met(store, index):
+    """Nodes by ids and a filter are those that meet both; no ids are no nodes."""
+    vector_store = store[0]
+    ids = {node.ref_doc_id: node.node_id for node in vector_store.get_nodes()}
+    late = MetadataFilters(
+        filters=[MetadataFilter(key="year", operator=FilterOperator.GTE, value=2021)]
+    )
+
+    def names(*arguments):
+        return {node.ref_doc_id for node in vector_store.get_nodes(*arguments)}
+
+    assert names([ids["keys"], ids["desk"]], late) == {"desk"}
+    assert names([], late) == set()
+    vector_store.delete_nodes([], late)
+    vector_store.delete_nodes()
+    assert names() == set(TEXTS)
+    vector_store.delete_nodes([ids["keys"], ids["desk"]], late)
+    assert names() == {"keys", "backups"}
+    vector_store.delete_nodes(filters=late)
+    assert names() == {"keys"}
+
+
+def test_a_retriever_keeps_to_documents_and_nodes(store, index):
+    """``doc_ids`` and ``node_ids`` restrict, beside the filter; empty ones do not."""
+    ids = {node.ref_doc_id: node.node_id for node in store[0].get_nodes()}
+    late = MetadataFilters(
+        filters=[MetadataFilter(key="year", operator=FilterOperator.GTE, value=2021)]
+    )
+
+    def found(**options):
+        retriever = VectorIndexRetriever(index, similarity_top_k=3, **options)
+        return {node.node.ref_doc_id for node in retriever.retrieve("rotated keys")}
+
+    assert found(doc_ids=["desk", "keys"]) == {"desk", "keys"}
+    assert found(doc_ids=["desk", "keys"], filters=late) == {"desk"}
+    assert found(node_ids=[ids["desk"], ids["keys"]]) == {"desk", "keys"}
+    assert found(node_ids=[ids["desk"], ids["keys"]], doc_ids=["backups", "desk"]) == {"desk"}
+    assert found(node_ids=[], doc_ids=[]) == set(TEXTS)
+
+
+def test_query_modes_are_ours_or_refused(store, index):
+    """Sparse finds what shares a word alone; what has no meaning here is refused by name."""
+
+    def found(**options):
+        return index.as_retriever(similarity_top_k=3, **options).retrieve("rotated keys")
+
+    assert [node.text for node in found(vector_store_query_mode="sparse")] == ["keys are rotated"]
+    assert len(found(vector_store_query_mode="hybrid")) == 3
+    for mode in ("mmr", "text_search", "svm"):
+        with pytest.raises(InputError, match=mode):
+            found(vector_store_query_mode=mode)
+    with pytest.raises(InputError, match="alpha"):
+        found(vector_store_query_mode="hybrid", alpha=0.5)
+    with pytest.raises(InputError, match="where"):
+        found(vector_store_kwargs={"where": "year == 2020"})
+
+
 def test_a_vector_alone_is_refused(store):
     """A dense vector is a third of a query."""
     with pytest.raises(InputError, match="query_str"):
@@ -125,7 +207,8 @@ def test_what_ingestion_wrote_is_read(store):
     """Found or listed, a passage has its id, text and metadata, and nothing of the ledger."""
     documents = [M3Document("a", "Keys are rotated yearly.", {"lang": "en"})]
     ingest(documents, HashEncoder(), store[0].client)
-    hits = store[0].query(VectorStoreQuery(query_str="keys")).nodes
+    hits = store[0].query(VectorStoreQuery(query_str="keys", doc_ids=["a"])).nodes
+    assert store[0].query(VectorStoreQuery(query_str="keys", doc_ids=["b"])).nodes == []
     for (node,) in (hits, store[0].get_nodes()):
         assert (node.node_id, node.get_content()) == ("a#0", "Keys are rotated yearly.")
         assert set(node.metadata) == {"lang", "document_id", "position", "span"}
