@@ -23,22 +23,24 @@ class CountingEncoder(HashEncoder):
 
 def test_what_is_kept_is_not_encoded_again():
     """Equal texts are one; queries and passages are two; what is forgotten is made anew."""
-    remembered = Remembered(CountingEncoder(), 2**20)
+    encoder = CountingEncoder()
+    remembered = Remembered(encoder, 2**20)
     first = remembered.encode(["one", "two", "one"], "passage")
     assert first[0] == first[2] == HashEncoder().encode(["one"])
     assert first[1] == HashEncoder().encode(["two"])
     remembered.encode(["two", "one"], "passage")
-    assert remembered.encoder.texts == 2
+    assert encoder.texts == 2
     remembered.encode(["one"], "query")
-    assert remembered.encoder.texts == 3
+    assert encoder.texts == 3
     remembered.forget(["one", "two", "unknown"], "passage")
     remembered.encode(["one"], "passage")
-    assert remembered.encoder.texts == 4
+    assert encoder.texts == 4
 
 
 def test_it_keeps_no_more_than_its_bytes():
     """The oldest go first, none keeps the batch that it came in, and the answer is whole all the same."""
-    remembered = Remembered(CountingEncoder(), 8_000)
+    encoder = CountingEncoder()
+    remembered = Remembered(encoder, 8_000)
     texts = [f"text number {number}" for number in range(200)]
     made = remembered.encode(texts, "passage")
     assert made[0] == HashEncoder().encode(texts[:1])
@@ -46,9 +48,9 @@ def test_it_keeps_no_more_than_its_bytes():
     assert 4_000 < remembered.kept_bytes <= 8_000
     assert all(array.base is None for array in (made[0].dense, made[0].multivector.vectors))
     remembered.encode(texts[-3:], "passage")
-    assert remembered.encoder.texts == 200
+    assert encoder.texts == 200
     remembered.encode(texts[:1], "passage")
-    assert remembered.encoder.texts == 201
+    assert encoder.texts == 201
     remembered.forget(texts, "passage")
     assert remembered.kept_bytes == 0
 
