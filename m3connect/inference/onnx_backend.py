@@ -144,8 +144,6 @@ class OnnxBackend:
 
     def _run(self, session: Any, texts: TokenIds, legs: Sequence[Leg]) -> Outputs:
         outputs = [leg for leg in LEGS if leg in legs]
-        if not outputs:  # ONNX Runtime takes none for all
-            return Outputs(None, None, None)
         if self._packed is not None:
             rows = self._packed.rows(WORD_EMBEDDINGS, texts.ids)
             inputs = dict(zip(_UNPADDED, (rows, texts.places, texts.lengths), strict=True))

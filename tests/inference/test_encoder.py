@@ -124,7 +124,6 @@ def test_no_texts_give_no_rows_of_the_right_widths(encoder):
     assert len(none) == 0
     assert none.legs == LEGS
     assert Embeddings.concat([none, encoder.encode(["x"])]) == encoder.encode(["x"])
-    assert encoder.encode(["x"], legs=[]).legs == ()
 
 
 def test_no_texts_have_no_identifiers(tiny_m3):
