@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from m3connect.disk import aside
 from m3connect.reporting import charts, pages
 from m3connect.reporting.pages import Table
 from m3connect.training_data.mining import Mined, Tally
@@ -76,9 +77,15 @@ class Report:
         return pages.page("Mined negatives", _LEAD, tables=self.tables(), charts=[chart])
 
     def write(self, path: Path) -> None:
-        """Write the page, or where the name ends in ``.md`` its tables alone."""
+        """Write the page, or where the name ends in ``.md`` its tables alone.
+
+        Raises:
+            ConfigError: the path is a folder.
+            M3ConnectError: there is no room.
+        """
         text = self.markdown() if path.suffix == ".md" else self.page()
-        path.write_text(text, encoding="utf-8")
+        with aside(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
     def to_json(self) -> dict[str, Any]:
         """The counts as JSON values."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from m3connect.datasets.beir import TextQuery
-from m3connect.errors import InputError
+from m3connect.errors import InputError, M3ConnectError
 from m3connect.evaluation.measure import Result, Row
 from m3connect.evaluation.reports import files, published, tables
 from m3connect.evaluation.run import evaluate
@@ -98,6 +98,15 @@ def test_files_can_be_read_back(dataset, tmp_path):
     again = files.read(tmp_path)
     assert tables.figures(again, "ndcg@10") == tables.figures([found], "ndcg@10")
     assert tables.details(again[0]) == tables.details(found)
+
+
+def test_a_full_disk_leaves_the_results_that_were_there(tmp_path, little_room):
+    """Half of a file is no result."""
+    (tmp_path / "results.json").write_text("earlier")
+    little_room(100)
+    with pytest.raises(M3ConnectError, match=r"results\.json could not be written"):
+        files.write([result(dense=[0.5] * 9)], tmp_path)
+    assert (tmp_path / "results.json").read_text() == "earlier"
 
 
 def test_a_folder_without_results_is_refused(dataset, tmp_path):

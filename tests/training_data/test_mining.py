@@ -286,3 +286,9 @@ def test_an_empty_report_can_be_written():
     report = Report(Tally(), {})
     assert "| positives | nan |" in report.markdown()
     assert "<h1>Mined negatives</h1>" in report.page()
+
+
+def test_a_report_in_place_of_a_folder_is_refused(tmp_path):
+    """By name, as hours of mining end with it."""
+    with pytest.raises(ConfigError, match="is a folder"):
+        Report(Tally(), {}).write(tmp_path)

@@ -12,6 +12,7 @@ import numpy as np
 
 from m3connect.datasets import lines
 from m3connect.datasets.beir import TextQuery
+from m3connect.disk import aside
 from m3connect.errors import InputError
 from m3connect.evaluation.measure import Answer, Result, Row
 from m3connect.evaluation.reports import page, tables
@@ -44,7 +45,8 @@ def write(results: Sequence[Result], folder: Path) -> list[Path]:
     }
     written |= {_queries_name(result.dataset): _queries(result) for result in results}
     for name, content in written.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        with aside(folder / name) as unfinished:
+            unfinished.write_text(content, encoding="utf-8")
     return [folder / name for name in written]
 
 
