@@ -57,10 +57,10 @@ def test_the_next_window_is_tokenised_while_one_is_encoded(encoder, monkeypatch)
     """The network of the first window waits here for the tokens of the second."""
     tokenised, second = TextTokenizer.__call__, threading.Event()
 
-    def tokenise(text, group, kind):
+    def tokenise(text, group, kind, **first):
         if group[0].startswith(f"{_READ_AHEAD} "):
             second.set()
-        return tokenised(text, group, kind)
+        return tokenised(text, group, kind, **first)
 
     def encode(tokens, kind, legs):
         assert second.wait(60)
