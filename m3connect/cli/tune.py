@@ -124,13 +124,13 @@ def tune(
     else:
         _show(tuned, stored=stored)
     if refused is not None:
-        key = (
+        advice = (
             "the key may not change the collection's notes. Tune with a key that may, or search"
             if isinstance(refused, AuthError)
             else "search"
         )
         raise type(refused)(
-            f"{refused}. The choice above could not be stored: {key} with --fusion, --weights and --depth",
+            f"{refused}. The choice above could not be stored: {advice} with --fusion, --weights and --depth",
             connector=refused.connector,
             operation=refused.operation,
         ) from refused

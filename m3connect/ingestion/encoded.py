@@ -139,8 +139,10 @@ class EncodedSource:
                 continue
             for start in range(0, len(batch), ROWS):
                 rows = batch.slice(start, ROWS)
+                ids = python_rows(rows.select(["id"]))
                 for row, embeddings in enumerate(_embeddings(rows, schema)):
-                    yield self._candidate(rows.slice(row, 1), embeddings, number + row + 1)
+                    one = rows.slice(row, 1)
+                    yield self._candidate(one, ids[row], embeddings, number + row + 1)
                 number += len(rows)
 
     def _like_the_first(self, batch: pa.RecordBatch | Unreadable) -> pa.RecordBatch | Unreadable:
@@ -152,11 +154,14 @@ class EncodedSource:
         return Unreadable(len(batch), why) if lacks else batch
 
     def _candidate(
-        self, row: pa.RecordBatch, embeddings: Embeddings | str, number: int
+        self,
+        row: pa.RecordBatch,
+        found: Mapping[str, object] | str,
+        embeddings: Embeddings | str,
+        number: int,
     ) -> Candidate[RecordBatch] | Failure:
-        """One row, or why it cannot be taken."""
+        """One row, of which the id was read or why it could not be; or why the row cannot be taken."""
         where = self._where(number, number)
-        (found,) = python_rows(row.select(["id"]))
         if isinstance(found, str):
             return Failure(f"its id is {found}", where=where)
         given = found["id"]
