@@ -203,7 +203,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(M3ConnectError)
     async def ours(request: Request, error: M3ConnectError) -> Response:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        response = _error(request, status, str(error))
+        message = str(error)
+        if isinstance(error, CollectionNotFound) and request.state.scope is not None:
+            message = "there is no such collection"  # not which others the database has
+        response = _error(request, status, message)
         wait = getattr(error, "retry_after", None)
         if status in {429, 503}:
             response.headers["Retry-After"] = str(max(1, round(wait or 1)))

@@ -94,6 +94,19 @@ def test_a_key_sees_its_scope_and_can_only_narrow_it(guarded):
     assert len(guarded.post("/v1/passages", json=body, headers=bearer(KEY_B)).json()) == 1
 
 
+def test_a_bound_key_is_not_told_what_else_the_database_holds(guarded, collection):
+    """Where a collection is gone, an unbound key reads which others there are, a bound one does not."""
+    collection.beside("other").ensure(collection.describe().schema)
+    collection.drop()
+    body = {"query": "zebras", "mode": "sparse"}
+    said = {
+        key: guarded.post("/v1/search", json=body, headers=bearer(key)) for key in (KEY_A, MASTER)
+    }
+    assert {answer.status_code for answer in said.values()} == {404}
+    assert "other" in said[MASTER].text
+    assert "other" not in said[KEY_A].text
+
+
 def test_what_stands_around_a_hit_is_within_the_scope_too(guarded, collection, encoder):
     """A neighbour that the key may not find is not read through its neighbour."""
     texts = ["zebras are striped", "and the password is hunter2"]
