@@ -7,8 +7,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 CONNECTORS := -e connectors/qdrant -e connectors/milvus -e connectors/elasticsearch
 MODEL := -e models/m3-mini
-# A worker takes whole files. (xdist 3.8's groups do nothing under pytest 9.2.)
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+# A worker takes whole files, in the order of conftest.py. (xdist 3.8's groups do nothing under pytest 9.2.)
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # More workers than two cores, for many tests wait for a process or a socket; each takes the next test.
 FAST ?= -n 4 --dist worksteal
 DIST ?= dist

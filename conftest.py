@@ -87,13 +87,16 @@ AT_LENGTH = (
     "random_filters_on_random_payloads",
     "index_never_changes_a_filter",
 )
+LONGEST = ("test_pipelines.py", "test_frameworks.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What the conformance suite repeats at length is slow: it runs for a dozen connectors.
 
-    Slow tests are run without coverage, whose tracing doubles what they take.
+    Slow tests are run without coverage, whose tracing doubles what they take. The longest files
+    come first: begun last, one of them would keep a worker busy while the others have nothing left.
     """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if any(name in item.name for name in AT_LENGTH) or item.name.endswith(FURTHER_SEEDS):
             item.add_marker(pytest.mark.slow)
