@@ -23,7 +23,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from m3connect.contract import Kind, ModelInfo
-from m3connect.errors import ConfigError, FingerprintMismatch, InputError
+from m3connect.errors import ConfigError, FingerprintMismatch
 from m3connect.inference.assembly import Assembly
 from m3connect.inference.backend import Backend
 from m3connect.inference.batching import plan
@@ -354,10 +354,7 @@ class M3Encoder:
         Raises:
             InputError: something is not a string, or no pair, or not three weights.
         """
-        chosen = self.config.fusion_weights if weights is None else tuple(weights)
-        if len(chosen) != 3:
-            raise InputError(f"{len(chosen)} weights: give three, of dense, sparse and multivector")
-        return score_pairs(self, pairs, chosen)
+        return score_pairs(self, pairs, self.config.fusion_weights if weights is None else weights)
 
     def term(self, index: int) -> str:
         """The term (tokenizer piece) behind a sparse index.

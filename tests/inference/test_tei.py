@@ -16,7 +16,7 @@ from m3connect.errors import (
     PermanentError,
     TransientError,
 )
-from m3connect.inference.remote import RemoteEncoder
+from m3connect.inference.remote import RemoteEncoder, _same_again
 from m3connect.ingestion import ingest
 from m3connect.model.hub import bundled
 from m3connect.model.tokenize import whole_characters
@@ -230,6 +230,27 @@ def test_models_without_a_commit_are_told_apart_by_what_they_make():
     assert same.fingerprint == other.fingerprint
     assert same.preparation != other.preparation
     assert Tei().encoder().info.preparation == Other().encoder().info.preparation == ""
+
+
+def test_rounding_is_no_other_model():
+    """What was pickled is taken up again where the server computes the last digits otherwise."""
+
+    class Rounding(Tei):
+        def made(self, path, body):
+            given = super().made(path, body)
+            if path == "/embed":
+                given = [[value + 6e-4 for value in row] for row in given]
+            return given
+
+    servers = Tei(), Rounding()
+    for server in servers:
+        server.info["model_sha"] = None
+    before, now = (server.encoder() for server in servers)
+    assert before.info.preparation != now.info.preparation
+    assert _same_again(lambda: now, before.info) is now
+    servers[1].info["max_input_length"] = 5
+    with pytest.raises(FingerprintMismatch, match="another model"):
+        _same_again(servers[1].encoder, before.info)
 
 
 def test_what_is_too_much_at_once_is_halved():

@@ -111,6 +111,10 @@ def test_it_is_the_same_encoder(local, known):
     scores = local.compute_score(pairs)
     for name, given in known.compute_score(pairs).items():
         np.testing.assert_array_equal(given, scores[name])
+    weighted = known.compute_score(pairs, weights=np.array([1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(weighted["all"], weighted["dense"], atol=1e-6)
+    with pytest.raises(InputError, match="2 weights"):
+        known.compute_score(pairs, weights=(1, 1))
     assert "service" in repr(known)
 
 
