@@ -97,9 +97,10 @@ def write(path: Path, objects: Iterable[Mapping[str, Any]]) -> int:
     require_file_name(path)
     with (
         aside(path) as unfinished,
-        gzip.open(unfinished, "wt", encoding="utf-8")
+        # Half a surrogate pair, which UTF-8 cannot hold, becomes JSON's own escape of it.
+        gzip.open(unfinished, "wt", encoding="utf-8", errors="backslashreplace")
         if path.suffix == ".gz"
-        else unfinished.open("w", encoding="utf-8") as file,
+        else unfinished.open("w", encoding="utf-8", errors="backslashreplace") as file,
     ):
         count = 0
         for value in objects:

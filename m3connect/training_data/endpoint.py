@@ -83,10 +83,11 @@ class Endpoint:
         import openai
 
         self._wait()
+        sent = prompt.encode(errors="replace").decode()  # half a surrogate pair fits no request
         try:
             answer = self.client.chat.completions.create(
                 model=self.settings.model,
-                messages=[{"role": "user", "content": prompt}],
+                messages=[{"role": "user", "content": sent}],
                 temperature=self.settings.temperature,
                 max_tokens=self.settings.max_tokens,
                 seed=seed,

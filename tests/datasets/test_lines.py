@@ -9,12 +9,14 @@ import pytest
 from m3connect.datasets import lines
 from m3connect.errors import ConfigError, InputError
 
-OBJECTS: list[dict[str, Any]] = [{"a": 1}, {"text": "zwei\u2028Zeilen"}, {"b": ["ü"]}]
+OBJECTS: list[dict[str, Any]] = [
+    {"a": 1}, {"text": "zwei\u2028Zeilen"}, {"b": ["ü", "half a pair: \ud83d"]}
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz"])
 def test_what_is_written_is_read(tmp_path, name):
-    """Gzipped or not, in order and by row; a line separator inside a text ends no line."""
+    """Gzipped or not, in order and by row; a line separator or half a surrogate pair does no harm."""
     path = tmp_path / name
     lines.write(path, OBJECTS)
     assert [value for _, value in lines.read(path)] == OBJECTS

@@ -127,6 +127,17 @@ class TestEndpoint:
             asked.ask("x")
         assert waits == [2.0, 2.0]
 
+    def test_half_a_surrogate_pair_is_sent_as_a_question_mark(self):
+        """UTF-8 cannot hold it; the rest of the prompt is asked all the same."""
+        asked = []
+
+        def answer(request):
+            asked.append(json.loads(request.content)["messages"][0]["content"])
+            return says("what?")
+
+        assert endpoint(answer).ask("half a pair: \ud83d") == "what?"
+        assert asked == ["half a pair: ?"]
+
     def test_the_key_is_never_shown(self):
         """Neither settings nor errors print the key."""
         assert "secret" not in repr(Settings("u", "m", "secret"))
