@@ -116,8 +116,8 @@ def load(
     folder = Path(folder)
     name = folder.resolve().name + (f"/{qrels}" if qrels else "")
     corpus = _found(folder, "corpus") if bare else corpus_file(folder)
-    ids, content, empty = ([], "", 0) if corpus is None else _scan_corpus(corpus)
     asked = _read_queries(_find(folder, "queries"), language)
+    ids, content, empty, themselves = _scan_corpus(corpus, asked) if corpus else ([], "", 0, set())
     judged, repeated = _read_qrels(_find_qrels(folder, qrels))
     known = set(ids)
     kept = tuple(q for q in asked.values() if q.id in judged or (not judged and q.answers))
@@ -137,6 +137,8 @@ def load(
         ),
         "judgements of unknown documents (kept: they count as never found)": unknown,
         "judgements given twice": repeated,
+        "queries that are documents of the corpus (kept: each finds itself, which the figures of BEIR "
+        "and MTEB leave out)": sum(query.id in themselves for query in kept),
         "queries without a relevant document (kept: they score 0)": sum(
             bool(by_document) and max(by_document.values()) <= 0
             for by_document in qrels_kept.values()
@@ -247,20 +249,32 @@ def _says_something(text: str) -> bool:
 # --------------------------------------------------------------------------------------- records
 
 
-def _scan_corpus(path: Path) -> tuple[list[str], str, int]:
-    """Ids, a hash of ids and texts, and how many documents are empty."""
+def _scan_corpus(
+    path: Path, asked: Mapping[str, TextQuery]
+) -> tuple[list[str], str, int, set[str]]:
+    """Ids, a hash of ids and texts, how many documents are empty, and which are a query, too."""
     digest = hashlib.blake2b(digest_size=16)
     ids: dict[str, None] = {}
     empty = 0
+    themselves: set[str] = set()
     for document in read_corpus(path):
         if document.id in ids:
             raise InputError(f"{path}: document id {document.id!r} occurs twice")
         ids[document.id] = None
         empty += not document.text
+        query = asked.get(document.id)
+        if query and _is_text_of(query.text, document.text):  # ids alone may agree by chance
+            themselves.add(document.id)
         digest.update(json.dumps([document.id, document.text]).encode())
     if not ids:
         raise InputError(f"{path}: no documents")
-    return list(ids), digest.hexdigest(), empty
+    return list(ids), digest.hexdigest(), empty, themselves
+
+
+def _is_text_of(query: str, document: str) -> bool:
+    """Whether a query is a document's text, before which a title may stand."""
+    plain = query.strip()
+    return bool(plain) and document.rstrip().endswith(plain) and 2 * len(plain) >= len(document)
 
 
 def _read_queries(path: Path, language: str) -> dict[str, TextQuery]:

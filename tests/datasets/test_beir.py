@@ -180,6 +180,23 @@ def test_what_is_odd_is_counted(tmp_path):
     assert dataset.qrels["q1"] == {"d1": 1, "gone": 1}
 
 
+def test_queries_that_find_themselves_are_counted(tmp_path):
+    """As in ArguAna: a document that is asked for its like, whatever title stands before it."""
+    corpus = [
+        {"_id": "1", "title": "Sky", "text": "The sky is blue because of the air."},
+        {"_id": "2", "text": "Why is grass green?"},
+        {"_id": "3", "text": "A long text on the colours that grass has, which only ends in grass"},
+    ]
+    queries = [
+        {"_id": "1", "text": "The sky is blue because of the air. "},
+        {"_id": "2", "text": "Why is grass green?"},
+        {"_id": "3", "text": "grass"},
+    ]
+    folder = write(tmp_path, corpus, queries, "1\t2\t1\n2\t3\t1\n3\t1\t1\n")
+    (warning,) = beir.load(folder).warnings
+    assert warning.startswith("2 queries that are documents of the corpus (kept: each finds itself")
+
+
 def test_a_sample_is_reproducible_and_says_so(tmp_path):
     """The same seed draws the same queries; a sample as large as the whole is the whole."""
     queries = [{"_id": f"q{n}", "text": "x"} for n in range(50)]
