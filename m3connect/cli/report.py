@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,11 @@ def report(
     requires.check()
     if intervals and not base:
         raise ConfigError("--intervals shows differences: give the other evaluation with --base")
-    new = comparison.join(files.read(folder) for folder in folders)
+    found = [files.read(folder) for folder in folders]
+    beneath = [files.read(folder) for folder in base or ()]
+    for warning in comparison.unlike(chain.from_iterable((*found, *beneath))):
+        typer.secho(warning, fg="yellow", err=True)
+    new = comparison.join(found)
     if modes is not None:
         new = comparison.only(new, [ALIASES.get(name, name) for name in listed(modes)])
     names = listed(metrics)
@@ -68,7 +73,7 @@ def report(
         shown = [tables.figures(new, metric).markdown() for metric in names]
         typer.echo(json.dumps(tables.summary(new)) if printed.as_json else "\n\n".join(shown))
         return
-    old = comparison.join(files.read(folder) for folder in base)
+    old = comparison.join(beneath)
     gains = [comparison.compare(old, new, metric) for metric in names]
     left_out = {result.dataset for result in new} ^ {result.dataset for result in old}
     if left_out:

@@ -111,3 +111,12 @@ def test_what_is_no_evaluation_is_named(call, tmp_path, content):
     (tmp_path / "results.json").write_bytes(content)
     with pytest.raises(InputError, match=r"results\.json is not what eval --output has written"):
         call(str(tmp_path))
+
+
+def test_corpora_of_different_sizes_are_told(call, evaluations):
+    """The same queries over fewer documents are easier: that is no gain of the model."""
+    path = evaluations / "new" / "results.json"
+    path.write_text(path.read_text().replace('"documents": 36', '"documents": 12'))
+    assert "tiny: evaluations of 12 and 36 documents" in call("new --base base").stderr
+    assert "tiny: evaluations of 12 and 36 documents" in call("new bm25").stderr
+    assert "documents" not in call("base bm25").stderr

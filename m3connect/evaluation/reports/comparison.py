@@ -108,6 +108,23 @@ def compare(base: Sequence[Result], new: Sequence[Result], metric: str) -> Gains
     return Gains(metric, datasets, languages)
 
 
+def unlike(results: Iterable[Result]) -> list[str]:
+    """Datasets whose queries were asked of corpora of different sizes, which no figure shows.
+
+    Args:
+        results: all that is compared or stands together.
+    """
+    sizes: dict[str, set[int]] = {}
+    for result in results:
+        sizes.setdefault(result.dataset, set()).add(result.documents)
+    return [
+        f"{dataset}: evaluations of {' and '.join(map(str, sorted(counts)))} documents: the smaller "
+        "corpus is the easier"
+        for dataset, counts in sizes.items()
+        if len(counts) > 1
+    ]
+
+
 def short(gains: Gains) -> list[Table]:
     """A table of datasets and modes, and one by language where there are several.
 
