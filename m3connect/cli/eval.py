@@ -199,7 +199,11 @@ def evaluate(
                         progress=progress,
                         record=record,
                     )
-                result = replace(live_result, rows=(*live_result.rows, *result.rows))
+                result = replace(
+                    live_result,
+                    rows=(*live_result.rows, *result.rows),
+                    warnings=tuple(dict.fromkeys((*live_result.warnings, *result.warnings))),
+                )
         results.append(result)
     if output is not None:
         files.write(results, output)

@@ -125,7 +125,7 @@ def sweep(
             "has not seen.",
             err=True,
         )
-    eval_options.warn(opened.name, opened.warnings)
+    eval_options.warn(opened.name, result.warnings)
 
 
 def _cuts(

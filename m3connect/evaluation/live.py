@@ -19,7 +19,7 @@ from m3connect.datasets.beir import Dataset
 from m3connect.errors import FingerprintMismatch, InputError
 from m3connect.evaluation import measure, metrics, requires, shards
 from m3connect.evaluation.measure import Answer, Recorder, Result, Row
-from m3connect.evaluation.offline import OfflineSearch, by_document, passages_for
+from m3connect.evaluation.offline import OfflineSearch, by_document, cut_off, passages_for
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.filters import AnyFilter, as_filter
 from m3connect.ingestion.chunking import Chunker
@@ -106,7 +106,11 @@ def evaluate(
     with tempfile.TemporaryDirectory() as folder:
         kept = legs if reference else ()
         contents = read(connector, kept, Path(folder), filter=filter, progress=progress)
-        warnings = differences(dataset, contents)
+        warnings = [
+            *differences(dataset, contents),
+            *cut_off("records", contents.store.shards),
+            *cut_off("queries", [queries]),
+        ]
         limit = _limit(contents, names, connector)
         exact = None
         if reference:

@@ -67,6 +67,18 @@ def passages_for(documents: int, *, records: int, corpus: int) -> int:
     return documents * max(1, round(records / corpus))
 
 
+def cut_off(what: str, parts: Sequence[Embeddings]) -> list[str]:
+    """A warning where texts are longer than the model reads.
+
+    Args:
+        what: the texts are, such as ``queries``.
+        parts: what became of them.
+    """
+    cut = sum(int(np.sum(part.truncated)) for part in parts)
+    total = sum(map(len, parts))
+    return [f"{cut} of {total} {what} are longer than the model reads and were cut"] if cut else []
+
+
 @dataclass(eq=False)
 class OfflineSearch:
     """Answers queries in any mode, as :class:`m3connect.types.Query` defines it.
@@ -107,6 +119,10 @@ class OfflineSearch:
             if leg != "multivector" and leg not in compression.legs:  # whose ranking stays
                 other._rankings[leg] = self.ranking(leg)
         return other
+
+    def cut_off(self, records: str) -> list[str]:
+        """Warnings of texts that are longer than the model reads; ``records`` is what the records are."""
+        return [*cut_off(records, self.store.shards), *cut_off("queries", [self.queries])]
 
     def with_queries(self, queries: Embeddings, preset: Preset) -> OfflineSearch:
         """The same records searched with other queries and another preset, silently."""

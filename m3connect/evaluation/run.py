@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
 from m3connect.contract import Encoder, Kind
 from m3connect.datasets.beir import Dataset
 from m3connect.evaluation import baselines, compression, metrics, requires, shards
@@ -93,7 +91,7 @@ def evaluate(
                 passages=made,
                 progress=progress,
             )
-            warnings += _truncation(search, "documents" if made is None else "passages")
+            warnings += search.cut_off("documents" if made is None else "passages")
             if made is not None:
                 settings["passages"] = {"cut_as": made.cut_as, "count": len(made.ids)}
             rows += _mode_rows(dataset, search, measured, names, record)
@@ -216,16 +214,3 @@ def _storage_rows(
         sizes = compression.bytes_per_document(store.shards, len(dataset.ids), dtype)
         legs = legs_of(mode, search.preset)
         yield replace(row, size=sum(sizes[leg] for leg in legs if leg in sizes))
-
-
-def _truncation(search: OfflineSearch, texts: str) -> list[str]:
-    corpus, queries = search.store, search.queries
-    counts = {
-        texts: (sum(int(shard.truncated.sum()) for shard in corpus.shards), len(corpus)),
-        "queries": (int(np.sum(queries.truncated)), len(queries)),
-    }
-    return [
-        f"{cut} of {total} {what} are longer than the model reads and were cut"
-        for what, (cut, total) in counts.items()
-        if cut
-    ]

@@ -101,6 +101,7 @@ class Sweep:
         trials: in the order they were made.
         unseen: mean of what each fold's winner of the other folds scores on it.
         best: interval of the winner's mean over all queries, on which it was chosen.
+        warnings: what was odd.
     """
 
     dataset: str
@@ -108,6 +109,7 @@ class Sweep:
     trials: tuple[Trial, ...]
     unseen: float
     best: Interval
+    warnings: tuple[str, ...] = ()
 
     def frontier(self) -> list[Trial]:
         """The trials that no other beats at no higher cost, best first.
@@ -156,7 +158,10 @@ class Sweep:
                 )
                 for name, cost in costs.items()
             ],
-            details={"all trials": self.table(self.trials).markdown()},
+            details={
+                "all trials": self.table(self.trials).markdown(),
+                **({"warnings": "\n".join(self.warnings)} if self.warnings else {}),
+            },
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -167,6 +172,7 @@ class Sweep:
             "metric": self.metric,
             "cross_validated": self.unseen,
             "best": asdict(self.best),
+            "warnings": list(self.warnings),
             "trials": [{**trial.to_json(), "frontier": trial in front} for trial in self.trials],
         }
 
@@ -207,15 +213,19 @@ def sweep(
             f"{2 * MINIMUM} at least, and is worth little under 100"
         )
     trials: list[Trial] = []
+    warnings = list(dataset.warnings)
     for number, chunker in enumerate(cuts):
         progress("cuts", number, len(cuts))
         prepared = _Cut(dataset, encoder, chunker, modes, max(depths), metric, cache, progress)
         trials += prepared.trials(modes, fusions, depths)
+        warnings += prepared.warnings
     progress("cuts", len(cuts), len(cuts))
     figures = np.stack([trial.figures for trial in trials])
     best = trials[int(figures.mean(axis=1).argmax())]
     unseen = cross_validate(figures, folds=folds, seed=seed)
-    return Sweep(dataset.name, metric, tuple(trials), unseen, interval(best.figures, seed=seed))
+    spread = interval(best.figures, seed=seed)
+    told = tuple(dict.fromkeys(warnings))
+    return Sweep(dataset.name, metric, tuple(trials), unseen, spread, told)
 
 
 class _Cut:
@@ -246,6 +256,8 @@ class _Cut:
             passages=made,
             progress=progress,
         )
+        records = "documents" if made is None else f"passages ({self.cut_as})"
+        self.warnings = self.search.cut_off(records)
         store = self.search.store
         self.sizes = compression.bytes_per_document(store.shards, len(dataset.ids))
         texts = made.encoded() if made else (each.text for each in dataset.documents())

@@ -10,6 +10,7 @@ from m3connect.datasets import lines
 from m3connect.datasets.beir import Dataset
 from m3connect.disk import require_file_name
 from m3connect.evaluation import live, run
+from m3connect.evaluation.offline import cut_off
 from m3connect.filters import AnyFilter
 from m3connect.progress import Progress, silent
 from m3connect.searching.modes import DEPTH, Preset, for_database, needed, parse_mode, preset_for
@@ -70,6 +71,7 @@ def mine_to_file(
         queries = encode_as_stored(
             connector.describe(), encoder, questions, kind="query", legs=legs
         )
+        report.warnings += cut_off("queries", [queries])
         write(
             mining.LiveSource(
                 connector,
@@ -88,5 +90,6 @@ def mine_to_file(
         search = run.exact_search(
             dataset, encoder, legs, preset, home, documents=chosen.last, progress=progress
         )
+        report.warnings += search.cut_off("documents")
         write(mining.OfflineSource(search, ranking))
     return report

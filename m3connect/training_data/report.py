@@ -30,6 +30,7 @@ class Report:
     Args:
         tally: counts.
         texts: of all documents.
+        warnings: what was odd.
     """
 
     tally: Tally
@@ -37,6 +38,7 @@ class Report:
     positives: list[float] = field(default_factory=list)
     negatives: list[float] = field(default_factory=list)
     samples: list[Mined] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def watch(self, mined: Iterable[Mined]) -> Iterator[Mined]:
         """Pass results on and remember their scores."""
@@ -85,7 +87,7 @@ class Report:
         """
         text = self.markdown() if path.suffix == ".md" else self.page()
         with aside(path) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def to_json(self) -> dict[str, Any]:
         """The counts as JSON values."""
@@ -95,6 +97,7 @@ class Report:
             "short": self.tally.short,
             "left_out": self.tally.left_out,
             "dropped": dict(self.tally.dropped),
+            "warnings": list(self.warnings),
         }
 
     def _counts(self) -> Iterator[tuple[str, int | str]]:
@@ -102,6 +105,8 @@ class Report:
         yield "negatives", self.tally.negatives
         yield "queries with fewer negatives than asked", self.tally.short
         yield "queries left out (no positive, or no negative allowed)", self.tally.left_out
+        for warning in self.warnings:
+            yield warning, ""
         for why, count in self.tally.dropped.most_common():
             yield f"candidates dropped: {why}", count
         if np.isfinite(self.tally.max_score):

@@ -156,6 +156,27 @@ def test_a_collection_can_be_measured(run, folder):
             run(*arguments, "--dataset", "another", "--live")
 
 
+def test_what_is_measured_beside_a_collection_warns_too(run, folder):
+    """The corpus that a storage is tried on is encoded here, and may be cut."""
+    encoder = HashEncoder(max_length=6)
+    with MemoryConnector(collection="tiny") as connector:
+        connector.ensure(CollectionSchema(16, True, 16))
+        connector.upsert(RecordBatch(["d00"], [{}], encoder.encode(["alpha"])))
+        arguments = (
+            "--dataset",
+            folder,
+            "--modes",
+            "dense",
+            "--storage",
+            "int8",
+            "--max-length",
+            6,
+        )
+        told = run(*arguments, "--live", connector=connector).stderr
+    assert "36 of 36 documents are longer than the model reads" in told
+    assert told.count("35 documents of the dataset are not in the collection") == 1
+
+
 def test_passages_are_cut_as_asked(run, folder, tmp_path):
     """``--passages`` says in the settings how and into how many; options of cutting need it."""
     out = tmp_path / "out"

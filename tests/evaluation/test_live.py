@@ -152,3 +152,15 @@ def test_another_corpus_is_refused_and_a_partial_one_reported(dataset):
         partial.delete(["d00#0", "d01#0"])
         found = live.evaluate(dataset, ENCODER, partial, modes=("dense",))
     assert found.warnings == ("2 documents of the dataset are not in the collection",)
+
+
+def test_cut_texts_are_reported(dataset):
+    """Records and queries of which the model reads the beginning alone are counted."""
+    short = HashEncoder(max_length=3)
+    with MemoryConnector(collection="short") as connector:
+        fill(connector, dataset, encoder=short)
+        found = live.evaluate(dataset, short, connector, modes=("dense",), reference=False)
+    assert found.warnings == (
+        "36 of 36 records are longer than the model reads and were cut",
+        "12 of 12 queries are longer than the model reads and were cut",
+    )

@@ -107,6 +107,16 @@ def test_the_frontier_is_what_nothing_beats(trials):
         assert any(beats(each, trial) for each in others) != (id(trial) in kept)
 
 
+def test_cut_texts_are_reported(asked, tmp_path):
+    """Documents of which the model reads the beginning alone are told, with how they were cut."""
+    short = HashEncoder(max_length=6)
+    cuts = [None, Chunker(short, tokens=4)]
+    found = sweep(asked, short, cuts, modes=("dense",), cache=tmp_path)
+    told = "36 of 36 documents are longer than the model reads and were cut"
+    assert found.warnings == (told,)
+    assert told in found.page()
+
+
 def test_what_was_tried_twice_is_told_apart():
     """Two trials with the same settings and figures: one is on the frontier, the other is not."""
     once, again = (Trial("whole", "dense", "", 0, np.array([0.1, 0.2]), 1, 1, 1) for _ in range(2))

@@ -140,7 +140,7 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     }
     for name, values in rows.items():
         (tmp_path / name).write_text("\n".join(map(json.dumps, values)))
-    encoder = HashEncoder(width=2)  # too narrow to tell topics apart
+    encoder = HashEncoder(width=2, max_length=7)  # too narrow to tell topics apart
     connector = Kept(collection="tiny")
     connector.ensure(CollectionSchema(2, True, 2, fingerprint=encoder.info.fingerprint))
     ids = [f"d{n}" for n in range(40)]
@@ -154,6 +154,7 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     def run(*more):
         arguments = ["--dataset", str(tmp_path), "--live", "--json", *more]
         outcome = CliRunner().invoke(app, arguments, catch_exceptions=False, obj=services)
+        assert "40 of 40 records are longer than the model reads and were cut" in outcome.stderr
         return json.loads(outcome.stdout)
 
     assert not run("--dry-run")["stored"]

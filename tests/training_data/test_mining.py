@@ -24,7 +24,7 @@ from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
 from m3connect.training_data import mining
 from m3connect.training_data.miner import mine_to_file
-from m3connect.training_data.mining import Rules, Tally, mine
+from m3connect.training_data.mining import Mined, Rules, Tally, mine
 from m3connect.training_data.report import Report
 from m3connect.types import Leg, RecordBatch
 
@@ -292,3 +292,18 @@ def test_a_report_in_place_of_a_folder_is_refused(tmp_path):
     """By name, as hours of mining end with it."""
     with pytest.raises(ConfigError, match="is a folder"):
         Report(Tally(), {}).write(tmp_path)
+
+
+def test_cut_texts_are_reported(dataset, tmp_path):
+    """What was searched without its end may answer there: the report says how much that is."""
+    report = mine_to_file(dataset, HashEncoder(max_length=6), tmp_path / "out.jsonl")
+    told = "36 of 36 documents are longer than the model reads and were cut"
+    assert report.to_json()["warnings"] == [told]
+    assert f"| {told} |" in report.markdown()
+
+
+def test_half_a_surrogate_pair_harms_no_report(tmp_path):
+    """UTF-8 cannot hold it, and hours of mining end with the report."""
+    shown = Mined("q", "half a pair: \ud83d", {"d": 1.0}, {})
+    Report(Tally(), {"d": "\ud83d"}, samples=[shown]).write(tmp_path / "report.md")
+    assert "half a pair: \\ud83d" in (tmp_path / "report.md").read_text()
