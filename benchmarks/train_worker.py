@@ -45,7 +45,9 @@ def ours(
         return Texts(ids, every, ids, every, every)
 
     keys = torch.arange(queries)
-    batch = Batch(texts(queries, QUERY_LENGTH), texts(queries, length), keys, keys[:, None], None)
+    batch = Batch(
+        texts(queries, QUERY_LENGTH), texts(queries, length), keys, keys, keys[:, None], None
+    )
     weights = {"dense": 1.0, "sparse": 0.3, "multivector": 1.0}
     criterion = Criterion(Objective(TEMPERATURE, weights, weights | {"sparse": 0.1}))
     backward = cached_backward if cached else plain_backward

@@ -51,7 +51,7 @@ def score(
     if cross_encoder is not None:
         from m3connect.inference.reranking import CrossEncoder
 
-        by = CrossEncoder(cross_encoder, device=model.device).score
+        by = CrossEncoder(cross_encoder, device=model.device).logits
     else:
         given = leg_weights(weights)
         encoder = model.load()

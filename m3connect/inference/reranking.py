@@ -8,7 +8,7 @@ rerank = load_reranker("https://api.cohere.com/v2/rerank?model=rerank-v3.5")
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -81,10 +81,26 @@ class CrossEncoder:
         return self.score([(query, passage) for passage in passages])
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """A score for each (query, passage)."""
+        """A score for each (query, passage), as the model is meant to give it: mostly from 0 to 1."""
+        return self._predicted(pairs, None)
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The same before what makes numbers from 0 to 1 of them, which no softmax tells apart."""
+        return self._predicted(pairs, _as_they_are)
+
+    def _predicted(
+        self, pairs: Sequence[tuple[str, str]], activation: Callable[[Any], Any] | None
+    ) -> list[float]:
+        """Scores with this activation, or the model's own."""
         with self._one_at_a_time:
-            scores = self._model.predict(list(pairs), show_progress_bar=False)
+            scores = self._model.predict(
+                list(pairs), show_progress_bar=False, activation_fn=activation
+            )
         return [float(score) for score in scores]
+
+
+def _as_they_are(scores: Any) -> Any:
+    return scores
 
 
 class RerankService:

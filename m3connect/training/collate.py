@@ -53,7 +53,8 @@ class Batch:
     Args:
         queries: B texts.
         passages: N = B * G texts; query i owns ``[i * G, (i + 1) * G)``.
-        passage_keys: ``int64 [N]``, equal for equal texts.
+        query_keys: ``int64 [B]``, equal for equal texts.
+        passage_keys: ``int64 [N]``, likewise.
         positive_keys: ``int64 [B, P]``, keys of all that is known to answer a query; rows are
             filled up by repetition.
         teacher: ``float32 [B, G]``, or None.
@@ -61,6 +62,7 @@ class Batch:
 
     queries: Texts
     passages: Texts
+    query_keys: Tensor
     passage_keys: Tensor
     positive_keys: Tensor
     teacher: Tensor | None
@@ -80,6 +82,7 @@ class Batch:
         return Batch(
             self.queries.to(device),
             self.passages.to(device),
+            self.query_keys.to(device),
             self.passage_keys.to(device),
             self.positive_keys.to(device),
             None if self.teacher is None else self.teacher.to(device),
@@ -116,6 +119,7 @@ class Collator:
         return Batch(
             self.texts([sample.query for sample in samples], "query"),
             self.texts(passages, "passage"),
+            torch.tensor([text_key(sample.query) for sample in samples]),
             torch.tensor([text_key(text) for text in passages]),
             torch.tensor([(keys * longest)[:longest] for keys in known]),
             torch.tensor(scores) if scores else None,

@@ -44,15 +44,16 @@ class Criterion:
         self, queries: Reps, passages: Reps, batch: Batch, *, self_distill: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's queries, and its parts for the log."""
-        passage_texts, keys = batch.passages, batch.passage_keys
+        passage_texts, keys, asked = batch.passages, batch.passage_keys, batch.query_keys
         first = 0
         if self.across_processes and processes() > 1:
             first = rank() * len(batch.passages)
-            passages, passage_texts, keys = _gathered(passages, passage_texts, keys)
+            passages, passage_texts = _gathered(passages, passage_texts)
+            keys, asked = gather(keys), gather(asked)
         scores_by_leg = similarities(
             queries, batch.queries, passages, passage_texts, self.score_queries
         )
-        targets = targets_of(batch, keys, first, in_batch=self.in_batch)
+        targets = targets_of(batch, keys, asked, first, in_batch=self.in_batch)
         loss, parts = unified_loss(
             scores_by_leg, targets, self.objective, self_distill=self_distill
         )
@@ -74,6 +75,7 @@ def make_criterion(recipe: Recipe) -> Criterion:
         {leg: table.score_weights[index[leg]] for leg in table.legs},
         {leg: table.loss_weights[index[leg]] for leg in table.legs},
         "m3" if table.teacher == "m3" else "kl",
+        table.teacher_temperature,
     )
     return Criterion(
         objective,
@@ -139,14 +141,18 @@ def chunked_maxsim(
     return torch.cat(chunks)
 
 
-def targets_of(batch: Batch, keys_M: Tensor, first: int, *, in_batch: bool) -> Targets:
+def targets_of(
+    batch: Batch, keys_M: Tensor, asked_A: Tensor, first: int, *, in_batch: bool
+) -> Targets:
     """Which passages are right, and which are wrong enough to be negatives.
 
-    A passage whose text is known to answer the query is no negative of it, wherever it stands.
+    A passage whose text is known to answer the query is no negative of it, wherever it stands; nor is
+    the positive of another example that asks the same.
 
     Args:
         batch: this process's.
         keys_M: of all passages that take part.
+        asked_A: keys of all queries that take part, each of a group of the passages.
         first: where this process's passages start among them.
         in_batch: whether other queries' passages may be negatives.
     """
@@ -154,6 +160,8 @@ def targets_of(batch: Batch, keys_M: Tensor, first: int, *, in_batch: bool) -> T
     own_BG = torch.arange(count * group, device=keys_M.device).view(count, group) + first
     if in_batch:
         known_BM = (keys_M[None, :, None] == batch.positive_keys[:, None, :]).any(-1)
+        # A group begins with its positive.
+        known_BM[:, ::group] |= batch.query_keys[:, None] == asked_A
         allowed_BM = (~known_BM).scatter(1, own_BG[:, :1], value=True)
     else:
         allowed_BM = torch.zeros(count, len(keys_M), dtype=torch.bool, device=keys_M.device)
@@ -161,10 +169,10 @@ def targets_of(batch: Batch, keys_M: Tensor, first: int, *, in_batch: bool) -> T
     return Targets(own_BG[:, 0], allowed_BM, own_BG, batch.teacher)
 
 
-def _gathered(passages: Reps, texts: Texts, keys: Tensor) -> tuple[Reps, Texts, Tensor]:
+def _gathered(passages: Reps, texts: Texts) -> tuple[Reps, Texts]:
     reps: Reps = {leg: gather(rep, length_axis=leg != "dense") for leg, rep in passages.items()}
     parts: Sequence[Tensor] = (texts.ids, texts.mask, texts.terms, texts.lexical, texts.content)
-    return reps, Texts(*(gather(part, length_axis=True) for part in parts)), gather(keys)
+    return reps, Texts(*(gather(part, length_axis=True) for part in parts))
 
 
 def _at_width(dense: Tensor, width: int) -> Tensor:

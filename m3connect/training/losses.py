@@ -7,7 +7,7 @@ divided by the temperature; a candidate that must not count has minus infinity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -46,12 +46,14 @@ class Objective:
         score_weights: of the integrated score; w in the paper, where it is 1, 0.3, 1.
         loss_weights: lambda in the paper, where it is 1, 0.1, 1. The legs here are the trained ones.
         teacher: how a teacher's scores are used, if there are any.
+        teacher_temperature: divides these.
     """
 
     temperature: float
     score_weights: Mapping[Leg, float]
     loss_weights: Mapping[Leg, float]
     teacher: TeacherForm = "kl"
+    teacher_temperature: float = 1.0
 
 
 def unified_loss(
@@ -84,6 +86,8 @@ def unified_loss(
     (0.6931, 0.6931)
     """
     legs = list(objective.loss_weights)
+    if targets.teacher_BG is not None:
+        targets = replace(targets, teacher_BG=targets.teacher_BG / objective.teacher_temperature)
     scaled = {leg: similarities[leg] / objective.temperature for leg in legs}
     scores = {leg: mask(scaled[leg], targets.allowed_BN) for leg in legs}
     parts = {leg: supervised(scores[leg], targets, objective.teacher) for leg in legs}

@@ -41,7 +41,11 @@ def make_evaluate(recipe: AnyRecipe, measure: Measure) -> Evaluate | None:
     if recipe.evaluation is None:
         return None
     table, modes = recipe.evaluation, recipe.measured
-    whole = {Path(name).name: beir.load(recipe.data_directory / name) for name in table.datasets}
+    whole: dict[str, Dataset] = {}
+    for number, name in enumerate(table.datasets, start=1):
+        copied = Path(name).name  # two may end alike, such as a/dev and b/dev
+        copied = f"{copied}-{number}" if copied in whole else copied
+        whole[copied] = beir.load(recipe.data_directory / name)
 
     @cache
     def small() -> list[Dataset]:

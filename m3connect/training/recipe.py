@@ -172,6 +172,8 @@ class ObjectiveTable(_Table):
         self_distill_from: the step from which the integrated score teaches the single ones (about
             6,000 in the paper); None for never.
         teacher: how teacher scores of the data are used; ``none`` ignores them.
+        teacher_temperature: divides the teacher's scores: 1 for the logits of a cross-encoder, the
+            model's own ``temperature`` for a model's own scores, which lie close together.
         matryoshka: the dense vector's first so many values are trained to serve alone, too.
     """
 
@@ -181,6 +183,7 @@ class ObjectiveTable(_Table):
     loss_weights: tuple[float, float, float] = (1.0, 0.1, 1.0)
     self_distill_from: int | None = Field(default=None, ge=0)
     teacher: Literal["none", "kl", "m3"] = "none"
+    teacher_temperature: float = Field(default=1.0, gt=0)
     matryoshka: tuple[int, ...] = ()
 
     @model_validator(mode="after")

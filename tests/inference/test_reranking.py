@@ -1,6 +1,7 @@
 """Rerankers: a cross-encoder from a folder, and services in the two usual forms."""
 
 import json
+import math
 
 import pytest
 
@@ -147,3 +148,5 @@ def test_a_cross_encoder_is_loaded_from_a_folder(tmp_path):
     assert together == pytest.approx(
         [reranker(query, [passage])[0] for query, passage in pairs], abs=1e-5
     )
+    logits = reranker.logits(pairs)
+    assert [1 / (1 + math.exp(-logit)) for logit in logits] == pytest.approx(together, abs=1e-5)

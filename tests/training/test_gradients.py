@@ -119,10 +119,23 @@ def test_padding_of_a_longer_neighbour_changes_no_score(model, collator):
 def test_a_known_positive_is_no_negative(collator):
     """Another example's passage with the text of one's own positive is left out; one's own counts."""
     batch = collator.batch(drawn(3))
-    targets = targets_of(batch, batch.passage_keys, 0, in_batch=True)
+    targets = targets_of(batch, batch.passage_keys, batch.query_keys, 0, in_batch=True)
     assert targets.positive_B.tolist() == [0, 2, 4]
     assert targets.allowed_BN[:2].tolist() == [
         [True, True, False, True, True, True],
+        [False, True, True, True, True, True],
+    ]
+
+
+def test_a_query_asked_twice_has_the_positives_of_both(collator):
+    """What answers it in another example is no negative of it; that example's negatives stay so."""
+    samples = drawn(4)[1:]
+    samples[2] = replace(samples[2], query=samples[0].query)
+    batch = collator.batch(samples)
+    targets = targets_of(batch, batch.passage_keys, batch.query_keys, 0, in_batch=True)
+    assert targets.allowed_BN.tolist() == [
+        [True, True, True, True, False, True],
+        [True] * 6,
         [False, True, True, True, True, True],
     ]
 
@@ -131,7 +144,7 @@ def test_without_in_batch_negatives_only_the_own_group_counts(model, collator):
     """The integrated loss is over the group, not over one candidate: it is above 0 and trains."""
     model = model.double()
     batch = collator.batch(drawn(6))
-    targets = targets_of(batch, batch.passage_keys, 0, in_batch=False)
+    targets = targets_of(batch, batch.passage_keys, batch.query_keys, 0, in_batch=False)
     assert targets.allowed_BN.sum(1).tolist() == [2] * 6
     loss, found = gradients(
         model,
@@ -181,6 +194,7 @@ def share(batch, rank, processes):
     return Batch(
         rows(batch.queries, queries),
         rows(batch.passages, passages),
+        batch.query_keys[rank * queries : (rank + 1) * queries],
         batch.passage_keys[rank * passages : (rank + 1) * passages],
         batch.positive_keys[rank * queries : (rank + 1) * queries],
         None,
@@ -215,7 +229,9 @@ def work(rank, processes, port, model, batch, backward, path):
 def test_more_processes_give_the_same_gradients(model, collator, tmp_path, processes, backward):
     """Two and four processes give the loss and gradients of one, for all heads (float64)."""
     model = model.double()
-    batch = collator.batch(drawn(8))
+    samples = drawn(8)
+    samples[7] = replace(samples[7], query=samples[0].query)  # asked in two processes
+    batch = collator.batch(samples)
     one = gradients(model, batch, backward=plain_backward, budget=100_000)
     model.zero_grad()
     path = tmp_path / "gradients.pt"

@@ -146,3 +146,7 @@ def test_teacher_scores_enter_every_term():
     own = torch.tensor([[0.5, 0.1], [0.9, 0.2]])
     expected = info_nce(scores, targets.positive_B) + soft_cross_entropy(own, teacher)
     assert loss.item() == pytest.approx(expected.item())
+    objective = Objective(1.0, {"dense": 1.0}, {"dense": 1.0}, "kl", teacher_temperature=0.1)
+    loss, _ = unified_loss({"dense": scores}, targets, objective, self_distill=False)
+    expected = info_nce(scores, targets.positive_B) + soft_cross_entropy(own, 10 * teacher)
+    assert loss.item() == pytest.approx(expected.item())

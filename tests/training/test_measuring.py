@@ -46,9 +46,9 @@ def test_a_missing_development_set_ends_the_run_before_its_first_step(recipe, tm
 
 
 def test_several_sets_count_the_same(recipe, development, tmp_path):
-    """The figure of a mode is the mean over the sets, however many queries each has."""
-    (tmp_path / "other").symlink_to(development)
-    plan = recipe("evaluation.datasets=['dev', 'other']", "evaluation.every=2")
+    """The figure of a mode is the mean over the sets, however many queries each has, and however named."""
+    (tmp_path / "other").symlink_to(tmp_path)
+    plan = recipe("evaluation.datasets=['dev', 'other/dev']", "evaluation.every=2")
     figures = iter([{"all": 0.2}, {"all": 0.6}])
     evaluate = make_evaluate(plan, lambda trainable, dataset, modes: next(figures))
     assert evaluate(None) == {"all": pytest.approx(0.4)}

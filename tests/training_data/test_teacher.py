@@ -66,8 +66,8 @@ def test_the_models_own_score_is_the_weighted_sum(weights):
 
 
 def test_the_command_scores_a_file(tmp_path, monkeypatch):
-    """The output has the input's lines with scores; a cross-encoder can be the teacher."""
-    sevens = SimpleNamespace(score=lambda pairs: [7.0] * len(pairs))
+    """The output has the input's lines with scores; a cross-encoder's logits can be the teacher's."""
+    sevens = SimpleNamespace(logits=lambda pairs: [7.0] * len(pairs))
     monkeypatch.setattr(reranking, "CrossEncoder", lambda *_, **__: sevens)
     app = typer.Typer()
     app.command()(expanded(score_command))
