@@ -36,8 +36,9 @@ def score_pairs(
     Raises:
         InputError: something is no pair of strings, or not three weights.
     """
-    if len(weights) != 3:
-        raise InputError(f"{len(weights)} weights: give three, of dense, sparse and multivector")
+    given = [*weights]  # whatever the type says
+    if len(given) != 3:
+        raise InputError(f"{len(given)} weights: give three, of dense, sparse and multivector")
     for number, pair in enumerate(pairs):
         if isinstance(pair, str) or len(pair) != 2:
             raise InputError(f"pair {number} is {pair!r}: give (query, passage)")
