@@ -102,9 +102,9 @@ def tune(
                     progress=progress,
                 )
             ]
-        for each in sets:
+        for searched in sets:
             records = "records" if live else "documents"
-            eval_options.warn(each.dataset.name, each.search.cut_off(records))
+            eval_options.warn(searched.dataset.name, searched.search.cut_off(records))
         tuned = tuning.tune(
             sets,
             tuned_mode,
