@@ -88,7 +88,8 @@ class DocumentSource:
             len(document.text),
             _marked(document.id),
         )
-        return Candidate(document.id, hash_, marked, size, document, source, where, root)
+        payload = {**document.metadata, "document_id": document.id}
+        return Candidate(document.id, hash_, marked, size, document, source, where, root, payload)
 
     def foreseen(self) -> Iterator[Candidate[None]]:
         """The documents of :attr:`pages`, of which no more than whose they are is known.

@@ -187,7 +187,8 @@ class EncodedSource:
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(f"a payload that JSON cannot hold: {error}", where=where, id=id_)
         record = RecordBatch([id_], [payload], embeddings)
-        return Candidate(id_, hash_, (id_, None), embeddings.nbytes, record, source)
+        size = embeddings.nbytes
+        return Candidate(id_, hash_, (id_, None), size, record, source, where, payload=payload)
 
     def _where(self, first: int, last: int) -> str:
         """Of records that one file holds, counted through all of them: which, in that file."""

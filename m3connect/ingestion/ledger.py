@@ -36,12 +36,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
+from m3connect.connecting.tenants import check_unmoved, tenant_of
 from m3connect.contract import Connector, FieldKind
+from m3connect.errors import InputError
 from m3connect.filters import EVERY_TENANT, Eq, In
 from m3connect.ingestion.chunking import chunk_id
 from m3connect.ingestion.ownership import may_replace, refused
@@ -99,6 +101,7 @@ class Candidate(Generic[T]):
         item: the document.
         source: the name of the source that it belongs to.
         where, root: where it was read, as a :class:`m3connect.ingestion.Failure` says it.
+        payload: what its records say of it, by which they are a tenant's; None where that is not known.
     """
 
     id: str
@@ -109,6 +112,7 @@ class Candidate(Generic[T]):
     source: str
     where: str | None = None
     root: str | None = None
+    payload: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +146,13 @@ class Stored:
         first, second: the marks of its first two passages.
         others: the hashes of the further ones that there are, by position; None of those that an
             older version wrote. None if they were not looked up.
+        misplaced: why the version that was looked up cannot take its place: it is another tenant's.
     """
 
     first: Mark | None = None
     second: Mark | None = None
     others: Mapping[int, str | None] | None = None
+    misplaced: str | None = None
 
     def is_complete(self, hash_: str) -> bool:
         """Whether exactly this version was written to its end, and none begun since."""
@@ -203,7 +209,11 @@ def sources(connector: Connector) -> Counter[str | None]:
 
 
 def look_up(
-    connector: Connector, documents: Sequence[Candidate[Any]], *, take_over: bool = False
+    connector: Connector,
+    documents: Sequence[Candidate[Any]],
+    *,
+    take_over: bool = False,
+    tenant_field: str | None = None,
 ) -> list[Stored]:
     """What the collection holds of documents.
 
@@ -211,15 +221,16 @@ def look_up(
         connector: the collection; it must exist.
         documents: the versions that a source gives.
         take_over: whether they may replace documents of other sources.
+        tenant_field: the payload field by which the collection keeps tenants apart, if it does.
 
     Raises:
         Refused: they would replace documents of another source, and may not.
     """
     of_one_record = all(second is None for _, second in (each.records for each in documents))
     if connector.capabilities.embedded or of_one_record:
-        stored = _marks(connector, documents)
+        stored = _marks(connector, documents, tenant_field)
     else:
-        stored = _passages(connector, documents)
+        stored = _passages(connector, documents, tenant_field)
     others = [
         (document, owner)
         for document, held in zip(documents, stored, strict=True)
@@ -231,17 +242,21 @@ def look_up(
     return stored
 
 
-def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
+def _marks(
+    connector: Connector, documents: Sequence[Candidate[Any]], tenant_field: str | None
+) -> list[Stored]:
     """By ids: the marks, which tell all where no two runs can write at once; then the passages that there
     may be of versions that are complete by them, for records can also be deleted by hand, or a deletion torn."""
     ids = [document.records for document in documents]
     wanted = [id_ for pair in ids for id_ in pair if id_ is not None]
     batch = connector.fetch(wanted, vectors=False)
-    marks = {id_: _mark(p) for id_, p in zip(batch.ids, batch.payloads, strict=True)}
-    stored = [
-        Stored(marks.get(first), None if second is None else marks.get(second))
-        for first, second in ids
-    ]
+    payloads = dict(zip(batch.ids, batch.payloads, strict=True))
+    stored = []
+    for document in documents:
+        passages = [{} if id_ is None else payloads.get(id_, {}) for id_ in document.records]
+        why = _misplaced(document, passages, tenant_field)
+        of_first, of_second = map(_mark, passages)
+        stored.append(Stored(of_first, of_second, misplaced=why))
     further: dict[str, tuple[int, int]] = {}  # which document's, and at which position
     found: dict[int, dict[int, str | None]] = {}
     for row, held in enumerate(stored):
@@ -260,7 +275,9 @@ def _marks(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[St
     return stored
 
 
-def _passages(connector: Connector, documents: Sequence[Candidate[Any]]) -> list[Stored]:
+def _passages(
+    connector: Connector, documents: Sequence[Candidate[Any]], tenant_field: str | None
+) -> list[Stored]:
     """By a filter: every passage that the collection holds of them."""
     held: dict[str, dict[int, Payload]] = {document.id: {} for document in documents}
     wanted = EVERY_TENANT & In("document_id", tuple(held))
@@ -269,12 +286,35 @@ def _passages(connector: Connector, documents: Sequence[Candidate[Any]]) -> list
             document, position = payload["document_id"], payload.get("position")
             if isinstance(position, int) and id_ == chunk_id(document, position):
                 held[document][position] = payload
-    return [_stored(held[document.id]) for document in documents]
+    return [_stored(document, held[document.id], tenant_field) for document in documents]
 
 
-def _stored(passages: Mapping[int, Payload]) -> Stored:
+def _stored(
+    document: Candidate[Any], passages: Mapping[int, Payload], tenant_field: str | None
+) -> Stored:
     others = {position: _hash(payload) for position, payload in passages.items() if position > 1}
-    return Stored(_mark(passages.get(0, {})), _mark(passages.get(1, {})), others)
+    why = _misplaced(document, passages.values(), tenant_field)
+    return Stored(_mark(passages.get(0, {})), _mark(passages.get(1, {})), others, why)
+
+
+def _misplaced(
+    document: Candidate[Any], passages: Iterable[Payload], tenant_field: str | None
+) -> str | None:
+    """Why a version cannot take the place of passages that are there.
+
+    Told before anything is written: the database refuses each passage only where another tenant has its
+    very id, and no deletion, be it of a document that is empty now or that was refused half written.
+    """
+    if tenant_field is None or document.payload is None:
+        return None
+    id_ = document.id
+    try:
+        for payload in filter(None, passages):
+            own = {id_: tenant_of(id_, document.payload, tenant_field)}
+            check_unmoved(own, {id_: tenant_of(id_, payload, tenant_field)})
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _hash(payload: Mapping[str, Any]) -> str | None:

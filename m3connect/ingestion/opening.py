@@ -227,7 +227,7 @@ def collection_exists(connector: Connector, schema: CollectionSchema) -> bool:
     return True
 
 
-def written_to(connector: Connector, schema: CollectionSchema) -> str:
+def written_to(connector: Connector, schema: CollectionSchema) -> CollectionInfo:
     """Which collection all is written to from now on: what the name stands for is looked up once more.
 
     Raises:
@@ -235,16 +235,16 @@ def written_to(connector: Connector, schema: CollectionSchema) -> str:
     """
     info = connector.describe()
     _require_alike(connector, info, schema)
-    return info.stands_for
+    return info
 
 
-def require_unswitched(connector: Connector, collection: str) -> None:
+def require_unswitched(connector: Connector, written: CollectionInfo) -> None:
     """At the end of a run: the name still stands for the collection that was written to.
 
     Raises:
         FingerprintMismatch: it was switched meanwhile.
     """
-    info = connector.describe()
+    info, collection = connector.describe(), written.stands_for
     if info.stands_for != collection:
         made_by = info.schema.fingerprint
         model = "its model" if made_by is None else f"--model {made_by.model}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from m3connect.contract import Connector, Encoder, FieldKind
+from m3connect.contract import CollectionInfo, Connector, Encoder, FieldKind
 from m3connect.errors import ConnectorError, InputError
 from m3connect.ingestion import pruning, restoring
 from m3connect.ingestion.chunking import CONTEXT, Context
@@ -135,11 +135,17 @@ def ingest(
         )
     if prune:
         pruning.require_whole(opened)
-    chosen, held, collection = prepare(opened, connector, legs, index_fields or {})
+    chosen, held, written = prepare(opened, connector, legs, index_fields or {})
     with DeadLetters(dead_letters) as letters, Seen() as seen:
         try:
             with Sink(
-                connector, letters, progress, take_over=take_over, patience=patience, lost=lost
+                connector,
+                letters,
+                progress,
+                take_over=take_over,
+                patience=patience,
+                tenant_field=written.schema.tenant_field,
+                lost=lost,
             ) as sink:
                 sink.write(events(opened, chosen, seen, sink.look_up, sink.recall, held=held))
         except KeyboardInterrupt:
@@ -157,7 +163,7 @@ def ingest(
             sink.left_over = sink.persist(
                 lambda: pruning.left_over(connector, {*opened.roots, *seen.sources()}, present)
             )
-    require_unswitched(connector, collection)
+    require_unswitched(connector, written)
     _require_any(sink, dead_letters)
     return sink.report()
 
@@ -167,12 +173,12 @@ def prepare(
     connector: Connector,
     legs: Sequence[Leg] | None,
     index_fields: Mapping[str, FieldKind],
-) -> tuple[tuple[Leg, ...], bool, str]:
+) -> tuple[tuple[Leg, ...], bool, CollectionInfo]:
     """Make the collection for a source, or see that it fits.
 
     Returns:
-        the representations to store, whether the collection holds all of a copy already, and the
-        collection that the name stands for.
+        the representations to store, whether the collection holds all of a copy already, and what the
+        collection that the name stands for says of itself.
 
     Raises:
         as :func:`ingest`, before anything is written.
@@ -247,6 +253,7 @@ def ingest_part(
     losses: list[Loss],
     *,
     take_over: bool,
+    tenant_field: str | None,
     patience: float = 0.0,
     progress: Progress = silent,
 ) -> Part:
@@ -257,6 +264,7 @@ def ingest_part(
         connector: the collection, which exists.
         legs: the representations to store.
         losses: what reading the source finds, to which all others are added.
+        tenant_field: the payload field by which the collection keeps tenants apart, if it does.
         take_over, patience, progress: as in :func:`ingest`.
 
     Raises:
@@ -265,7 +273,13 @@ def ingest_part(
     letters = KeptLetters()
     with Seen() as seen:
         with Sink(
-            connector, letters, progress, take_over=take_over, patience=patience, lost=losses.append
+            connector,
+            letters,
+            progress,
+            take_over=take_over,
+            patience=patience,
+            tenant_field=tenant_field,
+            lost=losses.append,
         ) as sink:
             sink.write(events(source, legs, seen, sink.look_up, sink.recall))
         sink.persist(connector.flush)

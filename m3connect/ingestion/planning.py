@@ -114,13 +114,20 @@ def plan(
         restoring.is_whole(connector)
     letters = KeptLetters()
     with Seen() as seen:
-        with Sink(connector, letters, progress, exists=exists, take_over=take_over) as sink:
+        with Sink(
+            connector,
+            letters,
+            progress,
+            exists=exists,
+            take_over=take_over,
+            tenant_field=connector.describe().schema.tenant_field if exists else None,
+        ) as sink:
             if isinstance(source, EncodedSource):
                 tally = _records(source, chosen, seen, sink, held=held)
             else:
                 tally = _documents(source, chosen, seen, sink, exists=exists)
         done = sink.report()
-        read = len(seen) + done.failed
+        read = done.unchanged + done.empty + done.failed + tally.changed
         gone: dict[str, Removal] = {}
         if prune and exists:
             try:
@@ -134,7 +141,7 @@ def plan(
         read=read,
         unchanged=unchanged,
         taken_over=tally.taken_over,
-        written=read - unchanged - done.empty - done.failed,
+        written=tally.changed - tally.taken_over,
         metadata_only=tally.metadata_only,
         deleted=tally.deleted + sum(len(ids) for groups in gone.values() for ids in groups),
         pruned=len(gone),
@@ -157,6 +164,7 @@ def plan(
 class _Tally:
     """What is to be done with documents that changed, if only whose they are."""
 
+    changed: int = 0
     taken_over: int = 0
     metadata_only: int = 0
     deleted: int = 0
@@ -178,6 +186,7 @@ def _records(
         sink.count(event)
         if isinstance(event, Work):
             new = [row for row, owner in enumerate(event.owners) if not owner.same]
+            tally.changed += len(event.owners)
             tally.taken_over += len(event.owners) - len(new)
             tally.chunks += len(new)
             if not new:
@@ -214,6 +223,7 @@ def _documents(
             continue
         tally.chunks += sum(not each.owner.same for each in group)
         for owner in (each.owner for each in group if not each.chunk.position):
+            tally.changed += 1
             tally.taken_over += owner.same
             tally.metadata_only += owner.kept and not owner.same
             stale = chunk_ids(owner.id, owner.mark.chunks, owner.mark.bound)

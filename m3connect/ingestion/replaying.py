@@ -92,7 +92,7 @@ def replay(
         if not isinstance(opened, DocumentSource):
             raise ConfigError(f"{path}: these files hold embeddings now; ingest them")
         wanted = _Wanted.of(letters, files)
-        chosen, _, collection = prepare(opened, connector, legs, index_fields or {})
+        chosen, _, written = prepare(opened, connector, legs, index_fields or {})
         losses: list[Loss] = []
         part = ingest_part(
             replace(opened, items=wanted.only(opened.items), pages=()),
@@ -100,10 +100,11 @@ def replay(
             chosen,
             losses,
             take_over=False,
+            tenant_field=written.schema.tenant_field,
             patience=patience,
             progress=progress,
         )
-        require_unswitched(connector, collection)
+        require_unswitched(connector, written)
         report = part.report
         left += [*part.failures, *wanted.missed(letters)]
     _put(path, content, [*others, *(json.dumps(asdict(each)).encode() for each in left)])

@@ -39,7 +39,7 @@ from m3connect.ingestion.ledger import Candidate, Mark, Removal, Stored
 from m3connect.ingestion.losses import Loss, LossKind, Lost, ignore
 from m3connect.ingestion.report import DeadLetters, Failure, IngestReport, KeptLetters, Part
 from m3connect.progress import Progress, silent
-from m3connect.types import Leg, RecordBatch
+from m3connect.types import Leg, Payload, RecordBatch
 
 T = TypeVar("T")
 
@@ -124,10 +124,12 @@ class Empty:
     Args:
         id: the document's id.
         stale: ids of all passages that there may be.
+        metadata: of the document.
     """
 
     id: str
     stale: Removal
+    metadata: Payload
 
 
 Event: TypeAlias = Work | Unchanged | Empty | Failure | Part
@@ -147,6 +149,7 @@ class Sink:
         exists: whether the collection exists; if not, it holds nothing to look up.
         take_over: whether documents of other sources may be replaced.
         patience: seconds to wait for a database that is away.
+        tenant_field: the payload field by which the collection keeps tenants apart, if it does.
         lost: told of each document that lost something.
     """
 
@@ -159,6 +162,7 @@ class Sink:
         exists: bool = True,
         take_over: bool = False,
         patience: float = 0.0,
+        tenant_field: str | None = None,
         lost: Lost = ignore,
     ) -> None:
         self.connector = connector
@@ -170,6 +174,7 @@ class Sink:
         self._exists = exists
         self._take_over = take_over
         self._patience = patience
+        self._tenant_field = tenant_field
         self._given_up = threading.Event()
         self._lost = lost
         # Of documents of which not all passages have come.
@@ -343,7 +348,12 @@ class Sink:
         if not self._exists:
             return [Stored()] * len(documents)
         return self.persist(
-            lambda: ledger.look_up(self.connector, documents, take_over=self._take_over)
+            lambda: ledger.look_up(
+                self.connector,
+                documents,
+                take_over=self._take_over,
+                tenant_field=self._tenant_field,
+            )
         )
 
     def _tell(self) -> None:

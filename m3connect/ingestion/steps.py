@@ -108,7 +108,9 @@ def look_up(
         yield from map(_changed, ahead[0], ahead[1].result())
 
 
-def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged:
+def _changed(candidate: Candidate[T], stored: Stored) -> Changed[T] | Unchanged | Failure:
+    if stored.misplaced is not None:
+        return Failure(stored.misplaced, candidate.where, candidate.id, candidate.root)
     if not stored.is_complete(candidate.hash) or not stored.is_owned(candidate.source):
         return Changed(candidate, stored)
     assert stored.first is not None
@@ -127,7 +129,7 @@ def cut(
         document = change.candidate.item
         chunks = chunker.chunks(document)
         if not chunks:
-            yield emptied(document.id, change.stored)
+            yield emptied(document.id, change.stored, document.metadata)
             continue
         version, stored = change.candidate, change.stored
         bound = max(len(chunks), stored.bound)
@@ -154,12 +156,13 @@ def cut(
             yield Passage(chunk, payload, owner)
 
 
-def emptied(document: str, stored: Stored) -> Empty:
+def emptied(document: str, stored: Stored, metadata: Payload) -> Empty:
     """A document that has no text any more: all that the collection holds of it goes."""
     held = stored.bound
     first = chunk_ids(document, 0, min(held, 1))
     second = chunk_ids(document, 1, 2) if stored.second else []
-    return Empty(document, removal(first, second, chunk_ids(document, 1 + len(second), held)))
+    stale = removal(first, second, chunk_ids(document, 1 + len(second), held))
+    return Empty(document, stale, metadata)
 
 
 def encode(

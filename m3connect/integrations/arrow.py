@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m3connect.connecting.registry import connect
-from m3connect.contract import CollectionSchema, Connector, Encoder, FieldKind
+from m3connect.contract import CollectionInfo, CollectionSchema, Connector, Encoder, FieldKind
 from m3connect.errors import ConfigError, InputError, PermanentError
 from m3connect.ingestion.chunking import CONTEXT, Chunker, Context, chunk_id
 from m3connect.ingestion.documents import DocumentSource
@@ -131,7 +131,7 @@ def encode_batch(
             if isinstance(event, Work):
                 tables.append(records_to_arrow(event.batch, schema))
             elif isinstance(event, Empty):
-                tables.append(pa.Table.from_pylist([_without_text(event.id)], schema=none.schema))
+                tables.append(pa.Table.from_pylist([_without_text(event)], schema=none.schema))
             elif isinstance(event, Failure):
                 add(event)
     table = pa.concat_tables(tables)
@@ -231,7 +231,7 @@ class Sink:
         self._letters = DeadLetters(self.dead_letters)
         self._chosen: tuple[Leg, ...] | None = None
         self._schema: CollectionSchema | None = None
-        self._written_to = ""
+        self._written_to: CollectionInfo | None = None
         # Passages of which not all have come: by document and hash of its version, by position.
         self._parts: dict[tuple[str, str], dict[int, Candidate[RecordBatch]]] = {}
 
@@ -303,9 +303,13 @@ class Sink:
                 source, self._connector, self.legs, self.index_fields
             )
             self._schema = schema
+        assert self._written_to is not None
+        tenants = self._written_to.schema.tenant_field
         with (
             Seen() as seen,
-            Writer(self._connector, self._letters, take_over=self.take_over) as writer,
+            Writer(
+                self._connector, self._letters, take_over=self.take_over, tenant_field=tenants
+            ) as writer,
         ):
             if isinstance(source, DocumentSource):
                 ask, recall = writer.look_up, writer.recall
@@ -326,6 +330,7 @@ class Sink:
             InputError: of some documents not all passages came; nothing of them was written.
         """
         if self._connector is not None and self._chosen is not None:  # something was written
+            assert self._written_to is not None
             self._connector.flush()
             chosen, self._chosen = self._chosen, None  # after a switch, a write is checked anew
             require_unswitched(self._connector, self._written_to)
@@ -416,15 +421,18 @@ class Sink:
                 sum(part.size for part in parts.values()),
                 [parts[row].item for row in sorted(parts)],
                 self.source_name or mark["source"],
+                payload=payload,
             )
 
     def _emptied(self, batch: pa.Table | pa.RecordBatch) -> Iterator[Candidate[list[RecordBatch]]]:
         """Documents without text, of which there is no passage."""
         rows = batch.filter(pc.is_null(batch["text"])).select(["payload"]).to_pylist()
         for row in rows:
-            document = json.loads(row["payload"])["document_id"]
+            payload = json.loads(row["payload"])
+            document = payload["document_id"]
             marked = chunk_id(document, 0), chunk_id(document, 1)
-            yield Candidate(document, "", marked, 0, [], self.source_name or UNNAMED)
+            source = self.source_name or UNNAMED
+            yield Candidate(document, "", marked, 0, [], source, payload=payload)
 
 
 def _works(
@@ -432,7 +440,7 @@ def _works(
 ) -> Iterator[Event]:
     """The passages of documents that changed, in the ledger's order, with their bounds."""
     told = (
-        emptied(each.candidate.id, each.stored)
+        emptied(each.candidate.id, each.stored, each.candidate.payload or {})
         if isinstance(each, Changed) and not each.candidate.item
         else each
         for each in changes
@@ -462,10 +470,11 @@ def _works(
         )
 
 
-def _without_text(document: str) -> dict[str, Any]:
+def _without_text(document: Empty) -> dict[str, Any]:
     """The row of :func:`encode_batch` that stands for a document without passages."""
-    payload = json.dumps({"document_id": document})
-    return {"id": chunk_id(document, 0), "payload": payload, "n_tokens": 0, "truncated": False}
+    payload = json.dumps({**document.metadata, "document_id": document.id})
+    id_ = chunk_id(document.id, 0)
+    return {"id": id_, "payload": payload, "n_tokens": 0, "truncated": False}
 
 
 def _documents(

@@ -88,6 +88,7 @@ class Work:
                 self.legs,
                 losses,
                 take_over=self.take_over,
+                tenant_field=connector.describe().schema.tenant_field,
                 patience=self.patience,
             )
         return part, replace(remarks, lost=ignore)

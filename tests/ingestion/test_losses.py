@@ -81,7 +81,10 @@ def test_what_workers_lose_is_told_too(encoder, connector):
         DocumentSource(documents, encoder, Chunker(encoder))
         for documents in [DOCUMENTS, *([document] for document in DOCUMENTS)]
     )
-    parts = (ingest_part(source, connector, LEGS, [], take_over=False) for source in sources)
+    parts = (
+        ingest_part(source, connector, LEGS, [], take_over=False, tenant_field=None)
+        for source in sources
+    )
     losses: list[Loss] = []
     report = ingest(replace(whole, parts=parts), None, connector, lost=losses.append)
     assert set(losses) == LOST

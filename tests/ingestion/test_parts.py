@@ -33,7 +33,10 @@ def in_parts(documents, connector, size=6):
     """A source whose documents are written in parts, by others."""
     groups = [documents[start : start + size] for start in range(0, len(documents), size)]
     sources = (opened(group) for group in groups)
-    parts = (ingest_part(source, connector, LEGS, [], take_over=False) for source in sources)
+    parts = (
+        ingest_part(source, connector, LEGS, [], take_over=False, tenant_field=None)
+        for source in sources
+    )
     return replace(opened(documents), parts=parts)
 
 

@@ -1,11 +1,15 @@
 """Documents of many tenants in one collection: ingested, pruned, copied, made anew, switched."""
 
+from dataclasses import replace
+
+import pyarrow as pa
 import pytest
 
 from m3connect.errors import InputError, SchemaMismatch
 from m3connect.filters import EVERY_TENANT, F
-from m3connect.ingestion import NotPruned, ingest
+from m3connect.ingestion import NotPruned, ingest, open_source, plan
 from m3connect.ingestion.ledger import sources
+from m3connect.integrations.arrow import Sink, encode_batch
 from m3connect.reembedding import reembed, rollback
 from m3connect.searching.absence import unknown_fields, why_no_hits
 from m3connect.searching.search import search
@@ -65,6 +69,36 @@ def test_an_id_of_another_tenant_is_a_failure_that_says_what_to_do(teams, tmp_pa
     assert "one string in 'team'" in told
     assert held(teams) == [*before[:2], "b/fine#0", *before[2:]]
     assert teams.fetch(["a/x#0"]).payloads[0]["team"] == "a"
+
+
+LONG = "\n\n".join(f"Paragraph {number} " + "word " * 100 for number in range(3))
+
+
+@pytest.mark.parametrize("text", ["", LONG, "Short."], ids=["empty", "long", "short"])
+@pytest.mark.parametrize("way", ["documents", "passages", "server"])
+def test_a_document_takes_nothing_from_another_tenant(teams, text, way, monkeypatch):
+    """Neither when it is empty, nor when it is refused half written: it fails, and says so in a plan, too."""
+    encoder, before = HashEncoder(), held(teams)
+    given = [Document("a/x", text, {"team": "b"}), *docs("b", "fine")]
+    if way == "server":  # whose documents are looked up by a filter
+        monkeypatch.setattr(
+            type(teams), "capabilities", replace(MemoryConnector.capabilities, embedded=False)
+        )
+    planned = plan(open_source(given, encoder, source_name="of a"), teams)
+    assert (planned.written, planned.empty, planned.failed, planned.deleted) == (1, 0, 1, 0)
+    if way == "passages":
+        monkeypatch.setattr(teams, "close", lambda: None)
+        monkeypatch.setattr(
+            "m3connect.integrations.arrow.connect", lambda target, *, collection: teams
+        )
+        rows = [{"id": each.id, "text": each.text, **each.metadata} for each in given]
+        with Sink("memory", "teams", encoder=None, source_name="of a") as sink:
+            report = sink.write(encode_batch(pa.Table.from_pylist(rows), encoder))
+    else:
+        report = ingest(given, encoder, teams, source_name="of a")
+    assert (report.written, report.empty, report.failed, report.deleted) == (1, 0, 1, 0)
+    assert held(teams) == sorted([*before, "b/fine#0"])
+    assert held(teams, 'team == "a"') == ["a/x#0", "a/y#0"]
 
 
 def test_searches_say_whose_documents_they_mean(teams):
