@@ -28,13 +28,17 @@ PROTOCOLS = ("file", "local", "http", "https", "s3", "s3a", "gs", "gcs", "az", "
 _LOCAL = {"file", "local"}
 _LFS = b"version https://git-lfs.github.com/spec/"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_OPENS = (
+    "api|app|access|account|auth|client|consumer|function|license|master|private|public|secret|session|"
+    "shared|sign|signing|storage|subscription|user"
+)
 _SECRET = re.compile(
-    r"(api|app|access|auth|client|private|secret|session|shared|user)*(keys?|tokens?|secrets?|password)"
-    r"|sig|sign|signed|signature|passw(or)?d|pwd|credentials?",
+    rf"[a-z]*(tokens?|secrets?|passwords?|passwd|signature|credentials?)|({_OPENS})*keys?"
+    r"|sig|sign|signed|pwd|auth|authorization|bearer|jwt",
     re.IGNORECASE,
 )
-"""A word of a parameter's name; never a part of one, as in ``keyword`` and ``design``: two pages would
-have one id."""
+"""A word of a parameter's name, or one that ends in what is hardly the end of another; never a part of one, as in
+``keyword`` and ``design``, nor in ``monkey``: two pages would have one id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +206,10 @@ def masked(url: str) -> str:
 def _is_secret(name: str) -> bool:
     """Whether a parameter of a URL lets in, by its name.
 
-    >>> [name for name in ("keyword", "api_key", "AWSAccessKeyId", "design", "accesstoken") if _is_secret(name)]
-    ['api_key', 'AWSAccessKeyId', 'accesstoken']
+    >>> [name for name in ("keyword", "api_key", "AWSAccessKeyId", "design", "sastoken", "APIkey") if _is_secret(name)]
+    ['api_key', 'AWSAccessKeyId', 'sastoken', 'APIkey']
     """
     name = unquote_plus(name)
     signed = name.lower().startswith(("x-amz-", "x-goog-"))
-    return signed or any(_SECRET.fullmatch(word) for word in _WORD.findall(name))
+    words = re.findall("[A-Za-z]+", name) + _WORD.findall(name)
+    return signed or any(map(_SECRET.fullmatch, words))

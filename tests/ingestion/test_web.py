@@ -264,11 +264,23 @@ def test_a_page_belongs_to_its_folder(url, root):
 
 def test_only_whole_words_of_a_name_are_secret():
     """Two pages that differ in a harmless parameter are two documents; no password is part of an id."""
-    harmless = ["keyword", "keywords", "design", "assignee", "monkey", "signal", "tokenizer", "q"]
+    harmless = [
+        "keyword",
+        "keywords",
+        "design",
+        "assignee",
+        "monkey",
+        "signal",
+        "tokenizer",
+        "author",
+        "sortkey",
+    ]
     secret = [
         "key", "api_key", "api-key", "apiKey", "apikey", "APIKEY", "key[]", "Key-Pair-Id", "private_token",
         "access_token", "accessToken", "AWSAccessKeyId", "%74oken", "client_secret", "sig", "Signature",
         "X-Amz-Date", "x-goog-expires", "credentials", "user_password", "passwd", "pwd", "id_token",
+        "idtoken", "sastoken", "APItoken", "APIkey", "accountkey", "subscriptionkey", "consumersecret",
+        "dbpassword", "sharedaccesssignature", "jwt", "auth",
     ]  # fmt: skip
     urls = [f"https://h/p?{name}={value}" for name in harmless for value in "ab"]
     assert [file.name for file in find(urls)] == urls
