@@ -57,6 +57,9 @@ FIELD = "_ingest"
 RecordIds = tuple[str, str | None]
 """The record ids of a document's passages 0 and 1; None where there is never a second."""
 
+FIRST = EVERY_TENANT & (Eq("position", 0) | Eq(f"{FIELD}.chunks", 1))
+"""One record of each document: passage 0, and records that came with vectors, whose ``position`` is anybody's."""
+
 AT_ONCE = 1000
 """Passages read at a time."""
 
@@ -202,7 +205,7 @@ def sources(connector: Connector) -> Counter[str | None]:
     None stands for those of which it was not kept, and of records that ingestion did not write.
     """
     counts = Counter[str | None]()
-    for batch in connector.scan(EVERY_TENANT & Eq("position", 0), batch_size=AT_ONCE):
+    for batch in connector.scan(FIRST, batch_size=AT_ONCE):
         marks = map(_mark, batch.payloads)
         counts.update(None if mark is None else mark.source for mark in marks)
     return counts

@@ -17,7 +17,7 @@ from m3connect.contract import Connector
 from m3connect.errors import Refused
 from m3connect.filters import EVERY_TENANT, Eq, In
 from m3connect.ingestion.documents import DocumentSource
-from m3connect.ingestion.ledger import FIELD, Removal, removal
+from m3connect.ingestion.ledger import FIELD, FIRST, Removal, removal
 from m3connect.ingestion.listing import NothingToRead
 from m3connect.ingestion.ownership import covers
 from m3connect.ingestion.seen import Seen
@@ -204,8 +204,7 @@ def left_over(connector: Connector, names: Collection[str], present: int) -> int
         names: of the sources.
         present: how many documents of theirs, and marked so, the run read and the collection holds.
     """
-    first = EVERY_TENANT & Eq("position", 0)
-    held = sum(connector.count(first & Eq(f"{FIELD}.source", name)) for name in names)
+    held = sum(connector.count(FIRST & Eq(f"{FIELD}.source", name)) for name in names)
     return max(held - present, 0)
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from m3connect.contract import CollectionSchema
 from m3connect.errors import ConfigError, FingerprintMismatch, InputError, PermanentError
-from m3connect.ingestion import Options, find, ingest, open_source, plan
+from m3connect.ingestion import Options, find, ingest, ledger, open_source, plan
 from m3connect.ingestion.encoded import FINGERPRINT_KEY, open_files
 from m3connect.ingestion.report import Failure
 from m3connect.stores.memory import MemoryConnector
 from m3connect.stores.parquet import ParquetConnector, RecordWriter
 from m3connect.testing.fakes import HashEncoder
-from m3connect.types import Leg, RecordBatch
+from m3connect.types import Document, Leg, RecordBatch
 
 DENSE: tuple[Leg, ...] = ("dense",)
 TEXTS = [f"text number {at}" for at in range(10)]
@@ -106,6 +106,19 @@ def test_columns_may_name_document_and_position(encoder, connector):
     assert (payload["document_id"], payload["position"]) == ("doc", 4)
     ingest(table(encoder, document_id=range(10)), None, connector)
     assert connector.fetch(["r4"]).payloads[0]["document_id"] == "4"  # as ids are: text
+
+
+def test_records_of_any_position_are_counted(encoder, connector, tmp_path):
+    """Those of a source, and those that it has no more, though a column of its own is called ``position``."""
+    path = tmp_path / "rows.parquet"
+    rows = table(encoder, document_id=["d"] * 10, position=range(10))
+    for number, left in ((10, 0), (7, 3)):
+        pq.write_table(rows.slice(0, number), path)
+        assert ingest(path, None, connector).left_over == left
+    assert ledger.sources(connector) == {str(path): 10}
+    passages = MemoryConnector(collection="passages")
+    ingest([Document("two", "Words. " * 300), Document("one", "A word.")], encoder, passages)
+    assert ledger.sources(passages) == {"unnamed": 2}
 
 
 def test_a_prefix_stands_before_each_id(encoder, connector, caplog):
