@@ -26,7 +26,7 @@ from m3connect.ingestion.ownership import UNNAMED, around
 from m3connect.ingestion.report import Failure
 from m3connect.ingestion.row_groups import Unreadable, read_batches
 from m3connect.ingestion.sources import SourceFile, seekable
-from m3connect.ingestion.tables import identifier, no_id
+from m3connect.ingestion.tables import identifier, no_id, of_one_name
 from m3connect.stores.parquet import WITHOUT_VECTORS, Contents, contents, payloads_from_arrow
 from m3connect.types import LEGS, Embeddings, Fingerprint, Leg, Payload, RecordBatch
 
@@ -146,10 +146,13 @@ class EncodedSource:
                 number += len(rows)
 
     def _like_the_first(self, batch: pa.RecordBatch | Unreadable) -> pa.RecordBatch | Unreadable:
-        """A batch that has all columns, since batches from Python may differ."""
+        """A batch that has all columns, each once, since batches from Python may differ."""
         if isinstance(batch, Unreadable):
             return batch
-        lacks = [name for name in self.columns.names if name not in batch.schema.names]
+        names = batch.schema.names
+        if len(set(names)) < len(names):
+            return Unreadable(len(batch), of_one_name(names))
+        lacks = [name for name in self.columns.names if name not in names]
         why = f"a batch of {len(batch)} rows lacks columns of the first: {', '.join(lacks)}"
         return Unreadable(len(batch), why) if lacks else batch
 
@@ -247,7 +250,7 @@ def from_arrow(
         metadata: of a file; None takes the schema's.
 
     Raises:
-        InputError: a column is missing or has a reserved name, or the metadata are damaged, or lost
+        InputError: a column is missing, is there twice or has a reserved name, or the metadata are damaged, or lost
             from a table that m3connect made.
     """
     if not is_encoded(columns) or "id" not in columns.names:
@@ -255,6 +258,8 @@ def from_arrow(
             "these Arrow columns are no embeddings: they need id, n_tokens, truncated and one of "
             f"dense, sparse_indices, multivector; there are {', '.join(columns.names)}"
         )
+    if len(set(columns.names)) < len(columns.names):
+        raise InputError(of_one_name(columns.names))
     metadata = columns.metadata if metadata is None else metadata
     stored = contents(metadata, name)
     if stored is not None:

@@ -57,7 +57,7 @@ def from_batches(
     """
     names = _columns(columns)
     if len(set(names)) < len(names):
-        raise ConfigError(_of_one_name(names))
+        raise ConfigError(of_one_name(names))
     if fields.id is None and not any(name in names for name in ID_FIELDS):
         raise ConfigError(f"the table has no column 'id'; name one: id_field=, of {_list(names)}")
     for name in (fields.id, fields.text, *(fields.metadata or ())):
@@ -74,7 +74,7 @@ def _rows(batches: Iterable[pa.RecordBatch], fields: Fields) -> Iterator[Documen
         for start in range(0, len(batch), ROWS):
             rows = batch.slice(start, ROWS)
             records = (
-                python_rows(rows.select(names)) if unique else [_of_one_name(names)] * len(rows)
+                python_rows(rows.select(names)) if unique else [of_one_name(names)] * len(rows)
             )
             for record in records:
                 number += 1
@@ -89,7 +89,8 @@ def _columns(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if name != _PANDAS_INDEX]
 
 
-def _of_one_name(names: Iterable[str]) -> str:
+def of_one_name(names: Iterable[str]) -> str:
+    """Why a table of these columns cannot be read."""
     return f"two columns of the table have one name: {_list(names)}"
 
 
@@ -143,6 +144,10 @@ def checked(document: Document, where: str) -> Document | Failure:
         metadata: Any = values.json_value(document.metadata)
     except RecursionError:
         return Failure("metadata that are nested too deeply", where, id_)
+    except Exception as error:  # noqa: BLE001 - whatever a value raises is this document's fault
+        # By its type alone, as of values: its words may be theirs.
+        kind = type(error).__name__
+        return Failure(f"metadata with a value that cannot be read: {kind}", where, id_)
     if not isinstance(metadata, dict):
         kind = type(document.metadata).__name__
         return Failure(f"metadata that are no dict but {kind}", where, id_)

@@ -140,8 +140,8 @@ def encode_batch(
 
 def in_groups(documents: pa.Table, text_field: str = "text") -> Iterator[pa.Table]:
     """Documents in slices whose passages make one piece of work: about 16,000 tokens."""
-    if text_field not in documents.column_names:
-        yield documents  # encode_batch says what is missing
+    if documents.column_names.count(text_field) != 1:
+        yield documents  # encode_batch says what is wrong
         return
     start = size = 0
     for row, record in enumerate(python_rows(documents.select([text_field]))):

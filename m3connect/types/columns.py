@@ -84,6 +84,20 @@ def read_floats(values: pa.Array[Any], name: str) -> NDArray[Any]:
     return values.to_numpy()
 
 
+def read_numbers(column: pa.Array[Any], name: str) -> NDArray[np.int32]:
+    """Whole numbers, which an engine may have made floats."""
+    if not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
+        raise InputError(f"column {name!r} holds {column.type}, expected integers")
+    return column.to_numpy().astype(np.int32, copy=False)
+
+
+def read_flags(column: pa.Array[Any], name: str) -> NDArray[np.bool_]:
+    """Booleans; of text, ``"false"`` would be true."""
+    if not pa.types.is_boolean(column.type):
+        raise InputError(f"column {name!r} holds {column.type}, expected booleans")
+    return column.to_numpy(zero_copy_only=False)
+
+
 def read_terms(indices: pa.Array[Any], name: str) -> NDArray[np.uint32]:
     """Term indices, which must not wrap when they become 32 bits wide."""
     if indices.null_count or not pa.types.is_integer(indices.type):

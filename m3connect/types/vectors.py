@@ -360,7 +360,9 @@ class Embeddings:
         """
         from m3connect.types.columns import (
             column_of,
+            read_flags,
             read_floats,
+            read_numbers,
             read_ragged,
             read_terms,
             read_vectors,
@@ -387,14 +389,14 @@ class Embeddings:
         if "multivector" in names:
             offsets, rows = read_ragged(column_of(table, "multivector"), "multivector")
             multi = MultiVectors(offsets, read_vectors(rows, "multivector"))
-        n_tokens = column_of(table, "n_tokens").to_numpy()
-        truncated = column_of(table, "truncated").to_numpy(zero_copy_only=False)
+        n_tokens = read_numbers(column_of(table, "n_tokens"), "n_tokens")
+        truncated = read_flags(column_of(table, "truncated"), "truncated")
         return cls(
             dense,
             sparse,
             multi,
-            n_tokens.astype(np.int32, copy=False),
-            truncated.astype(np.bool_, copy=False),
+            n_tokens,
+            truncated,
         )
 
 

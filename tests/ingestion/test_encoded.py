@@ -174,6 +174,27 @@ def test_a_batch_that_lacks_a_column_costs_its_rows(encoder, connector, caplog, 
     assert f"records 4 to 5: a batch of 2 rows lacks columns of the first: {name}" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["id", "dense", "day"])
+def test_two_columns_of_one_name_are_refused(encoder, connector, caplog, name):
+    """Of a table; of a later batch they cost its rows."""
+    source = table(encoder, day=[date(2024, 1, 1)] * 10).combine_chunks()
+    twice = source.append_column(name, source[name])
+    with pytest.raises(InputError, match=f"two columns of the table have one name: .*{name}"):
+        ingest(twice, None, connector)
+    batches = source.slice(0, 4).to_batches() + twice.slice(4).to_batches()
+    assert ingest(batches, None, connector).written == 4
+    assert "records 5 to 10: two columns of the table have one name: " in caplog.text
+
+
+@pytest.mark.parametrize("name", ["n_tokens", "truncated"])
+def test_counts_of_another_type_are_refused(encoder, connector, name):
+    """By the column's name, as vectors are."""
+    source = table(encoder)
+    texts = pa.array(["false"] * 10)
+    with pytest.raises(InputError, match=f"column '{name}' holds string, expected"):
+        ingest(source.set_column(source.column_names.index(name), name, texts), None, connector)
+
+
 def test_the_model_that_made_them_must_be_the_collections(encoder, connector):
     """Whether the metadata name it, the caller does, or nobody."""
     ingest(table(encoder), None, connector)

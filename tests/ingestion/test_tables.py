@@ -229,6 +229,13 @@ def test_an_id_that_is_no_text_becomes_one(encoder, connector, id_, stored):
     assert connector.fetch([f"{stored}#0"]).ids
 
 
+class Unreadable(dict):
+    """As values are that ask something else when they are read, such as a database."""
+
+    def items(self):
+        raise LookupError("a private paragraph")
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -241,6 +248,8 @@ def test_an_id_that_is_no_text_becomes_one(encoder, connector, id_, stored):
         {"text": "no id"},
         {"id": "a"},
         {"id": "a", "text": None},
+        {"id": "a", "text": "x", "price": Decimal("sNaN")},
+        {"id": "a", "text": "x", "lazy": Unreadable(a=1)},
         7,
     ],
     ids=str,
@@ -261,13 +270,14 @@ def test_a_bad_record_costs_itself(encoder, connector, bad):
         Document("a", "x", ["a private paragraph"]),  # type: ignore[arg-type]
         Document("a", {"body": "a private paragraph"}),  # type: ignore[arg-type]
         Document(np.array(["a private paragraph"]), "x"),  # type: ignore[arg-type]
+        Document("a", "x", {"lazy": Unreadable(a=1)}),
     ],
     ids=str,
 )
 def test_no_log_line_holds_a_documents_text(encoder, connector, caplog, bad):
     """Nor a dead letter: values are told by their types."""
     assert ingest([bad, {"id": "good", "text": "x"}], encoder, connector).failed == 1
-    assert " no " in caplog.text
+    assert " no " in caplog.text or "cannot be read: LookupError" in caplog.text
     assert "private" not in caplog.text
 
 

@@ -211,6 +211,9 @@ def test_a_stage_of_its_own_has_the_sinks_options(collection, expected):
     assert [group["id"].to_pylist() for group in in_groups(long)] == [["a", "b"], ["c", "d"]]
     no_utf8 = pa.table({"id": ["a", "b"], "text": pa.array([b"one", b"\xff"]).view(pa.string())})
     assert [len(group) for group in in_groups(no_utf8)] == [2]
+    twice = TABLE.append_column("text", TABLE["text"])
+    with pytest.raises(ConfigError, match="two columns of the table have one name"):
+        sink().encode(*in_groups(twice))
     with sink() as into:
         into.ensure(TABLE.schema)
         assert collection.count() == 0
