@@ -471,5 +471,5 @@ class _Writer:
         change.failed = True
         if change.begun:
             # The passages that carry the marks go last, for a run killed in between.
-            self.connector.delete(chunk_ids(change.id, 2, change.mark.bound))
-            self.connector.delete(chunk_ids(change.id, 0, 2))
+            self.delete(chunk_ids(change.id, 2, change.mark.bound))
+            self.delete(chunk_ids(change.id, 0, 2))

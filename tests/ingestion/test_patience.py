@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from m3connect.connecting import retry
-from m3connect.errors import TransientError
+from m3connect.errors import InputError, TransientError
 from m3connect.ingestion import ingest
 from m3connect.stores.memory import MemoryConnector
 from m3connect.types import Document
@@ -76,6 +76,25 @@ def test_the_collection_is_as_if_it_had_never_been_away(encoder, caplog):
         assert (report.written, report.pruned, report.metadata_only) == (
             whole.written, whole.pruned, whole.metadata_only,
         )  # fmt: skip
+
+
+def test_half_a_refused_document_is_removed_with_the_same_patience(encoder):
+    """The others go on; none of it is left."""
+    flaky = Flaky()
+    flaky.failures = flaky._left = FAILURES
+    upsert = flaky.upsert
+
+    def refusing(batch):
+        if "bad#0" in batch.ids:
+            raise InputError("too large")
+        upsert(batch)
+
+    flaky.upsert = refusing  # type: ignore[method-assign]
+    documents = [Document("bad", "many words in more passages than two"), *BEFORE]
+    report = ingest(documents, encoder, flaky, patience=60, chunk_tokens=2)
+    assert (report.written, report.failed) == (len(BEFORE), 1)
+    flaky.failures = flaky._left = 0
+    assert {id_.partition("#")[0] for id_ in content(flaky)} == {each.id for each in BEFORE}
 
 
 def test_without_patience_the_first_failure_ends_the_run(encoder):
