@@ -244,6 +244,10 @@ class ElasticsearchConnector:
         retry.deliver(batch, lambda part: self._send(part, layout), LIMITS, self._server.policy)
 
     def _check_unmoved(self, whose: Mapping[str, str]) -> None:
+        if not whose:
+            return
+        # A record that another process wrote for another tenant a moment ago would be overwritten.
+        self._index.distrust()
         ids = [*whose]
         routes = {id_: mapping.route(tenant) for id_, tenant in whose.items()}
         for start in range(0, len(ids), _KEYS_PER_REQUEST):

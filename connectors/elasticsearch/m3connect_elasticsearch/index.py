@@ -168,6 +168,10 @@ class Index:
             self._may_be_behind = True
             raise
 
+    def distrust(self) -> None:
+        """Let the next read refresh: what others have just written counts, too."""
+        self._may_be_behind = True
+
     def _catch_up(self, operation: str) -> None:
         """Refresh before a read, the first time and whenever this object has written since."""
         if self._may_be_behind:

@@ -287,6 +287,22 @@ def test_reads_refresh_at_first_and_after_own_writes(fake, to_fake):
     assert len(fake.bodies(*REFRESH)) == 3
 
 
+def test_whose_an_id_is_is_asked_of_what_others_just_wrote(fake, to_fake):
+    """Before each write to a collection of tenants: a record that is not seen yet would be overwritten."""
+    fake.holds(
+        Layout(replace(corpus.SCHEMA, tenant_field="tenant"), "int8_hnsw", rank_vectors=False)
+    )
+    fake.says(*BULK, (200, items(*[WRITTEN] * 8)))
+    fake.says(*SEARCH, COUNT)
+    connector = to_fake()
+    payloads = [{**payload, "tenant": "a"} for payload in BATCH.payloads]
+    connector.count('tenant == "a"')
+    assert len(fake.bodies(*REFRESH)) == 1
+    connector.upsert(replace(BATCH, payloads=payloads))
+    order = [(method, path) for method, path, _ in fake.asked if method != "GET"]
+    assert order[-3:] == [REFRESH, SEARCH, BULK]
+
+
 def test_a_failed_refresh_is_tried_again_by_the_next_read(fake, to_fake):
     """Writes do not stay unseen because one refresh failed."""
     fake.says(*SEARCH, COUNT)
