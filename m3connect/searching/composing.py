@@ -61,22 +61,6 @@ def single(query: Query, leg: Leg, *, payload: bool = False) -> Query:
     )
 
 
-def maxsim_alone(query: Query) -> Query:
-    """The candidates of a query, all of them, in the order of MaxSim."""
-    return Query(
-        dense=query.dense,
-        sparse=query.sparse,
-        multivector=query.multivector,
-        dense_depth=query.dense_depth,
-        sparse_depth=query.sparse_depth,
-        fusion=Weighted(dense=0.0, sparse=0.0, multivector=1.0, rescore=False),
-        filter=query.filter,
-        within=query.within,
-        limit=sum(depth_of(query, leg) for leg in searched_legs(query)),
-        payload=False,
-    )
-
-
 # ----------------------------------------------------------------------------------- candidates
 
 

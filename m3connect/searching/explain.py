@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from m3connect.contract import Connector, Encoder
 from m3connect.searching import planner, scoring
-from m3connect.searching.composing import maxsim_alone, single
+from m3connect.searching.composing import depth_of, searched_legs
 from m3connect.types import (
+    LEGS,
     FloatArray,
     Hit,
     Leg,
@@ -117,32 +118,44 @@ def _parts(
         return {"multivector": hit.score}
     if len(query.legs) == 1:
         return {query.legs[0]: hit.score}
-    return {
+    parts = {
         leg: shares[leg].get(hit.id, 0.0) if leg in shares else getattr(query.fusion, leg) * score
         for leg, score in scores.items()
+        if not (leg == "multivector" and isinstance(query.fusion, Rrf))
     }
+    # What ties by MaxSim an engine may rank otherwise each time: its part is what the others leave.
+    rest = hit.score - sum(parts.values())
+    return {leg: parts.get(leg, rest) for leg in query.legs}
 
 
 def _shares(connector: Connector, query: Query) -> dict[Leg, dict[str, float]]:
-    """What each leg adds by id, to those alone that it found: of legs that give nothing to others."""
+    """What each leg adds by id, to those alone that it found: of legs that give nothing to others.
+
+    The whole query is asked again, with no weight but the leg's: an engine that fuses ranks what ties in a
+    leg as it likes, which a search of that leg alone would not tell.
+    """
     how = query.fusion
     if how is None or query.rerank is not None or len(query.legs) == 1:
         return {}
-    legs: Sequence[Leg] = query.legs
-    if isinstance(how, Weighted):  # MaxSim is of every candidate
-        legs = (
-            []
-            if how.rescore
-            else [leg for leg in legs if leg != "multivector" and getattr(how, leg)]
+    if isinstance(how, Weighted) and how.rescore:
+        return {}
+    # MaxSim is of every candidate.
+    legs = [leg for leg in query.legs if leg != "multivector" and getattr(how, leg)]
+    searched = searched_legs(query)
+    alone = [
+        replace(
+            query,
+            multivector=query.multivector if len(searched) == 1 else None,  # brings no candidates
+            fusion=replace(how, **(dict.fromkeys(LEGS, 0.0) | {leg: getattr(how, leg)})),
+            limit=sum(depth_of(query, each) for each in searched),
+            payload=False,
+            leg_scores=False,
         )
-    alone = [maxsim_alone(query) if leg == "multivector" else single(query, leg) for leg in legs]
+        for leg in legs
+    ]
     rankings = planner.run(connector, alone) if alone else []
     return {
-        leg: {
-            hit.id: getattr(how, leg)
-            * (1 / (how.k + hit.rank) if isinstance(how, Rrf) else hit.score)
-            for hit in ranking
-        }
+        leg: {hit.id: hit.score for hit in ranking}
         for leg, ranking in zip(legs, rankings, strict=True)
     }
 

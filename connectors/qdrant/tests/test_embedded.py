@@ -18,9 +18,12 @@ import qdrant_edge
 from m3connect.contract import CollectionSchema, FieldKind
 from m3connect.errors import CollectionNotFound, PermanentError, SchemaMismatch, WritesRefused
 from m3connect.filters import F
+from m3connect.searching.names import ModeName
+from m3connect.searching.search import search
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import check_records
-from m3connect.types import Embeddings, RecordBatch
+from m3connect.testing.fakes import HashEncoder
+from m3connect.types import LEGS, Embeddings, RecordBatch, Rrf, Weighted
 from m3connect_qdrant import connect
 from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.errors import CollectionExists
@@ -330,3 +333,23 @@ def test_the_log_does_not_keep_all_that_was_ever_written(tmp_path: Path) -> None
     with connect(collection="docs", path=str(tmp_path)) as connector:
         assert connector.count() == 30
         assert connector.count("row >= 0 and row < 30") == 30
+
+
+@pytest.mark.parametrize("fusion", [Rrf(), Rrf(dense=0.5), Weighted(1, 1, 1, rescore=False)])
+@pytest.mark.parametrize("mode", ["hybrid", "all"])
+def test_explanations_add_up_where_scores_tie(
+    tmp_path: Path, mode: ModeName, fusion: Rrf | Weighted
+) -> None:
+    """What ties in a leg is ranked as the engine likes, and explained by the rank that it had."""
+    encoder = HashEncoder()
+    words = ("lock", "door", "open", "shut", "rust", "wax", "bell")
+    texts = [f"keys {word}" for word in words]
+    with connect(collection="docs", path=str(tmp_path)) as connector:
+        connector.ensure(CollectionSchema.of(encoder.info.fingerprint, LEGS))
+        ids = [f"p{row}" for row in range(len(texts))]
+        records = [{"text": text} for text in texts]
+        connector.upsert(RecordBatch(ids, records, encoder.encode(texts)))
+        hits = search(connector, encoder, "keys", mode=mode, fusion=fusion, depth=5, limit=5)
+        assert hits.plan.native
+        parts = [sum(part.parts.values()) for part in hits.explain()]
+        assert parts == pytest.approx([hit.score for hit in hits], abs=1e-6)
