@@ -129,7 +129,8 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
+        # The system's word where there is one: Python adds the address to it. No such host has a number below 0.
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or error
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {reason}. Another port: --port, 0 for a free one"
         ) from error
@@ -162,7 +163,7 @@ def mcp(
 
     del printed  # stdout belongs to the protocol; --json is for errors
     with _service(where, model, writable=writable, reranker=reranker) as service:
-        server = create_server(service, scope=scope or None)
+        server = create_server(service, scope=scope)
         if transport == "stdio":
             server.run("stdio")
         else:
@@ -226,7 +227,7 @@ def _access(file: Path | None, scope: str | None) -> Access:
             raise ConfigError(f"{file} holds no key: one a line")
     if os.environ.get(KEY):
         given.append((os.environ[KEY], None))
-    if scope and not given:
+    if scope is not None and not given:
         raise ConfigError(f"--scope binds keys: set {KEY} or give --key-file FILE")
     keys = dict(given)
     if len(keys) < len(given):  # one of them might be bound to less than the other

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from m3connect.errors import ConfigError
+from m3connect.errors import CollectionGone, CollectionNotFound, ConfigError, M3ConnectError
 from m3connect.filters import And, Filter, parse
 
 
@@ -35,14 +35,17 @@ class Access:
 
         Raises:
             ConfigError: a key is shorter than 16 characters or holds other than visible ASCII.
-            InputError: a filter does not parse.
+            InputError: a filter does not parse; a blank one is none that would bind a key.
         """
         for key in keys:
             if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
                 raise ConfigError("a key has at least 16 characters, visible ASCII without blanks")
-        of_all = parse(scope) if scope else None
+        of_all = None if scope is None else parse(scope)
         return cls(
-            {key: narrowed(of_all, parse(own) if own else None) for key, own in keys.items()}
+            {
+                key: narrowed(of_all, None if own is None else parse(own))
+                for key, own in keys.items()
+            }
         )
 
     def scope(self, authorization: str | None) -> tuple[bool, Filter | None]:
@@ -67,6 +70,13 @@ def narrowed(scope: Filter | None, asked: Filter | None) -> Filter | None:
     if scope is None or asked is None:
         return scope if asked is None else asked
     return And((scope, asked))
+
+
+def told(error: M3ConnectError, scope: Filter | None) -> str:
+    """What a caller reads of an error: who is bound to a part, not which other collections there are."""
+    if scope is not None and isinstance(error, CollectionNotFound | CollectionGone):
+        return "there is no such collection"
+    return str(error)
 
 
 def require_keys(host: str, access: Access) -> None:

@@ -31,7 +31,7 @@ from m3connect.errors import (
     TransientError,
 )
 from m3connect.serving import native, openai, tei
-from m3connect.serving.access import is_loopback
+from m3connect.serving.access import is_loopback, told
 from m3connect.serving.batching import Busy
 from m3connect.serving.metrics import Metrics
 from m3connect.serving.operations import NotEnabled
@@ -203,10 +203,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(M3ConnectError)
     async def ours(request: Request, error: M3ConnectError) -> Response:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        message = str(error)
-        if isinstance(error, CollectionNotFound) and request.state.scope is not None:
-            message = "there is no such collection"  # not which others the database has
-        response = _error(request, status, message)
+        response = _error(request, status, told(error, request.state.scope))
         wait = getattr(error, "retry_after", None)
         if status in {429, 503}:
             response.headers["Retry-After"] = str(max(1, round(wait or 1)))

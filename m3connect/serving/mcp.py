@@ -15,9 +15,10 @@ from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from m3connect.errors import M3ConnectError
-from m3connect.filters import AnyFilter, as_filter
+from m3connect.filters import AnyFilter, Filter, as_filter
 from m3connect.searching.names import ModeName
 from m3connect.serving import operations
+from m3connect.serving.access import told
 from m3connect.serving.schemas import (
     CollectionSummary,
     DeleteRequest,
@@ -91,7 +92,7 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
             group_by_document=group_by_document,
             rerank=rerank,
         )
-        return await _answer(operations.search(service, request, bound))
+        return await _answer(bound, operations.search(service, request, bound))
 
     @server.tool(annotations=_READS)
     async def explain(
@@ -110,7 +111,7 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
             limit=limit,
             explain=True,
         )
-        return await _answer(operations.search(service, request, bound))
+        return await _answer(bound, operations.search(service, request, bound))
 
     @server.tool(annotations=_READS)
     async def fetch_document(
@@ -119,7 +120,7 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
     ) -> list[Passage]:
         """Read a whole document, passage by passage."""
         request = PassagesRequest(document_id=document_id, collection=collection)
-        return await _answer(in_thread(operations.passages, service, request, bound))
+        return await _answer(bound, in_thread(operations.passages, service, request, bound))
 
     @server.tool(annotations=_READS)
     async def neighbours(
@@ -135,20 +136,20 @@ def create_server(service: Service, *, scope: AnyFilter | None = None) -> MCPSer
             last=position + distance,
             collection=collection,
         )
-        return await _answer(in_thread(operations.passages, service, request, bound))
+        return await _answer(bound, in_thread(operations.passages, service, request, bound))
 
     @server.tool(annotations=_READS)
     async def list_collections() -> list[CollectionSummary]:
         """What can be searched, with the number of passages and the fields to filter by."""
         return [
-            await _answer(in_thread(operations.summary, service, name, bound))
+            await _answer(bound, in_thread(operations.summary, service, name, bound))
             for name in service.names
         ]
 
     @server.tool(annotations=_READS)
     async def count(filter: FilterText = None, collection: CollectionName = None) -> int:  # noqa: A002
         """How many passages meet a filter."""
-        return await _answer(in_thread(operations.count, service, collection, filter, bound))
+        return await _answer(bound, in_thread(operations.count, service, collection, filter, bound))
 
     if service.writable and bound is None:
         _add_writing(server, service)
@@ -163,7 +164,7 @@ def _add_writing(server: MCPServer, service: Service) -> None:
     ) -> IngestResponse:
         """Add documents, or replace those with the same ids."""
         request = IngestRequest(documents=documents, collection=collection)
-        return await _answer(in_thread(operations.ingest, service, request))
+        return await _answer(None, in_thread(operations.ingest, service, request))
 
     @server.tool(annotations=_WRITES)
     async def delete(
@@ -171,12 +172,12 @@ def _add_writing(server: MCPServer, service: Service) -> None:
     ) -> DeleteResponse:
         """Delete documents by id."""
         request = DeleteRequest(document_ids=document_ids, collection=collection)
-        return await _answer(in_thread(operations.delete, service, request))
+        return await _answer(None, in_thread(operations.delete, service, request))
 
 
-async def _answer(work: Awaitable[R]) -> R:
-    """What a call gives; the agent reads our errors, and no others."""
+async def _answer(scope: Filter | None, work: Awaitable[R]) -> R:
+    """What a call within a scope gives; the agent reads our errors, and no others."""
     try:
         return await work
     except M3ConnectError as error:
-        raise ToolError(str(error)) from error
+        raise ToolError(told(error, scope)) from error

@@ -15,7 +15,7 @@ from m3connect.ingestion import delete_documents
 from m3connect.ingestion import ingest as ingest_documents
 from m3connect.searching.modes import parse_mode
 from m3connect.searching.search import search as search_collection
-from m3connect.serving.access import narrowed
+from m3connect.serving.access import narrowed, told
 from m3connect.serving.batching import QueryEncoder
 from m3connect.serving.schemas import (
     CollectionSummary,
@@ -162,7 +162,7 @@ def summary(service: Service, name: str, scope: Filter | None) -> CollectionSumm
             )
     except ConnectorError as error:  # one that is missing or down does not hide the others
         return CollectionSummary(
-            name=name, records=None, legs=[], model=None, fields={}, error=str(error)
+            name=name, records=None, legs=[], model=None, fields={}, error=told(error, scope)
         )
 
 

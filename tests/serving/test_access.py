@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3connect.errors import ConfigError
+from m3connect.errors import ConfigError, InputError
 from m3connect.serving.access import Access, require_keys
 from m3connect.serving.service import Limits
 from m3connect.types import RecordBatch
@@ -35,6 +35,13 @@ def test_weak_keys_are_refused(key):
     """Keys have a least length and plain characters."""
     with pytest.raises(ConfigError, match="16 characters"):
         Access.of({key: None})
+
+
+@pytest.mark.parametrize(("own", "scope"), [("", None), ("  ", None), (None, "")])
+def test_a_blank_filter_binds_no_key_to_everything(own, scope):
+    """Such as that of a variable which is not set: who meant a part must not have opened all."""
+    with pytest.raises(InputError, match="expected a field"):
+        Access.of({KEY_A: own}, scope)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +112,12 @@ def test_a_bound_key_is_not_told_what_else_the_database_holds(guarded, collectio
     assert {answer.status_code for answer in said.values()} == {404}
     assert "other" in said[MASTER].text
     assert "other" not in said[KEY_A].text
+    listed = {
+        key: guarded.get("/v1/collections", headers=bearer(key)).json()[0]["error"]
+        for key in (KEY_A, MASTER)
+    }
+    assert "other" in listed[MASTER]
+    assert listed[KEY_A] == "there is no such collection"
 
 
 def test_what_stands_around_a_hit_is_within_the_scope_too(guarded, collection, encoder):

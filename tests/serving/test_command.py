@@ -53,6 +53,7 @@ def test_it_serves_until_it_is_interrupted(tmp_path):
     [
         (["--host", "0.0.0.0"], "needs a key"),
         (["--scope", 'a == "b"'], "binds keys"),
+        (["--scope", ""], "binds keys"),
         (["--workers", "2", "--device", "cuda:0"], "give one of the two"),
         (["--key-file", "keys"], "keys holds no key"),
     ],
@@ -76,6 +77,18 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(capsys):
             main(["serve", "--port", str(port), "--model", "./missing"])
     assert ended.value.code == 2
     assert f"port {port}: Address already in use. Another port: --port" in capsys.readouterr().err
+
+
+def test_a_host_that_is_not_found_is_told(capsys, monkeypatch):
+    """In the resolver's words, whose numbers are not those of the system's errors."""
+
+    def nowhere(*_, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_server", nowhere)
+    with pytest.raises(SystemExit):
+        main(["serve", "--host", "localhost", "--model", "./missing"])
+    assert "on localhost, port 8000: Name or service not known" in capsys.readouterr().err
 
 
 def test_keys_come_from_a_file_and_the_environment(tmp_path, monkeypatch):

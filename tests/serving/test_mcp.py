@@ -64,6 +64,19 @@ def test_hits_are_grouped_and_reranked(tools):
     assert "no cross-encoder" in tools("search", asked | {"rerank": True}).content[0].text
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("list_collections", {}), ("count", {}), ("search", {"query": "keys"})]
+)
+def test_within_a_scope_nothing_is_said_of_other_collections(tools, collection, tool, arguments):
+    """Where the collection is gone, as over HTTP."""
+    collection.beside("other").ensure(collection.describe().schema)
+    collection.drop()
+    assert "'other'" in tools(tool, arguments).content[0].text
+    within = tools(tool, arguments, scope=parse('tenant == "a"')).content[0].text
+    assert "there is no such collection" in within
+    assert "'other'" not in within
+
+
 def test_a_scope_holds_for_every_tool(tools):
     """No tool shows what the scope excludes."""
     scope = parse('tenant == "a"')
