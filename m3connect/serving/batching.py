@@ -2,7 +2,8 @@
 
     64 requests of one text  ->  queue  ->  one thread takes what is there  ->  2 or 3 passes
 
-Who is alone does not wait: the window opens where the last pass had company.
+Who is alone does not wait: the window opens where the last pass had company. Texts that are more than a
+pass takes are encoded a portion at a time, and whoever comes meanwhile has its turn between two portions.
 
 The encoder belongs to that one thread. Callers of :meth:`BatchingEncoder.encode` wait for their
 rows; what a caller gave up before its turn is not computed.
@@ -13,12 +14,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
+from m3connect.connecting.portions import portions
 from m3connect.contract import Encoder, Kind, ModelInfo
 from m3connect.errors import M3ConnectError
 from m3connect.types import LEGS, Embeddings, Leg
@@ -148,7 +150,31 @@ class BatchingEncoder:
             Busy: too much is waiting.
             InputError: from the encoder.
         """
-        return self.submit(texts, kind=kind, legs=legs).result()
+        made = [part.result() for part in self.portions(texts, kind=kind, legs=legs)]
+        return made[0] if len(made) == 1 else Embeddings.concat(made)
+
+    def portions(
+        self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
+    ) -> Iterator[Future[Embeddings]]:
+        """The same a portion at a time; who asks for the next one waits for the last one before.
+
+        A portion is queued when it is asked for, behind what came meanwhile: the texts of one request keep
+        no other waiting for longer than a pass, and those of one that was given up are not all encoded.
+
+        Raises:
+            Busy: too much is waiting; at first, not amid the portions.
+        """
+        sizes = [_tokens(text) for text in texts]
+        count = max(1, len(texts))
+        parts = [*portions(sizes, count=count, weight=self.batch_tokens)] or [slice(0, 0)]
+        with self._changed:
+            self._require_room(sum(sizes))
+            first = self._queue(texts[parts[0]], kind, legs)
+        yield first
+        for part in parts[1:]:
+            with self._changed:
+                further = self._queue(texts[part], kind, legs)
+            yield further
 
     def submit(
         self, texts: Sequence[str], *, kind: Kind = "passage", legs: Sequence[Leg] = LEGS
@@ -158,17 +184,24 @@ class BatchingEncoder:
         Raises:
             Busy: too much is waiting.
         """
-        tokens = sum(2 + len(text.encode(errors="replace")) // _BYTES_PER_TOKEN for text in texts)
-        future: Future[Embeddings] = Future()
         with self._changed:
-            if self._closed:
-                raise Busy(1.0)
-            # A single large request is taken when nothing waits, or it could never be served.
-            if self._waiting and self._waiting + tokens > self._queue_tokens:
-                raise Busy(max(0.1, self._waiting / self._rate))
-            self._jobs.append(_Job(texts, kind, tuple(legs), tokens, future))
-            self._waiting += tokens
-            self._changed.notify()
+            self._require_room(sum(map(_tokens, texts)))
+            return self._queue(texts, kind, legs)
+
+    def _require_room(self, tokens: int) -> None:
+        """Refuse so many tokens where too many wait."""
+        # A single large request is taken when nothing waits, or it could never be served.
+        if self._waiting and self._waiting + tokens > self._queue_tokens:
+            raise Busy(max(0.1, self._waiting / self._rate))
+
+    def _queue(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Future[Embeddings]:
+        if self._closed:
+            raise Busy(1.0)
+        tokens = sum(map(_tokens, texts))
+        future: Future[Embeddings] = Future()
+        self._jobs.append(_Job(texts, kind, tuple(legs), tokens, future))
+        self._waiting += tokens
+        self._changed.notify()
         return future
 
     def term(self, index: int) -> str:
@@ -251,6 +284,10 @@ class BatchingEncoder:
             rows = embeddings[start : start + len(job.texts)]
             start += len(job.texts)
             job.embeddings.set_result(rows.only(job.legs))
+
+
+def _tokens(text: str) -> int:
+    return 2 + len(text.encode(errors="replace")) // _BYTES_PER_TOKEN
 
 
 class QueryEncoder:

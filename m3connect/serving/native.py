@@ -28,7 +28,7 @@ from m3connect.serving.schemas import (
     TextEmbeddings,
 )
 from m3connect.serving.service import Service
-from m3connect.serving.waiting import embeddings_of, in_thread
+from m3connect.serving.waiting import embeddings_of, in_thread, item_by_item
 from m3connect.types import Compression, Embeddings, Fingerprint
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -39,7 +39,7 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["m3connect"])
 
     @routes.post("/v1/m3/embeddings", response_model=EmbeddingsResponse)
-    async def embeddings(body: EmbeddingsRequest, request: Request) -> Any:
+    async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
         """Encode texts: dense vectors, lexical weights and token vectors in one pass.
 
         With ``Accept: application/vnd.apache.arrow.stream`` the answer is an Arrow stream with the
@@ -57,10 +57,12 @@ def router(service: Service) -> APIRouter:
             fingerprint = fingerprint.compressed(smaller)
         if ARROW in request.headers.get("accept", ""):
             return Response(_arrow(result, fingerprint), media_type=ARROW)
-        return EmbeddingsResponse(
-            model=info.name,
-            fingerprint=fingerprint.to_json(),
-            data=[_text_embeddings(result[row]) for row in range(len(result))],
+        answer = EmbeddingsResponse(model=info.name, fingerprint=fingerprint.to_json(), data=[])
+        texts_embeddings = (_text_embeddings(result[row]) for row in range(len(result)))
+        return await item_by_item(
+            (each.model_dump() for each in texts_embeddings),
+            before=answer.model_dump_json().removesuffix("]}"),
+            after="]}",
         )
 
     @routes.get("/v1/m3/model")

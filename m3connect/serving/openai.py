@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from m3connect.errors import InputError
 from m3connect.serving.service import Service
-from m3connect.serving.waiting import embeddings_of
+from m3connect.serving.waiting import embeddings_of, item_by_item
 from m3connect.types import FloatArray
 from m3connect.types.vectors import shortened
 
@@ -28,8 +29,8 @@ def router(service: Service) -> APIRouter:
     """The routes over one service."""
     routes = APIRouter(tags=["OpenAI"])
 
-    @routes.post("/v1/embeddings")
-    async def embeddings(body: OpenAIEmbeddings, request: Request) -> dict[str, Any]:
+    @routes.post("/v1/embeddings", response_model=dict[str, Any])
+    async def embeddings(body: OpenAIEmbeddings, request: Request) -> Response:
         """Dense vectors of passages; ``dimensions`` keeps the first so many and normalises again."""
         texts = _texts(body.input)
         service.limits.check(texts)
@@ -37,21 +38,20 @@ def router(service: Service) -> APIRouter:
         assert encoded.dense is not None
         vectors = narrowed(encoded.dense, body.dimensions)
         tokens = int(encoded.n_tokens.sum())
-        return {
-            "object": "list",
-            "model": service.encoder.info.name,
-            "data": [
-                {
-                    "object": "embedding",
-                    "index": row,
-                    "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
-                    if body.encoding_format == "base64"
-                    else vector.tolist(),
-                }
-                for row, vector in enumerate(vectors)
-            ],
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        answer = {"object": "list", "model": service.encoder.info.name, "usage": usage}
+        items = (
+            {
+                "object": "embedding",
+                "index": row,
+                "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode()
+                if body.encoding_format == "base64"
+                else vector.tolist(),
+            }
+            for row, vector in enumerate(vectors)
+        )
+        before = json.dumps(answer).removesuffix("}")
+        return await item_by_item(items, before=f'{before}, "data": [', after="]}")
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from m3connect.searching.refining import scores_of
 from m3connect.serving import schemas
 from m3connect.serving.openai import narrowed
 from m3connect.serving.service import Service
-from m3connect.serving.waiting import embeddings_of, in_thread
+from m3connect.serving.waiting import embeddings_of, in_thread, item_by_item
 from m3connect.types import LEGS, Embeddings, FloatArray, Leg
 
 PATHS = {
@@ -112,35 +112,37 @@ def router(service: Service) -> APIRouter:
             _check_whole(service, "inputs", result)
         return result
 
-    @routes.post("/")
-    @routes.post("/embed")
-    async def embed(body: Embed, request: Request) -> list[list[float]]:
+    @routes.post("/", response_model=list[list[float]])
+    @routes.post("/embed", response_model=list[list[float]])
+    async def embed(body: Embed, request: Request) -> Response:
         """Dense vectors; ``/`` is for clients that know the address alone, as huggingface_hub's does."""
         result = await encoded(request, _listed(body.inputs), ("dense",), body)
         assert result.dense is not None
-        return [vector.tolist() for vector in narrowed(result.dense, body.dimensions)]
+        vectors = narrowed(result.dense, body.dimensions)
+        return await item_by_item(vector.tolist() for vector in vectors)
 
-    @routes.post("/embed_sparse")
-    async def embed_sparse(body: Embed, request: Request) -> list[list[dict[str, Any]]]:
+    @routes.post("/embed_sparse", response_model=list[list[dict[str, Any]]])
+    async def embed_sparse(body: Embed, request: Request) -> Response:
         """Lexical weights by term id."""
         result = await encoded(request, _listed(body.inputs), ("sparse",), body)
         assert result.sparse is not None
         rows = [result.sparse[row] for row in range(len(result))]
-        return [
+        return await item_by_item(
             [
                 {"index": int(index), "value": float(value)}
                 for index, value in zip(row.indices, row.values, strict=True)
             ]
             for row in rows
-        ]
+        )
 
-    @routes.post("/embed_all")
-    async def embed_all(body: Embed, request: Request) -> list[list[list[float]]]:
+    @routes.post("/embed_all", response_model=list[list[list[float]]])
+    async def embed_all(body: Embed, request: Request) -> Response:
         """One vector a token."""
         result = await encoded(request, _listed(body.inputs), ("multivector",), body)
         multi = result.multivector
         assert multi is not None
-        return [multi[row].astype(np.float32).tolist() for row in range(len(result))]
+        rows = range(len(result))
+        return await item_by_item(multi[row].astype(np.float32).tolist() for row in rows)
 
     @routes.post("/tokenize")
     async def tokenize(body: Tokenize) -> list[list[dict[str, Any]]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from m3connect.contract import Kind
 from m3connect.types import Embeddings, Leg
@@ -43,7 +46,7 @@ async def embeddings_of(
     kind: Kind,
     legs: Sequence[Leg],
 ) -> Embeddings:
-    """The texts' embeddings; not computed if the client leaves before its turn.
+    """The texts' embeddings; not computed, or no further, if the client leaves before its turn.
 
     Args:
         service: its encoder is asked.
@@ -54,7 +57,14 @@ async def embeddings_of(
         Busy: too much is waiting.
         ClientDisconnect: the client left.
     """
-    future = asyncio.wrap_future(service.encoder.submit(texts, kind=kind, legs=legs))
+    made: list[Embeddings] = []
+    for portion in service.encoder.portions(texts, kind=kind, legs=legs):
+        made.append(await _of(portion, request))  # noqa: PERF401 - the next one is queued after it
+    return made[0] if len(made) == 1 else Embeddings.concat(made)
+
+
+async def _of(portion: Future[Embeddings], request: Request | None) -> Embeddings:
+    future = asyncio.wrap_future(portion)
     try:
         while not (await asyncio.wait([future], timeout=_POLL))[0]:
             if request is not None and await request.is_disconnected():
@@ -62,3 +72,21 @@ async def embeddings_of(
         return future.result()
     finally:  # the client left, or the request's time is over: its turn need not come
         future.cancel()
+
+
+async def item_by_item(items: Iterable[Any], before: str = "[", after: str = "]") -> Response:
+    """An answer in JSON with a long list, written in a thread of its own, item by item.
+
+    Token vectors of some hundred texts are many million numbers: written at once they would keep the event
+    loop, and with it all other requests, for seconds.
+
+    Args:
+        items: of the list, JSON values; made in the thread, too.
+        before, after: the JSON text around the items.
+    """
+
+    def written() -> bytes:
+        listed = ",".join(json.dumps(item, separators=(",", ":")) for item in items)
+        return f"{before}{listed}{after}".encode()
+
+    return Response(await asyncio.to_thread(written), media_type="application/json")

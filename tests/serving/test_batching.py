@@ -111,6 +111,30 @@ def test_a_full_queue_refuses(held):
         assert len(large.result()) == len(blocker.result()) == 1
 
 
+def test_many_texts_are_encoded_in_turns_with_others(held):
+    """What one request has more than a pass takes waits behind who came meanwhile."""
+    texts = [f"text {number} " * 40 for number in range(9)]
+    with BatchingEncoder(held, batch_tokens=290) as batching, ThreadPoolExecutor(1) as pool:
+        many = pool.submit(batching.encode, texts)
+        assert held.started.wait(10)
+        one = batching.submit(["one more"])
+        held.release.set()
+        assert one.result(10) == HashEncoder().encode(["one more"])
+        assert many.result(10) == HashEncoder().encode(texts)
+    assert held.batches == [texts[:4], ["one more"], texts[4:8], texts[8:]]
+
+
+def test_of_many_texts_that_are_given_up_the_rest_is_not_encoded(held):
+    """A request whose time is over holds up nobody for longer than the pass that it is in."""
+    service = Service(held, {}, limits=Limits(seconds=0.1))
+    service.encoder.batch_tokens = 290
+    texts = [f"text {number} " * 40 for number in range(9)]
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        assert client.post("/v1/embeddings", json={"input": texts}).status_code == 504
+        held.release.set()
+    assert held.batches == [texts[:4]]
+
+
 def test_what_was_given_up_is_not_computed(held):
     """A cancelled request never reaches the encoder."""
     with BatchingEncoder(held) as batching:

@@ -1,7 +1,10 @@
 """Our own routes and those of text-embeddings-inference."""
 
+import asyncio
 import io
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +13,7 @@ from starlette.testclient import TestClient
 
 from m3connect.ingestion import ingest
 from m3connect.searching import scoring
+from m3connect.serving import waiting
 from m3connect.serving.app import create_app
 from m3connect.serving.service import Service
 from m3connect.stores.memory import MemoryConnector
@@ -351,3 +355,29 @@ def test_a_page_of_ones_own_takes_the_place_of_the_search_page(encoder, collecti
         assert client.get("/page.js").headers["content-type"].startswith("text/javascript")
         assert "export function draw" in client.get("/parts.js").text
         assert client.get("/icon.svg").headers["content-type"] == "image/svg+xml"
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/m3/embeddings", "input"),
+        ("/v1/embeddings", "input"),
+        ("/embed", "inputs"),
+        ("/embed_sparse", "inputs"),
+        ("/embed_all", "inputs"),
+    ],
+)
+def test_vectors_are_written_beside_the_event_loop(client, monkeypatch, path, field):
+    """Many million numbers, written in its thread or at once, would keep all others waiting."""
+    written, plain = [], json.dumps
+
+    def dumps(item, **options):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        written.append(item)
+        return plain(item, **options)
+
+    monkeypatch.setattr(waiting, "json", SimpleNamespace(dumps=dumps))
+    answer = client.post(path, json={field: ["one two", "three"]}).json()
+    assert written == (answer["data"] if isinstance(answer, dict) else answer)
+    assert len(written) == 2
