@@ -53,14 +53,18 @@ def hit_json(hit: Hit) -> dict[str, Any]:
 
 
 def print_json(
-    query_id: str, by_mode: Mapping[Any, Sequence[Hit]], why: Mapping[Any, Why | None]
+    query_id: str,
+    by_mode: Mapping[Any, Sequence[Hit]],
+    why: Mapping[Any, Why | None],
+    *,
+    named: bool,
 ) -> None:
-    """One object a hit; with several modes it names its mode."""
+    """One object a hit; ``named``, it says which mode found it."""
     for mode, hits in by_mode.items():
         reasons = why[mode]
         for row, hit in enumerate(hits):
             line = {"query_id": query_id, **hit_json(hit)}
-            if len(by_mode) > 1:
+            if named:
                 line["mode"] = mode
             if reasons is not None:
                 plan = reasons.plan

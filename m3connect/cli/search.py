@@ -131,7 +131,7 @@ def search(
             hits = {name: answers[row] for name, answers in results.items()}
             why = {name: _why(listed) if explain else None for name, listed in hits.items()}
             if printed.as_json:
-                print_json(query_id, hits, why)
+                print_json(query_id, hits, why, named=compare)
             elif compare:
                 print_comparison(query_text, hits)
             else:

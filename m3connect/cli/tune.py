@@ -15,7 +15,7 @@ from m3connect.cli import eval_options
 from m3connect.cli.eval_options import Cache, Datasets, Language, LimitQueries, Qrels, Seed
 from m3connect.cli.lists import names
 from m3connect.cli.options import Live, ModelChoice, Output, Target
-from m3connect.errors import AuthError, PermanentError
+from m3connect.errors import AuthError, ConnectorError
 from m3connect.searching.names import TunedModeName
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def tune(
         if connector is not None and not dry_run:
             try:
                 connector.annotate(tuning.notes(tuned))
-            except PermanentError as error:  # said after the result, which took its time
+            except ConnectorError as error:  # said after the result, which took its time
                 refused, stored = error, False
     if printed.as_json:
         typer.echo(json.dumps(_json(tuned, stored=stored)))

@@ -26,6 +26,7 @@ from m3connect.filters import And, Eq, Exists, Filter, In, Not, Or, Range, parse
 from m3connect.searching.names import ModeName
 from m3connect.searching.search import search
 from m3connect.types import RecordBatch, shown
+from m3connect.types.records import text_of
 
 _BATCH = 256
 """Documents that are encoded or read with their vectors at a time."""
@@ -347,4 +348,5 @@ def _document(id_: str, payload: Mapping[str, Any], score: float | None = None) 
     if "id" in payload and "text" not in payload:
         return Document.from_dict({**payload, "score": score})
     meta = shown(payload)
-    return Document(id=id_, content=str(meta.pop("text", "")), meta=meta, score=score)
+    meta.pop("text", None)
+    return Document(id=id_, content=text_of(payload), meta=meta, score=score)

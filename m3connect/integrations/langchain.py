@@ -30,6 +30,7 @@ from m3connect.searching.names import ModeName
 from m3connect.searching.search import encode_as_stored, search
 from m3connect.types import BOOKKEEPING, Hit, Leg, RecordBatch, shown
 from m3connect.types import Embeddings as M3Vectors
+from m3connect.types.records import text_of
 
 _TEXT = "text"
 
@@ -325,8 +326,8 @@ def _found(hit: Hit) -> Document:
 
 def _document(id_: str, payload: Any) -> Document:
     metadata = shown(payload)
-    text = str(metadata.pop(_TEXT, ""))
-    return Document(id=id_, page_content=text, metadata=metadata)
+    metadata.pop(_TEXT, None)
+    return Document(id=id_, page_content=text_of(payload), metadata=metadata)
 
 
 def _refuse(unknown: dict[str, Any]) -> None:

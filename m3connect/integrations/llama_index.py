@@ -31,15 +31,19 @@ from pydantic import ConfigDict, PrivateAttr
 
 from m3connect.contract import CollectionSchema, Connector, Encoder
 from m3connect.errors import CollectionNotFound, InputError
-from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range
+from m3connect.filters import And, Eq, Exists, F, Filter, In, Not, Or, Range, Scalar
 from m3connect.integrations.remembering import Remembered
 from m3connect.searching import planner
 from m3connect.searching.names import ModeName
 from m3connect.searching.search import build_queries
 from m3connect.types import Embeddings, Hit, RecordBatch, shown
+from m3connect.types.records import text_of
 
 _BATCH = 256
 """Nodes that are written at a time."""
+
+_DOCUMENT = "document_id"
+"""The field that LlamaIndex's nodes and ingestion's passages have with the id of their document."""
 
 _BOUNDS = {"<": "lt", ">": "gt", "<=": "lte", ">=": "gte"}
 
@@ -145,9 +149,9 @@ class M3VectorStore(BasePydanticVectorStore):
         return ids
 
     def delete(self, ref_doc_id: str, **unknown: Any) -> None:
-        """Delete the nodes of a document."""
+        """Delete the nodes of a document, or the passages that ingestion wrote of it."""
         _refuse(unknown)
-        self._delete(F("ref_doc_id") == ref_doc_id)
+        self._delete(F(_DOCUMENT) == ref_doc_id)
 
     def delete_nodes(
         self,
@@ -223,8 +227,8 @@ class M3VectorStore(BasePydanticVectorStore):
 
     def _find(self, query: VectorStoreQuery, mode: ModeName) -> list[Hit]:
         condition = to_filter(query.filters)
-        if query.doc_ids:  # LlamaIndex's nodes and ingestion's passages have this field
-            of_documents = In("document_id", tuple(query.doc_ids))
+        if query.doc_ids:
+            of_documents = In(_DOCUMENT, tuple(query.doc_ids))
             condition = of_documents if condition is None else And((condition, of_documents))
         info = self.client.describe()
         (asked,) = build_queries(
@@ -296,7 +300,8 @@ def _node(id_: str, payload: Mapping[str, Any]) -> BaseNode:
     if "_node_content" in payload:
         return metadata_dict_to_node(dict(payload))
     metadata = shown(payload)
-    return TextNode(id_=id_, text=str(metadata.pop("text", "")), metadata=metadata)
+    metadata.pop("text", None)
+    return TextNode(id_=id_, text=text_of(payload), metadata=metadata)
 
 
 def to_filter(filters: MetadataFilters | None) -> Filter | None:
@@ -332,14 +337,22 @@ def _comparison(each: MetadataFilter) -> Filter:
         case FilterOperator.GT | FilterOperator.GTE | FilterOperator.LT | FilterOperator.LTE:
             return Range(field, **{_BOUNDS[each.operator.value]: value})
         case FilterOperator.IN | FilterOperator.ANY:
-            return In(field, tuple(value))  # type: ignore[arg-type]  # checked by In
+            return F(field).isin(_listed(each))
         case FilterOperator.NIN:
-            return Not(In(field, tuple(value)))  # type: ignore[arg-type]  # checked by In
+            return Not(F(field).isin(_listed(each)))
         case FilterOperator.CONTAINS:  # a list of the metadata has this element
             return Eq(field, value)  # type: ignore[arg-type]  # checked by Eq
         case FilterOperator.IS_EMPTY:
             return Not(Exists(field))
     raise InputError(f"the operator {each.operator.value!r} of field {field!r} has no meaning here")
+
+
+def _listed(each: MetadataFilter) -> Sequence[Scalar]:
+    if not isinstance(each.value, list):
+        raise InputError(
+            f"the operator {each.operator.value!r} of field {each.key!r} takes a list, got {each.value!r}"
+        )
+    return each.value
 
 
 def _refuse(unknown: Mapping[str, Any]) -> None:

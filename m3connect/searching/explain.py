@@ -14,6 +14,7 @@ from m3connect.searching.composing import depth_of, searched_legs
 from m3connect.types import (
     LEGS,
     FloatArray,
+    Fusion,
     Hit,
     Leg,
     Query,
@@ -146,7 +147,7 @@ def _shares(connector: Connector, query: Query) -> dict[Leg, dict[str, float]]:
         replace(
             query,
             multivector=query.multivector if len(searched) == 1 else None,  # brings no candidates
-            fusion=replace(how, **(dict.fromkeys(LEGS, 0.0) | {leg: getattr(how, leg)})),
+            fusion=_only(leg, how),
             limit=sum(depth_of(query, each) for each in searched),
             payload=False,
             leg_scores=False,
@@ -158,6 +159,12 @@ def _shares(connector: Connector, query: Query) -> dict[Leg, dict[str, float]]:
         leg: {hit.id: hit.score for hit in ranking}
         for leg, ranking in zip(legs, rankings, strict=True)
     }
+
+
+def _only(leg: Leg, how: Fusion) -> Fusion:
+    """A fusion in which the other legs weigh nothing."""
+    weights: dict[str, Any] = {each: getattr(how, each) if each == leg else 0.0 for each in LEGS}
+    return replace(how, **weights)
 
 
 def _token_matches(

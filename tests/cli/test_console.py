@@ -297,6 +297,19 @@ def test_modes_that_a_collection_serves_are_compared(run):
     assert "the collection stores dense, sparse: without multivector, all" in err
 
 
+def test_compared_hits_name_their_mode_also_where_one_is_served(run):
+    """Who reads the JSON finds the same keys, whatever the collection stores."""
+
+    def connect(*_, collection, **__):
+        encoder = HashEncoder()
+        connector = MemoryConnector(collection=collection)
+        ingest([Document("keys", "rotate keys")], encoder, connector, legs=("dense",))
+        return connector
+
+    _, out, _ = run("search", "keys", "--compare", "--json", connect=connect)
+    assert json.loads(out)["mode"] == "dense"
+
+
 def test_a_misspelt_field_is_noted_with_hits_too(run):
     """What is unlike matches everything when the field's name is wrong."""
     where = ("search", "two", "--filter", 'lnag != "de"')

@@ -13,7 +13,7 @@ from m3connect.cli.running import Services
 from m3connect.cli.tune import tune as tune_command
 from m3connect.contract import CollectionSchema
 from m3connect.datasets.beir import Dataset, TextQuery
-from m3connect.errors import AuthError, ConfigError, InputError, Unsupported
+from m3connect.errors import AuthError, ConfigError, InputError, TransientError, Unsupported
 from m3connect.evaluation import tune
 from m3connect.evaluation.offline import OfflineSearch
 from m3connect.evaluation.shards import EmbeddingStore
@@ -164,7 +164,7 @@ def test_the_choice_is_stored_in_the_collection(tmp_path, monkeypatch):
     assert found["after"]["mean"] > found["before"]["mean"]
     assert served_preset(encoder.info, connector.describe()).all.to_json() == found["chosen"]
 
-    for kind in (AuthError, Unsupported):
+    for kind in (AuthError, Unsupported, TransientError):
 
         def refuse(_notes, kind=kind):
             raise kind("no notes here", connector="memory", operation="annotate")

@@ -18,11 +18,13 @@ from haystack.testing.document_store_async import (
     WriteDocumentsAsyncTest,
 )
 
+from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError
 from m3connect.ingestion import ingest
 from m3connect.integrations.haystack import M3DocumentStore, M3HybridRetriever
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document as M3Document
+from m3connect.types import RecordBatch
 
 
 @pytest.fixture(params=["memory", "qdrant", "milvus"])
@@ -134,3 +136,12 @@ def test_what_ingestion_wrote_is_read(document_store):
     for (document,) in (hits, document_store.filter_documents()):
         assert (document.id, document.content) == ("a#0", "Keys are rotated yearly.")
         assert set(document.meta) == {"lang", "document_id", "position", "span"}
+
+
+def test_records_without_a_text_have_none(document_store):
+    """What came with vectors and something else under ``text`` is no text of that."""
+    connector, encoder = document_store.connector, HashEncoder()
+    connector.ensure(CollectionSchema.of(encoder.info.fingerprint, connector.capabilities.stores))
+    connector.upsert(RecordBatch(["a"], [{"text": None, "n": 1}], encoder.encode(["keys"])))
+    (document,) = document_store.filter_documents()
+    assert (document.content, document.meta) == ("", {"n": 1})

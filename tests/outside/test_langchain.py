@@ -17,11 +17,13 @@ from langchain_tests.integration_tests import (
 )
 
 from m3connect import F, connect
+from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError
 from m3connect.ingestion import ingest
 from m3connect.integrations.langchain import M3Embeddings, M3Retriever, M3VectorStore
 from m3connect.testing.fakes import HashEncoder
 from m3connect.types import Document as M3Document
+from m3connect.types import RecordBatch
 
 
 class CountingEncoder(HashEncoder):
@@ -172,3 +174,12 @@ def test_what_ingestion_wrote_is_read(connector):
     for (document,) in (store.similarity_search("keys", 1), store.get_by_ids(["a#0"])):
         assert document.page_content == "Keys are rotated yearly."
         assert set(document.metadata) == {"lang", "document_id", "position", "span"}
+
+
+def test_records_without_a_text_have_none(connector):
+    """What came with vectors and something else under ``text`` is no text of that."""
+    encoder = HashEncoder()
+    connector.ensure(CollectionSchema.of(encoder.info.fingerprint, connector.capabilities.stores))
+    connector.upsert(RecordBatch(["a"], [{"text": None, "n": 1}], encoder.encode(["keys"])))
+    (document,) = M3VectorStore(connector, encoder).get_by_ids(["a"])
+    assert (document.page_content, document.metadata) == ("", {"n": 1})

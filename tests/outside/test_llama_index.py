@@ -15,10 +15,12 @@ from llama_index.core.vector_stores.types import (
 )
 
 from m3connect import connect
+from m3connect.contract import CollectionSchema
 from m3connect.errors import InputError
 from m3connect.ingestion import ingest
 from m3connect.integrations.llama_index import M3Embedding, M3Retriever, M3VectorStore
 from m3connect.testing.fakes import HashEncoder
+from m3connect.types import LEGS, RecordBatch
 from m3connect.types import Document as M3Document
 
 TEXTS = {"keys": "keys are rotated", "backups": "backups run at two", "desk": "ask the desk"}
@@ -123,6 +125,13 @@ def test_filters_combine_and_refuse(store, index):
     neither = MetadataFilters(filters=[either], condition=FilterCondition.NOT)
     assert {node.ref_doc_id for node in store[0].get_nodes(filters=either)} == {"keys", "desk"}
     assert {node.ref_doc_id for node in store[0].get_nodes(filters=neither)} == {"backups"}
+    for operator in (
+        FilterOperator.IN,
+        FilterOperator.NIN,
+    ):  # of a text they would take its letters
+        one = MetadataFilter(key="tags", operator=operator, value="desk")
+        with pytest.raises(InputError, match="takes a list, got 'desk'"):
+            store[0].get_nodes(filters=MetadataFilters(filters=[one]))
     text = MetadataFilter(key="tags", operator=FilterOperator.TEXT_MATCH, value="desk")
     with pytest.raises(InputError, match="text_match"):
         store[0].get_nodes(filters=MetadataFilters(filters=[text]))
@@ -212,3 +221,14 @@ def test_what_ingestion_wrote_is_read(store):
     for (node,) in (hits, store[0].get_nodes()):
         assert (node.node_id, node.get_content()) == ("a#0", "Keys are rotated yearly.")
         assert set(node.metadata) == {"lang", "document_id", "position", "span"}
+    store[0].delete("a")
+    assert store[0].get_nodes() == []
+
+
+def test_records_without_a_text_have_none(store):
+    """What came with vectors and something else under ``text`` is no text of that."""
+    client, encoder = store[0].client, HashEncoder()
+    client.ensure(CollectionSchema.of(encoder.info.fingerprint, LEGS))
+    client.upsert(RecordBatch(["a"], [{"text": None, "n": 1}], encoder.encode(["keys"])))
+    (node,) = store[0].get_nodes()
+    assert (node.get_content(), node.metadata) == ("", {"n": 1})
