@@ -129,8 +129,9 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        # The system's word where there is one: Python adds the address to it. No such host has a number below 0.
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or error
+        # The system's own words, to which Python adds the address; the resolver's have a number below 0.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or error
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {reason}. Another port: --port, 0 for a free one"
         ) from error
