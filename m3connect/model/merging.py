@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from m3connect.errors import ConfigError
@@ -27,7 +28,8 @@ _MAY_DIFFER_IN_BODY = {"hidden_dropout_prob", "attention_probs_dropout_prob"}
 def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: Path) -> None:
     """Write the weighted mean of models as a checkpoint in our own layout, in float32.
 
-    Name, fusion weights and dropout are the last one's. One model more than the mean is in memory.
+    Name, fusion weights and dropout are the last one's. What the models have in common stays as it is,
+    to the last bit. Two models more than the mean are in memory.
 
     Args:
         checkpoints: two or more that differ in the values of their tensors alone.
@@ -48,15 +50,23 @@ def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: P
     check_new(output)
     for other in checkpoints[1:]:
         _check_alike(checkpoints[0], other)
-    mean: dict[str, Tensor] = {}
-    for checkpoint, weight in zip(checkpoints, weights, strict=True):
-        for name, tensor in load_model(checkpoint).tensors().items():
-            share = tensor.detach() * weight
-            mean[name] = mean[name] + share if name in mean else share
+    first = _tensors(checkpoints[0])
+    mean = {name: tensor * weights[0] for name, tensor in first.items()}
+    alike = set(first)
+    for checkpoint, weight in zip(checkpoints[1:], weights[1:], strict=True):
+        for name, tensor in _tensors(checkpoint).items():
+            mean[name] = mean[name] + tensor * weight
+            if not torch.equal(tensor, first[name]):
+                alike.discard(name)
+    mean.update({name: first[name] for name in alike})  # a weighted sum would round them
     last = checkpoints[-1]
     config = last.config.retrained(weights_hash(mean))
     with whole_or_nothing(output):
         save_m3(config, mean, last.path, output)
+
+
+def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in load_model(checkpoint).tensors().items()}
 
 
 def _check_alike(first: Checkpoint, other: Checkpoint) -> None:

@@ -47,6 +47,16 @@ def test_all_the_weight_on_one_is_that_one(tiny_m3, moved, tmp_path):
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
+def test_what_models_share_is_not_rounded(tiny_m3, moved, tmp_path):
+    """A frozen tensor stays as it is, to the last bit, whatever the weights."""
+    given, expected = tensors(moved), tensors(tiny_m3)
+    frozen = next(name for name in given if name.endswith("word_embeddings.weight"))
+    save_file(given | {frozen: expected[frozen]}, moved / "model.safetensors")
+    merge([open_checkpoint(tiny_m3), open_checkpoint(moved)], [0.15, 0.85], tmp_path / "merged")
+    found = tensors(tmp_path / "merged")
+    assert [name for name in found if np.array_equal(found[name], expected[name])] == [frozen]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
