@@ -29,7 +29,7 @@ from m3connect.types import FloatArray
 HEAD_PASSAGES = 1000
 """Passages whose token states heads start from."""
 _HEAD_BATCH = 16
-_TOPIC_LENGTH = 64
+_TOPIC_LENGTH = 32
 """Tokens that decide who is whose neighbour: the start of a text tells its topic."""
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,6 +73,17 @@ def gather(tensor: Tensor, *, length_axis: bool = False) -> Tensor:
         return gather(tensor.to(torch.uint8)).bool()
     gathered: Tensor = _Gather.apply(tensor)
     return gathered
+
+
+@contextmanager
+def idle_cores() -> Iterator[None]:
+    """This process may use the cores of those of this machine that wait for it."""
+    threads, waiting = torch.get_num_threads(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads * waiting)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def highest(number: int, device: torch.device) -> int:

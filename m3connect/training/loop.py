@@ -24,7 +24,7 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.progress import Progress, silent
 from m3connect.training.checkpoints import NO_ROOM, Checkpoints, RunState, claim_output
 from m3connect.training.contrastive import Contrastive
-from m3connect.training.distributed import make_accelerator, start_trackers, whole
+from m3connect.training.distributed import idle_cores, make_accelerator, start_trackers, whole
 from m3connect.training.log import LOG_NAME, Monitor
 from m3connect.training.measuring import Evaluate
 from m3connect.training.optimizer import make_optimizer, make_schedule
@@ -165,7 +165,8 @@ class Run:
         """An epoch's plan, made by one process for all."""
         plans: list[list[PlannedBatch] | None] = [None]
         if self.accelerator.is_main_process or self.sharded:  # a sharded model needs all of them
-            plans = [self.task.plan(epoch, self.accelerator.num_processes)]
+            with nullcontext() if self.sharded else idle_cores():
+                plans = [self.task.plan(epoch, self.accelerator.num_processes)]
         broadcast_object_list(plans)
         return plans[0] or []
 

@@ -108,3 +108,12 @@ def test_what_accelerate_cannot_shard_is_refused(recipe, tmp_path, monkeypatch, 
     with pytest.raises(ConfigError, match="leave out --use_fsdp"):
         train(recipe())
     assert not (tmp_path / "run").exists()
+
+
+def test_who_plans_has_the_cores_of_those_that_wait(monkeypatch):
+    """As many threads as all processes of the machine together, until the plan is made."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    before = torch.get_num_threads()
+    with distributed.idle_cores():
+        assert torch.get_num_threads() == 2 * before
+    assert torch.get_num_threads() == before
