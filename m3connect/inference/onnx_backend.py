@@ -19,7 +19,7 @@ from m3connect.inference import prepared
 from m3connect.inference.backend import Outputs
 from m3connect.inference.precision import cpu_count, cpu_flags, on_onnx
 from m3connect.model import int8
-from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint, read_packed
+from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint, read_packed, read_smoothing
 from m3connect.model.mapped import read_safetensors
 from m3connect.model.packed import PackedTensors
 from m3connect.model.tensors import WORD_EMBEDDINGS
@@ -172,18 +172,23 @@ def _rounded(
 ) -> dict[str, NDArray[Any]]:
     """What the graph in 8 bits takes from memory.
 
-    Of an unpacked checkpoint these are the rounded matrices alone: everything else is read from
-    the place in ``model.safetensors`` that the graph names.
+    Of an unpacked checkpoint these are the rounded matrices and what smooths their inputs: everything else
+    is read from the place in ``model.safetensors`` that the graph names.
     """
     file = checkpoint.path / "model.safetensors"
     tensors: Mapping[str, NDArray[Any]] = packed or read_safetensors(file)
-    weights: dict[str, NDArray[Any]] = {}
+    smoothings = read_smoothing(checkpoint)
+    weights = dict(smoothings)
     for name in tensors:
         if name == WORD_EMBEDDINGS:
             continue
         tensor = tensors[name]
         if int8.is_rounded(name, tensor.ndim):
-            integers, scales = int8.rounded(tensor.astype(np.float32, copy=False), largest)
+            matrix = tensor.astype(np.float32, copy=False)
+            smoothing = smoothings.get(int8.smoothing_name(name) or "")
+            if smoothing is not None:
+                matrix = matrix * smoothing
+            integers, scales = int8.rounded(matrix, largest)
             weights[name] = integers
             weights[int8.scale_name(name)] = scales
         elif packed is not None:

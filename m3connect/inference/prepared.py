@@ -15,7 +15,7 @@ from typing import Any
 
 import onnxruntime
 
-from m3connect.model.checkpoint import PACKED, Checkpoint
+from m3connect.model.checkpoint import PACKED, SMOOTHING, Checkpoint
 from m3connect.model.folder_cache import cached_folder
 
 _GRAPH = "graph.onnx"
@@ -52,7 +52,14 @@ def session(checkpoint: Checkpoint, graph: str, precision: str, make: Open, reop
 
     ready = cached_folder(
         f"{checkpoint.path.name}-{precision}",
-        [source, *(checkpoint.path / name for name in PACKED)],
+        [
+            source,
+            *(
+                checkpoint.path / name
+                for name in (*PACKED, SMOOTHING)
+                if (checkpoint.path / name).is_file()
+            ),
+        ],
         f"onnxruntime {onnxruntime.__version__}",
         fill,
         opened,

@@ -15,7 +15,7 @@ its files      hub.py        a name to a folder     inventory.py    those on thi
                saving.py     writing tensors        merging.py      the weighted mean of checkpoints
                mapped.py     arrays that are mapped instead of read
                folder_cache.py  what is made of them once, in the user's cache folder
-               int8.py       matrices in 8 bits
+               int8.py       matrices in 8 bits     smoothing.py   what evens out their inputs
 for others     export.py     in the layouts that others read
                onnx_graph.py                 for ONNX Runtime
                sentence_transformers_layout.py

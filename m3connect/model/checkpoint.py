@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from tokenizers import Tokenizer
 
@@ -38,6 +39,8 @@ PACKED = ("base.safetensors", "trained.safetensors")
 GRAPH = "graph.onnx"
 GRAPH_INT8 = "graph.int8.onnx"
 """The same network with its matrices in 8 bits (``int8.py``); the weights are the checkpoint's own."""
+SMOOTHING = "int8.safetensors"
+"""What smooths the inputs of the matrices in 8 bits; beside ``graph.int8.onnx``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,16 @@ def read_packed(checkpoint: Checkpoint) -> PackedTensors:
     """
     base, trained = (read_safetensors(checkpoint.path / name) for name in PACKED)
     return PackedTensors(base, trained)
+
+
+def read_smoothing(checkpoint: Checkpoint) -> Mapping[str, NDArray[Any]]:
+    """What ``smoothing.find`` found of a checkpoint; nothing for one that was exported before there was any.
+
+    Raises:
+        CheckpointError: the file is broken.
+    """
+    file = checkpoint.path / SMOOTHING
+    return read_safetensors(file) if file.is_file() else {}
 
 
 def weights_hash(tensors: Mapping[str, Any]) -> str:

@@ -24,10 +24,10 @@ from typing import Literal
 from torch import Tensor
 
 from m3connect.errors import ConfigError
-from m3connect.model import onnx_graph, saving, sentence_transformers_layout
+from m3connect.model import onnx_graph, saving, sentence_transformers_layout, smoothing
 from m3connect.model.checkpoint import GRAPH, GRAPH_INT8, Checkpoint
 from m3connect.model.config import M3Config
-from m3connect.model.weights import load_model
+from m3connect.model.weights import load_model, model_of
 
 Format = Literal[
     "m3", "onnx", "bge-m3", "sentence-transformers", "sentence-transformers-multivector"
@@ -83,6 +83,8 @@ def _save_onnx(
     for name in graphs:
         graph = onnx_graph.build(config, "input_ids", weights, int8=name == GRAPH_INT8)
         (output / name).write_bytes(graph.SerializeToString())
+    if GRAPH_INT8 in graphs:
+        smoothing.write(model_of(config, tensors), output)
 
 
 _WRITERS: Mapping[Format, Writer] = {

@@ -16,6 +16,7 @@ _SMALL_FILES = (
     "tokenizer.json.gz",
     "graph.onnx",
     "graph.int8.onnx",
+    "int8.safetensors",
     "sparse_linear.pt",
     "colbert_linear.pt",
 )

@@ -1,9 +1,13 @@
 """Matrices in 8 bits, for ``graph.int8.onnx``: weights are rounded when a model is loaded.
 
 A weight matrix ``[out, in]`` has one scale for each output, and activations one for each token, found
-as the network goes ("dynamic quantisation"; nothing is calibrated). Which matrices: those of the
-layers and of the multi-vector head. Embeddings, LayerNorm, attention's own products and the lexical
-head stay in float32.
+as the network goes ("dynamic quantisation"). Which matrices: those of the layers. Embeddings, LayerNorm,
+attention's own products and the heads stay in float32.
+
+A few inputs of a matrix are much larger than the others, to which a token's scale then leaves few steps.
+So where a LayerNorm comes before the matrix, inputs are divided and their columns multiplied by a
+*smoothing* before both are rounded (SmoothQuant, arXiv 2211.10438, section 4, with alpha 0.5).
+``smoothing.py`` finds it.
 """
 
 from __future__ import annotations
@@ -20,16 +24,49 @@ def is_rounded(name: str, ndim: int) -> bool:
     >>> is_rounded("encoder.layer.0.output.dense.weight", 2), is_rounded("sparse_linear.weight", 2)
     (True, False)
     """
-    return ndim == 2 and name.startswith(("encoder.layer.", "colbert_linear."))
+    return ndim == 2 and name.startswith("encoder.layer.")
 
 
 def scale_name(name: str) -> str:
     """Where the scales of a rounded matrix are.
 
-    >>> scale_name("colbert_linear.weight")
-    'colbert_linear.scale'
+    >>> scale_name("encoder.layer.0.output.dense.weight")
+    'encoder.layer.0.output.dense.scale'
     """
     return f"{name.removesuffix('.weight')}.scale"
+
+
+def smoothing_name(name: str) -> str | None:
+    """What smooths the inputs of a rounded matrix; None for nothing. Query, key and value have one input.
+
+    >>> smoothing_name("encoder.layer.0.attention.self.query.weight")
+    'encoder.layer.0.attention.self.smoothing'
+    >>> smoothing_name("encoder.layer.0.output.dense.weight")
+    """
+    before, self_attention, _ = name.partition(".attention.self.")
+    if self_attention:
+        return f"{before}.attention.self.smoothing"
+    before, intermediate, _ = name.partition(".intermediate.")
+    return f"{before}.intermediate.smoothing" if intermediate else None
+
+
+def smoothing(largest: FloatArray, matrix: FloatArray) -> FloatArray:
+    """By what inputs are divided and columns multiplied, so that neither stands out.
+
+    Args:
+        largest: of the absolute values of each input, ``float32 [in]``.
+        matrix: ``float32 [out, in]``.
+
+    Returns:
+        ``float32 [in]``.
+
+    >>> smoothing(np.array([16.0, 1.0], np.float32), np.array([[1, 4], [-1, 0]], np.float32)).tolist()
+    [4.0, 0.5]
+    """
+    columns = np.abs(matrix).max(axis=0)
+    smallest = np.float32(1e-3)  # where nothing comes in or nothing is made of it
+    found: FloatArray = np.sqrt(np.maximum(largest, smallest) / np.maximum(columns, smallest))
+    return found
 
 
 def rounded(matrix: FloatArray, largest: int) -> tuple[NDArray[np.int8], FloatArray]:

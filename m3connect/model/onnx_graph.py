@@ -21,7 +21,8 @@ two forms. ``input_ids`` is how other programs call a model, L tokens with paddi
 ``multivector`` the normalised vector of every token. Special tokens are still in: dropping them is the
 caller's business.
 
-In 8 bits (``int8.py``) the rounded matrices and their scales are always given from memory.
+In 8 bits (``int8.py``) the rounded matrices, their scales and what smooths their inputs are always given
+from memory.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import numpy as np
 from m3connect.errors import ConfigError
 from m3connect.model import mapped
 from m3connect.model.config import M3Config
-from m3connect.model.int8 import is_rounded, scale_name
+from m3connect.model.int8 import is_rounded, scale_name, smoothing_name
 from m3connect.model.tensors import WORD_EMBEDDINGS, Shape, tensor_shapes
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ class _Builder:
         """``states [rows, in]`` to ``[rows, out]``."""
         weight = f"{name}.weight"
         if self.int8 and is_rounded(weight, 2):
-            integers, scales = self.rounded(states)
+            integers, scales = self.rounded(states, smoothing_name(weight))
             product = self.node(
                 "MatMulIntegerToFloat",
                 integers,
@@ -333,18 +334,19 @@ class _Builder:
             return self.node("Add", self.node("Mul", product, scales), f"{name}.bias")
         return self.node("Gemm", states, f"{name}.weight", f"{name}.bias", transB=1)
 
-    def rounded(self, states: str) -> tuple[str, str]:
-        """States in 8 bits, each row by its own scale, and the scales ``[rows, 1]``.
+    def rounded(self, states: str, smoothing: str | None) -> tuple[str, str]:
+        """States in 8 bits, smoothed, each row by its own scale, and the scales ``[rows, 1]``.
 
         A row is a token: what becomes of a text does not depend on the texts beside it.
         """
         if states not in self.roundings:
-            high = self.node("ReduceMax", states, self.ints([-1]), keepdims=0)
-            low = self.node("ReduceMin", states, self.ints([-1]), keepdims=0)
+            smooth = states if smoothing is None else self.node("Div", states, smoothing)
+            high = self.node("ReduceMax", smooth, self.ints([-1]), keepdims=0)
+            low = self.node("ReduceMin", smooth, self.ints([-1]), keepdims=0)
             largest = self.node("Max", high, self.node("Neg", low), self.floats(1e-12))
             scales = self.node("Mul", largest, self.floats(1 / 127))
             zeros = self.node("Expand", self.zero(), self.node("Shape", scales))
-            integers = self.node("QuantizeLinear", states, scales, zeros, axis=0)
+            integers = self.node("QuantizeLinear", smooth, scales, zeros, axis=0)
             self.roundings[states] = integers, self.node("Unsqueeze", scales, self.ints([1]))
         return self.roundings[states]
 
@@ -406,6 +408,7 @@ class _Builder:
         from onnx import TensorProto
 
         arrays = []
+        smoothings: dict[str, Shape] = {}
         for name, shape in tensor_shapes(self.config).items():
             if name == WORD_EMBEDDINGS and self.inputs == "rows":
                 continue
@@ -413,9 +416,13 @@ class _Builder:
                 arrays.append(self.external(name, shape[::-1], TensorProto.INT8, _FROM_MEMORY))
                 scales = scale_name(name), shape[:1]
                 arrays.append(self.external(*scales, TensorProto.FLOAT, _FROM_MEMORY))
+                if smoothing := smoothing_name(name):
+                    smoothings[smoothing] = shape[1:]
             else:
                 place = self.places.get(name, _FROM_MEMORY)
                 arrays.append(self.external(name, shape, TensorProto.FLOAT, place))
+        for name, shape in smoothings.items():
+            arrays.append(self.external(name, shape, TensorProto.FLOAT, _FROM_MEMORY))
         return arrays
 
     def external(self, name: str, shape: Shape, kind: int, place: Place) -> Any:

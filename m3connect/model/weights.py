@@ -14,6 +14,7 @@ import torch
 
 from m3connect.errors import CheckpointError
 from m3connect.model.checkpoint import Checkpoint, read_packed
+from m3connect.model.config import M3Config
 from m3connect.model.m3 import M3Model
 from m3connect.model.published import read_published, read_tensors
 from m3connect.model.tensors import HEADS, tensor_shapes
@@ -40,8 +41,13 @@ def load_model(
         if tuple(tensor.shape) != shape:
             raise CheckpointError(f"{where} is {list(tensor.shape)}, expected {list(shape)}")
         tensors[name] = tensor.to(device, dtype)
+    return model_of(checkpoint.config, tensors)
+
+
+def model_of(config: M3Config, tensors: Mapping[str, torch.Tensor]) -> M3Model:
+    """A torch model in evaluation mode, with these tensors, by their published names, as weights."""
     with torch.device("meta"):
-        model = M3Model(checkpoint.config)
+        model = M3Model(config)
     model.load_tensors(tensors)
     return model.eval()
 

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from m3connect.model import onnx_graph, packed
-from m3connect.model.checkpoint import weights_hash
+from m3connect.model import onnx_graph, packed, smoothing
+from m3connect.model.checkpoint import open_checkpoint, weights_hash
 from m3connect.model.config import BodyConfig, M3Config
 from m3connect.model.tensors import HEADS, tensor_shapes
+from m3connect.model.weights import load_model
 
 BASE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 TOKENIZER_SHA256 = "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39"
@@ -229,6 +230,7 @@ def main() -> None:
     int8 = onnx_graph.build(config, "rows", int8=True)
     (TARGET / "graph.int8.onnx").write_bytes(int8.SerializeToString())
     (TARGET / "m3.json").write_text(config.model_dump_json(indent=2) + "\n")
+    smoothing.write(load_model(open_checkpoint(TARGET)), TARGET)
 
 
 if __name__ == "__main__":

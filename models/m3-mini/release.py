@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from m3connect.model import packed
+from m3connect.model import packed, smoothing
 from m3connect.model.checkpoint import open_checkpoint, weights_hash
 from m3connect.model.config import M3Config
+from m3connect.model.weights import load_model
 from m3connect.types import FloatArray
 
 TARGET = Path(__file__).parent / "m3connect_m3_mini"
@@ -54,7 +55,7 @@ def released(
 
 
 def main() -> None:
-    """Write ``trained.safetensors`` and ``m3.json``."""
+    """Write ``trained.safetensors``, ``m3.json`` and ``int8.safetensors``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder with model.safetensors and m3.json")
     parser.add_argument("--into", type=Path, default=TARGET)
@@ -75,6 +76,7 @@ def main() -> None:
     save_file(trained, arguments.into / "trained.safetensors", TRAINED_METADATA)
     (arguments.into / "trained.safetensors").chmod(0o644)
     (arguments.into / "m3.json").write_text(config.model_dump_json(indent=2) + "\n")
+    smoothing.write(load_model(open_checkpoint(arguments.into)), arguments.into)
     print(f"{len(trained)} tensors, {size:,} bytes, weights {config.weights_hash}")  # noqa: T201
 
 
