@@ -221,4 +221,7 @@ def _session(
     try:
         return onnxruntime.InferenceSession(graph, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own classes share no other base
-        raise CheckpointError(f"{graph} cannot be opened: {error}") from error
+        raise CheckpointError(
+            f"{graph} cannot be opened: {error}; if another version of m3connect exported it, `m3connect "
+            "export MODEL --format onnx --output DIR` makes a new one"
+        ) from error
