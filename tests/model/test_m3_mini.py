@@ -1,9 +1,6 @@
 """The bundled model: its files, how they were made, and that it is a real multilingual model."""
 
-import importlib.util
 import struct
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,8 +14,7 @@ from m3connect.model.checkpoint import open_checkpoint, read_packed, weights_has
 from m3connect.model.hub import resolve
 from m3connect.model.packed import pack
 from m3connect.model.tensors import tensor_shapes
-
-DISTRIBUTION = Path(__file__).parents[2] / "models" / "m3-mini"
+from tests.model import scripts
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +26,7 @@ def checkpoint():
 @pytest.fixture(scope="module")
 def build():
     """The script that makes the files."""
-    spec = importlib.util.spec_from_file_location("build_m3_mini", DISTRIBUTION / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return scripts.load("build")
 
 
 def test_its_files_are_small(checkpoint):

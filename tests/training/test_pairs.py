@@ -1,14 +1,11 @@
 """The training sets that are made from documentation."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from m3connect.training.examples import open_source
-
-PAIRS = Path(__file__).parents[2] / "models/m3-mini/pairs.py"
+from tests.model import scripts
 
 MODULE = '''
 def area(width, height):
@@ -32,10 +29,7 @@ def silent(width):
 @pytest.fixture
 def pairs():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("pairs", PAIRS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("pairs")
 
 
 def test_a_function_without_its_docstring_answers_the_first_sentence(pairs, tmp_path):

@@ -1,8 +1,6 @@
 """A training run's result becomes the small part of a packed checkpoint."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +13,13 @@ from m3connect.model.m3 import M3Model
 from m3connect.model.weights import load_model
 from m3connect.training.loop import train
 from m3connect.training.recipe import Recipe
-
-RELEASE = Path(__file__).parents[2] / "models/m3-mini/release.py"
+from tests.model import scripts
 
 
 @pytest.fixture
 def release():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("release", RELEASE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("release")
 
 
 @pytest.fixture
