@@ -37,6 +37,10 @@ def session(checkpoint: Checkpoint, graph: str, precision: str, make: Open, reop
         reopen: opens a prepared graph.
     """
     source = checkpoint.path / graph
+    made_of = [source, *(checkpoint.path / name for name in PACKED)]
+    smoothing = checkpoint.path / SMOOTHING
+    if smoothing.is_file():
+        made_of.append(smoothing)
 
     def fill(folder: Path) -> None:
         options = onnxruntime.SessionOptions()
@@ -52,14 +56,7 @@ def session(checkpoint: Checkpoint, graph: str, precision: str, make: Open, reop
 
     ready = cached_folder(
         f"{checkpoint.path.name}-{precision}",
-        [
-            source,
-            *(
-                checkpoint.path / name
-                for name in (*PACKED, SMOOTHING)
-                if (checkpoint.path / name).is_file()
-            ),
-        ],
+        made_of,
         f"onnxruntime {onnxruntime.__version__}",
         fill,
         opened,

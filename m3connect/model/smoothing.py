@@ -7,6 +7,7 @@ show it, and no text in any language has to be at hand.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +39,16 @@ def find(model: M3Model) -> Mapping[str, FloatArray]:
     Args:
         model: on the CPU.
     """
-    largest: dict[str, Tensor] = {}
-
-    def watch(name: str, linear: nn.Module) -> None:
-        def seen(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            largest[name] = inputs[0].abs().flatten(0, -2).amax(0)
-
-        hooks.append(linear.register_forward_pre_hook(seen))
-
-    hooks: list[torch.utils.hooks.RemovableHandle] = []
     watched = {
-        smoothed: (name, module)
+        smoothed: module
         for name, module in model.backbone.named_modules()
         if isinstance(module, nn.Linear) and (smoothed := smoothing_name(f"{name}.weight"))
     }  # the last of query, key and value is the value
-    for name, linear in watched.values():
-        watch(name, linear)
+    largest: dict[str, Tensor] = {}
+    hooks = [
+        linear.register_forward_pre_hook(partial(_note_largest, largest, smoothed))
+        for smoothed, linear in watched.items()
+    ]
     try:
         with torch.inference_mode():
             model(torch.from_numpy(_random_texts(model)))
@@ -61,9 +56,15 @@ def find(model: M3Model) -> Mapping[str, FloatArray]:
         for hook in hooks:
             hook.remove()
     return {
-        smoothed: smoothing(largest[name].numpy(), linear.weight.detach().numpy())
-        for smoothed, (name, linear) in watched.items()
+        smoothed: smoothing(largest[smoothed].numpy(), linear.weight.detach().numpy())
+        for smoothed, linear in watched.items()
     }
+
+
+def _note_largest(
+    largest: dict[str, Tensor], name: str, _: nn.Module, inputs: tuple[Tensor, ...]
+) -> None:
+    largest[name] = inputs[0].abs().flatten(0, -2).amax(0)
 
 
 def _random_texts(model: M3Model) -> NDArray[np.int64]:
