@@ -169,11 +169,11 @@ class BatchingEncoder:
         parts = [*portions(sizes, count=count, weight=self.batch_tokens)] or [slice(0, 0)]
         with self._changed:
             self._require_room(sum(sizes))
-            first = self._queue(texts[parts[0]], kind, legs)
+            first = self._queue(texts[parts[0]], sum(sizes[parts[0]]), kind, legs)
         yield first
         for part in parts[1:]:
             with self._changed:
-                further = self._queue(texts[part], kind, legs)
+                further = self._queue(texts[part], sum(sizes[part]), kind, legs)
             yield further
 
     def submit(
@@ -184,9 +184,10 @@ class BatchingEncoder:
         Raises:
             Busy: too much is waiting.
         """
+        tokens = sum(map(_tokens, texts))
         with self._changed:
-            self._require_room(sum(map(_tokens, texts)))
-            return self._queue(texts, kind, legs)
+            self._require_room(tokens)
+            return self._queue(texts, tokens, kind, legs)
 
     def _require_room(self, tokens: int) -> None:
         """Refuse so many tokens where too many wait."""
@@ -194,10 +195,11 @@ class BatchingEncoder:
         if self._waiting and self._waiting + tokens > self._queue_tokens:
             raise Busy(max(0.1, self._waiting / self._rate))
 
-    def _queue(self, texts: Sequence[str], kind: Kind, legs: Sequence[Leg]) -> Future[Embeddings]:
+    def _queue(
+        self, texts: Sequence[str], tokens: int, kind: Kind, legs: Sequence[Leg]
+    ) -> Future[Embeddings]:
         if self._closed:
             raise Busy(1.0)
-        tokens = sum(map(_tokens, texts))
         future: Future[Embeddings] = Future()
         self._jobs.append(_Job(texts, kind, tuple(legs), tokens, future))
         self._waiting += tokens
