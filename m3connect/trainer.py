@@ -19,6 +19,7 @@ from m3connect.training.recipe import AnyRecipe, read_recipe
 if TYPE_CHECKING:
     from m3connect.datasets.beir import Dataset
     from m3connect.searching.names import Mode
+    from m3connect.training.frozen import FrozenStates
     from m3connect.training.trainable import Trainable
 
 _PACKAGES = ("torch", "accelerate", "matplotlib", "jinja2")
@@ -26,7 +27,11 @@ _PACKAGES = ("torch", "accelerate", "matplotlib", "jinja2")
 
 
 def train(
-    recipe: AnyRecipe | str | Path, *, resume: bool = False, progress: Progress = silent
+    recipe: AnyRecipe | str | Path,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+    frozen: FrozenStates | None = None,
 ) -> Path:
     """Run a recipe, measure it on its development sets, and write the page of its curves.
 
@@ -37,6 +42,8 @@ def train(
         resume: go on from the last checkpoint in the recipe's output folder; see
             :func:`m3connect.training.loop.train` for what may have changed.
         progress: told of every step, in the first process.
+        frozen: remembers what frozen layers make of texts: a
+            :class:`m3connect.training.frozen.FrozenStates`, for several epochs or runs.
 
     Returns:
         the folder of the trained model: the best that was measured, else the last. ``report.html``
@@ -59,7 +66,7 @@ def train(
 
         requires.check()
     evaluate = measuring.make_evaluate(plan, measure)
-    folder = loop.train(plan, evaluate=evaluate, resume=resume, progress=progress)
+    folder = loop.train(plan, evaluate=evaluate, resume=resume, progress=progress, frozen=frozen)
     if PartialState().is_main_process:
         log.write_report(plan)
     return folder

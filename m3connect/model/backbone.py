@@ -10,6 +10,7 @@ Shapes: B texts, L tokens, H hidden width, N attention heads, h the width of one
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,16 +49,18 @@ class Backbone(nn.Module):
         Returns:
             ``[B, L, H]``; what stands at padding has no meaning.
         """
-        return self.through_layers(self.embeddings(ids), _of_padded(mask))
+        return self.through_layers(self.embeddings(ids), attention_of_padded(mask))
 
-    def through_layers(self, states: Tensor, attend: Attention) -> Tensor:
-        """Embeddings ``[..., H]`` to last hidden states."""
-        for layer in self.encoder["layer"].children():
+    def through_layers(
+        self, states: Tensor, attend: Attention, *, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        """Embeddings ``[..., H]`` to last hidden states; or through some of the layers, ``[first:last]``."""
+        for layer in islice(self.encoder["layer"].children(), first, last):
             states = layer(states, attend)
         return states
 
 
-def _of_padded(mask: Tensor | None) -> Attention:
+def attention_of_padded(mask: Tensor | None) -> Attention:
     """Attention of texts beside each other, ``[B, L, N, h]``; the mask as of :class:`Backbone`."""
     attendable = None if mask is None else mask[:, None, None, :]
 

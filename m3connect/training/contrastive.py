@@ -17,6 +17,7 @@ from m3connect.model.tokenize import TextTokenizer
 from m3connect.training.collate import Batch, Collator, Texts
 from m3connect.training.criterion import make_criterion
 from m3connect.training.examples import open_source
+from m3connect.training.frozen import FrozenStates
 from m3connect.training.gradcache import Reps, cached_backward, encode, plain_backward, sub_batches
 from m3connect.training.log import lexical_health
 from m3connect.training.lora import add_adapters
@@ -38,6 +39,7 @@ class Contrastive:
 
     Args:
         recipe: says what and how.
+        frozen: what its frozen layers made of texts before, and will have made of these.
 
     Raises:
         InputError: a dataset is missing, empty or malformed.
@@ -45,9 +47,11 @@ class Contrastive:
         CheckpointError: the model cannot be loaded.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, frozen: FrozenStates | None = None) -> None:
         self.recipe = recipe
         self.trainable: Trainable = open_trainable(recipe)
+        if frozen is not None:
+            frozen.serve(self.trainable.model, recipe.model)
         self.module: nn.Module = self.trainable.model
         self.criterion = make_criterion(recipe)
         sources = [open_source(recipe.data_directory / table.path) for table in recipe.data]
@@ -158,6 +162,8 @@ class Contrastive:
 
     @torch.no_grad()
     def _dense(self, model: M3Model, texts: Texts) -> Tensor:
-        texts = texts.to(next(model.parameters()).device)
-        parts = sub_batches(texts, self.recipe.run.sub_batch_tokens)
-        return encode(model, texts, parts, ("dense",))["dense"].float().cpu()
+        device, run = next(model.parameters()).device, self.recipe.run
+        texts = texts.to(device)
+        parts = sub_batches(texts, run.sub_batch_tokens)
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+            return encode(model, texts, parts, ("dense",))["dense"].float().cpu()

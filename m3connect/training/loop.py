@@ -25,6 +25,7 @@ from m3connect.progress import Progress, silent
 from m3connect.training.checkpoints import NO_ROOM, Checkpoints, RunState, claim_output
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.distributed import idle_cores, make_accelerator, start_trackers, whole
+from m3connect.training.frozen import FrozenStates
 from m3connect.training.log import LOG_NAME, Monitor
 from m3connect.training.measuring import Evaluate
 from m3connect.training.optimizer import make_optimizer, make_schedule
@@ -70,6 +71,7 @@ def train(
     evaluate: Evaluate | None = None,
     resume: bool = False,
     progress: Progress = silent,
+    frozen: FrozenStates | None = None,
 ) -> Path:
     """Run a recipe.
 
@@ -81,6 +83,8 @@ def train(
             ``run``, ``evaluation`` and ``optimizer.steps`` may have changed: fewer steps let the
             learning rate fall to 0 earlier. The number of processes must be the same.
         progress: told of every step, in the first process.
+        frozen: remembers what frozen layers make of texts, for this run's later epochs and for runs
+            that come after it with the same layers; a contrastive run on whole models can use it.
 
     Returns:
         the folder of the trained model: the best that was measured, else the last.
@@ -98,8 +102,8 @@ def train(
             "m3connect.train(recipe), give evaluate=..., or leave the table out"
         )
     set_seed(recipe.seed)  # before the task, whose new layers are drawn
-    task = make_task(recipe)
-    run = Run(recipe, task, resume=resume)
+    task = make_task(recipe, frozen)
+    run = Run(recipe, task, resume=resume, remembers=frozen is not None)
     for batches in run.batches():
         run.step(batches)
         if run.accelerator.is_main_process:
@@ -115,9 +119,13 @@ def train(
     return run.finish()
 
 
-def make_task(recipe: AnyRecipe) -> Task:
+def make_task(recipe: AnyRecipe, frozen: FrozenStates | None = None) -> Task:
     """What a recipe's stage learns; raises as :func:`train` does."""
-    return Contrastive(recipe) if isinstance(recipe, Recipe) else RetroMae(recipe)
+    if isinstance(recipe, Recipe):
+        return Contrastive(recipe, frozen)
+    if frozen is not None:
+        raise ConfigError("RetroMAE freezes nothing: leave frozen=... out")
+    return RetroMae(recipe)
 
 
 class Run:
@@ -127,13 +135,18 @@ class Run:
         recipe: what to do.
         task: what is learnt.
         resume: go on from the last checkpoint.
+        remembers: whether processes may leave layers out, each for its own texts.
     """
 
-    def __init__(self, recipe: AnyRecipe, task: Task, *, resume: bool) -> None:
+    def __init__(
+        self, recipe: AnyRecipe, task: Task, *, resume: bool, remembers: bool = False
+    ) -> None:
         self.recipe = recipe
         self.task = task
         self.accelerator = make_accelerator(recipe)
         self.sharded = bool(self.accelerator.is_fsdp2)
+        if self.sharded and remembers:
+            raise ConfigError("a sharded model's passes are made together: leave frozen=... out")
         task.module.to(self.accelerator.device)
         self.state = RunState(self.accelerator.num_processes)
         source = task.trainable.config.weights_hash
