@@ -168,10 +168,7 @@ class M3DocumentStore:
         ids = [document.id for document in self.filter_documents(filters)]
         for start in range(0, len(ids), _BATCH):
             batch = self.connector.fetch(ids[start : start + _BATCH], vectors=True)
-            changed = [
-                {**payload, "meta": {**payload.get("meta", {}), **meta}}
-                for payload in batch.payloads
-            ]
+            changed = [_with_meta(payload, meta) for payload in batch.payloads]
             self.connector.upsert(RecordBatch(batch.ids, changed, batch.embeddings))
         if ids:
             self.connector.flush()
@@ -345,8 +342,20 @@ def _payload(document: Document) -> dict[str, Any]:
 
 def _document(id_: str, payload: Mapping[str, Any], score: float | None = None) -> Document:
     """What :func:`_payload` made of a document; or a passage that ingestion wrote."""
-    if "id" in payload and "text" not in payload:
+    if _was_document(payload):
         return Document.from_dict({**payload, "score": score})
     meta = shown(payload)
     meta.pop("text", None)
     return Document(id=id_, content=text_of(payload), meta=meta, score=score)
+
+
+def _with_meta(payload: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """A payload whose document has more metadata, see :func:`_document`."""
+    if _was_document(payload):
+        return {**payload, "meta": {**payload.get("meta", {}), **meta}}
+    return {**payload, **meta}
+
+
+def _was_document(payload: Mapping[str, Any]) -> bool:
+    """Whether :func:`_payload` made it."""
+    return "id" in payload and "text" not in payload

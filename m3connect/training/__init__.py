@@ -15,6 +15,7 @@ the loss           criterion.py    scores of all pairs, and who is whose negativ
                    distributed.py  devices and processes, and gradients across them
 the model          trainable.py    a checkpoint that can learn, and back
                    surgery.py      heads that start anew, more positions
+                   frozen.py       what frozen layers make of a text, computed once
                    lora.py         low-rank adapters
                    optimizer.py    AdamW and its schedule
 what is left       checkpoints.py  where a run stands

@@ -49,10 +49,11 @@ def make_evaluate(recipe: AnyRecipe, measure: Measure) -> Evaluate | None:
 
     @cache
     def small() -> list[Dataset]:
+        size = f"{table.queries}-of-{table.documents}"  # a resumed run may ask for another
         return [
             small_copy(
                 dataset,
-                recipe.output / "development" / name,
+                recipe.output / "development" / size / name,
                 queries=table.queries,
                 documents=table.documents,
                 seed=recipe.seed,

@@ -136,6 +136,10 @@ def test_what_ingestion_wrote_is_read(document_store):
     for (document,) in (hits, document_store.filter_documents()):
         assert (document.id, document.content) == ("a#0", "Keys are rotated yearly.")
         assert set(document.meta) == {"lang", "document_id", "position", "span"}
+    assert document_store.update_by_filter({}, {"lang": "de", "seen": True}) == 1
+    (changed,) = document_store.filter_documents()
+    assert changed.content == "Keys are rotated yearly."
+    assert changed.meta == {**document.meta, "lang": "de", "seen": True}
 
 
 def test_records_without_a_text_have_none(document_store):

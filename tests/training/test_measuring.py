@@ -53,3 +53,17 @@ def test_several_sets_count_the_same(recipe, development, tmp_path):
     evaluate = make_evaluate(plan, lambda trainable, dataset, modes: next(figures))
     assert evaluate(None) == {"all": pytest.approx(0.4)}
     assert make_evaluate(recipe(), lambda *_: {}) is None
+
+
+def test_a_resumed_run_measures_as_many_as_it_now_asks_for(recipe, development, tmp_path):
+    """Copies of another size, which the first part of the run made, are not taken for the new ones."""
+    sizes = []
+
+    def measure(trainable, dataset, modes):
+        sizes.append((len(dataset.queries), len(dataset.ids)))
+        return {"all": 0.5}
+
+    for queries, documents in ((10, 20), (15, 30)):
+        overrides = (f"evaluation.queries={queries}", f"evaluation.documents={documents}")
+        make_evaluate(recipe(*MEASURED, *overrides), measure)(None)
+    assert sizes == [(10, 20), (15, 30)]
