@@ -322,6 +322,9 @@ class RetroMaeRecipe(_Table):
         texts: files with ``text`` in each record, or folders with a ``corpus.jsonl``.
         edges, sizes: length ranges, and texts per process and batch in each (one number for all).
         encoder_mask, decoder_mask: shares of tokens masked from the encoder and from the decoder.
+        vocabulary: among which tokens a hidden one is told; ``seen`` are those that occur in the texts, all of
+            which are read before the first step. Where they are a small part of the model's own,
+            training takes a fraction of the time.
     """
 
     stage: Literal["retromae"]
@@ -335,6 +338,7 @@ class RetroMaeRecipe(_Table):
     sizes: int | tuple[int, ...] = 32
     encoder_mask: float = Field(default=0.3, gt=0, lt=1)
     decoder_mask: float = Field(default=0.5, gt=0, lt=1)
+    vocabulary: Literal["whole", "seen"] = "whole"
     optimizer: OptimizerTable
     run: RunTable = RunTable()
     evaluation: None = None

@@ -78,25 +78,36 @@ class RetroMaeModel(nn.Module):
     Args:
         model: whose encoder is trained.
         decoder_mask: share of tokens that are masked from each position of the decoder.
+        seen: ``int64 [V]``, rising: the only ids that are ever predicted; None for the model's own.
     """
 
-    def __init__(self, model: M3Model, decoder_mask: float) -> None:
+    seen: Tensor | None
+
+    def __init__(self, model: M3Model, decoder_mask: float, seen: Tensor | None = None) -> None:
         super().__init__()
         body = model.config.body
         self.backbone = model.backbone
-        self.mlm_head = MlmHead(body.hidden_size, body.vocab_size)
+        self.register_buffer("seen", seen, persistent=False)
+        self.mlm_head = MlmHead(body.hidden_size, body.vocab_size if seen is None else len(seen))
         self.decoder = Decoder(body, decoder_mask)
 
     def forward(self, texts: MaskedTexts) -> tuple[Tensor, Tensor]:
         """The losses of the encoder and of the decoder."""
         words = self.backbone.embeddings.word_embeddings.weight
+        if self.seen is not None:
+            words = words[self.seen]
         states = self.backbone(texts.masked_ids, texts.mask)
         masked = texts.labels != IGNORED
-        encoder = self.mlm_head(states[masked], texts.labels[masked], words)
+        encoder = self.mlm_head(states[masked], self._places(texts.labels[masked]), words)
         decoded = self.decoder(states[:, 0], texts, self.backbone)
         predicted = texts.mask.clone()
         predicted[:, 0] = False  # the first token is the same in every text
-        return encoder, self.mlm_head(decoded[predicted], texts.ids[predicted], words)
+        told = self._places(texts.ids[predicted])
+        return encoder, self.mlm_head(decoded[predicted], told, words)
+
+    def _places(self, ids: Tensor) -> Tensor:
+        """Of ids, among those that may be predicted."""
+        return ids if self.seen is None else torch.searchsorted(self.seen, ids)
 
 
 class MlmHead(nn.Module):
@@ -199,7 +210,8 @@ class RetroMae:
         self.special = np.array(config.special_ids)
         self.mask_id = mask_token(self.trainable.tokenizer)
         self.vocabulary = config.body.vocab_size
-        self.module: nn.Module = RetroMaeModel(self.trainable.model, recipe.decoder_mask)
+        seen = self._seen() if recipe.vocabulary == "seen" else None
+        self.module: nn.Module = RetroMaeModel(self.trainable.model, recipe.decoder_mask, seen)
 
     def start(self, plan: Sequence[PlannedBatch]) -> None:  # noqa: ARG002
         """Nothing depends on the plan."""
@@ -232,6 +244,15 @@ class RetroMae:
             batches += found
         order = generator(recipe.seed, epoch).permutation(len(batches))
         return [batches[index] for index in order]
+
+    def _seen(self) -> Tensor:
+        """The ids of all tokens of the texts, rising."""
+        seen = np.empty(0, np.int64)
+        for source in self.sources:
+            for start in range(0, len(source), _MEASURED_AT_ONCE):
+                rows = np.arange(start, min(start + _MEASURED_AT_ONCE, len(source)))
+                seen = np.union1d(seen, self.tokenizer(_texts(source, rows), "passage").ids)
+        return torch.from_numpy(seen)
 
     def _lengths(self, source: Records, rows: Rows) -> Rows:
         parts = np.array_split(rows, -(-len(rows) // _MEASURED_AT_ONCE))

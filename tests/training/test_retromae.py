@@ -165,3 +165,32 @@ def test_estimated_memory_is_near_what_is_kept(recipe):
         sum(size for place, size in kept.items() if place not in weights), rel=0.35
     )
     assert losses[0] > 0
+
+
+def test_only_tokens_that_are_seen_are_told_apart(recipe, tmp_path, model):
+    """Losses and gradients are those of the whole vocabulary in which the others have no chance."""
+    task = RetroMae(recipe(vocabulary="seen"))
+    seen, batch = task.module.seen, task.batch(task.plan(0, 1)[0], 0, 0, 1)
+    assert set(batch.ids[batch.mask].tolist()) < set(seen.tolist()) < set(range(task.vocabulary))
+    narrow = RetroMaeModel(model, 0.5, seen)
+    whole = RetroMaeModel(model, 0.5)
+    with torch.no_grad():
+        narrow.mlm_head.bias.normal_()
+        state = narrow.state_dict()
+        state["mlm_head.bias"] = whole.mlm_head.bias.fill_(-1e9).index_copy(
+            0, seen, narrow.mlm_head.bias
+        )
+        whole.load_state_dict(state)
+    found = []
+    for module in (narrow, whole):
+        torch.manual_seed(1)
+        losses = module.eval()(batch)
+        model.zero_grad()
+        sum(losses).backward()
+        gradient = model.backbone.embeddings.word_embeddings.weight.grad
+        found.append((*losses, gradient.clone()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert found[0][2].abs().sum() > 0
+    folder = train(recipe(vocabulary="seen", optimizer={"learning_rate": 1e-2, "steps": 4}))
+    load_model(open_checkpoint(folder))
