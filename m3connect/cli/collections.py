@@ -69,7 +69,7 @@ def info(
         *(("source", f"{name}, {counted(count, 'document')}") for name, count in listed),
     ]
     data = seen.to_json() | ({"sources": dict(listed)} if sources else {})
-    printed.show(data, "\n".join(f"{name:<16}{text}" for name, text in lines))
+    printed.show(data, "\n".join(f"{name:<15} {text}" for name, text in lines))
 
 
 def _sources(connector: Connector) -> list[tuple[str, int]]:

@@ -115,7 +115,7 @@ def tune(
             seed=seed,
             progress=progress,
         )
-        stored = connector is not None and tuned.chosen != tuned.default and not dry_run
+        stored = connector is not None and not (tuned.default_stays or dry_run)
         refused = None
         if connector is not None and not dry_run:
             try:
@@ -176,6 +176,12 @@ def _show(tuned: Tuned, *, stored: bool) -> None:
     typer.echo("\n".join(lines))
     if tuned.chosen == tuned.default:
         typer.echo("No setting beat the default on queries it had not seen: it stays.", err=True)
+    elif tuned.default_stays:
+        typer.echo(
+            "The setting that was chosen is worse than the default on the held-out queries: the default stays. More "
+            "judged queries would tell them apart.",
+            err=True,
+        )
     elif stored:
         typer.echo(
             f"Stored in the collection: search --mode {tuned.mode} uses it from now on.", err=True

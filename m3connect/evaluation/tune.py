@@ -109,6 +109,11 @@ class Tuned:
     tuned_on: tuple[str, ...]
     held_out: tuple[str, ...]
 
+    @property
+    def default_stays(self) -> bool:
+        """Whether no setting won, or the one that did was worse on the queries held out."""
+        return self.chosen == self.default or self.gain.difference.mean < 0
+
 
 def encode_set(
     dataset: Dataset,
@@ -200,8 +205,7 @@ def notes(tuned: Tuned) -> dict[str, Any]:
 
     Only the tuned mode's note; where the default stayed, None removes an earlier choice.
     """
-    kept = tuned.chosen == tuned.default
-    return {note_of(tuned.mode): None if kept else tuned.chosen.to_json()}
+    return {note_of(tuned.mode): None if tuned.default_stays else tuned.chosen.to_json()}
 
 
 def split(dataset: Dataset, *, held_out: float, seed: int) -> tuple[list[int], list[int]]:

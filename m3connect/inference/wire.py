@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from m3connect.connecting import retry
+from m3connect.connecting import deadline, retry
 from m3connect.errors import (
     ConfigError,
     FingerprintMismatch,
@@ -61,6 +61,7 @@ class Wire:
         self.what = what
         self._key = key
         self._policy = policy
+        self._timeout = timeout
         self._client = client or _client(self.url, api_key or os.environ.get(key), timeout)
 
     def known_as(self, what: str) -> Self:
@@ -113,10 +114,15 @@ class Wire:
 
         given = {"Content-Type": "application/json"} if body is not None else {}
         try:
-            answer = self._client.request(
-                method, path, content=_content(body), headers=given | (headers or {})
+            answer = deadline.within(
+                self._timeout,
+                self._client.request,
+                method,
+                path,
+                content=_content(body),
+                headers=given | (headers or {}),
             )
-        except httpx.TransportError as error:
+        except (httpx.TransportError, TimeoutError) as error:
             raise transient(f"{self.url} does not answer ({error})") from error
         status = answer.status_code
         if status in _AGAIN:

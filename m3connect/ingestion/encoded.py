@@ -300,7 +300,8 @@ def open_files(files: Sequence[SourceFile], made_by: Fingerprint | None) -> Enco
     for file in files:
         if not _may_hold_embeddings(file):
             raise ConfigError(
-                f"{encoded.name} holds embeddings and {file.name} does not; give one or the other"
+                f"{encoded.name} holds embeddings and {file.name} does not; give one or the other, "
+                "or leave one out (--exclude)"
             )
     (sample, first), *_ = schemas.items()
     made = {file: _identity(footer, file.name) for file, footer in footers.items()}

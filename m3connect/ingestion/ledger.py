@@ -63,8 +63,14 @@ FIRST = EVERY_TENANT & (Eq("position", 0) | Eq(f"{FIELD}.chunks", 1))
 AT_ONCE = 1000
 """Passages read at a time."""
 
-INDEXED: Mapping[str, FieldKind] = {"document_id": "keyword", f"{FIELD}.source": "keyword"}
-"""What a server's collection is asked for by filter, in each run."""
+INDEXED: Mapping[str, FieldKind] = {
+    "document_id": "keyword",
+    "position": "integer",
+    f"{FIELD}.chunks": "integer",
+    f"{FIELD}.source": "keyword",
+}
+"""What a server's collection is asked for by filter, in each run and for the passages around a hit. A server may
+answer nothing else."""
 
 COMMIT = 3
 """The step that writes passage 0 and thereby commits a document."""

@@ -11,6 +11,8 @@ from m3connect.connecting.deadline import within
 from m3connect.connecting.registry import connect
 from m3connect.connecting.retry import RetryPolicy
 from m3connect.errors import TransientError
+from m3connect.inference.remote import RemoteEncoder
+from m3connect.inference.reranking import RerankService
 
 FOR_EVER = 600  # bytes, one in 50 milliseconds
 
@@ -64,6 +66,16 @@ def test_a_server_that_drips_is_given_up(dripping, target, options):
         pytest.raises(TransientError),
     ):
         connector.count()
+
+
+def test_a_service_that_drips_is_given_up(dripping):
+    """What encodes or reranks at an address has the databases' patience."""
+    options = {"timeout": 1, "policy": RetryPolicy(attempts=1)}
+    url = f"http://127.0.0.1:{dripping}"
+    with pytest.raises(TransientError, match="no whole answer within 1 s"):
+        RemoteEncoder(url, **options)
+    with pytest.raises(TransientError, match="no whole answer within 1 s"):
+        RerankService(url, **options)("keys", ["keys are rotated"])
 
 
 def test_what_a_request_returns_or_raises_is_its_own():

@@ -1,6 +1,7 @@
 """Tuning: finds a planted optimum, reports on unseen queries only, and keeps the default if unsure."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,17 @@ def test_keeps_a_default_that_cannot_be_beaten(tmp_path):
     found = tune.tune([tune.TuningSet(dataset, search)], "hybrid", default=DEFAULT, depths=(20,))
     assert found.before.mean == 1.0
     assert found.chosen == found.default
+
+
+def test_a_choice_that_is_worse_on_unseen_queries_does_not_serve(tmp_path):
+    """What is measured to lose is stored nowhere; what wins there, or is even, is."""
+    dataset, search = planted(tmp_path, good="sparse")
+    found = tune.tune([tune.TuningSet(dataset, search)], "hybrid", default=DEFAULT, depths=(20,))
+    for mean, stays in ((-0.001, True), (0.0, False), (0.1, False)):
+        difference = replace(found.gain.difference, mean=mean)
+        measured = replace(found, gain=replace(found.gain, difference=difference))
+        assert measured.default_stays is stays
+        assert tune.notes(measured) == {"mode.hybrid": None if stays else found.chosen.to_json()}
 
 
 def test_collections_count_alike(tmp_path):

@@ -90,7 +90,12 @@ def test_records_of_other_hands_are_no_passages():
 
 
 def test_a_servers_collection_is_indexed_for_what_is_asked_in_each_run():
-    """Document and source, beside what the user asks for."""
+    """Document, source and place in it, beside what the user asks for."""
     connector = started(source(1, [1]))
     fields = connector.describe().schema.payload_fields
-    assert fields == {"document_id": "keyword", "_ingest.source": "keyword"}
+    assert fields == {
+        "document_id": "keyword",
+        "position": "integer",
+        "_ingest.chunks": "integer",
+        "_ingest.source": "keyword",
+    }

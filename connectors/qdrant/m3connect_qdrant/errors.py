@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from m3connect.connecting.failures import advised
 from m3connect.errors import (
@@ -26,10 +27,11 @@ class CollectionExists(PermanentError):
     """The collection to be created is there already, perhaps made by someone else just now."""
 
 
+_FULL = r"No space left|os error 28"
 _EMBEDDED_TEXTS: list[tuple[str, type[ConnectorError], str]] = [
     (r"^Collection .* not found|directory .* does not exist", CollectionNotFound, ""),
     (r"^Collection .* already exists", CollectionExists, ""),
-    (r"No space left|os error 28", WritesRefused, "free some space on the disk"),
+    (_FULL, WritesRefused, "free some space on the disk"),
     (r"is closed|Shard is not initialized", PermanentError, "the connector is closed"),
 ]
 
@@ -52,9 +54,17 @@ def translated(
         raise translate(error, operation) from error
 
 
-def of_embedded(error: Exception, operation: str) -> ConnectorError:
-    """The error of ours that an exception of an embedded engine means."""
-    return of_text(str(error) or repr(error), _EMBEDDED_TEXTS, PermanentError, operation)
+def of_embedded(error: Exception, operation: str, folder: Path | None = None) -> ConnectorError:
+    """The error of ours that an exception of an embedded engine means.
+
+    Args:
+        error: the engine's.
+        operation: that failed.
+        folder: where the engine keeps its data; it does not say so itself.
+    """
+    message = str(error) or repr(error)
+    told = f"{folder}: {message}" if folder and re.search(_FULL, message) else message
+    return of_text(told, _EMBEDDED_TEXTS, PermanentError, operation)
 
 
 def of_text(

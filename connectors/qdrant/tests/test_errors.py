@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -35,6 +37,7 @@ from m3connect.testing.conformance.compare import check_records
 from m3connect_qdrant import QdrantConnector
 from m3connect_qdrant.engine.client import ServerEngine
 from m3connect_qdrant.engine.client_errors import translate
+from m3connect_qdrant.engine.edge import EdgeEngine
 from m3connect_qdrant.errors import CollectionExists, translated
 
 RATE = (
@@ -451,3 +454,11 @@ def test_nan_never_reaches_grpc(store: Any, by_grpc: QdrantConnector) -> None:
     with pytest.raises(ValueError, match=batch.ids[1]):
         by_grpc.upsert(batch)
     assert "Upsert" not in store.asked
+
+
+def test_a_full_disk_is_named() -> None:
+    """The embedded engine does not say where its data lies; whoever has to make room must know."""
+    full = Exception("Failed to save structure on disk: No space left on device (os error 28)")
+    error = EdgeEngine(Path("/data/docs")).translate(full, "search")
+    assert type(error) is WritesRefused
+    assert re.search(r"qdrant search: /data/docs: .* free some space on the disk", str(error))

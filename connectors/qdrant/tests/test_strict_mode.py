@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from m3connect.errors import ConnectorError, InputError, InvalidFilter, Unsupported, WritesRefused
 from m3connect.filters import F, Filter
+from m3connect.ingestion import ingest, ledger
 from m3connect.searching import planner
+from m3connect.searching.search import search
 from m3connect.testing import corpus
 from m3connect.testing.conformance.compare import by_id, check_hits, check_records, oracle
+from m3connect.testing.fakes import HashEncoder
 from m3connect.types import LEGS, Leg, Query, Rrf, Weighted
 from m3connect_qdrant import QdrantConnector
 from m3connect_qdrant.engine.client import ServerEngine
@@ -125,6 +129,30 @@ def test_declared_fields_can_be_filtered_without_unindexed_reads(
     with pytest.raises(InvalidFilter, match=r"--index-field NAME:KIND"):
         server.count(F("author.name") == "Li")
     assert server.delete(condition) == memory.delete(condition)
+
+
+def test_an_ingest_reads_only_what_has_an_index(
+    server: QdrantConnector, store: Any, tmp_path: Path
+) -> None:
+    """First and again, with what a source no longer has, its counts, and the passages around a hit."""
+    store.restrict(unindexed_filtering_retrieve=False, unindexed_filtering_update=False)
+    encoder = HashEncoder()
+    for name in ("keys", "backups"):
+        lines = [f"{name} number {line} are described here." for line in range(9)]
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(lines))
+    first = ingest(tmp_path, encoder, server, chunk_tokens=20)
+    assert first.chunks > first.written == 2
+    (tmp_path / "backups.txt").unlink()
+    again = ingest(tmp_path, encoder, server, chunk_tokens=20)
+    assert (again.unchanged, again.left_over) == (1, 1)
+    assert sum(ledger.sources(server).values()) == 2
+    (hit,) = search(server, encoder, "keys number 4", limit=1, expand="neighbours")
+    assert hit.context is not None
+    assert "number 3" in hit.context
+    assert (
+        ingest(tmp_path, encoder, server, chunk_tokens=20, prune=True, max_delete_ratio=1).pruned
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

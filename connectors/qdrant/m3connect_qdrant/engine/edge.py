@@ -24,7 +24,7 @@ import qdrant_edge
 
 from m3connect.connecting.collection import Place, Stored
 from m3connect.connecting.holding import Hold, check_space, folder_bytes
-from m3connect.errors import CollectionNotFound, WritesRefused
+from m3connect.errors import CollectionNotFound, ConnectorError, WritesRefused
 from m3connect.types import Leg, SparseVector
 from m3connect_qdrant.engine import edge_requests
 from m3connect_qdrant.engine.strict import Allowance
@@ -54,7 +54,6 @@ class EdgeEngine:
     aliases = False
     longest_name = 215  # a folder is made aside under a longer name
     allowance = Allowance()
-    translate = staticmethod(of_embedded)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,6 +62,9 @@ class EdgeEngine:
         self._hold = Hold(folder, folder / "holder.lock", NAME)
         self._held = False
         self._about: str | None = None  # the metadata: who holds the folder alone writes it
+
+    def translate(self, error: Exception, operation: str) -> ConnectorError:
+        return of_embedded(error, operation, self.folder)
 
     def version(self) -> str:
         return f"qdrant-edge {version('qdrant-edge-py')}"
