@@ -29,13 +29,16 @@ from m3connect.training.log import LOG_NAME, read_log
 from m3connect.training.loop import train
 from m3connect.training.measuring import make_evaluate
 from m3connect.training.recipe import Recipe, read_recipe
+from m3connect.training.trainable import load_trainable
 
 RECIPES = Path(__file__).parents[1] / "examples" / "training"
 ALONE = "objective.self_distill_from="
+UNTRAINED, MINED, PRETRAINED = "untrained start", "mined negatives", "RetroMAE first"
 ROWS = {
+    UNTRAINED: [ALONE, "optimizer.steps=0", "batching.neighbours=1"],
     "full recipe": [],
     "no self-distillation": [ALONE],
-    "mined negatives": [
+    MINED: [
         "batching.neighbours=1",
         "batching.negatives=1",
         "objective.self_distill_from=69",  # a fifth of fewer steps
@@ -44,9 +47,8 @@ ROWS = {
     "sparse alone": [ALONE, 'objective.legs=["sparse"]'],
     "multi-vector alone": [ALONE, 'objective.legs=["multivector"]'],
     "random in-batch negatives": ["batching.neighbours=1"],
-    "RetroMAE first": ["model.start=checkpoint"],
+    PRETRAINED: ["model.start=checkpoint"],
 }
-MINED, PRETRAINED = "mined negatives", "RetroMAE first"
 MINED_SHARE = 0.55
 """Of the queries: with two passages each these are as many tokens."""
 
@@ -98,8 +100,17 @@ class Rows:
             data = [self._mined(pool) for pool in self.pools] if name == MINED else self.pools
             plan = self._plan(f"output={self._output(name)}", *_paths(data), *ROWS[name], *started)
             shared = None if name == PRETRAINED else self.frozen
-            train(plan, evaluate=self.evaluate, frozen=shared)
+            folder = train(plan, evaluate=self.evaluate, frozen=shared)
+            if name == UNTRAINED:  # nothing is measured in a run without steps
+                self._measure(folder)
             print(f"seed {self.seed}: {name}: {_row(self._output(name))}", flush=True)
+
+    def _measure(self, folder: Path) -> None:
+        """The figures of a model into its run's log."""
+        assert self.evaluate
+        figures = self.evaluate(load_trainable(str(folder)))
+        line = {"step": 0, "tokens": 0} | {f"dev_{mode}": value for mode, value in figures.items()}
+        (folder.parent / LOG_NAME).write_text(json.dumps(line) + "\n", encoding="utf-8")
 
     def _output(self, name: str) -> Path:
         return self.folder / name.replace(" ", "-")
@@ -131,10 +142,8 @@ class Rows:
 
     def _pretrained(self) -> Path:
         """The untrained start after RetroMAE on the pairs' passages."""
-        start = self._output("start")
-        if not (start / "last").is_dir():
-            nothing = ["optimizer.steps=0", "batching.neighbours=1", ALONE]
-            train(self._plan(f"output={start}", "evaluation=", *_paths(self.pools), *nothing))
+        self.run([UNTRAINED])
+        start = self._output(UNTRAINED)
         output = self._output("retromae")
         if not (output / "last").is_dir():
             texts = json.dumps([str(pool.absolute()) for pool in self.pools])
@@ -154,7 +163,7 @@ def _row(output: Path) -> dict[str, float]:
     for line in read_log(output / LOG_NAME):
         merged |= line
     figures = {mode: merged[f"dev_{mode}"] for mode in MODES if f"dev_{mode}" in merged}
-    return {"tokens": merged["tokens"], "seconds": merged["seconds"], **figures}
+    return {"tokens": merged["tokens"], **figures}
 
 
 def table(output: Path) -> str:

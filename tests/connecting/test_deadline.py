@@ -70,12 +70,11 @@ def test_a_server_that_drips_is_given_up(dripping, target, options):
 
 def test_a_service_that_drips_is_given_up(dripping):
     """What encodes or reranks at an address has the databases' patience."""
-    options = {"timeout": 1, "policy": RetryPolicy(attempts=1)}
-    url = f"http://127.0.0.1:{dripping}"
+    url, once = f"http://127.0.0.1:{dripping}", RetryPolicy(attempts=1)
     with pytest.raises(TransientError, match="no whole answer within 1 s"):
-        RemoteEncoder(url, **options)
+        RemoteEncoder(url, timeout=1, policy=once)
     with pytest.raises(TransientError, match="no whole answer within 1 s"):
-        RerankService(url, **options)("keys", ["keys are rotated"])
+        RerankService(url, timeout=1, policy=once)("keys", ["keys are rotated"])
 
 
 def test_what_a_request_returns_or_raises_is_its_own():

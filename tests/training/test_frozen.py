@@ -9,7 +9,7 @@ from m3connect.model.backbone import Layer
 from m3connect.training.frozen import FrozenStates
 from m3connect.training.log import read_log
 from m3connect.training.loop import train
-from m3connect.training.recipe import ModelTable, RetroMaeRecipe
+from m3connect.training.recipe import ModelTable, OptimizerTable, RetroMaeRecipe
 
 SETTINGS = ("model.frozen=embeddings", "model.frozen_layers=1", "optimizer.epochs=3")
 FROZEN = ModelTable(name="tiny", frozen="embeddings", frozen_layers=1)
@@ -102,7 +102,7 @@ def test_what_cannot_be_remembered_is_refused(model, recipe, tmp_path):
         output=tmp_path,
         model="tiny",
         texts=("t",),
-        optimizer={"learning_rate": 1},
+        optimizer=OptimizerTable(learning_rate=1),
     )
     with pytest.raises(ConfigError, match="RetroMAE freezes nothing"):
         train(pretraining, frozen=states)

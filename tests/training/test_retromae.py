@@ -170,7 +170,9 @@ def test_estimated_memory_is_near_what_is_kept(recipe):
 def test_only_tokens_that_are_seen_are_told_apart(recipe, tmp_path, model):
     """Losses and gradients are those of the whole vocabulary in which the others have no chance."""
     task = RetroMae(recipe(vocabulary="seen"))
+    assert isinstance(task.module, RetroMaeModel)
     seen, batch = task.module.seen, task.batch(task.plan(0, 1)[0], 0, 0, 1)
+    assert seen is not None
     assert set(batch.ids[batch.mask].tolist()) < set(seen.tolist()) < set(range(task.vocabulary))
     narrow = RetroMaeModel(model, 0.5, seen)
     whole = RetroMaeModel(model, 0.5)
