@@ -52,7 +52,7 @@ def test_development_figures_are_measured_in_every_mode(recipe_file, development
     measured = [entry for entry in read_log(tmp_path / "run/log.jsonl") if "dev_all" in entry]
     assert [entry["step"] for entry in measured] == [3, 6, 7]
     assert all(0 < entry[f"dev_{mode}"] <= 1 for entry in measured for mode in MODES)
-    copy = tmp_path / "run/development/dev"
+    copy = tmp_path / "run/development/10-of-20/dev"
     assert len((copy / "corpus.jsonl").read_text().splitlines()) == 20
     assert len((copy / "queries.jsonl").read_text().splitlines()) == 10
 
