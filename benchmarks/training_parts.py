@@ -50,7 +50,7 @@ ROWS = {
     PRETRAINED: ["model.start=checkpoint"],
 }
 MINED_SHARE = 0.55
-"""Of the queries: with two passages each these are as many tokens."""
+"""Of the queries: two passages each are nearly as many tokens."""
 
 
 def main() -> None:
@@ -163,7 +163,7 @@ def _row(output: Path) -> dict[str, float]:
     for line in read_log(output / LOG_NAME):
         merged |= line
     figures = {mode: merged[f"dev_{mode}"] for mode in MODES if f"dev_{mode}" in merged}
-    return {"tokens": merged["tokens"], **figures}
+    return {"tokens": merged.get("tokens", 0), **figures}
 
 
 def table(output: Path) -> str:
@@ -171,9 +171,9 @@ def table(output: Path) -> str:
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for name in ROWS:
         for seed in sorted(output.glob("seed-*")):
-            run = seed / name.replace(" ", "-")
-            if (run / "last").is_dir():
-                found[name].append(_row(run))
+            row = _row(seed / name.replace(" ", "-"))
+            if len(row) > 1:  # measured, and thereby at its end
+                found[name].append(row)
     head = ["row", "seeds", "tokens each", *MODES]
     lines = [head, ["---"] * len(head)]
     for name, rows in found.items():
