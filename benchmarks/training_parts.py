@@ -5,7 +5,7 @@
 
 ``DATA`` holds the recipe's train and development sets, one folder each in the BEIR layout. Every row of a seed
 learns from the same pairs: of each train set so many queries as the recipe says, and their passages. What
-the frozen layers make of these is computed once and kept in memory, three gigabytes a seed.
+the frozen layers make of these is computed once and kept in memory; a seed takes eight gigabytes.
 Rows that are there already are not run again; ``--rows`` names some of them; seeds can run beside each
 other. Development figures are those of one sample for all rows and seeds. ``table`` prints what the
 logs of all rows say: nDCG@10, of two seeds their mean and half their difference.
@@ -94,7 +94,7 @@ class Rows:
     def run(self, names: Sequence[str]) -> None:
         """The rows that are not there yet."""
         for name in names:
-            if (self._output(name) / "last").is_dir():
+            if _measured(_row(self._output(name))):
                 continue
             started = [f"model.name={self._pretrained()}"] if name == PRETRAINED else []
             data = [self._mined(pool) for pool in self.pools] if name == MINED else self.pools
@@ -113,7 +113,7 @@ class Rows:
         (folder.parent / LOG_NAME).write_text(json.dumps(line) + "\n", encoding="utf-8")
 
     def _output(self, name: str) -> Path:
-        return self.folder / name.replace(" ", "-")
+        return _folder(self.folder, name)
 
     def _plan(self, *overrides: str) -> Recipe:
         plan = read_recipe(
@@ -130,7 +130,7 @@ class Rows:
         return pool
 
     def _mined(self, pool: Path) -> Path:
-        """Some of a pool's queries with a mined negative each: as many tokens as all of them without."""
+        """Some of a pool's queries with a mined negative each."""
         mined = pool.with_suffix(".jsonl")
         if not mined.is_file():
             queries = round(MINED_SHARE * len(beir.load(pool).queries))
@@ -152,6 +152,10 @@ class Rows:
         return output / "last"
 
 
+def _folder(seed: Path, name: str) -> Path:
+    return seed / name.replace(" ", "-")
+
+
 def _paths(data: Sequence[Path]) -> list[str]:
     tables = ", ".join(f'{{path="{path.absolute()}"}}' for path in data)
     return [f"data=[{tables}]"]
@@ -166,13 +170,18 @@ def _row(output: Path) -> dict[str, float]:
     return {"tokens": merged.get("tokens", 0), **figures}
 
 
+def _measured(row: dict[str, float]) -> bool:
+    """Whether a run came to its end, where it is measured."""
+    return len(row) > 1
+
+
 def table(output: Path) -> str:
     """The rows of all seeds as Markdown."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for name in ROWS:
         for seed in sorted(output.glob("seed-*")):
-            row = _row(seed / name.replace(" ", "-"))
-            if len(row) > 1:  # measured, and thereby at its end
+            row = _row(_folder(seed, name))
+            if _measured(row):
                 found[name].append(row)
     head = ["row", "seeds", "tokens each", *MODES]
     lines = [head, ["---"] * len(head)]

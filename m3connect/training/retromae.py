@@ -9,7 +9,7 @@ B texts, L tokens, H hidden width, T tokens to be predicted, V the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from m3connect.errors import ConfigError, InputError
 from m3connect.model.backbone import Backbone
 from m3connect.model.config import BodyConfig
 from m3connect.model.m3 import M3Model
-from m3connect.model.tokenize import TextTokenizer
+from m3connect.model.tokenize import TextTokenizer, TokenIds
 from m3connect.training.recipe import RetroMaeRecipe
 from m3connect.training.sampling import PlannedBatch, Rows, cut, generator, tell_left_out
 from m3connect.training.surgery import extend_positions
@@ -249,16 +249,17 @@ class RetroMae:
         """The ids of all tokens of the texts, rising."""
         seen = np.empty(0, np.int64)
         for source in self.sources:
-            for start in range(0, len(source), _MEASURED_AT_ONCE):
-                rows = np.arange(start, min(start + _MEASURED_AT_ONCE, len(source)))
-                seen = np.union1d(seen, self.tokenizer(_texts(source, rows), "passage").ids)
+            for tokens in self._tokenised(source, np.arange(len(source))):
+                seen = np.union1d(seen, tokens.ids)
         return torch.from_numpy(seen)
 
     def _lengths(self, source: Records, rows: Rows) -> Rows:
-        parts = np.array_split(rows, -(-len(rows) // _MEASURED_AT_ONCE))
-        return np.concatenate(
-            [self.tokenizer(_texts(source, part), "passage").lengths for part in parts]
-        )
+        return np.concatenate([tokens.lengths for tokens in self._tokenised(source, rows)])
+
+    def _tokenised(self, source: Records, rows: Rows) -> Iterator[TokenIds]:
+        """Many rows, some at a time."""
+        for part in np.array_split(rows, -(-len(rows) // _MEASURED_AT_ONCE)):
+            yield self.tokenizer(_texts(source, part), "passage")
 
     def batch(self, planned: PlannedBatch, epoch: int, rank: int, processes: int) -> MaskedTexts:
         """A process's texts, with other tokens masked in every epoch."""
