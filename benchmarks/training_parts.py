@@ -92,15 +92,16 @@ class Rows:
         self.evaluate = make_evaluate(plan, measure)
 
     def run(self, names: Sequence[str]) -> None:
-        """The rows that are not there yet."""
-        for name in names:
+        """The rows that are not there yet, in the order of the table: the last needs states of its own."""
+        for name in sorted(names, key=list(ROWS).index):
             if _measured(_row(self._output(name))):
                 continue
             started = [f"model.name={self._pretrained()}"] if name == PRETRAINED else []
             data = [self._mined(pool) for pool in self.pools] if name == MINED else self.pools
             plan = self._plan(f"output={self._output(name)}", *_paths(data), *ROWS[name], *started)
-            shared = None if name == PRETRAINED else self.frozen
-            folder = train(plan, evaluate=self.evaluate, frozen=shared)
+            if name == PRETRAINED:  # of frozen layers that have moved
+                self.frozen = FrozenStates()
+            folder = train(plan, evaluate=self.evaluate, frozen=self.frozen)
             if name == UNTRAINED:  # nothing is measured in a run without steps
                 self._measure(folder)
             print(f"seed {self.seed}: {name}: {_row(self._output(name))}", flush=True)

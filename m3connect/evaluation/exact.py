@@ -8,24 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.progress import Progress, silent
-from m3connect.searching.scoring import maxsim_scores
 from m3connect.types import Embeddings, FloatArray, Leg, MultiVectors, SparseVectors
-
-if TYPE_CHECKING:
-    from m3connect.types import TokenArray
 
 QUERY_BLOCK = 2048
 """Queries scored together; with a store's shard this bounds the score matrix to 16 MB."""
 RERANK_BLOCK = 512
 """Queries reranked together: their tokens are in memory in float32."""
 _MAXSIM_BLOCK = 256
+_MAXSIM_TOKENS = 128
+"""Query tokens in one product with a block's: few at a time take twice as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +140,7 @@ def rerank(
             document = store.tokens(int(rows[group[0]])).astype(np.float32, copy=False)
             asking = askers[group]
             best = (np.concatenate([per_query[query] for query in asking]) @ document.T).max(axis=1)
-            firsts = np.concatenate([[0], np.cumsum(lengths[asking])[:-1]])
-            scores[group] = np.add.reduceat(best, firsts) / lengths[asking]
+            scores[group] = _means(best, lengths[asking])
     return [scores[start:stop] for start, stop in pairwise(bounds)]
 
 
@@ -251,6 +248,28 @@ def _matrix(vectors: SparseVectors, terms: NDArray[np.uint32]) -> Any:
 
 
 def _maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> FloatArray:
-    block = MultiVectors(documents.offsets, documents.vectors.astype(np.float32))
-    tokens: list[TokenArray] = [queries[row] for row in range(len(queries))]
-    return np.stack([maxsim_scores(query, block) for query in tokens])
+    """:func:`m3connect.searching.scoring.maxsim_scores` of each query, some queries in one product."""
+    columns = documents.vectors.astype(np.float32).T
+    scores = []
+    for some in _few(queries):
+        similarities = some.vectors.astype(np.float32, copy=False) @ columns
+        best = np.maximum.reduceat(similarities, documents.offsets[:-1], axis=1)
+        scores.append(_means(best, np.diff(some.offsets)))
+    return np.concatenate(scores)
+
+
+def _few(queries: MultiVectors) -> Iterator[MultiVectors]:
+    """Queries one after the other, at least one and not many tokens at a time."""
+    start = 0
+    while start < len(queries):
+        end = queries.offsets[start] + _MAXSIM_TOKENS
+        stop = max(start + 1, int(np.searchsorted(queries.offsets, end, side="right")) - 1)
+        yield queries[start:stop]
+        start = stop
+
+
+def _means(best: FloatArray, lengths: NDArray[np.int64]) -> FloatArray:
+    """Means over the tokens of each query, ``float32 [Q, ...]``, of ``[tokens, ...]``."""
+    firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    totals = np.add.reduceat(best, firsts, axis=0)
+    return np.asarray((totals.T / lengths).T, np.float32)

@@ -51,7 +51,7 @@ class Contrastive:
         self.recipe = recipe
         self.trainable: Trainable = open_trainable(recipe)
         if frozen is not None:
-            frozen.serve(self.trainable.model, recipe.model)
+            frozen.serve(self.trainable.model, recipe.model, recipe.run.precision)
         self.module: nn.Module = self.trainable.model
         self.criterion = make_criterion(recipe)
         sources = [open_source(recipe.data_directory / table.path) for table in recipe.data]

@@ -23,26 +23,27 @@ from m3connect.training.recipe import ModelTable
 
 
 class FrozenStates:
-    """States of texts after a model's frozen layers, of one model, for any number of runs."""
+    """States of texts after a model's frozen layers, of one model and precision, for any number of runs."""
 
     def __init__(self) -> None:
         self._states: dict[bytes, Tensor] = {}  # the text's token ids -> [L, H]
-        self._source: str | None = None
+        self._source: tuple[str, str] | None = None
 
     def __len__(self) -> int:
         """Texts that are remembered."""
         return len(self._states)
 
-    def serve(self, model: M3Model, table: ModelTable) -> None:
+    def serve(self, model: M3Model, table: ModelTable, precision: str = "no") -> None:
         """Let a model ask here before its frozen layers compute.
 
         Args:
             model: about to be trained; on any device.
             table: says what of it is frozen.
+            precision: the run's, in which states are made.
 
         Raises:
             ConfigError: nothing is frozen, or dropout makes every pass another, or these are the
-                states of other layers.
+                states of other layers, or made in another precision.
         """
         body = model.config.body
         if table.frozen == "nothing":
@@ -51,9 +52,12 @@ class FrozenStates:
             raise ConfigError("with dropout no state is worth remembering: set dropout = 0.0")
         whole = table.frozen == "encoder"
         layers = body.num_hidden_layers if whole else table.frozen_layers
-        source = _digest(model.backbone, layers)
+        source = _digest(model.backbone, layers), precision
         if self._source not in (None, source):
-            raise ConfigError("these states are of other frozen layers: begin with new ones")
+            raise ConfigError(
+                "these states are of other frozen layers, or made in another precision: begin with "
+                "new ones"
+            )
         self._source = source
         model.backbone.forward = partial(self._forward, model.backbone, layers)  # type: ignore[method-assign]
 

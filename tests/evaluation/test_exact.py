@@ -48,6 +48,7 @@ def test_equals_sorting_everything(collection, queries, leg, query_block, monkey
     """Ids, order with ties by id, and scores are those of the plain formulas, whatever the blocks."""
     monkeypatch.setattr(exact, "QUERY_BLOCK", query_block)
     monkeypatch.setattr(exact, "_MAXSIM_BLOCK", 9)
+    monkeypatch.setattr(exact, "_MAXSIM_TOKENS", query_block)
     ids, documents, store = collection
     ranking = exact.search(leg, queries, store, DEPTH, by_id=exact.order_by_id(ids))
     assert len(ranking) == QUERIES

@@ -84,7 +84,7 @@ def test_a_step_moves_nothing_that_is_remembered(recipe, tmp_path, checkpoint):
 
 
 def test_what_cannot_be_remembered_is_refused(model, recipe, tmp_path):
-    """Nothing frozen, dropout, other layers, another model, another task."""
+    """Nothing frozen, dropout, other layers, another precision, another model, another task."""
     states = FrozenStates()
     with pytest.raises(ConfigError, match='set frozen = "embeddings"'):
         states.serve(model, ModelTable(name="tiny"))
@@ -93,6 +93,8 @@ def test_what_cannot_be_remembered_is_refused(model, recipe, tmp_path):
     states.serve(model, FROZEN)
     with pytest.raises(ConfigError, match="other frozen layers"):
         states.serve(model, FROZEN.model_copy(update={"frozen_layers": 2}))
+    with pytest.raises(ConfigError, match="another precision"):
+        states.serve(model, FROZEN, "bf16")
     with torch.no_grad():
         model.backbone.encoder["layer"][0].output.dense.bias[0] += 1e-3
     with pytest.raises(ConfigError, match="other frozen layers"):
