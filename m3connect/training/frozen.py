@@ -33,7 +33,7 @@ class FrozenStates:
         """Texts that are remembered."""
         return len(self._states)
 
-    def serve(self, model: M3Model, table: ModelTable, precision: str = "no") -> None:
+    def serve(self, model: M3Model, table: ModelTable, precision: str) -> None:
         """Let a model ask here before its frozen layers compute.
 
         Args:

@@ -35,7 +35,7 @@ def test_states_are_those_of_the_layers(model, collator, frozen):
     texts = collator.texts(["w1 w2 w3", "w4", "w5 w6", "w1 w2 w3", "w7 w8 w9"], "passage")
     plain = model(texts.ids, texts.mask)
     states = FrozenStates()
-    states.serve(model, FROZEN.model_copy(update={"frozen": frozen}))
+    states.serve(model, FROZEN.model_copy(update={"frozen": frozen}), "no")
     for rows in ([1], [0, 1], [0, 4], [1, 2], [0, 1, 2, 3, 4]):
         mask = texts.mask[rows]
         got = model(texts.ids[rows], mask)
@@ -87,18 +87,18 @@ def test_what_cannot_be_remembered_is_refused(model, recipe, tmp_path):
     """Nothing frozen, dropout, other layers, another precision, another model, another task."""
     states = FrozenStates()
     with pytest.raises(ConfigError, match='set frozen = "embeddings"'):
-        states.serve(model, ModelTable(name="tiny"))
+        states.serve(model, ModelTable(name="tiny"), "no")
     with pytest.raises(ConfigError, match=r"set dropout = 0.0"):
         train(recipe(f"output={tmp_path / 'run'}", "model.dropout=0.1"), frozen=states)
-    states.serve(model, FROZEN)
+    states.serve(model, FROZEN, "no")
     with pytest.raises(ConfigError, match="other frozen layers"):
-        states.serve(model, FROZEN.model_copy(update={"frozen_layers": 2}))
+        states.serve(model, FROZEN.model_copy(update={"frozen_layers": 2}), "no")
     with pytest.raises(ConfigError, match="another precision"):
         states.serve(model, FROZEN, "bf16")
     with torch.no_grad():
         model.backbone.encoder["layer"][0].output.dense.bias[0] += 1e-3
     with pytest.raises(ConfigError, match="other frozen layers"):
-        states.serve(model, FROZEN)
+        states.serve(model, FROZEN, "no")
     pretraining = RetroMaeRecipe(
         stage="retromae",
         output=tmp_path,
