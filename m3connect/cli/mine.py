@@ -99,7 +99,8 @@ def mine(
     if max_share is None and not by_rank:
         max_share = 0.95
     rules = Rules(negatives, first, last, pick, max_score, max_share, margin, percentile, seed)
-    opened = eval_options.open_dataset(dataset, qrels, "", limit_queries, seed)
+    whole = eval_options.open_dataset(dataset, qrels, "", None, seed)
+    opened = whole if limit_queries is None else whole.sample(limit_queries, seed=seed)
     eval_options.warn(opened.name, opened.warnings)
     encoder = model.load()
     with (
@@ -110,6 +111,7 @@ def mine(
             opened,
             encoder,
             output,
+            sample_of=whole,
             mode=mode,
             rules=rules,
             preset=eval_options.choose_preset(encoder.info, None, fusion),

@@ -26,6 +26,7 @@ def mine_to_file(
     encoder: Encoder,
     output: Path,
     *,
+    sample_of: Dataset | None = None,
     mode: ModeName = "dense",
     rules: Rules | None = None,
     preset: Preset | None = None,
@@ -40,6 +41,8 @@ def mine_to_file(
         dataset: queries, judgements and documents.
         encoder: the model.
         output: the file, which is there when it is whole.
+        sample_of: the dataset that these queries were drawn from, where they are not all of it: what
+            answers one of its queries is no negative of another of the same text.
         mode: what ranks the candidates.
         rules: which of them may be negatives; default :class:`Rules`.
         preset: weights or ranks; default: what :func:`m3connect.search` does.
@@ -62,7 +65,9 @@ def mine_to_file(
     report = Report(Tally(), texts)
 
     def write(source: Source) -> None:
-        mined = mining.mine(dataset, texts, source, chosen, report.tally, progress=progress)
+        mined = mining.mine(
+            dataset, texts, source, chosen, report.tally, sample_of=sample_of, progress=progress
+        )
         lines.write(output, mining.as_examples(report.watch(mined), texts))
 
     if connector is not None:

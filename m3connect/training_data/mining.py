@@ -144,6 +144,7 @@ def mine(
     rules: Rules,
     tally: Tally,
     *,
+    sample_of: Dataset | None = None,
     progress: Progress = silent,
 ) -> Iterator[Mined]:
     """Negatives for every query that gets any, in the dataset's order.
@@ -158,6 +159,8 @@ def mine(
         source: of candidates.
         rules: for them.
         tally: counts what was kept and dropped.
+        sample_of: the dataset that these queries were drawn from; its judgements tell what answers
+            a query that is asked twice.
         progress: told of every query.
 
     Raises:
@@ -166,7 +169,8 @@ def mine(
     check(rules, source.weights)
     relevant = [_relevant(dataset.qrels[query.id], texts) for query in dataset.queries]
     answering: dict[str, set[str]] = {}
-    for query, ids in zip(dataset.queries, relevant, strict=True):
+    for query in (sample_of or dataset).queries:
+        ids = _relevant((sample_of or dataset).qrels[query.id], texts)
         answering.setdefault(_plain(query.text), set()).update(ids)
     known: dict[int, Answer] = {}
     if rules.percentile is not None:

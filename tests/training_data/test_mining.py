@@ -91,13 +91,16 @@ def test_no_positive_and_no_equal_text_is_a_negative(tmp_path):
 
 
 def test_the_positives_of_a_query_asked_twice_are_negatives_of_neither(tmp_path):
-    """Nor are their copies, even where the other's judgement says 0."""
+    """Nor are their copies, even where the other's judgement says 0, or where only one of them was drawn."""
     asked = (TextQuery("q0", "A question"), TextQuery("q1", "a  QUESTION"))
     judged = {"q0": {"pos": 1, "n1": 0}, "q1": {"n1": 1}}
     twice = Dataset("x", tmp_path, tuple(TEXTS), asked, judged, "x")
     first, second = mine(twice, TEXTS, Fixed(2), ANY, Tally())
     assert list(first.positives) == ["pos"]
     assert list(first.negatives) == list(second.negatives) == ["near", "n3", "n4"]
+    drawn = twice.sample(1)
+    (only,) = mine(drawn, TEXTS, Fixed(), ANY, Tally(), sample_of=twice)
+    assert list(only.negatives) == ["near", "n3", "n4"]
 
 
 def test_what_a_collection_holds_beyond_the_dataset_is_no_negative(tmp_path):
