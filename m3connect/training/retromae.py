@@ -87,6 +87,7 @@ class RetroMaeModel(nn.Module):
         super().__init__()
         body = model.config.body
         self.backbone = model.backbone
+        self.pool = model.heads.pool  # what is served: some models take the mean of all tokens
         self.register_buffer("seen", seen, persistent=False)
         self.mlm_head = MlmHead(body.hidden_size, body.vocab_size if seen is None else len(seen))
         self.decoder = Decoder(body, decoder_mask)
@@ -99,7 +100,7 @@ class RetroMaeModel(nn.Module):
         states = self.backbone(texts.masked_ids, texts.mask)
         masked = texts.labels != IGNORED
         encoder = self.mlm_head(states[masked], self._places(texts.labels[masked]), words)
-        decoded = self.decoder(states[:, 0], texts, self.backbone)
+        decoded = self.decoder(self.pool(states, texts.mask), texts, self.backbone)
         predicted = texts.mask.clone()
         predicted[:, 0] = False  # the first token is the same in every text
         told = self._places(texts.ids[predicted])

@@ -119,6 +119,20 @@ def test_the_decoder_does_not_see_the_token_it_names(model):
     assert moved.max() > 0
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_the_decoder_knows_a_text_by_the_state_that_is_served(model, pooling):
+    """The first token's, or the mean of all, as the model has it; never padding's."""
+    model.heads.pooling = pooling
+    task = RetroMaeModel(model, 0.5).eval()
+    given = []
+    task.decoder.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    ids = torch.tensor([[0, 5, 6, 7, 2], [0, 8, 2, 1, 1]])
+    texts = MaskedTexts(ids, ids, ids, ids != 1)
+    task(texts)
+    dense = torch.nn.functional.normalize(given[0], dim=-1)
+    torch.testing.assert_close(dense, model(ids, texts.mask).dense)
+
+
 def test_a_tokenizer_without_a_mask_is_refused(recipe, checkpoint):
     """RetroMAE needs a token that hides others."""
     path = checkpoint / "tokenizer.json"
