@@ -257,7 +257,10 @@ def plan_epoch(
         InputError: a dataset does not fill a batch.
         ConfigError: a batch may be one query that has nothing to tell its passage from.
     """
-    _check_company(sampler.batching, processes)
+    smallest = sampler.batching.smallest
+    if _alone(sampler.batching, processes):
+        _check_company(sampler.batching)
+        smallest = max(2, smallest)
     batches: list[PlannedBatch] = []
     for dataset in range(len(sampler.sources)):
         rows = sampler.rows(epoch, dataset)
@@ -269,8 +272,7 @@ def plan_epoch(
             if vectors is not None:
                 rng = generator(sampler.seed, epoch, dataset, bucket)
                 members = members[grouped(vectors[members], sampler.batching.neighbours, rng)]
-            size, smallest = sampler.batching.size(bucket), sampler.batching.smallest
-            cuts = cut(rows[members], size, smallest, processes)
+            cuts = cut(rows[members], sampler.batching.size(bucket), smallest, processes)
             found += [PlannedBatch(dataset, batch, bucket) for batch in cuts]
         tell_left_out(sampler.sources[dataset].name, epoch, len(rows), found)
         batches += found
@@ -316,10 +318,12 @@ def tell_left_out(name: str, epoch: int, examples: int, batches: Sequence[Planne
         )
 
 
-def _check_company(table: BatchingTable, processes: int) -> None:
-    """Without negatives and other processes' passages, a query alone has no loss."""
-    if table.negatives or (processes > 1 and table.across_processes):
-        return
+def _alone(table: BatchingTable, processes: int) -> bool:
+    """Whether a query that is alone in its process's batch has no loss: nothing to tell its passage from."""
+    return not table.negatives and not (processes > 1 and table.across_processes)
+
+
+def _check_company(table: BatchingTable) -> None:
     longest = bisect_left(table.edges, max(table.query_length, table.passage_length))
     for bucket in range(longest + 1):
         if table.size(bucket) == 1:

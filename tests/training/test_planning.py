@@ -45,10 +45,10 @@ def places(plan):
 
 def test_a_batch_is_of_one_dataset_and_one_range_of_lengths():
     """Every example is in one batch, with its like, and batches have their range's size."""
-    stack = sampler(source(60), source(40), sizes=(8, 4, 2))
+    stack = sampler(source(60), source(42), sizes=(8, 4, 2))
     plan = plan_epoch(stack, 0, 1, lengths)
     seen = Counter((batch.dataset, row) for batch in plan for row in batch.rows.tolist())
-    assert len(seen) == 100
+    assert len(seen) == 102
     assert set(seen.values()) == {1}
     edges = [0, 4, 8, 512]
     for batch in plan:
@@ -147,6 +147,25 @@ def test_one_query_alone_has_nothing_to_learn_from(settings, processes, refused)
             plan_epoch(stack, 0, processes, lengths)
     else:
         plan_epoch(stack, 0, processes, lambda drawn: np.minimum(lengths(drawn), 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "taken"),
+    [
+        ({}, 1, False),
+        ({"negatives": 1}, 1, True),
+        ({}, 2, True),
+        ({"across_processes": False}, 2, False),
+    ],
+)
+def test_what_is_left_over_is_a_batch_only_where_it_can_learn(settings, processes, taken):
+    """A query that is alone in its process and has no negatives is left out, whatever `smallest` says."""
+    alike = Source(
+        Example(f"q{number}", (f"w {number}",), ("n",)) for number in range(5 * processes)
+    )
+    plan = plan_epoch(sampler(alike, **settings), 0, processes, lengths)
+    left = [processes] if taken else []
+    assert sorted(len(batch.rows) for batch in plan) == [*left, 4 * processes]
 
 
 def test_what_an_epoch_leaves_out_is_said(caplog):
