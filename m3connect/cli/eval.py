@@ -142,6 +142,7 @@ def evaluate(
         )
     if "depth" in given_as_flags() and not live:
         raise ConfigError("--depth is of searches in a database: give --live, or take a --preset")
+    fusion.check()
     measured = names(metrics)
     if not measured:
         raise ConfigError("--metrics names none, such as ndcg@10,recall@100")
@@ -225,9 +226,15 @@ def evaluate(
 
 def _check_names(opened: Sequence[Dataset]) -> None:
     """Results and files go by the datasets' names: no two may share one."""
-    names = [each.name for each in opened]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        folders = [str(each.folder) for each in opened if each.name in twice]
+    from m3connect.evaluation.reports.files import file_name
+
+    names = [file_name(each.name) for each in opened]
+    if any(names.count(name) > 1 for name in names):
+        folders = [
+            str(each.folder)
+            for each, name in zip(opened, names, strict=True)
+            if names.count(name) > 1
+        ]
         raise ConfigError(f"datasets go by their folder's name, and {folders} share theirs")
 
 

@@ -95,6 +95,7 @@ def mine(
 
     requires.check()
     eval_options.check_live(live=live, filter=filter)
+    fusion.check()
     by_rank = fusion.fusion == "rrf" and parse_mode(mode) in {"hybrid", "all"}
     if max_share is None and not by_rank:
         max_share = 0.95

@@ -18,7 +18,7 @@ import typer
 
 from m3connect.cli.console import json_line, visible
 from m3connect.cli.lists import leg_weights
-from m3connect.cli.running import services
+from m3connect.cli.running import given_as_flags, services
 from m3connect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -325,6 +325,18 @@ class FusionChoice:
         ),
     ] = None
     rrf_k: Annotated[float, typer.Option(help="k of reciprocal rank fusion.")] = 60.0
+
+    def check(self) -> None:
+        """Before anything is opened.
+
+        Raises:
+            ConfigError: the weights are not three numbers, or ``--rrf-k`` would do nothing.
+        """
+        self.parsed_weights()
+        if "rrf_k" in given_as_flags() and self.fusion != "rrf":
+            raise ConfigError(
+                "--rrf-k is of reciprocal rank fusion: add --fusion rrf, or leave it out"
+            )
 
     def parsed_weights(self) -> tuple[float, float, float] | None:
         """The three weights, if they were given.

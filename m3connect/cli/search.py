@@ -92,7 +92,7 @@ def search(
     from m3connect.searching.search import search_many
 
     condition = as_filter(filter)  # a mistake in it is said before the model is loaded
-    fusion.parsed_weights()
+    fusion.check()
     min_scores = refining.min_scores()
     reranker = load_reranker(refining.reranker, model.device)
     encoder = model.load()

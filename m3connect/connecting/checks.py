@@ -250,7 +250,7 @@ def check_query(query: Query, schema: CollectionSchema) -> Query:
     if len(fused) > 1 and query.fusion is None:
         raise InputError(f"the legs {fused} need a fusion")
     if query.fusion is not None:
-        _check_fusion(query.fusion)
+        check_fusion(query.fusion)
     if query.within is not None:
         check_ids(query.within)
     condition = scoped(query.filter, schema, by_ids=query.within is not None)
@@ -268,7 +268,12 @@ def check_query(query: Query, schema: CollectionSchema) -> Query:
     return replace(query, filter=condition)
 
 
-def _check_fusion(fusion: Fusion) -> None:
+def check_fusion(fusion: Fusion) -> None:
+    """Whether legs can be fused so.
+
+    Raises:
+        InputError: weights that are negative or no numbers, or a k below 1.
+    """
     weights = (fusion.dense, fusion.sparse, fusion.multivector)
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         raise InputError(f"fusion weights must be finite and not negative, got {weights}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +63,9 @@ def passages_for(documents: int, *, records: int, corpus: int) -> int:
     """How many of ``records`` passages to ask for, to find so many documents of a corpus.
 
     >>> passages_for(10, records=30, corpus=12)
-    20
+    30
     """
-    return documents * max(1, round(records / corpus))
+    return documents * max(1, ceil(records / corpus))
 
 
 def cut_off(what: str, parts: Sequence[Embeddings]) -> list[str]:

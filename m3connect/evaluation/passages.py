@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,18 @@ class Passages:
     def encoded(self) -> Iterator[str]:
         """What the encoder reads of each passage, in order."""
         return (self.texts[row]["text"] for row in range(len(self.texts)))
+
+    def left_out(self, documents: Sequence[str]) -> list[str]:
+        """A warning where documents have no passage.
+
+        Args:
+            documents: ids of all.
+        """
+        missing = len(set(documents) - set(self.document_of.values()))
+        told = (
+            "documents have no passage: they are blank or a title alone, and no search finds them"
+        )
+        return [f"{missing} {told}"] if missing else []
 
 
 def cut(dataset: Dataset, chunker: Chunker) -> Passages:

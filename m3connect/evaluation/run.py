@@ -93,6 +93,7 @@ def evaluate(
             )
             warnings += search.cut_off("documents" if made is None else "passages")
             if made is not None:
+                warnings += made.left_out(dataset.ids)
                 settings["passages"] = {"cut_as": made.cut_as, "count": len(made.ids)}
             rows += _mode_rows(dataset, search, measured, names, record)
             rows += _storage_rows(dataset, search, smaller, names, record, Path(scratch))

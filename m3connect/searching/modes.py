@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from m3connect.connecting.checks import check_fusion
 from m3connect.contract import ModelInfo
 from m3connect.errors import ConfigError, InputError
 from m3connect.filters import AnyFilter
@@ -220,6 +221,9 @@ def with_fusion(
 ) -> Preset:
     """The preset with another fusion, other weights, or both.
 
+    Raises:
+        InputError: weights that are negative or no numbers, or a k below 1.
+
     >>> with_fusion(MIRACL, kind="rrf").all.fusion
     Rrf(k=60.0, dense=1.0, sparse=1.0, multivector=1.0)
     >>> with_fusion(MIRACL, weights=(0.5, 0.2, 0.3)).hybrid.fusion
@@ -232,6 +236,7 @@ def with_fusion(
     every: Fusion = Weighted(dense, sparse, multivector)
     if kind == "rrf":
         hybrid, every = Rrf(k, dense, sparse, 0.0), Rrf(k, dense, sparse, multivector)
+    check_fusion(every)
     return replace(
         preset,
         hybrid=replace(preset.hybrid, fusion=hybrid),

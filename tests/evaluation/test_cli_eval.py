@@ -95,10 +95,11 @@ def test_nothing_odd_is_silent(run, folder):
 
 
 def test_datasets_of_one_name_are_refused(run, folder, tmp_path):
-    """Results go by the datasets' names, so that none replaces another."""
-    twin = shutil.copytree(folder, tmp_path / "elsewhere" / folder.name)
-    with pytest.raises(ConfigError, match="share theirs"):
-        run("--dataset", folder, "--dataset", twin)
+    """Results go by the datasets' names, so that none replaces another; a space becomes a dash."""
+    for names in ((folder.name, f"more/{folder.name}"), ("a b", "a-b")):
+        one, two = (shutil.copytree(folder, tmp_path / "twins" / name) for name in names)
+        with pytest.raises(ConfigError, match=rf"{one.name}'.*{two.name}'.* share theirs"):
+            run("--dataset", one, "--dataset", two)
 
 
 def test_a_folder_that_is_not_there_is_named(run, tmp_path):
@@ -127,6 +128,9 @@ def test_texts_can_be_cut(run, folder):
         (["--depth", "50"], ConfigError, "give --live"),
         (["--preset", "beir"], ConfigError, "no preset"),
         (["--weights", "1,2"], ConfigError, "--weights takes 3 numbers"),
+        (["--weights=-1,1,1"], InputError, "weights must be finite and not negative"),
+        (["--fusion", "rrf", "--rrf-k", "-1"], InputError, "k of rank fusion must be at least 1"),
+        (["--rrf-k", "10"], ConfigError, "--rrf-k is of reciprocal rank fusion: add --fusion rrf"),
         (["--qrels", "dev"], InputError, "no judgements named 'dev'"),
     ],
 )

@@ -10,6 +10,7 @@ from m3connect.evaluation.shards import EmbeddingStore
 from m3connect.searching import fusion, scoring
 from m3connect.testing import corpus
 from m3connect.types import LEGS, Embeddings, MultiVectors, Query, SparseVectors
+from tests.evaluation.coarse import coarse
 
 N, QUERIES, DEPTH = 97, 11, 7
 
@@ -19,7 +20,8 @@ def collection():
     """97 records of which 30 repeat others, so that many scores are equal, in uneven shards."""
     batch = corpus.records(3, N)
     rows = np.random.default_rng(4).integers(0, N - 30, 30)
-    embeddings = Embeddings.concat([batch.embeddings[: N - 30], batch.embeddings.take(rows)])
+    made = coarse(batch.embeddings)
+    embeddings = Embeddings.concat([made[: N - 30], made.take(rows)])
     shards = [embeddings[start : start + 20] for start in range(0, N, 20)]
     return tuple(batch.ids), embeddings, EmbeddingStore.of(shards)
 
@@ -33,13 +35,14 @@ def queries(collection):
 def embeddings_of(queries: list[Query]) -> Embeddings:
     """Queries as a batch; the first two get unusual lexical weights."""
     sparse: list[Any] = [{}, {36 * 1000: 1.0}, *(query.sparse for query in queries[2:])]
-    return Embeddings(
+    made = Embeddings(
         np.stack([query.dense for query in queries]),
         SparseVectors.from_rows(sparse),
         MultiVectors.from_rows([query.multivector for query in queries]),
         np.ones(len(queries), np.int32),
         np.zeros(len(queries), np.bool_),
     )
+    return coarse(made)
 
 
 @pytest.mark.parametrize("leg", LEGS)

@@ -16,8 +16,9 @@ from m3connect.searching.names import MODES
 from m3connect.searching.search import search
 from m3connect.stores.memory import MemoryConnector
 from m3connect.testing.fakes import HashEncoder
+from tests.evaluation.coarse import CoarseEncoder
 
-ENCODER = HashEncoder()
+ENCODER = CoarseEncoder()  # ranks equal passages by their ids
 WORDS = ("river", "engine", "violin", "harvest", "planet", "castle", "lantern")
 
 
@@ -118,6 +119,35 @@ def test_a_document_scores_what_its_best_passage_scores(tmp_path):
     assert scores == pytest.approx(
         {"late": weight("violin") ** 2 + weight("planet") ** 2, "early": weight("planet") ** 2}
     )
+
+
+def test_documents_without_a_passage_are_told(tmp_path):
+    """Blank ones, and a title alone: a collection has no record of them."""
+    documents = [
+        {"_id": "title", "title": "river engine", "text": " "},
+        {"_id": "blank", "text": ""},
+        {"_id": "text", "text": "river"},
+    ]
+    dataset = collection(
+        tmp_path / "x", documents, [{"_id": "q", "text": "river"}], [("q", "text")]
+    )
+    cutter = Chunker(ENCODER, tokens=6)
+    found = run.evaluate(dataset, ENCODER, modes=("sparse",), passages=cutter)
+    assert any(told.startswith("2 documents have no passage") for told in found.warnings)
+
+
+def test_enough_passages_are_looked_at(tmp_path):
+    """Of documents that have one and a half, twice as many as the metric looks at."""
+    documents = [
+        {"_id": f"d{n}", "text": "river river\n\nriver castle" if n % 2 else "river violin"}
+        for n in range(8)
+    ]
+    judged = [("q", f"d{n}") for n in range(8)]
+    dataset = collection(tmp_path / "x", documents, [{"_id": "q", "text": "river"}], judged)
+    cutter = Chunker(ENCODER, tokens=3, context=())
+    found = run.evaluate(dataset, ENCODER, modes=("dense",), passages=cutter, names=["recall@6"])
+    assert found.settings["passages"]["count"] == 12
+    assert found.rows[0].figures["recall@6"].tolist() == [6 / 8]
 
 
 def test_bytes_are_those_of_all_passages(chapters):

@@ -119,6 +119,17 @@ def test_a_folder_without_results_is_refused(dataset, tmp_path):
         files.read(tmp_path)
 
 
+def test_files_of_two_evaluations_are_no_result(tmp_path):
+    """Nor is one that was cut off: its figures are another mean's."""
+    files.write([result(dense=[0.5] * 8 + [1.0])], tmp_path)
+    (path,) = tmp_path.glob("*.queries.jsonl")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(
+        InputError, match=r"queries\.jsonl and results\.json are not of one evaluation"
+    ):
+        files.read(tmp_path)
+
+
 @pytest.mark.parametrize("benchmark", published.BENCHMARKS)
 def test_the_papers_averages_are_those_of_its_languages(benchmark):
     """The shipped tables are whole: each row's average is the mean of its languages."""

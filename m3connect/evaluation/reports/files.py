@@ -68,11 +68,10 @@ def read(folder: Path) -> list[Result]:
 
 
 def _read_one(stored: Mapping[str, Any], folder: Path) -> Result:
-    path = folder / _queries_name(stored["dataset"])
+    name = stored["dataset"]
+    path = folder / _queries_name(name)
     if not path.is_file():
-        raise InputError(
-            f"{path} is missing: it holds the figures of {stored['dataset']}'s queries"
-        )
+        raise InputError(f"{path} is missing: it holds the figures of {name}'s queries")
     queries = [query for _, query in lines.read(path)]
     if old := ALIASES.keys() & stored["rows"]:
         log.warning(
@@ -94,8 +93,17 @@ def _read_one(stored: Mapping[str, Any], folder: Path) -> Result:
         )
         for name, row in stored["rows"].items()
     ]
+    if any(
+        not np.isclose(row.figures[metric].mean(), figure["mean"], equal_nan=True)
+        for row, before in zip(rows, stored["rows"].values(), strict=True)
+        for metric, figure in before["metrics"].items()
+    ):
+        raise InputError(
+            f"{path} and results.json are not of one evaluation, or one of them is cut off: their "
+            f"figures of {name} differ; run eval again"
+        )
     return Result(
-        stored["dataset"],
+        name,
         stored["documents"],
         tuple(TextQuery(query["id"], "", query["lang"]) for query in queries),
         tuple(rows),
@@ -120,7 +128,7 @@ class RunFiles:
 
     def __call__(self, row: str, query: str, answer: Answer) -> None:
         """Append one answer; the first of a row begins its file anew."""
-        path = self.folder / f"{_safe(self.dataset)}.{_safe(row)}.trec"
+        path = self.folder / f"{file_name(self.dataset)}.{file_name(row)}.trec"
         mode = "a" if row in self._begun else "w"
         self._begun.add(row)
         with path.open(mode, encoding="utf-8") as file:
@@ -129,7 +137,7 @@ class RunFiles:
 
 
 def _queries_name(dataset: str) -> str:
-    return f"{_safe(dataset)}.queries.jsonl"
+    return f"{file_name(dataset)}.queries.jsonl"
 
 
 def _metrics(result: Result) -> list[str]:
@@ -148,5 +156,6 @@ def _queries(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _safe(name: str) -> str:
+def file_name(name: str) -> str:
+    """What files of a dataset or a row are called after."""
     return name.replace("/", ".").replace(" ", "-")
