@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from m3connect.datasets.beir import Dataset
     from m3connect.searching.names import Mode
     from m3connect.training.frozen import FrozenStates
+    from m3connect.training.measuring import Evaluate
     from m3connect.training.trainable import Trainable
 
 _PACKAGES = ("torch", "accelerate", "matplotlib", "jinja2")
@@ -58,14 +59,10 @@ def train(
     check_installed()
     from accelerate import PartialState
 
-    from m3connect.training import log, loop, measuring
+    from m3connect.training import log, loop
 
     plan = read_recipe(Path(recipe)) if isinstance(recipe, str | Path) else recipe
-    if plan.evaluation:
-        from m3connect.evaluation import requires
-
-        requires.check()
-    evaluate = measuring.make_evaluate(plan, measure)
+    evaluate = make_evaluate(plan)
     folder = loop.train(plan, evaluate=evaluate, resume=resume, progress=progress, frozen=frozen)
     if PartialState().is_main_process:
         log.write_report(plan)
@@ -81,6 +78,22 @@ def check_installed() -> None:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise ConfigError(f'training needs {", ".join(missing)}: pip install "m3connect[training]"')
+
+
+def make_evaluate(recipe: AnyRecipe) -> Evaluate | None:
+    """What measures a recipe's run on its development sets, which are read now; None without any.
+
+    Raises:
+        ConfigError: the extra ``eval`` is missing.
+        InputError: a set is missing or malformed.
+    """
+    from m3connect.training import measuring
+
+    if recipe.evaluation:
+        from m3connect.evaluation import requires
+
+        requires.check()
+    return measuring.make_evaluate(recipe, measure)
 
 
 def measure(trainable: Trainable, dataset: Dataset, modes: Sequence[Mode]) -> Mapping[str, float]:

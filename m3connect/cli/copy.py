@@ -113,7 +113,7 @@ def verify(
     *,
     ends: Ends,
     samples: Annotated[int, typer.Option(help="Stored records used as queries.")] = 50,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
     printed: Output,
 ) -> None:
     """Compare two collections: counts, payloads, vectors, and the top ten of sampled queries.

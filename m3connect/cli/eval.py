@@ -148,6 +148,8 @@ def evaluate(
         raise ConfigError("--metrics names none, such as ndcg@10,recall@100")
     chosen = eval_options.parse_modes(modes)
     baselines = eval_options.parse_baselines(names(baseline))
+    if not (chosen or baselines or names(storage)):
+        raise ConfigError("nothing to measure: --modes none goes with --baseline or --storage")
     home = cache or eval_options.default_cache()
     encoder = model.load() if no_qrels else None  # else what is wrong with the data is said first
     if encoder is not None:

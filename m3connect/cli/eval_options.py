@@ -45,7 +45,7 @@ LimitQueries = Annotated[
     int | None,
     typer.Option(help="At most so many queries, drawn at random.", min=1, show_default=False),
 ]
-Seed = Annotated[int, typer.Option(help="Of what is drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -163,9 +163,11 @@ def open_datasets(
     """The test collections that options name; live there is one, whose corpus may be missing.
 
     Raises:
-        ConfigError: live, and several collections.
+        ConfigError: none, or live, and several collections.
         InputError: a file is missing or malformed.
     """
+    if not names:
+        raise ConfigError("--dataset names none: give a folder in the BEIR layout")
     if live and len(names) > 1:
         raise ConfigError("one collection holds one corpus: give one --dataset with --live")
     return [open_dataset(name, qrels, language, limit_queries, seed, bare=live) for name in names]
@@ -201,10 +203,13 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
 
     Raises:
         InputError: an unknown mode.
+        ConfigError: nothing at all.
     """
     from m3connect.searching.modes import parse_mode
     from m3connect.searching.names import MODES
 
+    if not names(text):
+        raise ConfigError("--modes names none, such as dense,all")
     asked = {parse_mode(name) for name in names(text)} if text != "none" else set()
     return tuple(mode for mode in MODES if mode in asked)
 

@@ -75,6 +75,21 @@ def numbers(option: str, text: str, count: int | None = None) -> tuple[float, ..
     return values
 
 
+def whole_numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """Whole numbers between commas.
+
+    >>> whole_numbers("--chunk-overlap", "0,32", 0)
+    (0, 32)
+
+    Raises:
+        ConfigError: something else, or one below ``least``.
+    """
+    values = numbers(option, text)
+    if not all(value.is_integer() and value >= least for value in values):
+        raise ConfigError(f"{option} takes whole numbers of at least {least}; got {text!r}")
+    return tuple(int(value) for value in values)
+
+
 def leg_weights(text: str | None) -> tuple[float, float, float] | None:
     """``--weights``, if it was given: of dense, sparse and multivector.
 

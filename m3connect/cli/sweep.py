@@ -82,17 +82,23 @@ def sweep(
 
     requires.check()
     metrics.check([metric])
-    if len(names(dataset)) > 1:
+    if len(names(dataset)) != 1:
         raise ConfigError("a sweep is over one dataset: give one --dataset")
     chosen = eval_options.parse_modes(modes)
     if not chosen:
         raise ConfigError("--modes names none: a sweep tries at least one")
     kinds = lists.choices("--fusions", fusions, ("weighted", "rrf"))
-    deep = [int(each) for each in lists.numbers("--depths", depths)]
+    if not kinds and {"hybrid", "all"} & set(chosen):
+        raise ConfigError(
+            "--fusions names none, and hybrid and all need one: weighted, rrf, or both"
+        )
+    deep = lists.whole_numbers("--depths", depths, 1)
     opened = eval_options.open_dataset(names(dataset)[0], qrels, language, limit_queries, seed)
     measure.check([metric], opened)
     encoder = model.load()
     cuts = _cuts(encoder, names(chunk_tokens), chunk_overlap, context or ["title,headings"])
+    if output is not None:  # before the work: it may be a file, or in a place that nobody may write
+        output.mkdir(parents=True, exist_ok=True)
     with progress_bar() as progress:
         result = try_all(
             opened,
@@ -108,7 +114,6 @@ def sweep(
             progress=progress,
         )
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         for name, text in (
             ("sweep.html", result.page()),
             ("sweep.json", json.dumps(result.to_json(), indent=1)),
@@ -139,8 +144,10 @@ def _cuts(
     from m3connect.ingestion.chunking import Chunker
 
     cut = [size for size in sizes if size != "whole"]
-    tokens = [int(each) for each in lists.numbers("--chunk-tokens", ",".join(cut))] if cut else []
-    repeated = [int(each) for each in lists.numbers("--chunk-overlap", overlaps)]
+    if not sizes:
+        raise ConfigError("--chunk-tokens names none, such as whole,128,256")
+    tokens = lists.whole_numbers("--chunk-tokens", ",".join(cut), 1) if cut else ()
+    repeated = lists.whole_numbers("--chunk-overlap", overlaps, 0)
     taken = [
         () if each == "none" else lists.choices("--context", each, CONTEXT) for each in contexts
     ]

@@ -63,6 +63,7 @@ def train(
     if dry_run:
         from m3connect.training.estimate import forecast
 
+        trainer.make_evaluate(plan)  # refused as the run would be
         estimate = forecast(plan, processes, rate)
         if printed.as_json:
             typer.echo(json.dumps(asdict(estimate)))

@@ -175,14 +175,19 @@ def read_corpus(path: Path, language: str = "") -> Iterator[Document]:
     Raises:
         InputError: a malformed line.
     """
+    return (document for _, document in _documents(path, language))
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+def _documents(path: Path, language: str = "") -> Iterator[tuple[str, Document]]:
+    """With file and line."""
     for where, values in lines.read(path):
         title = values.get("title")
         text = encoded_text(_text(where, values, "text"), title if isinstance(title, str) else None)
         id_ = _identifier(where, values, ("_id", "id"))
-        yield Document(id_, text, {"lang": values.get("lang") or language})
-
-
-# ---------------------------------------------------------------------------------------- files
+        yield where, Document(id_, text, {"lang": _language(where, values) or language})
 
 
 def _find(folder: Path, stem: str) -> Path:
@@ -228,6 +233,14 @@ def _text(where: str, values: Mapping[str, Any], key: str) -> str:
     return text
 
 
+def _language(where: str, values: Mapping[str, Any]) -> str:
+    """As the line says; empty where it does not."""
+    language = values.get("lang")
+    if not isinstance(language, str | None):
+        raise InputError(f"{where}: 'lang' must hold a string such as 'en', got {language!r}")
+    return language or ""
+
+
 def _answers(where: str, given: object) -> tuple[str, ...]:
     """Strings or numbers that answer a query; a single one may stand by itself."""
     listed = given if isinstance(given, list) else [] if given is None else [given]
@@ -257,9 +270,9 @@ def _scan_corpus(
     ids: dict[str, None] = {}
     empty = 0
     themselves: set[str] = set()
-    for document in read_corpus(path):
+    for where, document in _documents(path):
         if document.id in ids:
-            raise InputError(f"{path}: document id {document.id!r} occurs twice")
+            raise InputError(f"{where}: document id {document.id!r} occurs twice")
         ids[document.id] = None
         empty += not document.text
         query = asked.get(document.id)
@@ -285,7 +298,7 @@ def _read_queries(path: Path, language: str) -> dict[str, TextQuery]:
             raise InputError(f"{where}: query id {id_!r} occurs twice")
         answers = _answers(where, values.get("answers"))
         text = _text(where, values, "text")
-        queries[id_] = TextQuery(id_, text, values.get("lang") or language, answers)
+        queries[id_] = TextQuery(id_, text, _language(where, values) or language, answers)
     return queries
 
 

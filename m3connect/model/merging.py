@@ -33,7 +33,7 @@ def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: P
 
     Args:
         checkpoints: two or more that differ in the values of their tensors alone.
-        weights: one a checkpoint, with the sum 1.
+        weights: one a checkpoint, none below 0, with the sum 1.
         output: a folder that does not exist yet, or is empty.
 
     Raises:
@@ -45,6 +45,8 @@ def merge(checkpoints: Sequence[Checkpoint], weights: Sequence[float], output: P
             f"{len(checkpoints)} models and {len(weights)} weights: name two models or more, and "
             "a weight for each"
         )
+    if min(weights) < 0:
+        raise ConfigError(f"the weights {list(weights)} are no mean's: none may be below 0")
     if not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
         raise ConfigError(f"the weights {list(weights)} have the sum {sum(weights):g}, not 1")
     check_new(output)

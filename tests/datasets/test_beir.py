@@ -137,7 +137,9 @@ def test_a_missing_file_is_named(tmp_path, missing):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"corpus": [*CORPUS, CORPUS[0]]}, "document id 'd1' occurs twice"),
+        ({"corpus": [CORPUS[0]] * 2}, r"corpus\.jsonl:2: document id 'd1' occurs twice"),
+        ({"corpus": [CORPUS[0] | {"lang": ["en"]}]}, r"corpus\.jsonl:1: 'lang' must hold a string"),
+        ({"queries": [QUERIES[0] | {"lang": 5}]}, r"queries\.jsonl:1: 'lang' must hold a string"),
         ({"queries": [*QUERIES, QUERIES[0]]}, r"queries\.jsonl:4: query id 'q1' occurs twice"),
         ({"corpus": [{"_id": "d1"}]}, r"corpus\.jsonl:1: 'text' must hold a string"),
         ({"corpus": [{"text": "x"}]}, r"corpus\.jsonl:1: no id"),

@@ -125,6 +125,8 @@ def test_texts_can_be_cut(run, folder):
         (["--baseline", "splade"], ConfigError, "--baseline takes"),
         (["--metrics", "bleu@4"], ConfigError, "no metric"),
         (["--metrics", ","], ConfigError, "--metrics names none"),
+        (["--modes", ""], ConfigError, "--modes names none"),
+        (["--modes", "none"], ConfigError, "nothing to measure"),
         (["--depth", "50"], ConfigError, "give --live"),
         (["--preset", "beir"], ConfigError, "no preset"),
         (["--weights", "1,2"], ConfigError, "--weights takes 3 numbers"),

@@ -173,3 +173,29 @@ def test_the_command_prints_the_frontier_and_writes_a_page(command, folder, tmp_
     for wrong in (["--chunk-tokens", "many"], ["--fusions", "max"], ["--dataset", folder / "x"]):
         with pytest.raises(ConfigError):
             command(*arguments, *wrong)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--chunk-tokens", "", "--chunk-tokens names none"),
+        ("--chunk-tokens", "64.9", "--chunk-tokens takes whole numbers of at least 1; got '64.9'"),
+        ("--chunk-overlap", "-1", "--chunk-overlap takes whole numbers of at least 0"),
+        ("--depths", "50.9,-3", "--depths takes whole numbers of at least 1"),
+        ("--fusions", "", "--fusions names none"),
+        ("--modes", "", "--modes names none"),
+        ("--dataset", "", "give one --dataset"),
+    ],
+)
+def test_options_that_say_nothing_sound_are_refused(command, folder, option, value, message):
+    """Before anything is tried."""
+    given = {"--dataset": folder, option: value}
+    with pytest.raises(ConfigError, match=message):
+        command(*(part for pair in given.items() for part in pair))
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(command, folder, monkeypatch):
+    """Not when all is tried."""
+    monkeypatch.setattr("m3connect.evaluation.sweep.sweep", lambda *_, **__: pytest.fail("tried"))
+    with pytest.raises(FileExistsError):
+        command("--dataset", folder, "--output", folder / "corpus.jsonl")

@@ -90,6 +90,7 @@ def test_other_tokenizers_and_shapes_are_refused(tiny_m3, golden, tmp_path):
         (1, [1.0], "two models or more"),
         (2, [1.0], "a weight for each"),
         (2, [0.5, 0.6], "the sum 1.1, not 1"),
+        (2, [1.5, -0.5], "none may be below 0"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(tiny_m3, tmp_path, count, weights, message):

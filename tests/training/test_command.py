@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from m3connect.cli import app
-from m3connect.errors import ConfigError
+from m3connect.errors import ConfigError, InputError
 from m3connect.searching.names import MODES
 from m3connect.training.contrastive import Contrastive
 from m3connect.training.estimate import forecast
@@ -91,6 +91,9 @@ def test_a_dry_run_plans_and_trains_nothing(recipe_file, tmp_path):
     assert found["seconds"] > 0
     assert not (tmp_path / "run").exists()
     assert "queries a batch" in run(recipe_file, "--dry-run").stdout
+    measured = ["--set", "evaluation.datasets=['nodev']", "--set", "evaluation.every=1"]
+    with pytest.raises(InputError, match="nodev"):  # as the run itself would be refused
+        run(recipe_file, "--dry-run", *measured)
 
 
 def test_a_dry_run_plans_for_other_machines(recipe_file):
