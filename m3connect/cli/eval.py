@@ -155,7 +155,7 @@ def evaluate(
     if encoder is not None:
         cutter = eval_options.chunker(encoder, cutting)
         opened = eval_options.known_items(
-            names(dataset), cutter, output or home, limit_queries, seed
+            names(dataset), cutter, output or home, limit_queries, seed, language
         )
     else:
         opened = eval_options.open_datasets(

@@ -174,21 +174,37 @@ def open_datasets(
 
 
 def known_items(
-    sources: Sequence[str], chunker: Chunker, home: Path, limit_queries: int | None, seed: int
+    sources: Sequence[str],
+    chunker: Chunker,
+    home: Path,
+    limit_queries: int | None,
+    seed: int,
+    language: str,
 ) -> list[Dataset]:
     """Test collections whose queries are taken out of the documents, a few for each source.
 
     Raises:
-        ConfigError: a source does not exist.
+        ConfigError: a source does not exist, two are called alike, or ``home`` lies in one.
         InputError: its documents give no query.
     """
     from m3connect.evaluation import known_items as items
 
-    folder = home / "known-items"
+    called = [items.called(source) for source in sources]
+    if alike := [one for one, name in zip(sources, called, strict=True) if called.count(name) > 1]:
+        raise ConfigError(
+            f"their collections would share a name: {', '.join(alike)}; take one at a time"
+        )
     return [
         made
         for source in sources
-        for made in items.build(source, chunker, folder, queries=limit_queries or 200, seed=seed)
+        for made in items.build(
+            source,
+            chunker,
+            home / "known-items",
+            queries=limit_queries or 200,
+            seed=seed,
+            language=language,
+        )
     ]
 
 

@@ -3,19 +3,20 @@
 Three kinds, each a collection of its own over the same passages:
 
     titles       a document's title; relevant are the document's passages
-    headings     a section's heading; relevant are the section's passages
+    headings     a section's heading; relevant are the section's passages, those of its subsections, too
     sentences    a sentence; relevant are the passages that hold it
 
 What became a query is removed from what the encoder reads of its relevant passages, title and headings
-included: otherwise it would find itself word for word (for sentences this is the inverse cloze task of
-Lee, Chang and Toutanova, ACL 2019). A text that stands in other documents, too, is no query.
+included, whatever marks stand between its words: otherwise it would find itself word for word (for
+sentences this is the inverse cloze task of Lee, Chang and Toutanova, ACL 2019). A text that stands in
+other documents, too, is no query.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,7 +25,7 @@ import numpy as np
 from m3connect.datasets import beir
 from m3connect.datasets.beir import Dataset
 from m3connect.datasets.write import write_collection
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.ingestion import DocumentSource, Failure, read
 from m3connect.ingestion.chunking import SENTENCE, Chunker
 from m3connect.types import Chunk, Document
@@ -49,18 +50,28 @@ TOKENS: dict[Kind, tuple[int, int]] = {
 """Fewest and most tokens of a query: less names nothing, more is no query."""
 LEFT = 0.5
 """What must be left of a passage, in characters, after its sentence was taken out."""
+_WORD = re.compile(r"\w+")
+_BETWEEN = r"(?:\]\([^)\n]*\)|[\W_])+"
+"""Words: white space, Markdown's marks, the address of a link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A query and the passages that it was taken out of."""
+    """A query, the passages that it was taken out of, and their language, if their document says it."""
 
     text: str
     passages: tuple[str, ...]
+    language: str = ""
 
 
 def build(
-    path: str | Path, chunker: Chunker, folder: Path, *, queries: int = 200, seed: int = 0
+    path: str | Path,
+    chunker: Chunker,
+    folder: Path,
+    *,
+    queries: int = 200,
+    seed: int = 0,
+    language: str = "",
 ) -> list[Dataset]:
     """Write and load a test collection for each kind that the documents give queries of.
 
@@ -70,16 +81,22 @@ def build(
         path: a test collection, of which only the corpus is read, or what ingestion reads: a file, a
             folder, a glob, a URL.
         chunker: cuts the documents.
-        folder: for the collections, which are named after the path and the kind.
+        folder: for the collections, which are named after the path (:func:`called`) and the kind.
         queries: most queries of each kind, drawn at random.
         seed: of the draw.
+        language: of documents that do not name theirs.
 
     Raises:
-        ConfigError: there is nothing to read.
+        ConfigError: there is nothing to read, or the folder lies in what is read.
         InputError: no document gives any query.
     """
-    failures: list[Failure] = []
-    documents = list(_cut(_source(path), chunker, failures))
+    source, failures = _source(path), list[Failure]()
+    if Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
+        raise ConfigError(
+            f"{folder} lies in {path}, whose files are read: the next run would take this one's for "
+            "documents; choose another --output (or --cache)"
+        )
+    documents = list(_cut(source, chunker, failures))
     rng = np.random.default_rng(seed)
     by_kind = items(documents, chunker)
     drawn = {kind: _draw(by_kind[kind], queries, rng) for kind in KINDS}
@@ -88,24 +105,56 @@ def build(
     for kind in KINDS:
         if not drawn[kind]:
             continue
-        where = folder / f"{Path(path).name or 'documents'}-{kind}"
+        where = folder / f"{called(path)}-{kind}"
         write_collection(
             where,
-            ({"_id": id_, "text": text} for id_, text in texts.items()),
-            ({"_id": f"{kind}-{n}", "text": item.text} for n, item in enumerate(drawn[kind])),
+            (
+                {"_id": chunk.id, "text": texts[chunk.id], "lang": _language(document)}
+                for document, chunks in documents
+                for chunk in chunks
+            ),
+            (
+                {"_id": f"{kind}-{n}", "text": item.text, "lang": item.language}
+                for n, item in enumerate(drawn[kind])
+            ),
             (
                 (f"{kind}-{n}", id_, 1)
                 for n, item in enumerate(drawn[kind])
                 for id_ in item.passages
             ),
         )
-        made.append(beir.load(where))
+        made.append(beir.load(where, language=language))
+    lost = _lost(failures, len(documents))
     if not made:
-        why = f"; the first that could not be read: {failures[0].reason}" if failures else ""
         raise InputError(
-            f"{path}: no title, heading or sentence of {len(documents)} documents makes a query{why}"
+            f"{path}: no title, heading or sentence of {len(documents)} documents makes a query"
+            + "".join(f"; {told}" for told in lost)
         )
-    return made
+    return [replace(dataset, warnings=(*dataset.warnings, *lost)) for dataset in made]
+
+
+def called(path: str | Path) -> str:
+    """What the collections of a source are called after.
+
+    >>> called("manuals/"), called(".")
+    ('manuals', 'documents')
+    """
+    return Path(path).name or "documents"
+
+
+def _lost(failures: Sequence[Failure], sound: int) -> list[str]:
+    """A warning where documents could not be read."""
+    if not failures:
+        return []
+    first = failures[0]
+    share = f"{len(failures)} of {len(failures) + sound}"
+    where = first.id or first.where
+    return [f"{share} documents could not be read; the first: {where}: {first.reason}"]
+
+
+def _language(document: Document) -> str:
+    language = document.metadata.get("lang")
+    return language if isinstance(language, str) else ""
 
 
 def items(
@@ -119,16 +168,17 @@ def _items(
     kind: Kind, documents: Sequence[tuple[Document, Sequence[Chunk]]], chunker: Chunker
 ) -> Iterator[Item]:
     holders: dict[str, dict[str, Chunk]] = {}
+    languages = {document.id: _language(document) for document, _ in documents}
     for document, chunks in documents:
         for chunk in chunks:
             for text in _texts(kind, document, chunk):
                 holders.setdefault(text, {})[chunk.id] = chunk
     for text, held in holders.items():
-        alone = len({chunk.document_id for chunk in held.values()}) == 1
+        owners = {chunk.document_id for chunk in held.values()}
         shortest = min(len(chunk.text) for chunk in held.values())
         enough = kind != "sentences" or len(text) <= (1 - LEFT) * shortest
-        if alone and enough and _is_query(text, kind, chunker):
-            yield Item(text, tuple(held))
+        if len(owners) == 1 and enough and _is_query(text, kind, chunker):
+            yield Item(text, tuple(held), languages[owners.pop()])
 
 
 def _texts(kind: Kind, document: Document, chunk: Chunk) -> list[str]:
@@ -137,8 +187,7 @@ def _texts(kind: Kind, document: Document, chunk: Chunk) -> list[str]:
     if kind == "titles":
         return [title.strip()] if isinstance(title, str) else []
     if kind == "headings":
-        innermost = chunk.place.get("headings", ())[-1:]
-        return [heading for heading in innermost if heading != title]
+        return [heading for heading in chunk.place.get("headings", ()) if heading != title]
     return [sentence.strip() for sentence in SENTENCE.split(chunk.text)]
 
 
@@ -172,11 +221,26 @@ def _masked(
                 removed.setdefault(id_, []).append(item.text)
     for _, chunks in documents:
         for chunk in chunks:
-            text = chunk.encoded
-            for query in removed.get(chunk.id, ()):
-                for form in (query, " ".join(query.split())):  # as written, as the context has it
-                    text = text.replace(form, " ")
-            yield chunk.id, text.strip()
+            yield chunk.id, without(chunk.encoded, removed.get(chunk.id, ()))
+
+
+def without(text: str, queries: Iterable[str]) -> str:
+    """A text with every occurrence of some queries taken out, of one in another, too.
+
+    >>> without("# The **old** [pump](a.html) hums. All day.", ["The old pump hums.", "old pump"])
+    '#  . All day.'
+    """
+    gone = [
+        match.span()
+        for query in queries
+        for match in re.finditer(_BETWEEN.join(map(re.escape, _WORD.findall(query))), text)
+    ]
+    left, end = [], 0
+    for start, stop in sorted(gone):
+        if start >= end:
+            left.append(text[end:start])
+        end = max(end, stop)
+    return " ".join([*left, text[end:]]).strip()
 
 
 def _source(path: str | Path) -> str | Path:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from m3connect.errors import InputError
+from m3connect.errors import ConfigError, InputError
 from m3connect.evaluation import known_items, run
 from m3connect.ingestion.chunking import Chunker
 from m3connect.testing.fakes import HashEncoder
@@ -74,6 +74,88 @@ def test_what_became_a_query_is_gone_from_what_it_must_find(built):
     pump = built["titles"].qrels[next(q.id for q in built["titles"].queries if "Pump" in q.text)]
     assert {id_.partition("#")[0] for id_ in pump} == {"pump.md"}
     assert sum("service team" in text for text in texts(built["sentences"]).values()) == 2
+
+
+SECTIONS = """# Fan manual
+
+## Before you **start** the `fan`
+
+The Fan manual is read before the fan is switched on in spring. Air flows once it turns, and the room
+is fresh again after an hour. A window that is open helps when it is warm outside.
+
+## Yearly care of seals
+
+### Inside the [old](a.html) housing
+
+Wipe the seal with a cloth and look for cracks with a lamp. Grease it with the paste from the drawer.
+
+### Outside of it all
+
+Look at the paint and the screws from all sides twice a year. Note what you find in the book there.
+"""
+
+
+def test_no_word_of_a_query_helps_to_find_it(tmp_path):
+    """Whatever stands in it or around it: a title in a sentence, Markdown in a heading, subsections below."""
+    folder = tmp_path / "fans"
+    folder.mkdir()
+    (folder / "fan.md").write_text(SECTIONS)
+    asked = set()
+    for seed in range(8):  # a passage gives one query of each kind
+        for dataset in known_items.build(
+            folder, Chunker(ENCODER, tokens=40), tmp_path / "made", seed=seed
+        ):
+            encoded = texts(dataset)
+            for query in dataset.queries:
+                asked.add(query.text)
+                for id_, passage in encoded.items():
+                    kept = known_items.without(passage, [query.text]) == passage
+                    assert kept, f"{query.text!r} stands in {id_}: {passage!r}"
+    assert {"Before you start the fan", "Yearly care of seals"} < asked
+    assert any(text.startswith("The Fan manual is read") for text in asked)
+
+
+def test_a_heading_over_subsections_of_two_documents_is_no_query(manuals, tmp_path):
+    """It stands in the passages of both."""
+    (manuals / "fan.md").write_text(SECTIONS.replace("Yearly care of seals", "Bolt torque"))
+    made = known_items.build(manuals, Chunker(ENCODER, tokens=40), tmp_path / "made")
+    assert all(query.text != "Bolt torque" for dataset in made for query in dataset.queries)
+
+
+def test_languages_are_those_of_the_documents(tmp_path):
+    """Else the given one: BM25 stems by it."""
+    lines = [
+        {
+            "_id": "a",
+            "title": "Der alte Garten",
+            "text": "Bäume stehen darin seit Jahren.",
+            "lang": "de",
+        },
+        {"_id": "b", "title": "The old garden", "text": "Trees have been in it for years."},
+    ]
+    source = tmp_path / "corpus.jsonl"
+    source.write_text("\n".join(map(json.dumps, lines)))
+    made = known_items.build(source, Chunker(ENCODER), tmp_path / "made", language="en")
+    dataset = next(each for each in made if each.name.endswith("titles"))
+    assert {query.text: query.language for query in dataset.queries} == {
+        "Der alte Garten": "de",
+        "The old garden": "en",
+    }
+    assert [document.metadata["lang"] for document in dataset.documents()] == ["de", "en"]
+
+
+def test_what_could_not_be_read_is_told(manuals, tmp_path):
+    """Beside what was made of the rest."""
+    (manuals / "broken.jsonl").write_text('{"id": "x", "text": 5}\n')
+    made = known_items.build(manuals, Chunker(ENCODER), tmp_path / "made")
+    for dataset in made:
+        assert dataset.warnings[-1].startswith("1 of 3 documents could not be read; the first: ")
+
+
+def test_what_was_made_is_never_read(manuals):
+    """A second run would measure the first one's files."""
+    with pytest.raises(ConfigError, match=r"report/known-items lies in .*manuals, .* --output"):
+        known_items.build(manuals, Chunker(ENCODER), manuals / "report" / "known-items")
 
 
 def test_the_kinds_share_their_passages(built):
