@@ -16,13 +16,14 @@ from typing import Any, Protocol
 
 from m3connect.contract import RESERVED_PREFIX, CollectionSchema, Encoder, Kind
 from m3connect.conversion.encodings import SAMPLE, codec_for
-from m3connect.ingestion.ledger import FIELD, content_hash
+from m3connect.ingestion.ledger import content_hash
 from m3connect.ingestion.report import TWICE, Failure
 from m3connect.ingestion.seen import Seen
 from m3connect.ingestion.sources import SourceFile, alone
 from m3connect.progress import Progress, silent
 from m3connect.stores.parquet import RecordWriter
-from m3connect.types import LEGS, Document, Embeddings, Leg, RecordBatch
+from m3connect.types import LEGS, Document, Embeddings, Leg, RecordBatch, encoded_text
+from m3connect.types.records import BOOKKEEPING
 
 
 class StreamingEncoder(Encoder, Protocol):
@@ -71,7 +72,8 @@ def encode_to_parquet(
 ) -> EncodeReport:
     """Encode documents as they come and write a row for each, with its metadata.
 
-    Memory does not grow with the source, but for the ids.
+    A passage is read with its title before it, as ingestion and evaluation read it. Memory does not
+    grow with the source, but for the ids.
 
     Args:
         items: documents, and what could not become one; see :func:`m3connect.ingestion.read`.
@@ -101,12 +103,15 @@ def encode_to_parquet(
                     failed(item)
             else:
                 waiting.append(item)
-                yield item.text
+                yield encoded_text(item.text, _title(item) if kind == "passage" else None)
 
     with RecordWriter(Path(path), CollectionSchema.of(encoder.info.fingerprint, legs)) as writer:
         for embeddings in encoder.stream(texts(), kind=kind, legs=legs):
             rows = [waiting.popleft() for _ in range(len(embeddings))]
             payloads = [{**row.metadata, "text": row.text} for row in rows]
+            for row, payload in zip(rows, payloads, strict=True):
+                if kind == "passage" and (title := _title(row)):
+                    payload["_context"] = title
             writer.write(RecordBatch([row.id for row in rows], payloads, embeddings))
             report = EncodeReport(
                 read=writer.count + len(failures),
@@ -169,9 +174,14 @@ def _sound(items: Iterable[Document | Failure]) -> Iterator[Document | Failure]:
                 yield Failure(TWICE, item.where, item.id, item.source)
 
 
+def _title(document: Document) -> str | None:
+    title = document.metadata.get("title")
+    return " ".join(title.split()) if isinstance(title, str) else None
+
+
 def _fault(document: Document) -> str | None:
     for name in document.metadata:
-        if name in {"text", FIELD} or str(name).startswith(RESERVED_PREFIX):
+        if name in {"text", *BOOKKEEPING} or str(name).startswith(RESERVED_PREFIX):
             return f"metadata field {name!r} is reserved; rename it"
     try:
         content_hash(document.metadata)

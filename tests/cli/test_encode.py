@@ -13,6 +13,7 @@ from m3connect.inference import M3Encoder
 from m3connect.ingestion import encode_to_parquet
 from m3connect.stores.parquet import ParquetConnector
 from m3connect.types import Document, Embeddings
+from m3connect.types.records import stored_text
 
 ROWS = [{"id": f"doc-{number}", "text": "river " * number} for number in range(40)]
 
@@ -65,6 +66,20 @@ def test_the_file_holds_the_embeddings_in_order(run, tmp_path, tiny_m3):
     np.testing.assert_array_equal(found.truncated, expected.truncated)
     assert summary["tokens"] == expected.n_tokens.sum()
     assert summary["truncated"] == expected.truncated.sum()
+
+
+def test_a_title_is_read_before_the_text(run, tmp_path, tiny_m3):
+    """As in ingestion and evaluation; a query has none. The rows say so: reembed reads them again."""
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "river", "title": "lake \n sea"}])
+    encoder = M3Encoder.load(tiny_m3)
+    for kind, text in (("passage", "lake sea river"), ("query", "river")):
+        run("in.jsonl", "--as", kind)
+        table = pq.read_table(tmp_path / "out.parquet")
+        expected = encoder.encode([text], kind=kind)
+        np.testing.assert_allclose(Embeddings.from_arrow(table).dense, expected.dense, atol=1e-6)
+        (payload,) = map(json.loads, table["payload"].to_pylist())
+        assert stored_text(payload | {"text": table["text"][0].as_py()}) == text
+        assert payload["title"] == "lake \n sea"
 
 
 def test_the_file_says_which_model_made_it(run, tmp_path, tiny_m3):
