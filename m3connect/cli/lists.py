@@ -94,9 +94,11 @@ def leg_weights(text: str | None) -> tuple[float, float, float] | None:
     """``--weights``, if it was given: of dense, sparse and multivector.
 
     Raises:
-        ConfigError: not three finite numbers.
+        ConfigError: not three finite numbers, or 0 alone.
     """
     if text is None:
         return None
     dense, sparse, multivector = numbers("--weights", text, 3)
+    if not (dense or sparse or multivector):
+        raise ConfigError(f"--weights {text}: 0 alone ranks nothing; give one of them more")
     return dense, sparse, multivector

@@ -140,6 +140,13 @@ def search(
             if not seen:
                 reason = why_no_hits(connector, condition, offset=offset, min_scores=min_scores)
                 typer.echo(reason, err=printed.as_json)
+            if refining.group_by and any(
+                0 < len(listed) < limit and listed.pool_was_full for listed in hits.values()
+            ):
+                note = (
+                    "note: the passages looked at are of fewer documents than --limit; raise --pool"
+                )
+                typer.secho(note, fg="yellow", err=True)
             if condition is not None and not advised:
                 advised = True
                 _note_unknown_fields(connector, condition, seen)

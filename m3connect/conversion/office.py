@@ -18,6 +18,8 @@ from m3connect.errors import InputError
 
 CELLS = 2_000_000
 """Most cells of a sheet, the empty ones between included: a converter writes each of them."""
+SPARSE_CELLS, EMPTINESS = 10_000, 100
+"""Of a sheet with more cells than that, one in so many must be there: else it is all empty columns."""
 _CELL = re.compile(rb"<(?:\w+:)?(?:c|row)\s[^>]*?\br=\"([A-Z]*)([0-9]+)\"")
 _PARTS = {
     ".docx": "word/",
@@ -129,15 +131,19 @@ _FLAG = "(--max-file-bytes)"
 
 def _check_sheet(name: str, sheet: bytes) -> None:
     rows = columns = 1
+    there = 0
     for cell in _CELL.finditer(sheet):
+        there += bool(cell[1])  # a row has a number alone
         column = 0
         for letter in cell[1][:8]:
             column = column * 26 + letter - 64
         rows, columns = max(rows, int(cell[2][:20])), max(columns, column)
-    if rows * columns > CELLS:
+    spanned = rows * columns
+    if spanned > CELLS or spanned > max(SPARSE_CELLS, EMPTINESS * there):
         raise InputError(
-            f"{name} spans {rows:,} rows and {columns:,} columns, most of them empty; a sheet may "
-            f"have {CELLS:,} cells. Delete the cell far out, or save the sheet as CSV"
+            f"{name} spans {rows:,} rows and {columns:,} columns and has {there:,} cells; it may span "
+            f"{CELLS:,} cells, and not {EMPTINESS} times as many as it has. Delete the cell far out, or "
+            "save the sheet as CSV"
         )
 
 

@@ -34,6 +34,9 @@ class TextHits(Hits):
         pool: what they were chosen from, with query and plan.
         text: that was asked.
         connector, encoder: which answered; :meth:`explain` asks them again.
+
+    Attributes:
+        pool_was_full: whether more could be chosen from a larger ``pool``.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class TextHits(Hits):
         clean = [replace(hit, payload=shown(hit.payload)) for hit in hits]
         super().__init__(clean, pool.query, pool.plan)
         self.text = text
+        self.pool_was_full = len(pool) >= pool.query.limit
         self._pool_hits = {hit.id: hit for hit in pool}
         self._connector = connector
         self._encoder = encoder

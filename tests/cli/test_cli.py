@@ -177,6 +177,30 @@ def test_hits_come_with_what_an_answer_needs(run, collection, monkeypatch):
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["doc-en#0"]
 
 
+def test_fewer_documents_than_asked_for_are_told(run, load, tmp_path):
+    """Where the passages looked at are all used up, and more would be other documents."""
+    encoder = load("m3-mini")
+    mark, path = encoder.info.fingerprint, str(tmp_path / "one.parquet")
+    owners = ["a", "a", "b"]
+    payloads = [
+        {"text": "a cat", "document_id": owner, "position": n} for n, owner in enumerate(owners)
+    ]
+    with ParquetConnector(collection="documents", path=path) as file:
+        file.ensure(
+            CollectionSchema(mark.dense_width, True, mark.multivector_width, fingerprint=mark)
+        )
+        ids = [f"{owner}#{n}" for n, owner in enumerate(owners)]
+        file.upsert(RecordBatch(ids, payloads, encoder.encode(["a cat"] * 3)))
+    asked = ["search", "cat", "--target", "parquet", "--path", path, "--group-by", "document"]
+    for pool, told in (
+        ("2", True),
+        ("3", True),
+        ("4", False),
+    ):  # of 3 nobody knows that they are all
+        _, _, err = run(*asked, "-n", "2" if pool == "2" else "3", "--pool", pool)
+        assert ("fewer documents than --limit; raise --pool" in err) == told
+
+
 def test_many_queries_of_one_session(run, collection, monkeypatch):
     """Lines of a pipe are queries under their numbers; blank ones are none; an error ends it."""
     place = ["--target", "parquet", "--path", collection, "--repl", "-n", "1"]

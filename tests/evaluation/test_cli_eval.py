@@ -130,6 +130,7 @@ def test_texts_can_be_cut(run, folder):
         (["--depth", "50"], ConfigError, "give --live"),
         (["--preset", "beir"], ConfigError, "no preset"),
         (["--weights", "1,2"], ConfigError, "--weights takes 3 numbers"),
+        (["--weights", "0,0,0"], ConfigError, "0 alone ranks nothing"),
         (["--weights=-1,1,1"], InputError, "weights must be finite and not negative"),
         (["--fusion", "rrf", "--rrf-k", "-1"], InputError, "k of rank fusion must be at least 1"),
         (["--rrf-k", "10"], ConfigError, "--rrf-k is of reciprocal rank fusion: add --fusion rrf"),

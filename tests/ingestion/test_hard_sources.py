@@ -891,10 +891,12 @@ def workbook(cell):
 def test_a_cell_far_out_is_refused(tmp_path):
     """Before a converter writes all empty cells between."""
     (tmp_path / "a.xlsx").write_bytes(workbook("XFD1048576"))
-    (tmp_path / "b.xlsx").write_bytes(workbook("C9"))
-    failure, document = read([tmp_path])
-    assert "spans 1,048,576 rows and 16,384 columns" in failure.reason
-    assert document.id == "b.xlsx"
+    (tmp_path / "b.xlsx").write_bytes(workbook("XFD1"))
+    (tmp_path / "c.xlsx").write_bytes(workbook("C9"))
+    corner, column, document = read([tmp_path])
+    assert "spans 1,048,576 rows and 16,384 columns and has 2 cells" in corner.reason
+    assert "spans 1 rows and 16,384 columns" in column.reason
+    assert document.id == "c.xlsx"
 
 
 @pytest.mark.slow
