@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from m3connect import cli
+from m3connect.contract import Kind
 from m3connect.inference import M3Encoder
 from m3connect.ingestion import encode_to_parquet
 from m3connect.stores.parquet import ParquetConnector
@@ -72,7 +73,8 @@ def test_a_title_is_read_before_the_text(run, tmp_path, tiny_m3):
     """As in ingestion and evaluation; a query has none. The rows say so: reembed reads them again."""
     write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "river", "title": "lake \n sea"}])
     encoder = M3Encoder.load(tiny_m3)
-    for kind, text in (("passage", "lake sea river"), ("query", "river")):
+    read: dict[Kind, str] = {"passage": "lake sea river", "query": "river"}
+    for kind, text in read.items():
         run("in.jsonl", "--as", kind)
         table = pq.read_table(tmp_path / "out.parquet")
         expected = encoder.encode([text], kind=kind)
