@@ -116,7 +116,7 @@ def _walk(
                 remarks.left_out["hidden"] += 1
             elif _ignored(name, ignoring, folder=folder_like or fault is not None):
                 remarks.left_out["in .gitignore"] += 1
-            elif selection.is_output(entry.path):
+            elif selection.is_output(entry.path) or (folder_like and _is_report(entry)):
                 remarks.left_out["own output"] += 1
             elif folder_like and _is_tooling(entry):
                 remarks.left_out[f"folder {entry.name}"] += 1
@@ -167,6 +167,12 @@ def _ignored(name: str, ignoring: Sequence[tuple[str, GitIgnoreSpec]], *, folder
         if said is not None:
             return said
     return False
+
+
+def _is_report(folder: os.DirEntry[str]) -> bool:
+    """Whether ``m3connect eval --output`` has written it."""
+    names = ("results.json", "summary.json", "results.md", "report.html")
+    return all(_exists(posixpath.join(folder.path, name)) for name in names)
 
 
 def _is_tooling(entry: os.DirEntry[str]) -> bool:

@@ -454,16 +454,22 @@ def test_patterns_choose_files(tmp_path):
 
 
 def test_own_output_is_never_a_source(tmp_path):
-    """Files to be written are left out of folders and refused by name; old dead letters too."""
+    """Files to be written are left out of folders and refused by name; old reports and dead letters too."""
     (tmp_path / "a.jsonl").write_bytes(GOOD)
     letter = {"reason": "r", "where": "a.jsonl:2", "id": None, "root": "/x/a.jsonl"}
     (tmp_path / "dead-letters.jsonl").write_text(json.dumps(letter) + "\n")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "x.txt").write_text("state")
+    report = tmp_path / "report"
+    report.mkdir()
+    for name in ("results.json", "summary.json", "results.md", "report.html"):
+        (report / name).write_text("written by eval")
     outputs = Selection(outputs=[tmp_path / "state"])
     remarks = Remarks()
     assert [each.id for each in read([tmp_path], selection=outputs, remarks=remarks)] == ["ok"]
-    assert remarks.left_out == {"own output": 1, "dead letters": 1}
+    assert remarks.left_out == {"own output": 2, "dead letters": 1}
+    (report / "summary.json").unlink()  # then it is no report, but somebody's files
+    assert "report/report.html" in {each.id for each in read([tmp_path], selection=outputs)}
     with pytest.raises(ConfigError, match="both to be read and to be written"):
         find([tmp_path / "a.jsonl"], Selection(outputs=[tmp_path / "a.jsonl"]))
 
