@@ -77,7 +77,7 @@ def check_space(folder: Path, needed: int, connector: str, operation: str) -> No
 
     Args:
         folder: an existing one on the disk.
-        wanted: bytes that are about to be written.
+        needed: bytes that are about to be written.
         connector, operation: for the message.
 
     Raises:
