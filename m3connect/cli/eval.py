@@ -143,6 +143,8 @@ def evaluate(
     if "depth" in given_as_flags() and not live:
         raise ConfigError("--depth is of searches in a database: give --live, or take a --preset")
     fusion.check()
+    if not names(dataset):
+        raise ConfigError("--dataset names none, such as a folder in the BEIR layout")
     measured = names(metrics)
     if not measured:
         raise ConfigError("--metrics names none, such as ndcg@10,recall@100")

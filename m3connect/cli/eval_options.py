@@ -163,11 +163,9 @@ def open_datasets(
     """The test collections that options name; live there is one, whose corpus may be missing.
 
     Raises:
-        ConfigError: none, or live, and several collections.
+        ConfigError: live, and several collections.
         InputError: a file is missing or malformed.
     """
-    if not names:
-        raise ConfigError("--dataset names none: give a folder in the BEIR layout")
     if live and len(names) > 1:
         raise ConfigError("one collection holds one corpus: give one --dataset with --live")
     return [open_dataset(name, qrels, language, limit_queries, seed, bare=live) for name in names]

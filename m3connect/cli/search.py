@@ -97,12 +97,11 @@ def search(
     reranker = load_reranker(refining.reranker, model.device)
     encoder = model.load()
     chosen = _fusion(fusion, encoder.info)
-    advised = False
+    noted: set[str] = set()  # each note is told once, however many queries there are
 
     def answer(
         connector: Connector, modes: Sequence[Mode], batch: Sequence[tuple[str, str]]
     ) -> None:
-        nonlocal advised
         results = {
             name: search_many(
                 connector,
@@ -140,15 +139,15 @@ def search(
             if not seen:
                 reason = why_no_hits(connector, condition, offset=offset, min_scores=min_scores)
                 typer.echo(reason, err=printed.as_json)
-            if refining.group_by and any(
-                0 < len(listed) < limit and listed.pool_was_full for listed in hits.values()
-            ):
+            short = (0 < len(listed) < limit and listed.pool_was_full for listed in hits.values())
+            if refining.group_by and "pool" not in noted and any(short):
+                noted.add("pool")
                 note = (
                     "note: the passages looked at are of fewer documents than --limit; raise --pool"
                 )
                 typer.secho(note, fg="yellow", err=True)
-            if condition is not None and not advised:
-                advised = True
+            if condition is not None and "fields" not in noted:
+                noted.add("fields")
                 _note_unknown_fields(connector, condition, seen)
 
     with where.open() as connector:

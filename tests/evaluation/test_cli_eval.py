@@ -224,6 +224,8 @@ def test_queries_are_made_where_there_are_none(run, folder, tmp_path):
     for clash in ("--live", "--passages"):
         with pytest.raises(ConfigError, match=f"leave {clash} out"):
             run(*arguments, clash)
+    with pytest.raises(ConfigError, match="--dataset names none"):
+        run("--dataset", "", "--no-qrels")
     twin = shutil.copytree(folder, tmp_path / "elsewhere" / folder.name)
     with pytest.raises(ConfigError, match=rf"would share a name: {folder}, {twin}"):
         run(*arguments, "--dataset", twin)
