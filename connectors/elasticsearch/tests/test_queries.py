@@ -116,6 +116,21 @@ def test_more_are_scored_where_a_tie_may_go_on(sent, scores, more):
     assert again == (None if more is None else asking(*more))
 
 
+@pytest.mark.parametrize(("limit", "found"), [(1001, 1000), (1000, 999), (1001, 1001)])
+def test_all_are_compared_where_the_index_gives_fewer_than_many(limit, found):
+    """A graph need not lead to every record; what was compared so is not asked for again."""
+    query = Query(dense=DENSE, limit=limit, filter=F("lang") == "de")
+    returned = [hit(f"{row:05}", 2.0 - row / 4096) for row in range(found)]
+    again = wider(query, body(query), returned, read_hits(query, returned))
+    assert (again is not None) == (limit > 1000 and found < limit)
+    if again is not None:
+        scored = again["query"]["script_score"]
+        assert scored["query"] == {"bool": {"filter": [FILTER]}}
+        assert scored["script"]["params"] == {"query": [0.5, -1.0]}
+        assert (again["size"], again["sort"]) == (limit + 1, ORDER)
+        assert wider(query, again, returned, read_hits(query, returned)) is None
+
+
 @pytest.mark.parametrize(
     ("limit", "scores", "size"),
     [
