@@ -2,7 +2,7 @@
 
 A dense leg is sorted by score and then by id, so that the server settles ties as the contract wants
 them, also where the list is cut. Where more tie than are scored, more are scored, up to 10,000. A graph
-need not lead to every record: where it gives fewer than many that are wanted, all are compared.
+need not lead to every record: where it gives fewer than many that are wanted, the others are compared, too.
 
 Scores come back as the contract defines them. ``max_inner_product`` makes 1 + s of an inner
 product s, or 1 / (1 - s) of a negative one, because Lucene has no negative scores; that is undone.
@@ -42,9 +42,10 @@ _SCORED = 300
 _DEEP = 1000
 """Records wanted beyond which so few that are found are looked into: one graph in pieces was seen to give 3,821."""
 _BY_SCORE_AND_ID = [{"_score": "desc"}, {"id": "asc"}]
-_AS_SCORE = " return s < 0 ? 1 / (1 - s) : 1 + s;"
-_MAXSIM = "double s = maxSimDotProduct(params.query, 'tokens') / params.n;" + _AS_SCORE
-_INNER_PRODUCT = "double s = dotProduct(params.query, 'dense');" + _AS_SCORE
+_MAXSIM = (
+    "double s = maxSimDotProduct(params.query, 'tokens') / params.n;"
+    " return s < 0 ? 1 / (1 - s) : 1 + s;"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +146,22 @@ def _leg(query: Query, dialect: Dialect) -> Body:
 
 
 def _past_gaps(query: Query, body: Body, returned: Sequence[Body]) -> Body | None:
-    """The dense search by comparing every record, where the index gave fewer than many."""
-    if "knn" not in body["query"] or not _DEEP < query.limit > len(returned):
+    """The dense search of what was found and of what was not, where the index gave fewer than many.
+
+    A server compares each record where a filter leaves no more than it is to give.
+    """
+    knn = body["query"].get("knn")
+    if knn is None or not returned or not _DEEP < query.limit > len(returned):
         return None
-    assert query.dense is not None
-    parameters = {"query": query.dense.tolist()}
-    return body | {"query": _by_script(_INNER_PRODUCT, parameters, _conditions(query))}
+    found = {"ids": {"values": [key(id_of(hit)) for hit in returned]}}
+    others = {"bool": {"must_not": [found]}}
+    parts = [knn | {"filter": [*knn.get("filter", ()), part]} for part in (found, others)]
+    return body | {"query": {"bool": {"should": [{"knn": part} for part in parts]}}}
 
 
 def _past_ties(query: Query, body: Body, returned: Sequence[Body]) -> Body | None:
     """The dense search of more records, where those that tie at the limit may not all have been scored."""
-    if "knn" not in body["query"]:  # every record was compared
+    if "knn" not in body["query"]:  # all were compared
         return None
     knn, size = body["query"]["knn"], body["size"]
     scored = knn["k"]
@@ -213,14 +219,11 @@ def _sparse(weights: SparseVector, conditions: list[Body]) -> Body:
 
 def _multivector(tokens: TokenArray, conditions: list[Body]) -> Body:
     """MaxSim over every matching record, by the server; the mean, as the M3 paper has it."""
-    return _by_script(_MAXSIM, {"query": tokens.tolist(), "n": len(tokens)}, conditions)
-
-
-def _by_script(source: str, parameters: Body, conditions: list[Body]) -> Body:
+    parameters = {"query": tokens.tolist(), "n": len(tokens)}
     return {
         "script_score": {
             "query": {"bool": {"filter": conditions}},
-            "script": {"source": source, "params": parameters},
+            "script": {"source": _MAXSIM, "params": parameters},
         }
     }
 

@@ -124,9 +124,10 @@ def test_all_are_compared_where_the_index_gives_fewer_than_many(limit, found):
     again = wider(query, body(query), returned, read_hits(query, returned))
     assert (again is not None) == (limit > 1000 and found < limit)
     if again is not None:
-        scored = again["query"]["script_score"]
-        assert scored["query"] == {"bool": {"filter": [FILTER]}}
-        assert scored["script"]["params"] == {"query": [0.5, -1.0]}
+        parts = [part["knn"] for part in again["query"]["bool"]["should"]]
+        seen = {"ids": {"values": [key(f"{row:05}") for row in range(found)]}}
+        assert parts[0]["filter"] == [FILTER, seen]
+        assert parts[1]["filter"] == [FILTER, {"bool": {"must_not": [seen]}}]
         assert (again["size"], again["sort"]) == (limit + 1, ORDER)
         assert wider(query, again, returned, read_hits(query, returned)) is None
 
